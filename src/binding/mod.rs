@@ -1,0 +1,7 @@
+//! `RawIdentifier` -> `BindingDigest` -> `AccountId`: the keyed hashes that stand for handsets.
+
+mod account;
+mod digest;
+
+pub use account::{AccountId, AccountIdError, AccountState};
+pub use digest::{BindingDigest, BindingId, Chain, KeyId};

@@ -1,0 +1,3 @@
+//! `ClientAddr` -> `CarrierMatch` -> `RawIdentifier`.
+mod skeleton;
+pub use skeleton::*;

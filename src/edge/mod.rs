@@ -1,0 +1,3 @@
+//! Socket bytes -> `RawHead`, `Client`.
+mod skeleton;
+pub use skeleton::*;

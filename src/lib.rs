@@ -1,0 +1,22 @@
+//! Sekisho: a mobile device-ID authentication gateway.
+//!
+//! A reverse proxy in front of an admin console. It signs handsets in by the identifier that their
+//! carrier's gateway puts into the request, binds it to an account through keyed hashes, and tells the
+//! upstream who is there by one signed assertion. Read the modules in this order; it is the order in
+//! which a request meets them.
+
+pub mod config;
+
+pub mod edge;
+
+pub mod carrier;
+
+pub mod binding;
+
+pub mod session;
+
+pub mod store;
+
+pub mod clock;
+pub mod entropy;
+pub mod secret;
