@@ -182,3 +182,12 @@ impl UserAgent {
     }
 }
 pub(crate) fn _unused(_: HeaderName) {}
+impl Carriers {
+    /// Builds all profiles: the built-in ones overlaid with `specs`, and the operator's own. Err: all problems at once.
+    /// Ok: the profiles and warnings (reference networks, overlapping networks of two profiles are an error ...).
+    pub fn build(
+        _specs: &std::collections::BTreeMap<String, super::spec::ProfileSpec>,
+    ) -> Result<(Self, Vec<super::spec::SpecProblem>), Vec<super::spec::SpecProblem>> {
+        todo!()
+    }
+}
