@@ -1,5 +1,16 @@
 //! `AccountId` -> `Session`: opaque tokens, served from memory, durable in the store.
+//!
+//! Every request that carries a token is answered from memory ([`Sessions::check`]); every change is durable
+//! before it is acknowledged. A [`LiveSession`] in hand proves that it had neither expired nor been revoked at the
+//! `now` of the check. Whether the handset is still the one that signed in is asked of it with
+//! [`LiveSession::same_device`].
 
+mod cookie;
+mod lifecycle;
+mod registry;
 mod token;
 
+pub use cookie::{CookiePresence, SessionCookie};
+pub use lifecycle::{Expiry, SessionPolicy};
+pub use registry::{Check, LiveSession, Opening, Sessions};
 pub use token::{SessionId, SessionToken, TokenHash};

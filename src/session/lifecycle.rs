@@ -1,0 +1,87 @@
+//! When a session ends by itself; pure, `now` passed in.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long sessions last and how many an account may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionPolicy {
+    /// Ends when unused for that long.
+    pub idle: Duration,
+    /// Ends in any case.
+    pub absolute: Duration,
+    /// Most sessions of an account; one more ends the oldest.
+    pub per_account: u32,
+}
+
+/// Why a session ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Unused for too long.
+    Idle,
+    /// Its absolute end was reached.
+    Absolute,
+}
+
+impl SessionPolicy {
+    /// When a session opened at `now` ends, whatever happens.
+    #[must_use]
+    pub fn end_of(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.absolute)
+    }
+
+    /// Why a session is over at `now`; `None` while it lives. The instant of the end itself is over.
+    #[must_use]
+    pub fn expired(&self, last_seen_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> Option<Expiry> {
+        if now >= expires_at {
+            Some(Expiry::Absolute)
+        } else if now.since(last_seen_at) >= self.idle {
+            Some(Expiry::Idle)
+        } else {
+            None
+        }
+    }
+
+    /// How stale the stored `last_seen_at` may become before it is written again: a minute, less for short idle times.
+    ///
+    /// A crash therefore costs a session at most this much of its idle time, and never lengthens it.
+    #[must_use]
+    pub fn touch_interval(&self) -> Duration {
+        (self.idle / 10).min(Duration::from_secs(60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: SessionPolicy =
+        SessionPolicy { idle: Duration::from_secs(1800), absolute: Duration::from_secs(43_200), per_account: 5 };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_session_ends_exactly_at_its_limits() {
+        let end = POLICY.end_of(at(0));
+        for (last_seen, now, expected) in [
+            (0, 0, None),
+            (0, 1799, None),
+            (0, 1800, Some(Expiry::Idle)),
+            (43_000, 43_199, None),
+            (43_199, 43_200, Some(Expiry::Absolute)),
+            (0, 50_000, Some(Expiry::Absolute)),
+            (100, 50, None), // a clock set back ends nothing by idling
+        ] {
+            assert_eq!(POLICY.expired(at(last_seen), end, at(now)), expected, "seen {last_seen}, now {now}");
+        }
+    }
+
+    #[test]
+    fn short_idle_times_are_written_more_often() {
+        assert_eq!(POLICY.touch_interval(), Duration::from_secs(60));
+        assert_eq!(SessionPolicy { idle: Duration::from_secs(60), ..POLICY }.touch_interval(), Duration::from_secs(6));
+    }
+}

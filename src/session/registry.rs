@@ -1,0 +1,270 @@
+//! The live sessions: read from memory by every request, changed only together with the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use dashmap::DashMap;
+use ring::hmac;
+use tokio_util::sync::CancellationToken;
+
+use super::{SessionId, SessionPolicy, SessionToken, TokenHash};
+use crate::binding::{AccountId, BindingId};
+use crate::carrier::{CarrierName, RawIdentifier};
+use crate::clock::Timestamp;
+use crate::entropy::{Entropy, random};
+use crate::store::{SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
+
+/// A session that was neither expired nor revoked when it was checked.
+///
+/// `state` is what a later stage keeps with the session so that it is made once a session, not once a request.
+pub struct LiveSession<S> {
+    record: SessionRecord,
+    last_seen: AtomicI64,
+    stored_seen: AtomicI64,
+    ended: CancellationToken,
+    state: S,
+}
+
+impl<S> LiveSession<S> {
+    /// What is stored of it; `last_seen_at` as of its loading.
+    #[must_use]
+    pub fn record(&self) -> &SessionRecord {
+        &self.record
+    }
+
+    /// When it was last used.
+    #[must_use]
+    pub fn last_seen_at(&self) -> Timestamp {
+        Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
+    }
+
+    /// Fires when the session ends, for connections that outlive their request.
+    #[must_use]
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// What a later stage keeps with it.
+    #[must_use]
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// Whether `identifier` is the one that signed in, in constant time. `token` is this session's own.
+    #[must_use]
+    pub fn same_device(&self, token: &SessionToken, identifier: &RawIdentifier) -> bool {
+        identifier.carrier() == &self.record.carrier
+            && hmac::verify(&token.continuity_key(), identifier.expose(), &self.record.continuity).is_ok()
+    }
+}
+
+/// What a session is opened from.
+pub struct Opening {
+    /// Who signs in.
+    pub account: AccountId,
+    /// By which binding.
+    pub binding: BindingId,
+    /// From which carrier.
+    pub carrier: CarrierName,
+    /// The token, made before the identifier was given up, so that the tag could be made.
+    pub token: SessionToken,
+    /// HMAC of the identifier under the token's continuity key.
+    pub continuity: [u8; 32],
+    /// How the token travels.
+    pub transport: TokenTransport,
+}
+
+impl Opening {
+    /// The tag that ties a session to the handset that opened it.
+    #[must_use]
+    pub fn continuity_of(token: &SessionToken, identifier: &RawIdentifier) -> [u8; 32] {
+        let tag = hmac::sign(&token.continuity_key(), identifier.expose());
+        let mut out = [0; 32];
+        out.copy_from_slice(tag.as_ref());
+        out
+    }
+}
+
+/// What a token stands for.
+pub enum Check<S> {
+    /// A live session; its use was noted.
+    Live(Arc<LiveSession<S>>),
+    /// None: never was, expired, or revoked. The answer does not tell which.
+    Gone,
+}
+
+/// All live sessions of this gateway.
+pub struct Sessions<S> {
+    live: DashMap<TokenHash, Arc<LiveSession<S>>>,
+    store: Arc<dyn SessionStore>,
+    policy: SessionPolicy,
+}
+
+impl<S: Default> Sessions<S> {
+    /// Reads the sessions that outlived the last run.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn load(store: Arc<dyn SessionStore>, policy: SessionPolicy, now: Timestamp) -> Result<Self, StoreError> {
+        let live = DashMap::new();
+        for record in store.load(now).await? {
+            if policy.expired(record.last_seen_at, record.expires_at, now).is_none() {
+                live.insert(record.token_hash, Arc::new(LiveSession::of(record)));
+            }
+        }
+        Ok(Self { live, store, policy })
+    }
+
+    /// Opens a session; durable when this returns. `replaces`, and the oldest beyond the limit, end with it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it could not be made durable; then no session was opened.
+    pub async fn open(
+        &self,
+        opening: Opening,
+        replaces: Option<TokenHash>,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+    ) -> Result<(SessionToken, Arc<LiveSession<S>>), StoreError> {
+        let Opening { account, binding, carrier, token, continuity, transport } = opening;
+        let record = SessionRecord {
+            token_hash: token.hash(),
+            id: SessionId::from_random(random(entropy)),
+            account,
+            binding,
+            carrier,
+            continuity,
+            sid_seed: random(entropy),
+            transport,
+            created_at: now,
+            last_seen_at: now,
+            expires_at: self.policy.end_of(now),
+        };
+        let session = Arc::new(LiveSession::of(record.clone()));
+        // In memory first: a revocation that runs between the two steps must find it. Nobody holds the token yet.
+        self.live.insert(record.token_hash, Arc::clone(&session));
+        match self.store.open(record.clone(), self.policy.per_account, replaces).await {
+            Ok(ended) => {
+                self.forget(&ended);
+                Ok((token, session))
+            }
+            Err(error) => {
+                self.live.remove(&record.token_hash);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks a token up and notes its use.
+    #[must_use]
+    pub fn check(&self, hash: TokenHash, now: Timestamp) -> Check<S> {
+        // The Arc is cloned out: no guard outlives this line.
+        let Some(session) = self.live.get(&hash).map(|entry| Arc::clone(entry.value())) else { return Check::Gone };
+        if self.policy.expired(session.last_seen_at(), session.record.expires_at, now).is_some() {
+            // Its row goes with the next sweep; it is gone for everybody now.
+            self.forget(&[hash]);
+            return Check::Gone;
+        }
+        session.last_seen.fetch_max(now.unix_millis(), Ordering::Relaxed);
+        Check::Live(session)
+    }
+
+    /// Ends sessions, durably, then everywhere at once. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it could not be made durable; then none ended.
+    pub async fn end(&self, scope: SessionScope) -> Result<usize, StoreError> {
+        let ended = self.store.end(scope).await?;
+        self.forget(&ended);
+        Ok(ended.len())
+    }
+
+    /// Ends one session by its token's hash.
+    ///
+    /// # Errors
+    /// As [`Sessions::end`].
+    pub async fn end_one(&self, hash: TokenHash) -> Result<bool, StoreError> {
+        let was_there = self.store.end_one(hash).await?;
+        self.forget(&[hash]);
+        Ok(was_there)
+    }
+
+    /// The live sessions of one account, or all, oldest first.
+    #[must_use]
+    pub fn list(&self, account: Option<&AccountId>, now: Timestamp) -> Vec<Arc<LiveSession<S>>> {
+        let mut found: Vec<_> = self
+            .live
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .filter(|s| account.is_none_or(|a| a == &s.record.account))
+            .filter(|s| self.policy.expired(s.last_seen_at(), s.record.expires_at, now).is_none())
+            .collect();
+        found.sort_by_key(|s| (s.record.created_at, s.record.id));
+        found
+    }
+
+    /// How many sessions are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Writes uses that the store has not heard of for a while, drops what expired, and erases it from the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store refused; what was not written is tried again next time.
+    pub async fn sweep(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
+        let interval = if all { std::time::Duration::ZERO } else { self.policy.touch_interval() };
+        let mut stale = Vec::new();
+        let mut over = Vec::new();
+        for entry in &self.live {
+            let session = entry.value();
+            let seen = session.last_seen_at();
+            let stored = Timestamp::from_unix_millis(session.stored_seen.load(Ordering::Relaxed));
+            if self.policy.expired(seen, session.record.expires_at, now).is_some() {
+                over.push(*entry.key());
+            } else if seen > stored && seen.since(stored) >= interval {
+                stale.push((*entry.key(), seen));
+            }
+        }
+        self.forget(&over);
+        if !stale.is_empty() {
+            self.store.touch(stale.clone()).await?;
+            for (hash, seen) in stale {
+                if let Some(session) = self.live.get(&hash) {
+                    session.stored_seen.fetch_max(seen.unix_millis(), Ordering::Relaxed);
+                }
+            }
+        }
+        // A row's `last_seen_at` lags by up to the interval: only what is idle beyond that as well is erased.
+        self.store.purge(now, now.minus(self.policy.idle + self.policy.touch_interval())).await?;
+        Ok(())
+    }
+
+    fn forget(&self, hashes: &[TokenHash]) {
+        for hash in hashes {
+            if let Some((_, session)) = self.live.remove(hash) {
+                session.ended.cancel();
+            }
+        }
+    }
+}
+
+impl<S: Default> LiveSession<S> {
+    fn of(record: SessionRecord) -> Self {
+        let seen = record.last_seen_at.unix_millis();
+        Self {
+            record,
+            last_seen: AtomicI64::new(seen),
+            stored_seen: AtomicI64::new(seen),
+            ended: CancellationToken::new(),
+            state: S::default(),
+        }
+    }
+}
