@@ -11,11 +11,33 @@ pub mod edge;
 
 pub mod carrier;
 
+pub mod keys;
+
 pub mod binding;
 
 pub mod session;
 
+pub mod assertion;
+
+pub mod upstream;
+
+pub mod pages;
+
+pub mod gateway;
+
 pub mod store;
+
+pub mod admin;
+
+pub mod cli;
+
+pub mod dev;
+
+pub mod telemetry;
+
+pub mod body;
+pub mod refusal;
+pub mod tls;
 
 pub mod clock;
 pub mod entropy;

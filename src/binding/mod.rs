@@ -2,6 +2,8 @@
 
 mod account;
 mod digest;
+mod skeleton;
 
 pub use account::{AccountId, AccountIdError, AccountState};
 pub use digest::{BindingDigest, BindingId, Chain, KeyId};
+pub use skeleton::*;

@@ -1,3 +1,14 @@
-//! Socket bytes -> `RawHead`, `Client`.
-mod skeleton;
-pub use skeleton::*;
+//! Socket bytes -> [`RawHead`], [`Client`].
+//!
+//! In: a connection of a listener. Out: a bounded head with its repeats visible, whose host is one of ours, and
+//! who asks. Absent on purpose: carriers, sessions, routes.
+
+mod client_addr;
+mod head;
+mod host;
+mod listener;
+
+pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource};
+pub use head::{HeadError, HeadLimits, RawHead, fold};
+pub use host::HostAllowList;
+pub use listener::{BindError, BoundListener, Connection, Handler, Workers};

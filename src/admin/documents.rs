@@ -1,0 +1,177 @@
+//! The JSON documents of the admin API and of `--json` (`interface.md` §8): one shape for both.
+//!
+//! Times are RFC 3339 in UTC, days `YYYY-MM-DD`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::binding::AccountId;
+use crate::clock::Timestamp;
+use crate::store::{AccountRecord, BindingRecord, SessionRecord};
+
+/// A freshly issued enrolment code: the only time it is ever shown.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct IssuedCode {
+    /// Who may enrol with it.
+    pub account: String,
+    /// Twelve digits, in groups of four.
+    pub code: String,
+    /// The last instant it may be used.
+    pub expires_at: String,
+}
+
+/// An account.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Account {
+    /// The operator's opaque id.
+    pub account: String,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// Handsets bound.
+    pub bindings: u32,
+    /// Sessions open.
+    pub sessions: usize,
+    /// Whether a PIN is set.
+    pub has_pin: bool,
+    /// Upstream name -> the pairwise subject it knows the account by.
+    pub subjects: BTreeMap<String, String>,
+    /// When the account came to exist.
+    pub created_at: String,
+}
+
+impl Account {
+    /// The document of `record`, which has `sessions` open.
+    #[must_use]
+    pub fn of(record: &AccountRecord, sessions: usize) -> Self {
+        Self {
+            account: record.account.to_string(),
+            state: record.state.as_str().to_owned(),
+            bindings: record.bindings,
+            sessions,
+            has_pin: false,
+            subjects: record.subjects.iter().cloned().collect(),
+            created_at: record.created_at.rfc3339(),
+        }
+    }
+}
+
+/// All accounts.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Accounts {
+    /// By id.
+    pub accounts: Vec<Account>,
+}
+
+/// A handset bound to an account; no digest.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Binding {
+    /// For `bindings revoke`.
+    pub id: String,
+    /// Whose it is.
+    pub account: String,
+    /// The carrier profile.
+    pub carrier: String,
+    /// The keys that made its digest, innermost first.
+    pub chain: Vec<String>,
+    /// The day it was made.
+    pub bound_on: String,
+    /// The day of the last sign-in.
+    pub last_used_on: String,
+}
+
+impl From<&BindingRecord> for Binding {
+    fn from(record: &BindingRecord) -> Self {
+        Self {
+            id: record.id.to_string(),
+            account: record.account.to_string(),
+            carrier: record.carrier.to_string(),
+            chain: record.chain.keys().iter().map(ToString::to_string).collect(),
+            bound_on: record.bound_on.to_string(),
+            last_used_on: record.last_used_on.to_string(),
+        }
+    }
+}
+
+/// Bindings, oldest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Bindings {
+    /// One each handset.
+    pub bindings: Vec<Binding>,
+}
+
+/// An open session; no token.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// For `sessions revoke`.
+    pub id: String,
+    /// Who is signed in.
+    pub account: String,
+    /// The carrier profile.
+    pub carrier: String,
+    /// `cookie` or `url`.
+    pub transport: String,
+    /// When it was opened.
+    pub created_at: String,
+    /// When it was last used.
+    pub last_seen_at: String,
+    /// Its end, whatever happens.
+    pub expires_at: String,
+}
+
+impl Session {
+    /// The document of `record`, last seen at `last_seen_at`.
+    #[must_use]
+    pub fn of(record: &SessionRecord, last_seen_at: Timestamp) -> Self {
+        Self {
+            id: record.id.to_string(),
+            account: record.account.to_string(),
+            carrier: record.carrier.to_string(),
+            transport: record.transport.as_str().to_owned(),
+            created_at: record.created_at.rfc3339(),
+            last_seen_at: last_seen_at.rfc3339(),
+            expires_at: record.expires_at.rfc3339(),
+        }
+    }
+}
+
+/// Open sessions, oldest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Sessions {
+    /// One each browser.
+    pub sessions: Vec<Session>,
+}
+
+/// How many were ended or erased.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Revoked {
+    /// The count.
+    pub revoked: usize,
+}
+
+/// A refusal.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Refusal {
+    /// What was refused.
+    pub error: RefusalDetail,
+}
+
+/// Why it was refused.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RefusalDetail {
+    /// One word, for scripts.
+    pub reason: String,
+    /// One sentence, for people.
+    pub message: String,
+}
+
+/// Reads an account id as an operator gave it, into the refusal it deserves otherwise.
+///
+/// # Errors
+/// The refusal; it never repeats the text, which may be somebody's telephone number.
+pub fn account_id(text: &str) -> Result<AccountId, Refusal> {
+    AccountId::parse(text).map_err(|error| Refusal {
+        error: RefusalDetail { reason: "account-invalid".to_owned(), message: error.to_string() },
+    })
+}

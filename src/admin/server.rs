@@ -1,0 +1,120 @@
+//! The admin API's UNIX socket: binds it, accepts, tells the handlers who is there.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::access::Peer;
+
+/// A whole request head must arrive within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the socket could not be made.
+#[derive(Debug, Error)]
+pub enum BindSocketError {
+    /// A gateway answers there already.
+    #[error("admin.socket: another gateway answers at {}; stop it or choose another path", .0.display())]
+    InUse(PathBuf),
+    /// Something that is no socket is there; it is left alone.
+    #[error("admin.socket: {} exists and is not a socket; move it away or choose another path", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("admin.socket: cannot listen at {}: {source}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The bound socket; its file goes away when this is dropped.
+pub struct AdminServer {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl AdminServer {
+    /// Binds the socket, mode 0660, replacing one that a dead gateway left behind.
+    ///
+    /// # Errors
+    /// [`BindSocketError`]; what was there stays there.
+    pub fn bind(path: &Path) -> Result<Self, BindSocketError> {
+        let failed = |source| BindSocketError::Io { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => return Err(BindSocketError::NotASocket(path.to_owned())),
+            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+                return Err(BindSocketError::InUse(path.to_owned()));
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = path.parent() {
+                    std::fs::create_dir_all(folder).map_err(failed)?;
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Serves `router` until `shutdown` fires, then lets open requests finish.
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket cannot accept; trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        // Best effort: a file left behind is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn serve_connection(stream: UnixStream, router: Router, shutdown: CancellationToken) {
+    let Ok(credentials) = stream.peer_cred() else { return };
+    let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
+    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let finished = tokio::select! {
+        finished = connection.as_mut() => finished,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = finished {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}

@@ -1,0 +1,1 @@
+//! The command line: arguments, exit codes, tables. No domain logic.

@@ -1,0 +1,1 @@
+//! `sekisho dev`: the real gateway, a sample console and simulated carrier gateways on loopback.

@@ -1,0 +1,201 @@
+//! The request head as it came: bounded, its grammar sound, its repeats visible.
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Version};
+use thiserror::Error;
+
+/// Bounds of a request head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Bytes of request line and header fields together.
+    pub head_bytes: usize,
+    /// Header fields.
+    pub headers: usize,
+    /// Bytes of the request target.
+    pub url_bytes: usize,
+}
+
+/// Why a head was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HeadError {
+    /// More bytes or fields than [`HeadLimits`] allow.
+    #[error("request-too-large")]
+    TooLarge,
+    /// The target is longer than [`HeadLimits::url_bytes`].
+    #[error("url-too-long")]
+    UrlTooLong,
+    /// No request target that a gateway can serve, or a target that contradicts itself.
+    #[error("malformed-request")]
+    Malformed,
+    /// Host or `:authority` is missing, repeated, contradictory, or not one of ours.
+    #[error("host-not-allowed")]
+    HostNotAllowed,
+}
+
+/// A request head whose size is bounded and whose repeated fields are still visible.
+///
+/// Its `HeaderMap` is never handed out: a stage asks for the fields that it knows, and only
+/// `upstream` ends the head by taking what may be kept.
+pub struct RawHead {
+    method: Method,
+    version: Version,
+    path: Box<str>,
+    query: Option<Box<str>>,
+    authority: Option<Box<str>>,
+    headers: HeaderMap,
+}
+
+impl RawHead {
+    /// Reads a head that the HTTP codec accepted.
+    ///
+    /// # Errors
+    /// [`HeadError::TooLarge`], [`HeadError::UrlTooLong`], [`HeadError::Malformed`].
+    pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Self, HeadError> {
+        let Parts { method, uri, version, headers, .. } = parts;
+        if headers.len() > limits.headers {
+            return Err(HeadError::TooLarge);
+        }
+        let path = uri.path();
+        let query = uri.query();
+        let target_bytes = path.len() + query.map_or(0, |q| q.len() + 1);
+        if target_bytes > limits.url_bytes {
+            return Err(HeadError::UrlTooLong);
+        }
+        // Field and line separators (": " and CRLF) count as they were sent in HTTP/1.
+        let field_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if target_bytes + field_bytes > limits.head_bytes {
+            return Err(HeadError::TooLarge);
+        }
+        if !path.starts_with('/') && path != "*" {
+            return Err(HeadError::Malformed);
+        }
+        Ok(Self {
+            method,
+            version,
+            path: path.into(),
+            query: query.map(Into::into),
+            authority: uri.authority().map(|a| a.as_str().into()),
+            headers,
+        })
+    }
+
+    /// The method.
+    #[must_use]
+    pub const fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The protocol version it came by.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The path exactly as sent, beginning with `/` (or `*`).
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The query exactly as sent, without `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// The target's authority: HTTP/2 `:authority`, or that of an absolute-form target.
+    #[must_use]
+    pub(super) fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
+    /// All values of a field, in order.
+    pub fn all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        self.headers.get_all(name).iter()
+    }
+
+    /// The value of a field that occurs exactly once.
+    #[must_use]
+    pub fn single(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The text of a field that occurs exactly once and is visible ASCII.
+    #[must_use]
+    pub fn text(&self, name: &HeaderName) -> Option<&str> {
+        self.single(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The distinct field names, lower case.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.keys()
+    }
+
+    /// The `Host` field or the authority as sent, once [`super::HostAllowList::check`] has passed it.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.authority().or_else(|| self.text(&HOST))
+    }
+
+    /// Ends the head: its fields, for the upstream stage alone, which takes out what must not pass.
+    pub(crate) fn into_fields(self) -> HeaderMap {
+        self.headers
+    }
+}
+
+/// A field name folded: lower case, every byte outside a-z 0-9 as `-`.
+///
+/// Two names that fold alike may be read as one field by some software behind us, so reserved names are
+/// compared in this form.
+#[must_use]
+pub fn fold(name: &str) -> String {
+    name.bytes()
+        .map(|b| match b.to_ascii_lowercase() {
+            b @ (b'a'..=b'z' | b'0'..=b'9') => char::from(b),
+            _ => '-',
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes: 256, headers: 4, url_bytes: 64 };
+
+    fn read(request: http::request::Builder) -> Result<RawHead, HeadError> {
+        RawHead::read(request.body(()).unwrap().into_parts().0, &LIMITS)
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        assert!(read(Request::get("/a?b").header("x", "1")).is_ok());
+        assert_eq!(read(Request::get(format!("/{}", "a".repeat(64)))).err(), Some(HeadError::UrlTooLong));
+        assert_eq!(read(Request::get("/").header("x", "v".repeat(300))).err(), Some(HeadError::TooLarge));
+        let many = (0..5).fold(Request::get("/"), |r, i| r.header("x", i));
+        assert_eq!(read(many).err(), Some(HeadError::TooLarge));
+    }
+
+    #[test]
+    fn repeats_stay_visible() {
+        let head = read(Request::get("/").header("X-A", "1").header("x-a", "2").header("x-b", "3")).unwrap();
+        let name = HeaderName::from_static("x-a");
+        assert_eq!(head.all(&name).count(), 2);
+        assert!(head.single(&name).is_none());
+        assert_eq!(head.text(&HeaderName::from_static("x-b")), Some("3"));
+    }
+
+    #[test]
+    fn names_fold() {
+        for (name, folded) in [("X_UP_SUBNO", "x-up-subno"), ("X.Up~Subno", "x-up-subno"), ("é", "--"), ("", "")] {
+            assert_eq!(fold(name), folded);
+        }
+    }
+}

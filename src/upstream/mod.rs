@@ -1,0 +1,3 @@
+//! `Assertion` -> `UpstreamRequest`: routes, the stripped head, and the connection to the server behind us.
+mod skeleton;
+pub use skeleton::*;
