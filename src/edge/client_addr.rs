@@ -83,6 +83,12 @@ impl TrustedProxies {
         Self { networks }
     }
 
+    /// Whether nobody is believed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     /// Whether `peer` is one of them.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {

@@ -1,0 +1,121 @@
+//! `[store]`, `[keys]`, `[notice]`, `[log]`, `[privacy]`.
+
+use std::time::Duration;
+
+use time::Date;
+use time::format_description::well_known::Iso8601;
+
+use super::values::Context;
+use crate::config::raw::{self, Table};
+use crate::config::types::{
+    AccessLog, ClientAddressDetail, KeysConfig, LogConfig, NoticeConfig, PrivacyConfig, StoreConfig,
+};
+
+const LONGEST_TEXT: usize = 200;
+
+pub(super) fn store(raw: Option<Table<raw::Store>>, cx: &mut Context) -> Option<StoreConfig> {
+    let Some(Table(raw)) = raw else {
+        cx.report.missing("store", "is missing; write [store] with path = \"data/sekisho.store\"");
+        return None;
+    };
+    let remote = raw.url.is_some();
+    for (key, secret) in [("store.url", raw.url), ("store.sessions", raw.sessions)] {
+        let _ = secret.and_then(|secret| cx.secret(key, secret));
+    }
+    if raw.path.is_none() && !remote {
+        cx.report.missing("store.path", "is missing; write the embedded store's file, such as \"data/sekisho.store\"");
+    }
+    let path = cx.path("store.path", raw.path.as_deref())?;
+    Some(StoreConfig { path, line: cx.report.line("store.path") })
+}
+
+pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<KeysConfig> {
+    let kek = "write kek = { file = \"secrets/kek\" }, a file with 32 random bytes in base64 (openssl rand -base64 32)";
+    let Some(Table(raw)) = raw else {
+        cx.report.missing("keys", format_args!("is missing; write [keys] and below it {kek}"));
+        return None;
+    };
+    let cooling = Duration::from_hours(7 * 24);
+    cx.duration("keys.cooling", raw.cooling.as_deref(), cooling, Duration::from_secs(1)..=cooling * 520);
+    let Some(written) = raw.kek else {
+        cx.report.missing("keys.kek", format_args!("is missing; {kek}"));
+        return None;
+    };
+    let kek = cx.secret("keys.kek", written)?;
+    Some(KeysConfig { kek, line: cx.report.line("keys.kek") })
+}
+
+pub(super) fn notice(raw: Option<Table<raw::Notice>>, cx: &mut Context) -> Option<NoticeConfig> {
+    let Some(Table(raw)) = raw else {
+        let problem = "is missing; write [notice] with controller, contact and revision: handsets' owners must be told who reads \
+                       their identifier";
+        cx.report.missing("notice", problem);
+        return None;
+    };
+    for (key, missing, what) in [
+        ("notice.controller", raw.controller.is_none(), "write who runs this gateway"),
+        ("notice.contact", raw.contact.is_none(), "write whom to ask: a URL or an address"),
+        (
+            "notice.revision",
+            raw.revision.is_none(),
+            "write the day the notice was last changed, such as \"2026-11-23\"",
+        ),
+    ] {
+        if missing {
+            cx.report.missing(key, format_args!("is missing; {what}"));
+        }
+    }
+    let controller = cx.text("notice.controller", raw.controller.as_deref(), LONGEST_TEXT);
+    let contact = cx.text("notice.contact", raw.contact.as_deref(), LONGEST_TEXT);
+    let revision = cx.read("notice.revision", raw.revision.as_deref(), |text| {
+        // The length keeps out the other forms of ISO 8601: week dates, ordinal dates, no dashes.
+        let real = text.len() == 10 && !text.contains('W') && Date::parse(text, &Iso8601::DATE).is_ok();
+        if real { Ok(text.to_owned()) } else { Err("must be a real day, YYYY-MM-DD, in quotes") }
+    });
+    Some(NoticeConfig { controller: controller?, contact: contact?, revision: revision? })
+}
+
+pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
+    let Table(raw) = raw.unwrap_or_default();
+    let access = match raw.access {
+        None => AccessLog::Stdout,
+        Some(Table(access)) => match (access.to, access.file) {
+            (Some(raw::Destination::Stdout), None) => AccessLog::Stdout,
+            (Some(raw::Destination::Off), None) => AccessLog::Off,
+            (None, Some(file)) => cx.path("log.access.file", Some(&file)).map_or(AccessLog::Off, AccessLog::File),
+            (Some(_), Some(_)) | (None, None) => {
+                cx.report
+                    .missing("log.access", "must have exactly one of to = \"stdout\", to = \"off\" and file = \"…\"");
+                AccessLog::Off
+            }
+        },
+    };
+    if access == AccessLog::Stdout && !cx.report.names("log.access") {
+        cx.report.warning(
+            "log.access",
+            "goes to stdout, whose retention is not ours: whoever collects it must erase it in time",
+        );
+    }
+    LogConfig { access }
+}
+
+pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> PrivacyConfig {
+    let Table(raw) = raw.unwrap_or_default();
+    for (key, written) in [
+        ("privacy.access_log_retention", raw.access_log_retention),
+        ("privacy.security_log_retention", raw.security_log_retention),
+        ("privacy.audit_retention", raw.audit_retention),
+        ("privacy.sessions_retention", raw.sessions_retention),
+        ("privacy.codes_retention", raw.codes_retention),
+        ("privacy.statistics_retention", raw.statistics_retention),
+    ] {
+        cx.days(key, written.as_deref(), 1);
+    }
+    cx.number("privacy.statistics_floor", raw.statistics_floor, 10, 1..=1_000_000);
+    let client_address = match raw.client_address {
+        Some(raw::ClientAddress::Full) => ClientAddressDetail::Full,
+        Some(raw::ClientAddress::None) => ClientAddressDetail::None,
+        Some(raw::ClientAddress::Prefix) | None => ClientAddressDetail::Prefix,
+    };
+    PrivacyConfig { client_address }
+}

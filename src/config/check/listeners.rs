@@ -1,0 +1,99 @@
+//! `[[listener]]`.
+
+use std::net::SocketAddr;
+
+use super::values::Context;
+use crate::config::raw::{self, Table};
+use crate::config::types::{GatewayConfig, ListenerConfig, ListenerTls, Serves};
+
+pub(super) fn check(
+    raw: Option<Vec<Table<raw::Listener>>>,
+    gateway: Option<&GatewayConfig>,
+    cx: &mut Context,
+) -> Vec<ListenerConfig> {
+    let raw = raw.unwrap_or_default();
+    let serves_handsets = raw.iter().any(|Table(listener)| listener.serves == Some(raw::Serves::Handset));
+    let mut listeners = Vec::new();
+    let mut bound: Vec<(String, SocketAddr)> = Vec::new();
+    for (index, Table(listener)) in raw.into_iter().enumerate() {
+        let key = format!("listener[{index}]");
+        let listener = one(&key, listener, cx);
+        if let Some(address) = listener.as_ref().map(|(_, address)| *address) {
+            let address_key = format!("{key}.address");
+            if let Some((other, _)) = bound.iter().find(|(_, other)| overlap(*other, address)) {
+                let line = cx.report.line(other);
+                cx.report
+                    .error(&address_key, format_args!("overlaps with {other} on line {line}; give it another port"));
+            }
+            bound.push((address_key, address));
+        }
+        listeners.extend(listener.and_then(|(config, _)| config));
+    }
+
+    if !serves_handsets {
+        let problem =
+            "no listener serves handsets; write [[listener]] with serves = \"handset\" and address = \"0.0.0.0:8080\"";
+        cx.report.missing("listener", problem);
+    } else if let Some(gateway) = gateway.filter(|gateway| gateway.public_url.https && !cx.report.names("listener")) {
+        let over_tls = listeners.iter().any(|l| l.serves == Serves::Handset && l.tls.is_some());
+        if !over_tls && gateway.trusted_proxies.is_empty() && !cx.report.names("gateway.trusted_proxies") {
+            cx.report.error(
+                "gateway.public_url",
+                "is https, but no handset listener has tls; give one tls = { certificate = \"…\", key = \"…\" }, or name the \
+                 proxy that ends TLS in trusted_proxies",
+            );
+        }
+    }
+    listeners
+}
+
+/// Its address, and the whole of it unless this version cannot serve it (`version` says so).
+fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<ListenerConfig>, SocketAddr)> {
+    let serves_key = format!("{key}.serves");
+    let serves = match raw.serves {
+        Some(raw::Serves::Handset) => Some(Serves::Handset),
+        Some(raw::Serves::Ops) => Some(Serves::Ops),
+        Some(raw::Serves::ForwardAuth | raw::Serves::Admin) => None,
+        None => {
+            cx.report.missing(&serves_key, "is missing; write \"handset\" or \"ops\"");
+            None
+        }
+    };
+    let address_key = format!("{key}.address");
+    if raw.address.is_none() {
+        cx.report.missing(&address_key, "is missing; write an address and a port, such as \"0.0.0.0:8080\"");
+    }
+    let address = cx.read(&address_key, raw.address.as_deref(), |text| {
+        text.parse::<SocketAddr>()
+            .map_err(|_| "must be an address and a port, such as \"0.0.0.0:8080\" or \"[::]:8080\"")
+    });
+    let tls_key = format!("{key}.tls");
+    let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, &tls, cx));
+    let address = address?;
+    let line = cx.report.line(&address_key);
+    Some((serves.map(|serves| ListenerConfig { serves, address, tls, line }), address))
+}
+
+fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {
+    let (certificate_key, key_key) = (format!("{key}.certificate"), format!("{key}.key"));
+    for (key, written, what) in
+        [(&certificate_key, &raw.certificate, "the certificate chain"), (&key_key, &raw.key, "the private key")]
+    {
+        if written.is_none() {
+            cx.report.missing(key, format_args!("is missing; name the PEM file of {what}"));
+        }
+    }
+    let _ = cx.path(&format!("{key}.client_ca"), raw.client_ca.as_deref());
+    let certificate = cx.path(&certificate_key, raw.certificate.as_deref());
+    let private_key = cx.path(&key_key, raw.key.as_deref());
+    let place = (cx.report.line(key), key.to_owned());
+    Some(ListenerTls { certificate: certificate?, key: private_key?, place })
+}
+
+/// Whether one address takes what the other wants. Whether `[::]` takes IPv4 too is the system's setting, so that
+/// is left to binding.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_host =
+        a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && a.port() != 0 && same_host
+}

@@ -1,0 +1,102 @@
+//! Raw shapes -> domain types, section by section; every rule that needs nothing but the configuration.
+//!
+//! A section's function always returns something to go on with: after an error it is a stand-in, and the
+//! report keeps the configuration from being built. So one error never hides another.
+
+mod admin;
+mod carriers;
+mod gateway;
+mod house;
+mod limits;
+mod listeners;
+mod routes;
+mod sessions;
+mod upstreams;
+mod values;
+mod version;
+
+use std::path::Path;
+
+use super::document::Document;
+use super::finding::{Finding, Report};
+use super::raw;
+use super::types::{CarrierSpecs, Config};
+use values::Context;
+
+/// What was found out without judging the carriers' profiles.
+pub(super) struct Checked {
+    /// The configuration, if no error stands in its way.
+    pub(super) config: Option<Config<CarrierSpecs>>,
+    /// What is written about carriers, even if something else is wrong.
+    pub(super) specs: CarrierSpecs,
+    /// The findings so far.
+    pub(super) report: Report,
+}
+
+/// Checks everything but the carriers' profiles, which `carrier` judges.
+///
+/// # Errors
+/// All findings at once, warnings included, if there is at least one error.
+pub fn parts(text: &str, path: &Path) -> Result<(Config<CarrierSpecs>, Vec<Finding>), Vec<Finding>> {
+    let Checked { config, report, .. } = check(text, path);
+    match config {
+        Some(config) => Ok((config, report.into_findings())),
+        None => Err(report.into_findings()),
+    }
+}
+
+/// As [`parts`], for going on with the same report.
+pub(super) fn check(text: &str, path: &Path) -> Checked {
+    let (document, lines) = match Document::parse(text) {
+        Ok(parsed) => parsed,
+        Err(errors) => {
+            let mut report = Report::new(path, super::document::Lines::default());
+            for error in errors {
+                report.error_at(error.line, &error.key, error.problem);
+            }
+            return Checked { config: None, specs: CarrierSpecs::new(), report };
+        }
+    };
+    let mut cx =
+        Context { report: Report::new(path, lines), folder: path.parent().unwrap_or(Path::new("")).to_owned() };
+    let raw: raw::Root = document.shape(&mut cx.report);
+    version::check(&document, &mut cx.report);
+
+    let gateway = gateway::check(raw.gateway, &mut cx);
+    let listeners = listeners::check(raw.listener, gateway.as_ref(), &mut cx);
+    let admin = admin::check(raw.admin, &mut cx);
+    let specs = carriers::check(raw.carriers, &mut cx);
+    let upstreams = upstreams::check(raw.upstream, &mut cx);
+    let routes = routes::check(raw.route, &upstreams, &mut cx);
+    let session = sessions::session(raw.session, &mut cx);
+    let binding = sessions::binding(raw.binding, &mut cx);
+    let store = house::store(raw.store, &mut cx);
+    let limits = limits::check(raw.limits, &mut cx);
+    let keys = house::keys(raw.keys, &mut cx);
+    let notice = house::notice(raw.notice, &mut cx);
+    let log = house::log(raw.log, &mut cx);
+    let privacy = house::privacy(raw.privacy, &mut cx);
+
+    let report = cx.report;
+    let config = match (gateway, store, keys, notice) {
+        (Some(gateway), Some(store), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
+            file: path.to_owned(),
+            carriers: specs.clone(),
+            gateway,
+            listeners,
+            admin,
+            upstreams,
+            routes,
+            session,
+            binding,
+            store,
+            limits,
+            keys,
+            notice,
+            log,
+            privacy,
+        }),
+        _ => None,
+    };
+    Checked { config, specs, report }
+}

@@ -1,0 +1,126 @@
+//! `[[upstream]]`.
+
+use std::time::Duration;
+
+use super::values::Context;
+use crate::config::origin::Origin;
+use crate::config::raw::{self, Table};
+use crate::config::types::{SubjectKind, UpstreamConfig, UpstreamServer, UpstreamTimeouts};
+
+const LONGEST_NAME: usize = 64;
+const LONGEST_AUDIENCE: usize = 256;
+
+/// One configuration for each written upstream, in their order, so that an index means the same in both. A broken
+/// one is a stand-in.
+pub(super) fn check(raw: Option<Vec<Table<raw::Upstream>>>, cx: &mut Context) -> Vec<UpstreamConfig> {
+    let mut upstreams: Vec<UpstreamConfig> = Vec::new();
+    for (index, Table(raw)) in raw.unwrap_or_default().into_iter().enumerate() {
+        let key = format!("upstream[{index}]");
+        let upstream = one(&key, raw, cx);
+        if let Some(other) = upstreams.iter().position(|other| !other.name.is_empty() && other.name == upstream.name) {
+            let line = cx.report.line(&format!("upstream[{other}].name"));
+            cx.report.error(&format!("{key}.name"), format_args!("{:?} is already used on line {line}", upstream.name));
+        }
+        let shared = |other: &UpstreamConfig| !other.audience.is_empty() && other.audience == upstream.audience;
+        if let Some(other) = upstreams.iter().position(shared) {
+            let line = cx.report.line(&format!("upstream[{other}].audience"));
+            cx.report.warning(
+                &format!("{key}.audience"),
+                format_args!("is shared with line {line}: each of the two upstreams can use the other's assertions"),
+            );
+        }
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+fn one(key: &str, raw: raw::Upstream, cx: &mut Context) -> UpstreamConfig {
+    for (name, missing, what) in [
+        ("name", raw.name.is_none(), "write a name for routes to use, such as \"console\""),
+        ("servers", raw.servers.is_none(), "write at least one, such as [\"http://127.0.0.1:9000\"]"),
+        (
+            "audience",
+            raw.audience.is_none(),
+            "write the aud that this upstream demands, such as \"https://console.internal\"",
+        ),
+    ] {
+        if missing {
+            cx.report.missing(&format!("{key}.{name}"), format_args!("is missing; {what}"));
+        }
+    }
+    let name = cx.read(&format!("{key}.name"), raw.name.as_deref(), |name| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let sound = (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(allowed);
+        if sound { Ok(name.to_owned()) } else { Err("must be 1 to 64 characters of a-z, 0-9 and -") }
+    });
+    let audience_key = format!("{key}.audience");
+    let audience = cx.text(&audience_key, raw.audience.as_deref(), LONGEST_AUDIENCE);
+    let ca = cx.path(&format!("{key}.ca"), raw.ca.as_deref());
+    if let Some(Table(client)) = raw.client_certificate {
+        let _ = cx.path(&format!("{key}.client_certificate.certificate"), client.certificate.as_deref());
+        let _ = cx.path(&format!("{key}.client_certificate.key"), client.key.as_deref());
+    }
+    let Table(health) = raw.health.unwrap_or_default();
+    let _ = cx.read(&format!("{key}.health.path"), health.path.as_deref(), |path| {
+        if path.starts_with('/') { Ok(()) } else { Err("must begin with /") }
+    });
+    let interval = Duration::from_secs(5);
+    cx.duration(
+        &format!("{key}.health.interval"),
+        health.interval.as_deref(),
+        interval,
+        interval / 50..=interval * 720,
+    );
+    UpstreamConfig {
+        name: name.unwrap_or_default(),
+        servers: servers(&format!("{key}.servers"), raw.servers.as_deref(), cx),
+        audience: audience.unwrap_or_default(),
+        subject: match raw.subject {
+            Some(raw::Subject::Account) => SubjectKind::Account,
+            Some(raw::Subject::Pairwise) | None => SubjectKind::Pairwise,
+        },
+        ca,
+        timeout: timeouts(&format!("{key}.timeout"), raw.timeout, cx),
+    }
+}
+
+fn servers(key: &str, written: Option<&[String]>, cx: &mut Context) -> Vec<UpstreamServer> {
+    if written.is_some_and(<[String]>::is_empty) {
+        cx.report.error(key, "must name at least one server, such as \"http://127.0.0.1:9000\"");
+    }
+    let mut servers: Vec<UpstreamServer> = Vec::new();
+    for (index, text) in written.unwrap_or_default().iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        // `version` has spoken of those it cannot reach yet.
+        if cx.report.names(&key) {
+            continue;
+        }
+        let Some(origin) = cx.read(&key, Some(text), Origin::parse) else { continue };
+        if !origin.https && !origin.is_loopback() {
+            cx.report.warning(
+                &key,
+                "is http and not on this machine: requests and assertions can be read on the way; use https",
+            );
+        }
+        let server =
+            UpstreamServer { https: origin.https, host: origin.bare_host().to_owned(), port: origin.effective_port() };
+        if servers.contains(&server) {
+            cx.report.error(&key, "is already in this list");
+        }
+        servers.push(server);
+    }
+    servers
+}
+
+fn timeouts(key: &str, raw: Option<Table<raw::Timeout>>, cx: &mut Context) -> UpstreamTimeouts {
+    let Table(raw) = raw.unwrap_or_default();
+    let mut timeout = |name: &str, written: Option<String>, default| {
+        let (least, most) = (Duration::from_millis(10), Duration::from_hours(24));
+        cx.duration(&format!("{key}.{name}"), written.as_deref(), Duration::from_secs(default), least..=most)
+    };
+    UpstreamTimeouts {
+        connect: timeout("connect", raw.connect, 3),
+        first_byte: timeout("first_byte", raw.first_byte, 30),
+        idle: timeout("idle", raw.idle, 60),
+    }
+}

@@ -1,0 +1,75 @@
+//! What this version does not do yet. A later version deletes lines here.
+//!
+//! A setting that would silently be weaker than written is an error; a harmless one that does nothing yet is a
+//! warning.
+
+use crate::config::document::Document;
+use crate::config::finding::Report;
+
+/// When a row applies.
+enum When {
+    /// The key is there.
+    Written,
+    /// It is `true`.
+    True,
+    /// It is this word.
+    Is(&'static str),
+    /// It begins with this.
+    Begins(&'static str),
+}
+
+use When::{Begins, Is, True, Written};
+
+/// Key (with `[]` for every index), when, and what to do instead.
+#[rustfmt::skip]
+const NOT_AVAILABLE: &[(&str, When, &str)] = &[
+    ("listener[].serves", Is("forward-auth"), "remove this listener and let handsets reach a \"handset\" listener"),
+    ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
+    ("listener[].proxy_protocol", True, "let the proxy send X-Forwarded-For and name it in gateway.trusted_proxies"),
+    ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
+    ("upstream[].may_bind", True, "enrol with codes: sekisho codes issue ACCOUNT"),
+    ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
+    ("upstream[].servers[]", Begins("unix:"), "use http://127.0.0.1:PORT"),
+    ("route[].assurance", Is("device+pin"), "use \"device\""),
+    ("session.transport", Is("url"), "use \"cookie\" or \"auto\", which keep sessions in cookies only"),
+    ("session.url_over_tls", Written, "remove it; sessions are kept in cookies only"),
+    ("store.url", Written, "use store.path, the embedded store"),
+    ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
+    ("log.access.sealed", True, "remove it and restrict who may read the file"),
+    ("log.access.format", Is("clf"), "use \"json\""),
+];
+
+/// Key, and what it means meanwhile.
+#[rustfmt::skip]
+const NO_EFFECT: &[(&str, &str)] = &[
+    ("upstream[].health", "a server counts as down when a request to it fails"),
+    ("keys.cooling", "no key can be destroyed"),
+    ("admin.approvals", "nothing that needs approval can be done"),
+    ("limits.pin", "there are no PINs"),
+    ("log.level", "set SEKISHO_LOG"),
+    ("privacy.access_log_retention", "let the log's own rotation erase it"),
+    ("privacy.security_log_retention", "let the log's own rotation erase it"),
+    ("privacy.audit_retention", "there is no audit trail"),
+    ("privacy.sessions_retention", "sessions are erased when they end"),
+    ("privacy.codes_retention", "codes are erased when they end"),
+    ("privacy.statistics_retention", "there are no statistics"),
+    ("privacy.statistics_floor", "there are no statistics"),
+];
+
+/// Reports every key that this version cannot honour.
+pub(super) fn check(document: &Document<'_>, report: &mut Report) {
+    document.walk(&mut |key, pattern, value| {
+        let applies = |when: &When| match when {
+            Written => true,
+            True => value.as_bool() == Some(true),
+            Is(word) => value.as_str() == Some(word),
+            Begins(start) => value.as_str().is_some_and(|text| text.starts_with(start)),
+        };
+        for (_, _, instead) in NOT_AVAILABLE.iter().filter(|(name, when, _)| *name == pattern && applies(when)) {
+            report.error(key, format_args!("is not available in this version; {instead}"));
+        }
+        for (_, meanwhile) in NO_EFFECT.iter().filter(|(name, _)| *name == pattern) {
+            report.warning(key, format_args!("has no effect in this version; {meanwhile}"));
+        }
+    });
+}

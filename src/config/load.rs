@@ -1,0 +1,113 @@
+//! The two ways in: a file, and a text for tests and fuzzing.
+
+use std::path::Path;
+
+use super::check::{self, Checked};
+use super::document::join;
+use super::finding::{Finding, Severity};
+use super::secret_source::open_to_others;
+use super::types::Config;
+use crate::carrier::{Carriers, OverTls};
+
+impl Config {
+    /// Reads and checks a configuration file. Beside it, only the permissions of secret files and `/etc/group` are looked at.
+    ///
+    /// # Errors
+    /// All findings at once, warnings included, if there is at least one error. With a good configuration come its
+    /// warnings.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        let alone = |line, problem: String| {
+            let (file, key) = (path.to_owned(), "(file)".to_owned());
+            vec![Finding { file, line, key, severity: Severity::Error, problem }]
+        };
+        let bytes = std::fs::read(path).map_err(|error| alone(1, format!("cannot be read: {error}")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            alone(before.iter().filter(|b| **b == b'\n').count() + 1, "is not UTF-8 from here on".to_owned())
+        })?;
+        let (config, mut findings) = Self::parse(text, path)?;
+        findings.extend(config.secrets_open_to_others());
+        findings.sort_by_key(|finding| finding.line);
+        Ok((config, findings))
+    }
+
+    /// Checks a configuration text as if it stood in the file `path`, which is not opened.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        let Checked { config, specs, mut report } = check::check(text, path);
+        let key = |profile: &str, key: &str| {
+            let table = join("carriers", profile);
+            if key.is_empty() { table } else { format!("{table}.{key}") }
+        };
+        // The profiles are judged even where something else is wrong already: all findings at once.
+        let carriers = match Carriers::build(&specs) {
+            Ok((carriers, doubts)) => {
+                for doubt in doubts {
+                    report.warning(&key(&doubt.profile, &doubt.key), doubt.problem);
+                }
+                Some(carriers)
+            }
+            Err(problems) => {
+                for problem in problems {
+                    report.error(&key(&problem.profile, &problem.key), problem.problem);
+                }
+                None
+            }
+        };
+        if let (Some(config), Some(carriers)) = (&config, &carriers)
+            && config.gateway.public_url.https
+        {
+            for profile in carriers.profiles().iter().filter(|p| p.enabled() && p.over_tls() == OverTls::Refuse) {
+                report.warning(
+                    &key(profile.name().as_str(), "over_tls"),
+                    "its identifier is refused over TLS and public_url is https, so its handsets cannot sign in: the hand-over \
+                     from the plain listener is not available in this version; use an http public_url inside a private network, \
+                     or \"accept\" where the carrier's gateway is known to insert the identifier over TLS",
+                );
+            }
+        }
+        match (config, carriers) {
+            (Some(config), Some(carriers)) if !report.has_errors() => {
+                Ok((config.with_carriers(carriers), report.into_findings()))
+            }
+            _ => Err(report.into_findings()),
+        }
+    }
+
+    /// Secret files that others than the gateway's user may read or write.
+    fn secrets_open_to_others(&self) -> Vec<Finding> {
+        let kek = self.keys.kek.doubt().map(|problem| (self.keys.line, "keys.kek".to_owned(), problem));
+        let certificates = self.listeners.iter().filter_map(|listener| {
+            let tls = listener.tls.as_ref()?;
+            let (line, table) = &tls.place;
+            open_to_others(&tls.key).map(|problem| (*line, join(table, "key"), problem))
+        });
+        let finding =
+            |(line, key, problem)| Finding { file: self.file.clone(), line, key, severity: Severity::Warning, problem };
+        kek.into_iter().chain(certificates).map(finding).collect()
+    }
+}
+
+impl<C> Config<C> {
+    fn with_carriers<D>(self, carriers: D) -> Config<D> {
+        Config {
+            carriers,
+            file: self.file,
+            gateway: self.gateway,
+            listeners: self.listeners,
+            admin: self.admin,
+            upstreams: self.upstreams,
+            routes: self.routes,
+            session: self.session,
+            binding: self.binding,
+            store: self.store,
+            limits: self.limits,
+            keys: self.keys,
+            notice: self.notice,
+            log: self.log,
+            privacy: self.privacy,
+        }
+    }
+}

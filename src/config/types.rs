@@ -1,0 +1,332 @@
+//! What a configuration is once it was checked: domain types that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::duration::Rate;
+use super::origin::Origin;
+use super::secret_source::SecretSource;
+use crate::carrier::{Carriers, ProfileSpec};
+use crate::edge::{HostAllowList, TrustedProxies};
+use crate::store::StretchParameters;
+
+/// A configuration that start-up may rely on: every rule that needs no file but the configuration was checked.
+///
+/// `C` is [`Carriers`] everywhere but inside `config`, where the profiles are still [`CarrierSpecs`].
+pub struct Config<C = Carriers> {
+    /// The file it was read from; relative paths in it were resolved against its folder.
+    pub file: PathBuf,
+    /// `[gateway]`.
+    pub gateway: GatewayConfig,
+    /// `[[listener]]`, at least one that serves handsets.
+    pub listeners: Vec<ListenerConfig>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[carriers.*]` merged over the built-in profiles.
+    pub carriers: C,
+    /// `[[upstream]]`, names unique.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// `[[route]]`, paths unique, every upstream known.
+    pub routes: Vec<RouteConfig>,
+    /// `[session]`.
+    pub session: SessionConfig,
+    /// `[binding]`.
+    pub binding: BindingConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
+    /// `[keys]`.
+    pub keys: KeysConfig,
+    /// `[notice]`.
+    pub notice: NoticeConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[privacy]`.
+    pub privacy: PrivacyConfig,
+}
+
+/// What the operator wrote about carriers, by profile name; not yet judged.
+pub type CarrierSpecs = BTreeMap<String, ProfileSpec>;
+
+/// Where the gateway is seen from outside, and whom it believes.
+pub struct GatewayConfig {
+    /// What handsets type; its scheme decides where sessions live. Also `iss`.
+    pub public_url: Origin,
+    /// Where the plain listener is seen from outside.
+    pub plain_url: Origin,
+    /// Host / :authority allow-list.
+    pub hosts: HostAllowList,
+    /// Whose X-Forwarded-For, -Proto and PROXY header are believed.
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// One `[[listener]]`.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// What it serves.
+    pub serves: Serves,
+    /// Address and port; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// TLS, if any.
+    pub tls: Option<ListenerTls>,
+    /// The line of its `address`, for findings about a busy port.
+    pub line: usize,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// Handsets: sign-in pages and the proxied console.
+    Handset,
+    /// Health, readiness, metrics, JWKS.
+    Ops,
+}
+
+/// Certificate and key of a TLS listener (PEM files).
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key: PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+    /// Where the TLS table is, for findings: (line, key path prefix such as `listener[1].tls`).
+    pub place: (usize, String),
+}
+
+/// `[admin]`.
+pub struct AdminConfig {
+    /// The UNIX socket of the admin API.
+    pub socket: Option<PathBuf>,
+    /// Who has which role, beside the gateway's own uid and root, which have every role.
+    pub roles: BTreeMap<Role, Vec<Principal>>,
+}
+
+/// A role of the admin API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Accounts, codes, bindings, sessions.
+    Operator,
+    /// Keys and rotations.
+    Security,
+    /// Export, erasure, retention, statistics.
+    Privacy,
+    /// Reads the audit.
+    Auditor,
+}
+
+/// Who may hold a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// `uid:1001`.
+    Uid(u32),
+    /// `gid:100`, or a group name resolved when the configuration was read.
+    Gid(u32),
+    /// `cert:alice@ops`: the subject name of a client certificate.
+    Certificate(String),
+}
+
+/// One `[[upstream]]`.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// Unique name.
+    pub name: String,
+    /// Servers, at least one.
+    pub servers: Vec<UpstreamServer>,
+    /// The assertion's `aud`.
+    pub audience: String,
+    /// What the assertion's `sub` is.
+    pub subject: SubjectKind,
+    /// Extra roots (PEM file) for https servers; without it the system's.
+    pub ca: Option<PathBuf>,
+    /// Time-outs.
+    pub timeout: UpstreamTimeouts,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamServer {
+    /// TLS with verification.
+    pub https: bool,
+    /// Host name or address; an IPv6 address stands without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What an upstream is told of the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// A random id of account and upstream.
+    Pairwise,
+    /// The operator's opaque account id.
+    Account,
+}
+
+/// Time-outs towards an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTimeouts {
+    /// TCP connect and TLS handshake. Default 3 s.
+    pub connect: Duration,
+    /// From the request's last byte to the answer's head. Default 30 s.
+    pub first_byte: Duration,
+    /// Between two bytes of a body; also how long an unused connection is kept. Default 60 s.
+    pub idle: Duration,
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// Prefix of whole segments, beginning with `/`.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Who gets through.
+    pub access: Access,
+}
+
+/// Who gets through a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A live session.
+    Session,
+    /// Anybody; a valid session is asserted too.
+    Public,
+    /// Anybody, to sign in at the upstream; a valid session is asserted too.
+    Login,
+}
+
+/// `[session]`.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionConfig {
+    /// Ends when unused for that long. Default 30 min.
+    pub idle: Duration,
+    /// Ends in any case. Default 12 h.
+    pub absolute: Duration,
+    /// Most sessions of an account. Default 5.
+    pub per_account: u32,
+}
+
+/// `[binding]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingConfig {
+    /// Unused for that many days: erased. Default 400.
+    pub retention_days: u32,
+    /// Most bindings of an account. Default 3.
+    pub per_account: u32,
+    /// The stretch.
+    pub stretch: StretchSetting,
+}
+
+/// `binding.stretch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StretchSetting {
+    /// Argon2id (19 MiB, 2 passes) for identifier spaces under 2^80.
+    Auto,
+    /// No stretch.
+    Off,
+    /// As `Auto`, with these parameters.
+    Custom(StretchParameters),
+}
+
+/// `[store]`.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The embedded store's file.
+    pub path: PathBuf,
+    /// The line of `store.path`, for findings.
+    pub line: usize,
+}
+
+/// `[limits]`.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsConfig {
+    /// Sign-ins, per handset and per account. Default 10/1m.
+    pub sign_in: Rate,
+    /// Wrong codes, per handset and per account. Default 10/1h.
+    pub code: Rate,
+    /// Sign-ins and codes from one network (/24, /48), slowed beyond it. Default 100/1m.
+    pub network: Rate,
+    /// Bytes of a request head. Default 32 KiB.
+    pub head_bytes: usize,
+    /// Header fields of a request. Default 100.
+    pub headers: usize,
+    /// Bytes of a request body. Default 16 MiB.
+    pub body_bytes: u64,
+    /// Bytes of a request target. Default 8 KiB.
+    pub url_bytes: usize,
+    /// Time-outs towards clients.
+    pub timeouts: ClientTimeouts,
+}
+
+/// Time-outs towards clients.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    /// TLS handshake. Default 10 s.
+    pub handshake: Duration,
+    /// A whole request head. Default 15 s.
+    pub head: Duration,
+    /// Between two bytes of a request body. Default 30 s.
+    pub body_idle: Duration,
+    /// A client that does not read. Default 30 s.
+    pub write_idle: Duration,
+    /// Between two requests. Default 75 s.
+    pub keep_alive: Duration,
+}
+
+/// `[keys]`.
+pub struct KeysConfig {
+    /// The key-encryption key: 32 bytes, base64.
+    pub kek: SecretSource,
+    /// The line of `keys.kek`, for findings.
+    pub line: usize,
+}
+
+/// `[notice]`.
+#[derive(Clone, Debug)]
+pub struct NoticeConfig {
+    /// Who runs this gateway.
+    pub controller: String,
+    /// Whom to ask: a URL, an address or a sentence.
+    pub contact: String,
+    /// Revision date of the notice, `YYYY-MM-DD`.
+    pub revision: String,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Where the access stream goes.
+    pub access: AccessLog,
+}
+
+/// Where the access stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// JSON lines on stdout, with the other streams.
+    Stdout,
+    /// JSON lines in a file.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// `[privacy]`.
+#[derive(Clone, Copy, Debug)]
+pub struct PrivacyConfig {
+    /// What logs say of a client's address.
+    pub client_address: ClientAddressDetail,
+}
+
+/// What logs say of a client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddressDetail {
+    /// All of it.
+    Full,
+    /// The /24 (IPv4) or /48 (IPv6) it lies in. The default.
+    Prefix,
+    /// Nothing.
+    None,
+}
