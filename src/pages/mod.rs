@@ -1,3 +1,23 @@
 //! What a handset shows: tiny pages in the language, charset and markup that its browser knows.
-mod skeleton;
-pub use skeleton::*;
+//!
+//! [`Reader`] is what the browser can show, [`Page`] what there is to say, [`render`] brings them together.
+//! The words live in `texts/*.toml`, one file a language, the markup in `templates/`: what XHTML Mobile
+//! Profile and CHTML have in common, so that one source serves a handset of 2004 and a smartphone.
+//! A page holds no script, no image, no table and nothing from elsewhere, and is at most 5 KiB long,
+//! which the earliest handsets can hold.
+
+mod catalogue;
+mod page;
+mod reader;
+mod render;
+mod style;
+
+#[cfg(test)]
+mod tests;
+
+pub use page::{
+    BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, TO_FIELD,
+};
+pub use reader::{Charset, Language, Reader};
+pub use render::{Rendered, render};
+pub use style::content_security_policy;

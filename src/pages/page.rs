@@ -1,0 +1,137 @@
+//! What there is to say: facts only; the words come from the catalogue, the markup from the templates.
+//!
+//! No text in here is trusted: every one is escaped on its way into the markup.
+
+use std::time::Duration;
+
+use crate::clock::{Day, Timestamp};
+use crate::config::{ClientAddressDetail, NoticeConfig};
+use crate::refusal::Reason;
+
+/// Form field and query parameter of the single-use form token.
+pub const FORM_TOKEN_FIELD: &str = "t";
+/// Form field and query parameter of the local path to go on to.
+pub const TO_FIELD: &str = "to";
+/// Form field of the enrolment code.
+pub const CODE_FIELD: &str = "code";
+/// Form field of the binding that `me/remove` removes.
+pub const BINDING_FIELD: &str = "binding";
+
+/// One page. `carrier` is always a profile's name (`docomo`), where the source network tells it.
+pub enum Page<'a> {
+    /// 401: what will be read, what for, how long it is kept, by whom, and one button.
+    SignIn {
+        /// The button's link, e.g. `/_sekisho/login?to=%2F&t=…&guid=ON`.
+        login_url: &'a str,
+        /// Why the page is shown when this is not the first visit: session-expired, form-token-invalid, …
+        because: Option<Reason>,
+        /// The carrier whose network the handset is in.
+        carrier: Option<&'a str>,
+        /// Days after which an unused binding is erased.
+        retention_days: u32,
+        /// Who reads it.
+        notice: &'a NoticeConfig,
+    },
+    /// 403: identified, but bound to no account that may sign in: a field for the code.
+    Enrol {
+        /// Where the form posts, e.g. `/_sekisho/enrol?guid=ON`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// Goes back in [`TO_FIELD`].
+        to: &'a str,
+        /// What was wrong with the last try: code-invalid, binding-limit, form-token-invalid, rate-limited.
+        because: Option<Reason>,
+    },
+    /// Any other refusal: what happened, and what the person can do.
+    Refusal {
+        /// The one reason.
+        reason: Reason,
+        /// The carrier whose network the handset is in; without it the advice covers all carriers.
+        carrier: Option<&'a str>,
+        /// `Retry-After`, seconds.
+        retry_after_seconds: Option<u64>,
+        /// What the operator finds the request by in the logs.
+        request_id: &'a str,
+    },
+    /// The privacy notice.
+    Notice(NoticeFacts<'a>),
+    /// Self-service.
+    Me(Me<'a>),
+    /// GET logout: the form; ends nothing.
+    Logout {
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+    },
+    /// After logout.
+    SignedOut,
+}
+
+/// What the privacy notice is made from: the configuration in force.
+pub struct NoticeFacts<'a> {
+    /// Who, whom to ask, and when the notice was last revised.
+    pub notice: &'a NoticeConfig,
+    /// The enabled profiles: name, and the header field its identifier is read from.
+    pub carriers: &'a [(String, String)],
+    /// Days after which an unused binding is erased.
+    pub retention_days: u32,
+    /// How long a session lives unused.
+    pub session_idle: Duration,
+    /// How long a session lives at most.
+    pub session_absolute: Duration,
+    /// What logs say of the client's address.
+    pub client_address: ClientAddressDetail,
+}
+
+/// What the person may see and change of what is stored about them.
+pub struct Me<'a> {
+    /// The account's opaque id.
+    pub account: &'a str,
+    /// Its handsets.
+    pub bindings: &'a [MeBinding],
+    /// Its live sessions.
+    pub sessions: &'a [MeSession],
+    /// Goes back in [`FORM_TOKEN_FIELD`]; one for all forms of the page, since the page is made anew after each.
+    pub form_token: &'a str,
+    /// Days after which an unused binding is erased.
+    pub retention_days: u32,
+    /// What the form that led here has done.
+    pub done: Option<MeDone>,
+}
+
+/// What a form of the self-service page has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeDone {
+    /// A binding was removed.
+    HandsetRemoved,
+    /// The account's other sessions were ended.
+    SessionsEnded,
+}
+
+/// A bound handset.
+pub struct MeBinding {
+    /// Goes back in [`BINDING_FIELD`].
+    pub id: String,
+    /// The profile's name.
+    pub carrier: String,
+    /// UTC day.
+    pub bound_on: Day,
+    /// UTC day.
+    pub last_used_on: Day,
+    /// The handset in hand.
+    pub this: bool,
+}
+
+/// A live session.
+pub struct MeSession {
+    /// The public id; never the token.
+    pub id: String,
+    /// The profile's name.
+    pub carrier: String,
+    /// When it was opened.
+    pub created_at: Timestamp,
+    /// When it was last used.
+    pub last_seen_at: Timestamp,
+    /// The session in hand.
+    pub this: bool,
+}

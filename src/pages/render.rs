@@ -1,0 +1,176 @@
+//! `Page` + `Reader` -> octets and their type.
+//!
+//! Every text is escaped by the template engine while it still is Unicode, and only the whole page is turned into
+//! octets. So no lead byte of `Shift_JIS` can swallow a quote that ends an attribute, and a character that
+//! `Shift_JIS` lacks becomes a numeric reference.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use askama::Template;
+use bytes::Bytes;
+use encoding_rs::SHIFT_JIS;
+use http::HeaderValue;
+use serde_json::{Value, json};
+
+use super::catalogue::{RefusalTexts, Texts, fill};
+use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeDone, Page, TO_FIELD};
+use super::reader::{Charset, Language, Reader};
+use super::style::STYLE;
+use crate::clock::Timestamp;
+use crate::config::ClientAddressDetail;
+use crate::refusal::Reason;
+
+/// How many handsets and how many sessions the self-service page lists, so that it stays within 5 KiB. The others
+/// come up once some of these are removed or ended; the JSON document lists all.
+const ROWS: usize = 5;
+
+/// A page as it is sent.
+pub struct Rendered {
+    /// `Content-Type`.
+    pub content_type: HeaderValue,
+    /// The octets.
+    pub body: Bytes,
+    /// `Content-Language`.
+    pub language: &'static str,
+}
+
+/// Renders a page; for a [`Reader`] who asked for JSON, a refusal as `{"error":{"reason","message"}}` and
+/// anything else as a small document.
+#[must_use]
+pub fn render(page: &Page<'_>, reader: Reader) -> Rendered {
+    let language = reader.language.tag();
+    if reader.json {
+        return Rendered {
+            content_type: HeaderValue::from_static("application/json"),
+            body: Bytes::from(document(page, reader.language).to_string()),
+            language,
+        };
+    }
+    let html = without_controls(Markup { t: Texts::of(reader.language), reader, page }.to_string());
+    let (content_type, body) = match reader.charset {
+        Charset::Utf8 => ("text/html; charset=UTF-8", html.into_bytes()),
+        Charset::ShiftJis => ("text/html; charset=Shift_JIS", SHIFT_JIS.encode(&html).0.into_owned()),
+    };
+    Rendered { content_type: HeaderValue::from_static(content_type), body: Bytes::from(body), language }
+}
+
+/// Control characters have no business in a page (XML 1.0 §2.2), and U+0080 is a lone octet in `Shift_JIS`.
+fn without_controls(html: String) -> String {
+    let unwanted = |c: char| c.is_control() && c != '\n';
+    if html.contains(unwanted) { html.replace(unwanted, "\u{FFFD}") } else { html }
+}
+
+#[derive(Template)]
+#[template(path = "layout.html")]
+struct Markup<'a> {
+    t: &'static Texts,
+    reader: Reader,
+    page: &'a Page<'a>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the template engine passes arguments by reference")]
+impl Markup<'_> {
+    fn title(&self) -> &str {
+        match self.page {
+            Page::SignIn { .. } => &self.t.sign_in.title,
+            Page::Enrol { .. } => &self.t.enrol.title,
+            Page::Refusal { reason, .. } => &self.said(reason).title,
+            Page::Notice(_) => &self.t.notice.title,
+            Page::Me(_) => &self.t.me.title,
+            Page::Logout { .. } => &self.t.logout.title,
+            Page::SignedOut => &self.t.signed_out.title,
+        }
+    }
+
+    fn said(&self, reason: &Reason) -> &RefusalTexts {
+        self.t.refusal_for(*reason)
+    }
+
+    fn fill(text: &str, placeholder: &str, value: impl Display) -> String {
+        fill(text, placeholder, value)
+    }
+
+    fn days(&self, days: &u32) -> String {
+        self.t.span(Duration::from_secs(u64::from(*days) * 86_400))
+    }
+
+    fn span(&self, time: &Duration) -> String {
+        self.t.span(*time)
+    }
+
+    /// A wait as people say it: over a minute, whole minutes, rounded up.
+    fn wait(&self, seconds: &u64) -> String {
+        let seconds = if *seconds > 60 { seconds.div_ceil(60).saturating_mul(60) } else { *seconds };
+        self.t.span(Duration::from_secs(seconds))
+    }
+
+    /// To the minute, UTC.
+    fn minute(at: &Timestamp) -> String {
+        at.rfc3339().chars().take("2026-11-24T14:21".len()).map(|c| if c == 'T' { ' ' } else { c }).collect()
+    }
+
+    /// Whether to show a contact as a link; any other scheme, `javascript:` included, stays text.
+    fn is_link(contact: &str) -> bool {
+        contact.starts_with("https://") || contact.starts_with("http://")
+    }
+
+    fn address_detail(&self, detail: &ClientAddressDetail) -> &str {
+        match detail {
+            ClientAddressDetail::Full => &self.t.notice.log_full,
+            ClientAddressDetail::Prefix => &self.t.notice.log_prefix,
+            ClientAddressDetail::None => &self.t.notice.log_none,
+        }
+    }
+}
+
+fn document(page: &Page<'_>, language: Language) -> Value {
+    let error = |reason| json!({ "error": { "reason": Reason::as_str(reason), "message": message(reason, language) } });
+    match page {
+        Page::SignIn { because, .. } => error(because.unwrap_or(Reason::SignInRequired)),
+        Page::Enrol { because, .. } => error(because.unwrap_or(Reason::NotBound)),
+        Page::Refusal { reason, request_id, .. } => {
+            json!({ "error": {
+                "reason": reason.as_str(), "message": message(*reason, language), "request_id": request_id,
+            } })
+        }
+        Page::Notice(facts) => json!({ "notice": {
+            "controller": facts.notice.controller,
+            "contact": facts.notice.contact,
+            "revision": facts.notice.revision,
+            "reads": facts.carriers.iter()
+                .map(|(carrier, header)| json!({ "carrier": carrier, "header": header }))
+                .collect::<Vec<_>>(),
+            "retention_days": facts.retention_days,
+            "session_idle_seconds": facts.session_idle.as_secs(),
+            "session_absolute_seconds": facts.session_absolute.as_secs(),
+            "client_address": match facts.client_address {
+                ClientAddressDetail::Full => "full",
+                ClientAddressDetail::Prefix => "prefix",
+                ClientAddressDetail::None => "none",
+            },
+        } }),
+        Page::Me(me) => json!({
+            "account": me.account,
+            "retention_days": me.retention_days,
+            "bindings": me.bindings.iter().map(|b| json!({
+                "id": b.id, "carrier": b.carrier, "this": b.this,
+                "bound_on": b.bound_on.to_string(), "last_used_on": b.last_used_on.to_string(),
+            })).collect::<Vec<_>>(),
+            "sessions": me.sessions.iter().map(|s| json!({
+                "id": s.id, "carrier": s.carrier, "this": s.this,
+                "created_at": s.created_at.rfc3339(), "last_seen_at": s.last_seen_at.rfc3339(),
+            })).collect::<Vec<_>>(),
+        }),
+        Page::Logout { .. } => json!({ "signed_out": false }),
+        Page::SignedOut => json!({ "signed_out": true }),
+    }
+}
+
+fn message(reason: Reason, language: Language) -> String {
+    let texts = Texts::of(language).refusal_for(reason);
+    match language {
+        Language::Japanese => format!("{}{}", texts.happened, texts.action),
+        Language::English => format!("{} {}", texts.happened, texts.action),
+    }
+}

@@ -1,0 +1,103 @@
+// One page of each kind, with the data of an ordinary day, for the tests and for `examples/pages.rs`.
+// Included by both, so it takes its names from the module that includes it.
+
+use super::{
+    ClientAddressDetail, Day, Duration, Me, MeBinding, MeDone, MeSession, NoticeConfig, NoticeFacts, Page, Reason,
+    Timestamp,
+};
+
+const TOKEN: &str = "q3Zf0mW8Vh2c1b7JtYx5Rw";
+
+/// Calls `show` with the name of each page and the page.
+pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
+    let notice = NoticeConfig {
+        controller: "Example KK".to_owned(),
+        contact: "https://example.jp/contact".to_owned(),
+        revision: "2026-11-23".to_owned(),
+    };
+    sign_in_pages(&notice, show);
+    for (name, because) in [
+        ("enrol", None),
+        ("enrol-code-invalid", Some(Reason::CodeInvalid)),
+        ("enrol-binding-limit", Some(Reason::BindingLimit)),
+    ] {
+        show(
+            name,
+            &Page::Enrol { action: "/_sekisho/enrol?guid=ON", form_token: TOKEN, to: "/orders?page=2", because },
+        );
+    }
+    for reason in Reason::ALL {
+        let retry_after_seconds = (*reason == Reason::RateLimited).then_some(95);
+        let request_id = "01j9zc3v0n5w";
+        let page = Page::Refusal { reason: *reason, carrier: None, retry_after_seconds, request_id };
+        show(&format!("refusal-{}", reason.as_str()), &page);
+    }
+    let carriers =
+        [("docomo", "X-DCMGUID"), ("au", "X-UP-SUBNO"), ("softbank", "X-JPHONE-UID"), ("emobile", "X-EM-UID")]
+            .map(|(name, header)| (name.to_owned(), header.to_owned()));
+    show(
+        "notice",
+        &Page::Notice(NoticeFacts {
+            notice: &notice,
+            carriers: &carriers,
+            retention_days: 400,
+            session_idle: Duration::from_mins(30),
+            session_absolute: Duration::from_hours(12),
+            client_address: ClientAddressDetail::Prefix,
+        }),
+    );
+    me_pages(show);
+    show("logout", &Page::Logout { form_token: TOKEN });
+    show("signed-out", &Page::SignedOut);
+}
+
+fn sign_in_pages(notice: &NoticeConfig, show: &mut dyn FnMut(&str, &Page<'_>)) {
+    for (name, carrier, because) in [
+        ("sign-in", None, None),
+        ("sign-in-docomo", Some("docomo"), None),
+        ("sign-in-expired", Some("softbank"), Some(Reason::SessionExpired)),
+    ] {
+        let login_url = "/_sekisho/login?to=%2Forders%3Fpage%3D2&t=q3Zf0mW8Vh2c1b7JtYx5Rw&guid=ON";
+        show(name, &Page::SignIn { login_url, because, carrier, retention_days: 400, notice });
+    }
+}
+
+fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
+    let start = Timestamp::from_unix_millis(1_795_530_117_042);
+    let carrier = |n: u8| match n % 3 {
+        0 => "docomo",
+        1 => "au",
+        _ => "softbank",
+    };
+    let binding = |n: u8| MeBinding {
+        id: format!("01939c3e-7a10-7b52-9c6e-2f4d1a0b3c0{n}"),
+        carrier: carrier(n).to_owned(),
+        bound_on: Day::from_unix_days(20_700),
+        last_used_on: start.day(),
+        this: n == 0,
+    };
+    let session = |n: u8| MeSession {
+        id: format!("s{n}"),
+        carrier: carrier(n).to_owned(),
+        created_at: start,
+        last_seen_at: start.plus(Duration::from_mins(10)),
+        this: n == 0,
+    };
+    for (name, handsets, sessions, done) in
+        [("me", 2, 1, None), ("me-removed", 1, 1, Some(MeDone::HandsetRemoved)), ("me-full", 9, 9, None)]
+    {
+        let bindings: Vec<_> = (0..handsets).map(binding).collect();
+        let sessions: Vec<_> = (0..sessions).map(session).collect();
+        show(
+            name,
+            &Page::Me(Me {
+                account: "clerk-17",
+                bindings: &bindings,
+                sessions: &sessions,
+                form_token: TOKEN,
+                retention_days: 400,
+                done,
+            }),
+        );
+    }
+}
