@@ -202,13 +202,13 @@ fn problem(message: &str, key: &str, value: &DeValue<'_>) -> String {
         );
     }
     let wanted = match expected {
-        "a string" => "text in quotes",
+        // A choice of words says nothing of what it expects.
+        "a string" | "" => "text in quotes",
+        "i64" if matches!(value, DeValue::Integer(_)) => "a smaller one",
         "i64" => "a whole number",
         "a boolean" => "true or false, without quotes",
         "a sequence" => "a list in [ ]",
         "a map" => "a table",
-        "" => "something else; see docs/configuration.md",
-        _ if expected.contains("enum ") => "text in quotes",
         other => other,
     };
     format!("is {}, must be {wanted}", kind(value))
@@ -236,7 +236,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
+/// The line, from 1, of a byte offset.
+pub(super) fn line_at(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
 }
 
@@ -251,7 +252,7 @@ fn key_near(text: &str, line: usize) -> String {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
             continue;
         }
-        table = name.to_owned();
+        name.clone_into(&mut table);
         if array {
             let count = arrays.entry(name).and_modify(|count| *count += 1).or_insert(0);
             table = format!("{name}[{count}]");
@@ -269,4 +270,39 @@ fn key_near(text: &str, line: usize) -> String {
 
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_its_line() {
+        let text = "a = 1\n[t]\nlist = [\n  1,\n  { x = 2 },\n]\n[[s]]\n[[s]]\n\"o.d\\n\" = 3\n";
+        let Ok((_, lines)) = Document::parse(text) else { panic!("this is TOML") };
+        for (key, line) in [
+            ("a", 1),
+            ("t", 2),
+            ("t.list", 3),
+            ("t.list[0]", 4),
+            ("t.list[1].x", 5),
+            ("s", 7),
+            ("s[1]", 8),
+            ("s[1].\"o.d\\n\"", 9),
+            ("t.missing.deeper", 2),
+            ("s[1].missing", 8),
+            ("nowhere.at[0].all", 1),
+        ] {
+            assert_eq!(lines.of(key), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_broken_line_is_guessed_only_from_names() {
+        let text = "[[listener]]\nx = 1\n[[listener]]\nserves = y\nc2VjcmV0=y\n [ limits ] # z\nabc\n";
+        for (line, key) in [(2, "listener[0].x"), (4, "listener[1].serves"), (5, "listener[1]"), (7, "limits")] {
+            assert_eq!(key_near(text, line), key, "{line}");
+        }
+        assert_eq!(key_near("c2VjcmV0=", 1), "(syntax)");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::check::{self, Checked};
-use super::document::join;
+use super::document::{join, line_at};
 use super::finding::{Finding, Severity};
 use super::secret_source::open_to_others;
 use super::types::Config;
@@ -21,11 +21,11 @@ impl Config {
             vec![Finding { file, line, key, severity: Severity::Error, problem }]
         };
         let bytes = std::fs::read(path).map_err(|error| alone(1, format!("cannot be read: {error}")))?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            alone(before.iter().filter(|b| **b == b'\n').count() + 1, "is not UTF-8 from here on".to_owned())
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = line_at(&String::from_utf8_lossy(error.as_bytes()), error.utf8_error().valid_up_to());
+            alone(line, "is not UTF-8 from here on".to_owned())
         })?;
-        let (config, mut findings) = Self::parse(text, path)?;
+        let (config, mut findings) = Self::parse(&text, path)?;
         findings.extend(config.secrets_open_to_others());
         findings.sort_by_key(|finding| finding.line);
         Ok((config, findings))

@@ -268,3 +268,84 @@ where
         deserializer.deserialize_any(Either(PhantomData))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::forward_to_deserialize_any;
+
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../docs/configuration.md");
+
+    /// Takes the field names that a derived struct asks for, and gives it nothing.
+    struct FieldNames<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for FieldNames<'_> {
+        type Error = de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("names only"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            Err(de::Error::custom("names only"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn keys<T: for<'de> Deserialize<'de>>(prefix: &str) -> Vec<String> {
+        let mut names: &[&str] = &[];
+        assert!(T::deserialize(FieldNames(&mut names)).is_err());
+        names.iter().map(|name| format!("{prefix}.{name}")).collect()
+    }
+
+    #[test]
+    fn the_reference_page_lists_every_key_and_no_other() {
+        let accepted: BTreeSet<String> = [
+            keys::<Gateway>("gateway"),
+            keys::<Listener>("listener"),
+            keys::<ListenerTls>("listener.tls"),
+            keys::<Admin>("admin"),
+            keys::<Roles>("admin.roles"),
+            keys::<Carrier>("carriers.NAME"),
+            keys::<RequireQuery>("carriers.NAME.require_query"),
+            keys::<Upstream>("upstream"),
+            keys::<ClientCertificate>("upstream.client_certificate"),
+            keys::<Health>("upstream.health"),
+            keys::<Timeout>("upstream.timeout"),
+            keys::<Route>("route"),
+            keys::<Session>("session"),
+            keys::<Binding>("binding"),
+            keys::<Stretch>("binding.stretch"),
+            keys::<Store>("store"),
+            keys::<Limits>("limits"),
+            keys::<Timeouts>("limits.timeouts"),
+            keys::<Keys>("keys"),
+            keys::<Notice>("notice"),
+            keys::<Log>("log"),
+            keys::<AccessLog>("log.access"),
+            keys::<Privacy>("privacy"),
+        ]
+        .concat()
+        .into_iter()
+        .collect();
+        let rows = REFERENCE.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let described: BTreeSet<String> = rows.map(str::to_owned).collect();
+        assert_eq!(described, accepted);
+        for section in keys::<Root>("") {
+            assert!(REFERENCE.contains(&format!("[{}", section.trim_start_matches('.'))), "{section}");
+        }
+    }
+}

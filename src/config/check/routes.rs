@@ -46,16 +46,16 @@ pub(super) fn check(
 }
 
 fn known_upstream(key: &str, written: Option<&str>, upstreams: &[UpstreamConfig], cx: &mut Context) -> Option<usize> {
+    let names: Vec<_> = upstreams.iter().map(|u| u.name.as_str()).filter(|name| !name.is_empty()).collect();
     let known =
-        upstreams.iter().map(|u| u.name.as_str()).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "there is no [[upstream]]".to_owned() } else { format!("known: {}", names.join(", ")) };
     let Some(written) = written else {
-        cx.report.missing(key, format_args!("is missing; known: {known}"));
+        cx.report.missing(key, format_args!("is missing; {known}"));
         return None;
     };
     let found = upstreams.iter().position(|upstream| !upstream.name.is_empty() && upstream.name == written);
     // A broken name of an upstream was reported where it stands.
     if found.is_none() && !cx.report.names("upstream") {
-        let known = if known.is_empty() { "there is no [[upstream]]".to_owned() } else { format!("known: {known}") };
         cx.report.error(key, format_args!("no upstream has this name; {known}"));
     }
     found

@@ -42,7 +42,7 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 /// Key, and what it means meanwhile.
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
-    ("upstream[].health", "a server counts as down when a request to it fails"),
+    ("upstream[].health", "servers are not probed"),
     ("keys.cooling", "no key can be destroyed"),
     ("admin.approvals", "nothing that needs approval can be done"),
     ("limits.pin", "there are no PINs"),
