@@ -1,0 +1,79 @@
+//! Files on disk, carriers' profiles included.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use proptest::prelude::*;
+use sekisho::config::{Config, Finding, SecretSource};
+
+const CONTRACT: &str = include_str!("../data/config/good-contract.toml");
+
+/// Puts `text` beside a KEK file with `mode` and loads it.
+fn load(text: &str, mode: u32) -> Result<(Config, Vec<String>), Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let kek = folder.path().join("secrets/kek");
+    fs::create_dir(kek.parent().unwrap()).unwrap();
+    fs::write(&kek, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
+    fs::set_permissions(&kek, fs::Permissions::from_mode(mode)).unwrap();
+    let file = folder.path().join("sekisho.toml");
+    fs::write(&file, text).unwrap();
+    let shown = |findings: Vec<Finding>| findings.iter().map(|f| format!("{}: {}", f.key, f.problem)).collect();
+    match Config::load(&file) {
+        Ok((config, warnings)) => {
+            assert!(matches!(&config.keys.kek, SecretSource::File(path) if *path == kek));
+            Ok((config, shown(warnings)))
+        }
+        Err(findings) => Err(shown(findings)),
+    }
+}
+
+fn mentions(findings: &[String], start: &str) -> bool {
+    findings.iter().any(|finding| finding.starts_with(start))
+}
+
+#[test]
+fn the_contract_example_loads() {
+    let (config, warnings) = load(CONTRACT, 0o600).unwrap_or_else(|findings| panic!("{findings:#?}"));
+    let enabled: Vec<_> =
+        config.carriers.profiles().iter().filter(|p| p.enabled()).map(|p| p.name().as_str()).collect();
+    assert_eq!(enabled.len(), 2, "{enabled:?}");
+    assert!(mentions(&warnings, "carriers.docomo.over_tls: "), "{warnings:#?}");
+    assert!(!mentions(&warnings, "carriers.private-apn.over_tls: "), "{warnings:#?}");
+    assert!(!mentions(&warnings, "keys.kek: "), "{warnings:#?}");
+}
+
+#[test]
+fn a_secret_file_open_to_others_is_a_warning() {
+    let (_, warnings) = load(CONTRACT, 0o644).unwrap_or_else(|findings| panic!("{findings:#?}"));
+    assert!(mentions(&warnings, "keys.kek: "), "{warnings:#?}");
+}
+
+#[test]
+fn a_profile_s_problem_stands_beside_others() {
+    let text = CONTRACT.replace("10.64.0.0/16", "10.64.0.0/99").replace("idle = \"30m\"", "idle = \"30\"");
+    let findings = load(&text, 0o600).err().unwrap();
+    assert!(mentions(&findings, "carriers.private-apn.networks"), "{findings:#?}");
+    assert!(mentions(&findings, "session.idle: "), "{findings:#?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_finding() {
+    let findings = Config::load(Path::new("/nonexistent/sekisho.toml")).err().unwrap();
+    assert!(findings[0].to_string().starts_with("/nonexistent/sekisho.toml:1: (file): cannot be read: "));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sekisho.toml");
+    fs::write(&file, b"[gateway]\n# \xff\n").unwrap();
+    let findings = Config::load(&file).err().unwrap();
+    assert_eq!((findings.len(), findings[0].line), (1, 2));
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_a_panic(at in 0..CONTRACT.len(), length in 0_usize..40, with in "[ -~\n]{0,20}") {
+        let end = (at + length).min(CONTRACT.len());
+        prop_assume!(CONTRACT.is_char_boundary(at) && CONTRACT.is_char_boundary(end));
+        let text = format!("{}{with}{}", &CONTRACT[..at], &CONTRACT[end..]);
+        let _ = Config::parse(&text, Path::new("x.toml"));
+    }
+}
