@@ -1,0 +1,90 @@
+//! What an assertion says, and for how long; pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+
+/// How long an assertion is valid.
+pub const LIFETIME: Duration = Duration::from_mins(1);
+
+/// The value of `typ` (explicit typing, RFC 8725 §3.11).
+pub(super) const TYPE: &str = "sekisho-assertion+jwt";
+
+/// How strong the sign-in was: the handset alone.
+const ACR_DEVICE: &str = "urn:sekisho:acr:device";
+const AMR_DEVICE: &[&str] = &["carrier"];
+
+/// What is asserted of a session, to one audience.
+pub struct Claims<'a> {
+    /// The upstream's configured audience.
+    pub audience: &'a str,
+    /// How the upstream knows the account.
+    pub subject: &'a str,
+    /// Per-audience handle of the session.
+    pub sid: &'a str,
+    /// When the handset signed in.
+    pub auth_time: Timestamp,
+}
+
+/// The claim set as it is signed. Times are whole seconds since the Unix epoch (RFC 7519 §2, `NumericDate`).
+#[derive(Serialize)]
+pub(super) struct ClaimSet<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    jti: &'a str,
+    sid: &'a str,
+    auth_time: i64,
+    acr: &'static str,
+    amr: &'static [&'static str],
+}
+
+impl<'a> ClaimSet<'a> {
+    /// Valid from `now`, for [`LIFETIME`].
+    pub(super) fn new(issuer: &'a str, claims: &Claims<'a>, jti: &'a str, now: Timestamp) -> Self {
+        Self {
+            iss: issuer,
+            aud: claims.audience,
+            sub: claims.subject,
+            iat: now.unix_seconds(),
+            nbf: now.unix_seconds(),
+            exp: now.plus(LIFETIME).unix_seconds(),
+            jti,
+            sid: claims.sid,
+            auth_time: claims.auth_time.unix_seconds(),
+            acr: ACR_DEVICE,
+            amr: AMR_DEVICE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_claim_set_is_the_contracts() {
+        let claims = Claims {
+            audience: "https://console.internal",
+            subject: "5f0c",
+            sid: "c2lk",
+            auth_time: Timestamp::from_unix_millis(1_700_000_000_999),
+        };
+        let now = Timestamp::from_unix_millis(1_700_000_100_500);
+        let set = ClaimSet::new("https://admin.example.jp", &claims, "anRp", now);
+        assert_eq!(
+            serde_json::to_value(set).unwrap(),
+            serde_json::json!({
+                "iss": "https://admin.example.jp", "aud": "https://console.internal", "sub": "5f0c",
+                "iat": 1_700_000_100, "nbf": 1_700_000_100, "exp": 1_700_000_160,
+                "jti": "anRp", "sid": "c2lk", "auth_time": 1_700_000_000,
+                "acr": "urn:sekisho:acr:device", "amr": ["carrier"],
+            })
+        );
+    }
+}
