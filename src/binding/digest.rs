@@ -57,6 +57,11 @@ impl Chain {
         if keys.is_empty() || !ascending { Err(ChainError) } else { Ok(Self(keys.into())) }
     }
 
+    /// This chain wrapped by `outer`, which is younger than all its keys.
+    pub(super) fn under(&self, outer: KeyId) -> Self {
+        Self(self.0.iter().copied().chain([outer]).collect())
+    }
+
     /// The keys, innermost first; never empty.
     #[must_use]
     pub fn keys(&self) -> &[KeyId] {

@@ -1,9 +1,22 @@
-//! `RawIdentifier` -> `BindingDigest` -> `AccountId`: the keyed hashes that stand for handsets.
+//! `RawIdentifier` -> [`Candidates`] -> [`BoundAccount`]: the keyed hashes that stand for handsets.
+//!
+//! [`KeyRing::digest`] takes the clear identifier by value, so nothing after it can keep one. [`resolve()`] and
+//! [`enrol_by_code`] ask the store; only they make a [`BoundAccount`], which proves that an active account held the
+//! binding. The design, its key states and the order of probes are those of `rotation.md` §3. Absent on purpose:
+//! SQL, HTTP, and the rotation that moves keys from state to state.
 
 mod account;
+mod code;
 mod digest;
-mod skeleton;
+mod enrol;
+mod keyring;
+mod resolve;
+mod stretch;
 
 pub use account::{AccountId, AccountIdError, AccountState};
-pub use digest::{BindingDigest, BindingId, Chain, KeyId};
-pub use skeleton::*;
+pub use code::EnrolmentCode;
+pub use digest::{BindingDigest, BindingId, Chain, ChainError, KeyId};
+pub use enrol::{CodeAttempt, EnrolError, enrol_by_code, issue_code};
+pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError};
+pub use resolve::{BindingError, BoundAccount, resolve};
+pub use stretch::{StretchOutOfRange, Stretcher};

@@ -91,8 +91,18 @@ pub enum OverTls {
 pub struct RawIdentifier {
     carrier: CarrierName,
     octets: Zeroizing<Box<[u8]>>,
+    small_space: bool,
 }
 impl RawIdentifier {
+    /// As the profile would have made it, for unit tests of later stages.
+    #[cfg(test)]
+    pub(crate) fn for_test(carrier: &str, octets: &[u8], small_space: bool) -> Self {
+        Self { carrier: CarrierName(carrier.into()), octets: Zeroizing::new(octets.into()), small_space }
+    }
+    /// Whether its space is under 2^80, so that it must be stretched before it is hashed.
+    pub fn small_space(&self) -> bool {
+        self.small_space
+    }
     pub fn carrier(&self) -> &CarrierName {
         &self.carrier
     }

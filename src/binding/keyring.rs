@@ -1,0 +1,373 @@
+//! The binding keys and what they compute: the only place that hashes identifiers of handsets.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ring::hmac;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::stretch::{Stretched, Stretcher};
+use super::{BindingDigest, Chain, KeyId};
+use crate::carrier::{CarrierName, RawIdentifier};
+use crate::keys::{framed, mac, subkey};
+use crate::secret::SecretBytes;
+use crate::store::{KeyState, Probe};
+
+/// First byte of every hashed message; another layout gets another number.
+const MESSAGE_VERSION: u8 = 1;
+
+/// The binding keys in use and the stretch before them.
+///
+/// The keys can be replaced while digests are being made; each digest is made under one set of them.
+/// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
+pub struct KeyRing {
+    keys: ArcSwap<LiveKeys>,
+    stretcher: Stretcher,
+}
+
+/// Everything the store needs to find one handset. Holds no clear identifier.
+pub struct Candidates {
+    /// The carrier profile (the namespace of the digests).
+    pub carrier: CarrierName,
+    /// The handset's digest under every live chain, in migration order; `[active]` last.
+    pub probes: Vec<Probe>,
+    /// The digest that a new record gets: made by the active key alone.
+    pub flat: (Chain, BindingDigest),
+    /// Generation of the key ring that made them.
+    pub generation: u64,
+}
+
+/// Why there is no digest. Says nothing about the identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DigestError {
+    /// More stretches wait than the queue holds: answer `rate-limited`.
+    #[error("too many sign-ins at once; try again shortly")]
+    Busy,
+    /// A key that some record may need is suspended, so no look-up could be trusted to miss: answer `key-suspended`.
+    #[error("a binding key is suspended; `sekisho keys resume` or a rotation ends that")]
+    KeySuspended,
+}
+
+impl KeyRing {
+    /// A ring of `keys` behind `stretcher`.
+    #[must_use]
+    pub fn new(keys: LiveKeys, stretcher: Stretcher) -> Self {
+        Self { keys: ArcSwap::from_pointee(keys), stretcher }
+    }
+
+    /// Replaces the keys; digests that are being made may still use the former ones, and carry their generation.
+    pub fn replace(&self, keys: LiveKeys) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// Every digest under which this handset may be bound. By value: the clear identifier ends here.
+    ///
+    /// Stretches first, on a blocking thread, where the identifier's space is small. Time and work depend on the
+    /// carrier's profile and on the keys, never on whether the handset is bound.
+    ///
+    /// # Errors
+    /// [`DigestError`] if too many wait for the stretch, or a key in use is suspended.
+    pub async fn digest(&self, identifier: RawIdentifier) -> Result<Candidates, DigestError> {
+        self.keys.load().usable()?;
+        let carrier = identifier.carrier().clone();
+        let stretched = self.stretcher.stretch(identifier).await?;
+        // Loaded again: the stretch may have waited while a rotation replaced the keys.
+        let keys = self.keys.load();
+        keys.usable()?;
+        Ok(keys.candidates(carrier, &stretched))
+    }
+}
+
+/// A binding key, in clear, with what its state allows.
+pub struct BindingKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// No sign-in may use it for now.
+    pub suspended: bool,
+    /// 32 bytes.
+    pub material: SecretBytes,
+}
+
+/// The binding keys that records may be made of, oldest first, the active one last.
+///
+/// Their states are the catalogue of live chains. A chain is an unbroken run of live keys, because a wrap applies
+/// every live key that is younger than the record's outermost one, in order and in one step. It ends at a key that
+/// may be outermost, which an `inner` key is not. So D keys give at most D(D+1)/2 chains, and one key gives one.
+/// ring's copies of the sub-keys are not wiped.
+pub struct LiveKeys {
+    keys: Vec<LiveKey>,
+    suspended: bool,
+    generation: u64,
+}
+
+struct LiveKey {
+    id: KeyId,
+    may_be_outermost: bool,
+    base: hmac::Key,
+    wrap: hmac::Key,
+}
+
+/// Keys whose states contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("exactly one binding key must be active, and no key in use may be younger")]
+pub struct LiveKeysError;
+
+impl LiveKeys {
+    /// Picks from `keys`, in any order, those that records may be made of. `generation` is the store's.
+    ///
+    /// # Errors
+    /// [`LiveKeysError`] unless exactly one key is active and none that is live is younger.
+    pub fn new(keys: Vec<BindingKey>, generation: u64) -> Result<Self, LiveKeysError> {
+        let mut live: Vec<_> = keys
+            .into_iter()
+            .filter(|key| matches!(key.state, KeyState::Active | KeyState::Retiring | KeyState::Inner))
+            .collect();
+        live.sort_by_key(|key| key.id);
+        let one_active = live.iter().filter(|key| key.state == KeyState::Active).count() == 1;
+        if !one_active || live.last().is_none_or(|youngest| youngest.state != KeyState::Active) {
+            return Err(LiveKeysError);
+        }
+        let suspended = live.iter().any(|key| key.suspended);
+        Ok(Self { keys: live.iter().map(LiveKey::of).collect(), suspended, generation })
+    }
+
+    fn usable(&self) -> Result<(), DigestError> {
+        if self.suspended { Err(DigestError::KeySuspended) } else { Ok(()) }
+    }
+
+    /// Probes in migration order: older root first, shorter chain first. Records only ever move in that direction,
+    /// so a record that moves during a look-up moves towards a probe still to come (`rotation.md` §4).
+    fn candidates(&self, carrier: CarrierName, stretched: &Stretched) -> Candidates {
+        let message = message(carrier.as_str(), stretched);
+        let mut probes = Vec::with_capacity(self.keys.len() * (self.keys.len() + 1) / 2);
+        let mut flat = None;
+        for (at, root) in self.keys.iter().enumerate() {
+            let mut digest = root.base(&message);
+            let mut chain = Chain::flat(root.id);
+            flat = Some((chain.clone(), digest.clone()));
+            let mut outer = self.keys.iter().skip(at + 1);
+            let mut outermost = root;
+            loop {
+                if outermost.may_be_outermost {
+                    probes.push(Probe { chain: chain.clone(), digest: digest.clone() });
+                }
+                let Some(next) = outer.next() else { break };
+                digest = next.wrap(&digest);
+                chain = chain.under(next.id);
+                outermost = next;
+            }
+        }
+        let flat = flat.unwrap_or_else(|| unreachable!("a ring has its active key, and it comes last"));
+        Candidates { carrier, probes, flat, generation: self.generation }
+    }
+}
+
+impl LiveKey {
+    fn of(key: &BindingKey) -> Self {
+        Self {
+            id: key.id,
+            may_be_outermost: key.state != KeyState::Inner,
+            base: subkey(key.material.expose(), "sekisho/id/v1"),
+            wrap: subkey(key.material.expose(), "sekisho/wrap/v1"),
+        }
+    }
+
+    fn base(&self, message: &[u8]) -> BindingDigest {
+        BindingDigest::from_bytes(mac(&self.base, message))
+    }
+
+    fn wrap(&self, inner: &BindingDigest) -> BindingDigest {
+        BindingDigest::from_bytes(mac(&self.wrap, inner.as_bytes()))
+    }
+}
+
+/// What is hashed: version byte, then carrier, type and octets, each behind its length. No case folding: i-mode IDs
+/// differ by case.
+fn message(carrier: &str, stretched: &Stretched) -> Zeroizing<Vec<u8>> {
+    let (kind, octets): (&str, &[u8]) = match stretched {
+        Stretched::Plain(identifier) => ("handset", identifier.expose()),
+        Stretched::Argon2id(octets) => ("handset-argon2id", octets.as_slice()),
+    };
+    let framed = framed(&[carrier.as_bytes(), kind.as_bytes(), octets]);
+    let mut out = Zeroizing::new(Vec::with_capacity(1 + framed.len()));
+    out.push(MESSAGE_VERSION);
+    out.extend_from_slice(&framed);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use static_assertions::assert_not_impl_any;
+
+    use super::*;
+    use crate::keys::hex;
+
+    assert_not_impl_any!(KeyRing: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(LiveKeys: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(BindingKey: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+
+    use KeyState::{Active, Destroyed, Drained, Inner, Pending, Retiring};
+
+    fn key(number: u32, state: KeyState) -> BindingKey {
+        let material = if number == 1 { (0..32).collect() } else { vec![u8::try_from(number).unwrap(); 32] };
+        BindingKey { id: KeyId::new(number), state, suspended: false, material: SecretBytes::new(material) }
+    }
+
+    fn live(states: &[KeyState]) -> LiveKeys {
+        LiveKeys::new((1..).zip(states).map(|(number, state)| key(number, *state)).collect(), 7).unwrap()
+    }
+
+    fn plain(carrier: &str, octets: &[u8]) -> (CarrierName, Stretched) {
+        let identifier = RawIdentifier::for_test(carrier, octets, false);
+        (identifier.carrier().clone(), Stretched::Plain(identifier))
+    }
+
+    fn chains(candidates: &Candidates) -> Vec<String> {
+        candidates.probes.iter().map(|probe| probe.chain.to_string()).collect()
+    }
+
+    #[test]
+    fn the_states_of_the_keys_give_the_chains_in_migration_order() {
+        for (states, expected) in [
+            (&[Active][..], &["k1"][..]),
+            (&[Active, Pending], &["k1"]),
+            (&[Retiring, Active], &["k1", "k1,k2", "k2"]),
+            (&[Inner, Active], &["k1,k2", "k2"]),
+            (&[Drained, Active], &["k2"]),
+            (&[Destroyed, Active], &["k2"]),
+            (&[Retiring, Retiring, Active], &["k1", "k1,k2", "k1,k2,k3", "k2", "k2,k3", "k3"]),
+            (&[Inner, Retiring, Active], &["k1,k2", "k1,k2,k3", "k2", "k2,k3", "k3"]),
+            (&[Inner, Inner, Active], &["k1,k2,k3", "k2,k3", "k3"]),
+            (&[Retiring, Drained, Active], &["k1", "k1,k3", "k3"]),
+        ] {
+            let (carrier, stretched) = plain("docomo", b"x");
+            let candidates = live(states).candidates(carrier, &stretched);
+            assert_eq!(chains(&candidates), expected, "{states:?}");
+            assert_eq!(candidates.probes.last().unwrap().chain, candidates.flat.0, "{states:?}");
+            assert_eq!(candidates.probes.last().unwrap().digest, candidates.flat.1, "{states:?}");
+            assert_eq!(candidates.generation, 7);
+        }
+    }
+
+    #[test]
+    fn contradicting_states_are_refused() {
+        for states in [&[][..], &[Pending], &[Retiring], &[Active, Active], &[Active, Retiring], &[Active, Inner]] {
+            let keys = (1..).zip(states).map(|(number, state)| key(number, *state)).collect();
+            assert_eq!(LiveKeys::new(keys, 0).err(), Some(LiveKeysError), "{states:?}");
+        }
+    }
+
+    #[test]
+    fn keys_may_come_in_any_order() {
+        let keys = LiveKeys::new(vec![key(2, Active), key(1, Retiring)], 0).unwrap();
+        let (carrier, stretched) = plain("docomo", b"x");
+        assert_eq!(chains(&keys.candidates(carrier, &stretched)), ["k1", "k1,k2", "k2"]);
+    }
+
+    #[test]
+    fn known_answers() {
+        // Computed with Python's hmac and hashlib.
+        let (carrier, stretched) = plain("softbank", b"1234567890123456");
+        let candidates = live(&[Retiring, Retiring, Active]).candidates(carrier, &stretched);
+        let digests: Vec<_> = candidates.probes.iter().map(|probe| hex(probe.digest.as_bytes())).collect();
+        assert_eq!(
+            digests,
+            [
+                "d8d94ae4c4ba44d104f23dc09f162bd8d5b7bf05fa3c49f5d2ec97f1dc0ef0a3",
+                "dba5f540f44c177890864b4f0d5b3dc652ff883cce9194c779787113b53264eb",
+                "987387778da1cc4aad8c7aad57aa01e7033ba4d2a7ce427b778d489de2ef9fa6",
+                "3ffa2957f5e643b7e46cc3c4773f08134100555c2f54eb598beace6295850916",
+                "1c6002019a1b4fff5160156302b557ba48a595314ad300d5db2bd542bf0745d8",
+                "64fb962ac4d54fd279a8c997da293bf8f192da815ee15af5348897330533a002",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_small_space_is_stretched_before_it_is_hashed() {
+        let ring = KeyRing::new(live(&[Active]), Stretcher::for_test());
+        let digest = async |octets: &[u8], small| {
+            ring.digest(RawIdentifier::for_test("docomo", octets, small)).await.ok().unwrap().flat.1
+        };
+        // Computed with Python's cryptography (Argon2id, 64 KiB, 1 pass, salt 00..0f), hmac and hashlib.
+        assert_eq!(
+            hex(digest(b"0123abc", true).await.as_bytes()),
+            "be6f1f67ce03e3abc6a06686ec0fdc69d62110482546dfec06db1f91cc454f3e"
+        );
+        assert_ne!(digest(b"0123abc", false).await, digest(b"0123abc", true).await);
+        assert_ne!(digest(b"0123abc", true).await, digest(b"0123abC", true).await);
+    }
+
+    #[tokio::test]
+    async fn a_replaced_ring_digests_under_its_new_keys() {
+        let ring = KeyRing::new(live(&[Active]), Stretcher::for_test());
+        let before = ring.digest(RawIdentifier::for_test("docomo", b"0123abc", true)).await.ok().unwrap();
+        ring.replace(LiveKeys::new(vec![key(1, Retiring), key(2, Active)], 8).unwrap());
+        let after = ring.digest(RawIdentifier::for_test("docomo", b"0123abc", true)).await.ok().unwrap();
+        assert_eq!((before.generation, after.generation), (7, 8));
+        assert_eq!(chains(&after), ["k1", "k1,k2", "k2"]);
+        assert_eq!(after.probes[0].digest, before.flat.1);
+        assert_ne!(after.flat.1, before.flat.1);
+    }
+
+    #[tokio::test]
+    async fn a_suspended_key_in_use_stops_every_digest() {
+        for (suspended, expected) in
+            [(1, Some(DigestError::KeySuspended)), (2, Some(DigestError::KeySuspended)), (3, None)]
+        {
+            let mut keys = vec![key(1, Retiring), key(2, Active), key(3, Pending)];
+            keys[suspended - 1].suspended = true;
+            let ring = KeyRing::new(LiveKeys::new(keys, 0).unwrap(), Stretcher::for_test());
+            let outcome = ring.digest(RawIdentifier::for_test("docomo", b"0123abc", true)).await;
+            assert_eq!(outcome.err(), expected, "k{suspended}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_carriers_types_and_identifiers_never_hash_the_same_message(
+            a in ("[a-z]{0,3}", any::<bool>(), proptest::collection::vec(0_u8..4, 32)),
+            b in ("[a-z]{0,3}", any::<bool>(), proptest::collection::vec(0_u8..4, 32)),
+        ) {
+            let of = |(carrier, argon, octets): &(String, bool, Vec<u8>)| {
+                let stretched = if *argon {
+                    Stretched::Argon2id(Zeroizing::new(octets.as_slice().try_into().unwrap()))
+                } else {
+                    Stretched::Plain(RawIdentifier::for_test(carrier, octets, false))
+                };
+                message(carrier, &stretched)
+            };
+            prop_assert_eq!(a == b, of(&a) == of(&b));
+            // The same octets, only differently cut or typed.
+            let moved = (format!("{}{}", a.0, "a"), a.1, a.2.clone());
+            let retyped = (a.0.clone(), !a.1, a.2.clone());
+            prop_assert!(of(&moved) != of(&a));
+            prop_assert!(of(&retyped) != of(&a));
+        }
+
+        #[test]
+        fn d_live_keys_give_at_most_their_triangle_of_probes_whatever_the_identifier(
+            older in proptest::collection::vec(prop_oneof![Just(Retiring), Just(Inner)], 0..5),
+            octets in proptest::collection::vec(any::<u8>(), 1..40),
+        ) {
+            let mut states = older;
+            states.push(Active);
+            let ring = live(&states);
+            let (carrier, stretched) = plain("docomo", &octets);
+            let candidates = ring.candidates(carrier, &stretched);
+            let d = states.len();
+            let inner = states.iter().filter(|state| **state == Inner).count();
+            prop_assert!(candidates.probes.len() <= d * (d + 1) / 2);
+            prop_assert_eq!(inner == 0, candidates.probes.len() == d * (d + 1) / 2);
+            let (other_carrier, other) = plain("au", b"other");
+            prop_assert_eq!(chains(&candidates), chains(&ring.candidates(other_carrier, &other)));
+            for (at, probe) in candidates.probes.iter().enumerate() {
+                prop_assert!(candidates.probes[..at].iter().all(|p| p.digest != probe.digest && p.chain < probe.chain));
+            }
+        }
+    }
+}

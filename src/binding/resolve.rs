@@ -1,0 +1,167 @@
+//! Which account a handset is bound to.
+
+use thiserror::Error;
+
+use super::{AccountId, AccountState, BindingId, Candidates};
+use crate::carrier::CarrierName;
+use crate::clock::Timestamp;
+use crate::store::{BindingStore, Hit, Probe, StoreError};
+
+/// How often a look-up that missed is repeated while the key ring moves.
+const ATTEMPTS: u32 = 3;
+
+/// An active account that holds the binding: made only by [`resolve()`] and by a completed enrolment.
+#[derive(Debug)]
+pub struct BoundAccount {
+    account: AccountId,
+    binding: BindingId,
+    carrier: CarrierName,
+}
+
+impl BoundAccount {
+    pub(super) const fn new(account: AccountId, binding: BindingId, carrier: CarrierName) -> Self {
+        Self { account, binding, carrier }
+    }
+
+    /// Who signs in.
+    #[must_use]
+    pub const fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// By which binding.
+    #[must_use]
+    pub const fn binding(&self) -> BindingId {
+        self.binding
+    }
+
+    /// From which carrier.
+    #[must_use]
+    pub const fn carrier(&self) -> &CarrierName {
+        &self.carrier
+    }
+
+    /// Its parts, for a session to be opened from.
+    #[must_use]
+    pub fn into_parts(self) -> (AccountId, BindingId, CarrierName) {
+        (self.account, self.binding, self.carrier)
+    }
+}
+
+/// Why a handset is not signed in.
+#[derive(Debug, Error)]
+pub enum BindingError {
+    /// Unknown, suspended or revoked: one answer for all, after the same work.
+    #[error("not-bound")]
+    NotBound,
+    /// The key ring moved on since the digests were made, so that nothing was found proves nothing. The identifier
+    /// is gone by now: the person has to try again.
+    #[error("the key ring moved during the look-up; the sign-in has to be tried again")]
+    Unsettled,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Looks a handset up under all its chains; then notes the use and flattens the record, at most once a day.
+///
+/// The generation of the key ring is read before and after (`rotation.md` §3): where it moved, or is not the one of
+/// the digests, a miss is no proof.
+///
+/// # Errors
+/// [`BindingError::NotBound`] also for a suspended account.
+pub async fn resolve(
+    store: &dyn BindingStore,
+    candidates: &Candidates,
+    now: Timestamp,
+) -> Result<BoundAccount, BindingError> {
+    for _ in 0..ATTEMPTS {
+        let before = store.generation().await?;
+        let hit = store.resolve(&candidates.carrier, &candidates.probes).await?;
+        // Read after a hit too, so that a suspended account takes as long as an unknown handset.
+        let after = store.generation().await?;
+        match judge(hit, candidates.generation, before, after) {
+            Verdict::Bound(hit) => return signed_in(store, candidates, hit, now).await,
+            Verdict::NotBound => return Err(BindingError::NotBound),
+            Verdict::Outdated => return Err(BindingError::Unsettled),
+            Verdict::Repeat => {}
+        }
+    }
+    Err(BindingError::Unsettled)
+}
+
+/// What one look-up proves.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Bound(Hit),
+    NotBound,
+    /// The digests were made by another key ring than the one now in force.
+    Outdated,
+    Repeat,
+}
+
+fn judge(hit: Option<Hit>, made_under: u64, before: u64, after: u64) -> Verdict {
+    match hit {
+        Some(hit) if hit.account_state == AccountState::Active => Verdict::Bound(hit),
+        None if before != after => Verdict::Repeat,
+        None if made_under != after => Verdict::Outdated,
+        Some(_) | None => Verdict::NotBound,
+    }
+}
+
+async fn signed_in(
+    store: &dyn BindingStore,
+    candidates: &Candidates,
+    hit: Hit,
+    now: Timestamp,
+) -> Result<BoundAccount, BindingError> {
+    let record = hit.binding;
+    let (flat_chain, flat_digest) = &candidates.flat;
+    if record.last_used_on < now.day() || &record.chain != flat_chain {
+        let flat = Probe { chain: flat_chain.clone(), digest: flat_digest.clone() };
+        store.used(record.id, now.day(), flat).await?;
+    }
+    Ok(BoundAccount::new(record.account, record.id, record.carrier))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binding::{Chain, KeyId};
+    use crate::carrier::RawIdentifier;
+    use crate::clock::Day;
+    use crate::store::BindingRecord;
+
+    fn hit(account_state: AccountState) -> Hit {
+        let binding = BindingRecord {
+            id: BindingId::from_random([1; 16]),
+            account: AccountId::parse("alice").unwrap(),
+            carrier: RawIdentifier::for_test("docomo", b"x", true).carrier().clone(),
+            chain: Chain::flat(KeyId::new(1)),
+            bound_on: Day::from_unix_days(1),
+            last_used_on: Day::from_unix_days(1),
+        };
+        Hit { binding, account_state }
+    }
+
+    #[test]
+    fn only_a_miss_under_a_still_key_ring_proves_that_nothing_is_bound() {
+        let active = Some(hit(AccountState::Active));
+        let suspended = Some(hit(AccountState::Suspended));
+        for (hit, made_under, before, after, expected) in [
+            (active.clone(), 0, 0, 0, Verdict::Bound(active.clone().unwrap())),
+            (active.clone(), 0, 1, 2, Verdict::Bound(active.clone().unwrap())),
+            (suspended.clone(), 0, 0, 0, Verdict::NotBound),
+            (suspended, 0, 1, 2, Verdict::NotBound),
+            (None, 0, 0, 0, Verdict::NotBound),
+            (None, 4, 4, 4, Verdict::NotBound),
+            (None, 0, 0, 1, Verdict::Repeat),
+            (None, 1, 0, 1, Verdict::Repeat),
+            (None, 0, 1, 1, Verdict::Outdated),
+            (None, 2, 1, 1, Verdict::Outdated),
+        ] {
+            let case = format!("made under {made_under}, {before} before, {after} after");
+            assert_eq!(judge(hit, made_under, before, after), expected, "{case}");
+        }
+    }
+}

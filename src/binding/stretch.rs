@@ -1,0 +1,178 @@
+//! The memory-hard stretch of identifiers whose space could be searched: Argon2id (RFC 9106) inside the keyed hash.
+
+use std::sync::Arc;
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keyring::DigestError;
+use crate::carrier::RawIdentifier;
+use crate::store::SchemeRecord;
+
+/// Bytes of a stretched identifier.
+const OUTPUT_BYTES: usize = 32;
+/// Sign-ins that may wait for each one that is being stretched. At 10 to 30 ms each, the last waits about a second.
+const WAITING_FOR_EACH: usize = 32;
+/// Most memory for one stretch, in KiB: 1 GiB, so that a typing error cannot end the process.
+const MOST_MEMORY_KIB: u32 = 1 << 20;
+/// Most passes.
+const MOST_PASSES: u32 = 64;
+
+/// Stretches identifiers with the cost and salt of the store's scheme, a few at a time.
+pub struct Stretcher {
+    argon2: Option<Argon2<'static>>,
+    salt: [u8; 16],
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+/// Costs outside the accepted range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("binding.stretch: memory must be 8KiB to 1GiB, passes 1 to 64")]
+pub struct StretchOutOfRange;
+
+/// An identifier ready to be hashed.
+pub(super) enum Stretched {
+    /// Its space is too large to be searched, or the scheme has no stretch.
+    Plain(RawIdentifier),
+    /// What Argon2id made of it.
+    Argon2id(Zeroizing<[u8; OUTPUT_BYTES]>),
+}
+
+impl Stretcher {
+    /// A stretcher that works on as many identifiers at once as there are cores.
+    ///
+    /// # Errors
+    /// [`StretchOutOfRange`] if the scheme's costs are.
+    pub fn new(scheme: &SchemeRecord) -> Result<Self, StretchOutOfRange> {
+        let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::with_slots(scheme, at_once, at_once * WAITING_FOR_EACH)
+    }
+
+    fn with_slots(scheme: &SchemeRecord, at_once: usize, waiting: usize) -> Result<Self, StretchOutOfRange> {
+        let argon2 = match scheme.stretch {
+            None => None,
+            Some(cost) if cost.memory_kib > MOST_MEMORY_KIB || cost.passes > MOST_PASSES => {
+                return Err(StretchOutOfRange);
+            }
+            Some(cost) => {
+                // One lane: cores are better spent on the next sign-in.
+                let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES));
+                Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(|_| StretchOutOfRange)?))
+            }
+        };
+        Ok(Self {
+            argon2,
+            salt: scheme.salt,
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Arc::new(Semaphore::new(at_once + waiting)),
+        })
+    }
+
+    /// Stretches `identifier` on a blocking thread if its space is small; the clear identifier is wiped there.
+    pub(super) async fn stretch(&self, identifier: RawIdentifier) -> Result<Stretched, DigestError> {
+        let Some(argon2) = self.argon2.as_ref().filter(|_| identifier.small_space()) else {
+            return Ok(Stretched::Plain(identifier));
+        };
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DigestError::Busy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DigestError::Busy)?;
+        let (argon2, salt) = (argon2.clone(), self.salt);
+        let work = tokio::task::spawn_blocking(move || {
+            // Held by the work, not by the waiting request: a client that hangs up frees no slot that is still in use.
+            let _permits = (admitted, running);
+            hash(&argon2, &identifier, &salt)
+        });
+        // The runtime is shutting down if this fails.
+        work.await.map(Stretched::Argon2id).map_err(|_| DigestError::Busy)
+    }
+}
+
+fn hash(argon2: &Argon2<'_>, identifier: &RawIdentifier, salt: &[u8; 16]) -> Zeroizing<[u8; OUTPUT_BYTES]> {
+    let mut memory = vec![Block::new(); argon2.params().block_count()];
+    let mut out = Zeroizing::new([0; OUTPUT_BYTES]);
+    argon2
+        .hash_password_into_with_memory(identifier.expose(), salt, out.as_mut_slice(), &mut memory)
+        .unwrap_or_else(|_| unreachable!("the lengths of output, salt and memory follow from the parameters"));
+    // From its first blocks the identifier could be searched without paying for the memory.
+    memory.zeroize();
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::hex;
+    use crate::store::StretchParameters;
+
+    impl Stretcher {
+        /// Cheap costs: 64 KiB, 1 pass, salt 00..0f.
+        pub(in crate::binding) fn for_test() -> Self {
+            Self::with_slots(&scheme(Some((64, 1))), 2, 2).unwrap()
+        }
+    }
+
+    fn scheme(cost: Option<(u32, u32)>) -> SchemeRecord {
+        let stretch = cost.map(|(memory_kib, passes)| StretchParameters { memory_kib, passes });
+        SchemeRecord { id: "v1".into(), stretch, salt: std::array::from_fn(|at| u8::try_from(at).unwrap()) }
+    }
+
+    fn identifier(small: bool) -> RawIdentifier {
+        RawIdentifier::for_test("docomo", b"0123abc", small)
+    }
+
+    #[tokio::test]
+    async fn known_answers() {
+        // Computed with Python's cryptography (OpenSSL's Argon2id).
+        for (cost, expected) in [
+            ((64, 1), "b7a1e81d64965ae06ad96aba0a463334ca413cd95dd42aeb1d4b59539822d932"),
+            ((19_456, 2), "d390652476641f3a73a732850eb6ff01975de194f03e408d6ce2e89be5f556d7"),
+        ] {
+            let stretcher = Stretcher::new(&scheme(Some(cost))).unwrap();
+            let Ok(Stretched::Argon2id(out)) = stretcher.stretch(identifier(true)).await else { panic!("{cost:?}") };
+            assert_eq!(hex(out.as_slice()), expected, "{cost:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn large_spaces_and_stores_without_a_stretch_stay_plain() {
+        for (cost, small) in [(Some((64, 1)), false), (None, true), (None, false)] {
+            let stretcher = Stretcher::new(&scheme(cost)).unwrap();
+            let Ok(Stretched::Plain(same)) = stretcher.stretch(identifier(small)).await else {
+                panic!("{cost:?} {small}")
+            };
+            assert_eq!(same.expose(), b"0123abc");
+        }
+    }
+
+    #[test]
+    fn costs_outside_the_range_are_refused() {
+        for cost in [(7, 1), (0, 1), (64, 0), (MOST_MEMORY_KIB + 1, 1), (64, MOST_PASSES + 1)] {
+            assert_eq!(Stretcher::new(&scheme(Some(cost))).err(), Some(StretchOutOfRange), "{cost:?}");
+        }
+        assert!(Stretcher::new(&scheme(Some((8, 1)))).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once_and_recovers() {
+        let stretcher = Arc::new(Stretcher::with_slots(&scheme(Some((64, 1))), 1, 1).unwrap());
+        let held = Arc::clone(&stretcher.running).acquire_owned().await.unwrap();
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let stretcher = Arc::clone(&stretcher);
+                tokio::spawn(async move { stretcher.stretch(identifier(true)).await.map(|_| ()) })
+            })
+            .collect();
+        while stretcher.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(stretcher.stretch(identifier(true)).await.err(), Some(DigestError::Busy));
+        assert!(stretcher.stretch(identifier(false)).await.is_ok(), "what needs no stretch needs no place");
+        drop(held);
+        for one in waiting {
+            assert_eq!(one.await.unwrap(), Ok(()));
+        }
+        assert!(stretcher.stretch(identifier(true)).await.is_ok());
+    }
+}
