@@ -1,7 +1,17 @@
-//! The keys at rest: wrapped under the KEK in the store, opened once at start-up.
+//! The keys: wrapped under the KEK in the store, opened once at start-up, held in clear for the life of the process.
+//!
+//! In: the KEK from its secret source and the [`KeyStore`](crate::store::KeyStore). Out: a [`KeySet`], whose parts
+//! the later stages hold. Afterwards every key in use was proven to belong to this store, purpose and id. Absent on
+//! purpose: rotation, which replaces single keys of a running set, and any way to print or copy a key.
+
 mod derive;
-mod skeleton;
+mod kek;
+mod keyset;
+mod session_keys;
+
 #[cfg(test)]
 pub(crate) use derive::hex;
 pub(crate) use derive::{framed, mac, subkey};
-pub use skeleton::*;
+pub use kek::{Kek, KekSyntax};
+pub use keyset::{KeySet, KeysError};
+pub use session_keys::SessionKeys;

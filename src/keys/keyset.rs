@@ -1,0 +1,373 @@
+//! Opening the keys of a store, and making the first ones.
+
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::kek::{Kek, KeyPlace};
+use super::session_keys::SessionKeys;
+use crate::assertion::Signer;
+use crate::binding::{BindingKey, KeyId, KeyRing, LiveKeys, StretchOutOfRange, Stretcher};
+use crate::clock::Timestamp;
+use crate::config::StretchSetting;
+use crate::entropy::{Entropy, random};
+use crate::secret::SecretBytes;
+use crate::store::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StretchParameters};
+
+/// The scheme of a new store, and the only one this program knows.
+const SCHEME: &str = "v1";
+/// What `stretch = "auto"` stands for: 19 MiB, 2 passes (`rotation.md` §2; the first choice of OWASP's password
+/// storage cheat sheet).
+const AUTO: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
+/// Bytes of a binding or session key.
+const KEY_BYTES: usize = 32;
+/// The key ring of a store whose keys no rotation has moved yet (`BindingStore::generation`).
+const FIRST_GENERATION: u64 = 0;
+
+/// Every key in clear, for the life of the process.
+pub struct KeySet {
+    /// Keyed hashes of handset identifiers.
+    pub binding: KeyRing,
+    /// Signatures of assertions.
+    pub assertion: Signer,
+    /// Keyed hashes of codes, handset tags and `sid`.
+    pub session: SessionKeys,
+}
+
+/// Why the keys cannot be opened. Nothing in the store was changed.
+#[derive(Debug, Error)]
+pub enum KeysError {
+    /// No key opens under this KEK.
+    #[error(
+        "the keys in the store were wrapped under another KEK; nothing was changed. Point keys.kek at the KEK that \
+         this store was made with, or store.path at the store that belongs to this KEK"
+    )]
+    WrongKek,
+    /// The configured stretch is not the one that the store's records were made with.
+    #[error(
+        "binding.stretch differs from the one this store was made with; {orphaned} bindings would be orphaned. \
+         Set binding.stretch = {stored} again, or start with a new store"
+    )]
+    StretchChanged {
+        /// The value of `binding.stretch` that fits the store.
+        stored: String,
+        /// Bindings whose handsets would no longer be found.
+        orphaned: u64,
+    },
+    /// The costs of the stretch are outside the accepted range.
+    #[error(transparent)]
+    StretchOutOfRange(#[from] StretchOutOfRange),
+    /// A record breaks an invariant. The text names the record, never its content.
+    #[error("the keys in the store cannot be used: {0}; restore the store from a backup")]
+    Corrupt(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl KeySet {
+    /// Opens what the store holds; makes the first keys and the scheme in a store that has none.
+    ///
+    /// # Errors
+    /// [`KeysError`]; the store is as it was.
+    pub async fn open(
+        store: &dyn KeyStore,
+        kek: &Kek,
+        stretch: StretchSetting,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+    ) -> Result<Self, KeysError> {
+        if let Some(opened) = Self::inspect(store, kek, stretch).await? {
+            return Ok(opened);
+        }
+        let scheme = first_scheme(stretch, entropy)?;
+        let keys = first_keys(&store.store_id().await?, kek, entropy, now);
+        store.initialise(keys, scheme).await?;
+        // Read back: the first writer wins, and that may have been another process.
+        Self::inspect(store, kek, stretch).await?.ok_or_else(|| corrupt("the first keys were not kept"))
+    }
+
+    /// As [`KeySet::open`], but never writes: for `check`. `Ok(None)` if the store has no keys yet.
+    ///
+    /// # Errors
+    /// As [`KeySet::open`].
+    pub async fn inspect(store: &dyn KeyStore, kek: &Kek, stretch: StretchSetting) -> Result<Option<Self>, KeysError> {
+        let (records, scheme) = store.keys().await?;
+        let scheme = match scheme {
+            None if records.is_empty() => return Ok(None),
+            None => return Err(corrupt("there are keys but no scheme")),
+            Some(scheme) => scheme,
+        };
+        // The KEK is judged first: under a wrong one nothing else that could be said helps.
+        let keys = unwrap_all(&store.store_id().await?, kek, records)?;
+        if scheme.id != SCHEME {
+            return Err(corrupt(&format!("scheme {} is unknown to this version of the program", scheme.id)));
+        }
+        if scheme.stretch != parameters(stretch) {
+            let orphaned = store.bound_under(&scheme.id).await?;
+            return Err(KeysError::StretchChanged { stored: setting_text(scheme.stretch), orphaned });
+        }
+        Self::assemble(keys, &scheme).map(Some)
+    }
+
+    fn assemble(keys: Vec<ClearKey>, scheme: &SchemeRecord) -> Result<Self, KeysError> {
+        let (binding, others): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| key.record.purpose == KeyPurpose::Binding);
+        let session = active_and_retiring(&others, KeyPurpose::Session)?;
+        Ok(Self {
+            binding: KeyRing::new(live_keys(binding)?, Stretcher::new(scheme)?),
+            assertion: signer(&others)?,
+            session: SessionKeys::new(session.0.named(), &session.1.iter().map(|key| key.named()).collect::<Vec<_>>()),
+        })
+    }
+}
+
+/// A key record whose material was opened.
+struct ClearKey {
+    record: KeyRecord,
+    material: SecretBytes,
+}
+
+impl ClearKey {
+    fn named(&self) -> (&str, &SecretBytes) {
+        (&self.record.id, &self.material)
+    }
+}
+
+/// The clear keys of a store; destroyed ones are left out, there is nothing in them.
+fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
+    let mut opened = Vec::new();
+    let mut closed = Vec::new();
+    for record in records.into_iter().filter(|record| record.state != KeyState::Destroyed) {
+        let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
+        match kek.unwrap(&place, &record.wrapped) {
+            Some(material) => opened.push(ClearKey { record, material }),
+            None => closed.push(record.id),
+        }
+    }
+    match (opened.is_empty(), closed.is_empty()) {
+        (_, true) => {}
+        (true, false) => return Err(KeysError::WrongKek),
+        // The KEK is right, then, and these records were damaged or moved.
+        (false, false) => return Err(corrupt(&format!("damaged key {}", closed.join(", ")))),
+    }
+    let short =
+        |key: &&ClearKey| key.record.purpose != KeyPurpose::Assertion && key.material.expose().len() != KEY_BYTES;
+    match opened.iter().find(short) {
+        Some(key) => Err(corrupt(&format!("key {} is not {KEY_BYTES} bytes long", key.record.id))),
+        None => Ok(opened),
+    }
+}
+
+fn live_keys(keys: Vec<ClearKey>) -> Result<LiveKeys, KeysError> {
+    let keys = keys
+        .into_iter()
+        .map(|ClearKey { record, material }| {
+            let id = KeyId::parse(&record.id).map_err(|_| corrupt("a binding key has no id of the form k1"))?;
+            Ok(BindingKey { id, state: record.state, suspended: record.suspended, material })
+        })
+        .collect::<Result<_, KeysError>>()?;
+    LiveKeys::new(keys, FIRST_GENERATION).map_err(|error| corrupt(&error.to_string()))
+}
+
+/// Published are the key that signs, the next one, so that verifiers know it before it signs, and the last one.
+fn signer(keys: &[ClearKey]) -> Result<Signer, KeysError> {
+    let (active, _) = active_and_retiring(keys, KeyPurpose::Assertion)?;
+    let others: Vec<_> = keys
+        .iter()
+        .filter(|key| key.record.purpose == KeyPurpose::Assertion && !key.record.compromised)
+        .filter(|key| matches!(key.record.state, KeyState::Pending | KeyState::Retiring))
+        .map(|key| &key.material)
+        .collect();
+    Signer::new(&active.material, &others).map_err(|_| corrupt("an assertion key is no P-256 key in PKCS#8"))
+}
+
+fn active_and_retiring(keys: &[ClearKey], purpose: KeyPurpose) -> Result<(&ClearKey, Vec<&ClearKey>), KeysError> {
+    let in_state = |state| {
+        keys.iter().filter(move |key| key.record.purpose == purpose && key.record.state == state).collect::<Vec<_>>()
+    };
+    match in_state(KeyState::Active).as_slice() {
+        [active] => Ok((active, in_state(KeyState::Retiring))),
+        _ => Err(corrupt(&format!("not exactly one {purpose:?} key is active"))),
+    }
+}
+
+/// `k1`, `a1`, `s1`.
+fn first_keys(store_id: &[u8; 16], kek: &Kek, entropy: &dyn Entropy, now: Timestamp) -> Vec<KeyRecord> {
+    let record = |purpose, id: &str, clear: SecretBytes| KeyRecord {
+        id: id.to_owned(),
+        purpose,
+        state: KeyState::Active,
+        suspended: false,
+        compromised: false,
+        wrapped: kek.wrap(&KeyPlace { store_id, purpose, id }, &clear, entropy),
+        created_at: now,
+    };
+    vec![
+        record(KeyPurpose::Binding, "k1", random_key(entropy)),
+        record(KeyPurpose::Assertion, "a1", assertion_key()),
+        record(KeyPurpose::Session, "s1", random_key(entropy)),
+    ]
+}
+
+fn random_key(entropy: &dyn Entropy) -> SecretBytes {
+    SecretBytes::new(Zeroizing::new(random::<KEY_BYTES>(entropy)).to_vec())
+}
+
+/// A P-256 key in PKCS#8. From ring's own generator, because ring accepts no other when it makes a key; so it does
+/// not come from the injected [`Entropy`]. ring does not wipe the document it hands out.
+#[expect(clippy::expect_used, reason = "no secret may be made without the generator, so the process ends here")]
+fn assertion_key() -> SecretBytes {
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    SecretBytes::new(document.expect("getrandom(2) does not fail once the kernel is seeded").as_ref().to_vec())
+}
+
+fn first_scheme(stretch: StretchSetting, entropy: &dyn Entropy) -> Result<SchemeRecord, KeysError> {
+    let scheme = SchemeRecord { id: SCHEME.into(), stretch: parameters(stretch), salt: random(entropy) };
+    // Costs that cannot be used must not be fixed in a store.
+    Stretcher::new(&scheme)?;
+    Ok(scheme)
+}
+
+const fn parameters(stretch: StretchSetting) -> Option<StretchParameters> {
+    match stretch {
+        StretchSetting::Auto => Some(AUTO),
+        StretchSetting::Off => None,
+        StretchSetting::Custom(custom) => Some(custom),
+    }
+}
+
+/// What to write behind `binding.stretch =`.
+fn setting_text(stretch: Option<StretchParameters>) -> String {
+    match stretch {
+        None => r#""off""#.into(),
+        Some(AUTO) => r#""auto""#.into(),
+        Some(StretchParameters { memory_kib, passes }) => {
+            format!(r#"{{ memory = "{memory_kib}KiB", passes = {passes} }}"#)
+        }
+    }
+}
+
+fn corrupt(what: &str) -> KeysError {
+    KeysError::Corrupt(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use static_assertions::assert_not_impl_any;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    assert_not_impl_any!(KeySet: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+
+    const STORE: [u8; 16] = [7; 16];
+
+    fn kek(seed: u64) -> Kek {
+        Kek::parse(&Kek::generate_text(&SeededEntropy::new(seed))).unwrap()
+    }
+
+    fn records() -> Vec<KeyRecord> {
+        first_keys(&STORE, &kek(1), &SeededEntropy::new(2), Timestamp::from_unix_millis(0))
+    }
+
+    fn off() -> SchemeRecord {
+        first_scheme(StretchSetting::Off, &SeededEntropy::new(3)).unwrap()
+    }
+
+    fn problem(records: Vec<KeyRecord>) -> String {
+        let outcome = unwrap_all(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off()));
+        outcome.err().map_or_else(|| "none".into(), |error| error.to_string())
+    }
+
+    #[test]
+    fn the_first_keys_open_and_work() {
+        let records = records();
+        let ids: Vec<_> = records.iter().map(|record| (record.id.as_str(), record.purpose, record.state)).collect();
+        assert_eq!(
+            ids,
+            [
+                ("k1", KeyPurpose::Binding, KeyState::Active),
+                ("a1", KeyPurpose::Assertion, KeyState::Active),
+                ("s1", KeyPurpose::Session, KeyState::Active),
+            ]
+        );
+        let keys = unwrap_all(&STORE, &kek(1), records).ok().unwrap();
+        assert_ne!(keys[0].material.expose(), keys[2].material.expose());
+        let set = KeySet::assemble(keys, &off()).ok().unwrap();
+        assert_eq!(set.assertion.kid().len(), 43);
+    }
+
+    #[test]
+    fn a_wrong_kek_is_told_from_a_damaged_key() {
+        assert!(matches!(unwrap_all(&STORE, &kek(2), records()), Err(KeysError::WrongKek)));
+        assert!(matches!(unwrap_all(&[8; 16], &kek(1), records()), Err(KeysError::WrongKek)), "another store");
+        let mut damaged = records();
+        damaged[1].wrapped[20] ^= 1;
+        assert!(problem(damaged).contains("damaged key a1"));
+        let mut swapped = records();
+        let moved = swapped[0].wrapped.clone();
+        swapped[2].wrapped = moved;
+        assert!(problem(swapped).contains("damaged key s1"));
+    }
+
+    #[test]
+    fn key_records_that_contradict_each_other_are_refused() {
+        type Change = fn(&mut Vec<KeyRecord>);
+        let cases: [(&str, Change, &str); 6] = [
+            ("as made", |_| (), "none"),
+            ("no binding key", |keys| drop(keys.remove(0)), "exactly one binding key must be active"),
+            ("no assertion key", |keys| drop(keys.remove(1)), "not exactly one Assertion key is active"),
+            ("no session key", |keys| drop(keys.remove(2)), "not exactly one Session key is active"),
+            ("two session keys", |keys| keys.push(keys[2].clone()), "not exactly one Session key is active"),
+            ("all destroyed", |keys| keys.iter_mut().for_each(|key| key.state = KeyState::Destroyed), "exactly one"),
+        ];
+        for (name, change, expected) in cases {
+            let mut keys = records();
+            change(&mut keys);
+            assert!(problem(keys.clone()).contains(expected), "{name}: {}", problem(keys));
+        }
+    }
+
+    #[test]
+    fn a_destroyed_key_is_not_opened() {
+        let mut keys = records();
+        keys.push(KeyRecord { id: "k0".into(), state: KeyState::Destroyed, wrapped: Vec::new(), ..keys[0].clone() });
+        assert_eq!(problem(keys), "none");
+    }
+
+    #[test]
+    fn the_next_and_the_last_assertion_key_are_published_beside_the_active_one() {
+        for (state, compromised, expected) in [
+            (KeyState::Pending, false, 2),
+            (KeyState::Retiring, false, 2),
+            (KeyState::Retiring, true, 1),
+            (KeyState::Drained, false, 1),
+        ] {
+            let place = KeyPlace { store_id: &STORE, purpose: KeyPurpose::Assertion, id: "a2" };
+            let wrapped = kek(1).wrap(&place, &assertion_key(), &SeededEntropy::new(5));
+            let mut all = records();
+            all.push(KeyRecord { id: "a2".into(), state, compromised, wrapped, ..all[1].clone() });
+            let keys = unwrap_all(&STORE, &kek(1), all).ok().unwrap();
+            let set = KeySet::assemble(keys, &off()).ok().unwrap();
+            let document = String::from_utf8(set.assertion.jwks().0.to_vec()).unwrap();
+            assert_eq!(document.matches("\"kid\"").count(), expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_setting_is_fixed_as_its_parameters() {
+        let custom = |memory_kib, passes| StretchSetting::Custom(StretchParameters { memory_kib, passes });
+        for (setting, text) in [
+            (StretchSetting::Auto, r#""auto""#),
+            (StretchSetting::Off, r#""off""#),
+            (custom(19_456, 2), r#""auto""#),
+            (custom(65_536, 3), r#"{ memory = "65536KiB", passes = 3 }"#),
+        ] {
+            assert_eq!(setting_text(parameters(setting)), text, "{setting:?}");
+        }
+        let refused = first_scheme(custom(4, 1), &SeededEntropy::new(3));
+        assert!(matches!(refused, Err(KeysError::StretchOutOfRange(_))));
+    }
+}
