@@ -143,24 +143,22 @@ impl LiveKeys {
     fn candidates(&self, carrier: CarrierName, stretched: &Stretched) -> Candidates {
         let message = message(carrier.as_str(), stretched);
         let mut probes = Vec::with_capacity(self.keys.len() * (self.keys.len() + 1) / 2);
-        let mut flat = None;
         for (at, root) in self.keys.iter().enumerate() {
-            let mut digest = root.base(&message);
-            let mut chain = Chain::flat(root.id);
-            flat = Some((chain.clone(), digest.clone()));
-            let mut outer = self.keys.iter().skip(at + 1);
             let mut outermost = root;
-            loop {
+            let mut probe = Probe { chain: Chain::flat(root.id), digest: root.base(&message) };
+            for outer in self.keys.iter().skip(at + 1) {
+                let wrapped = Probe { chain: probe.chain.under(outer.id), digest: outer.wrap(&probe.digest) };
+                let inner = std::mem::replace(&mut probe, wrapped);
                 if outermost.may_be_outermost {
-                    probes.push(Probe { chain: chain.clone(), digest: digest.clone() });
+                    probes.push(inner);
                 }
-                let Some(next) = outer.next() else { break };
-                digest = next.wrap(&digest);
-                chain = chain.under(next.id);
-                outermost = next;
+                outermost = outer;
             }
+            // The whole run: it ends with the active key.
+            probes.push(probe);
         }
-        let flat = flat.unwrap_or_else(|| unreachable!("a ring has its active key, and it comes last"));
+        let flat = probes.last().map(|last| (last.chain.clone(), last.digest.clone()));
+        let flat = flat.unwrap_or_else(|| unreachable!("a ring has its active key, which is the last root"));
         Candidates { carrier, probes, flat, generation: self.generation }
     }
 }

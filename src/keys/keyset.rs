@@ -58,6 +58,9 @@ pub enum KeysError {
     /// The costs of the stretch are outside the accepted range.
     #[error(transparent)]
     StretchOutOfRange(#[from] StretchOutOfRange),
+    /// The store's scheme is one that this program does not know.
+    #[error("the store hashes by scheme {0}, which this version does not know; run the version that made it")]
+    UnknownScheme(String),
     /// A record breaks an invariant. The text names the record, never its content.
     #[error("the keys in the store cannot be used: {0}; restore the store from a backup")]
     Corrupt(String),
@@ -102,7 +105,7 @@ impl KeySet {
         // The KEK is judged first: under a wrong one nothing else that could be said helps.
         let keys = unwrap_all(&store.store_id().await?, kek, records)?;
         if scheme.id != SCHEME {
-            return Err(corrupt(&format!("scheme {} is unknown to this version of the program", scheme.id)));
+            return Err(KeysError::UnknownScheme(scheme.id));
         }
         if scheme.stretch != parameters(stretch) {
             let orphaned = store.bound_under(&scheme.id).await?;
