@@ -1,3 +1,18 @@
 //! Logs and metrics: no identifier, digest, token, code, cookie or serial, ever.
-mod skeleton;
-pub use skeleton::*;
+//!
+//! Three streams of JSON lines. `access` has a line a request ([`AccessLogger`]), `security` has what the security team
+//! must see ([`security`]), `system` has everything else that the program says with `tracing`. What may stand in a line
+//! is decided by types: no stream takes a request, a header or a store record.
+
+mod access;
+mod client;
+mod json;
+mod log;
+mod metrics;
+mod queue;
+mod security;
+
+pub use access::{Access, AccessLogger};
+pub use log::{LogError, LogGuard, init, init_for_people};
+pub use metrics::Metrics;
+pub use security::{Actor, SecurityEvent, security};

@@ -1,0 +1,226 @@
+//! The access stream: one JSON line a request, cheap enough to leave on.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::client::ShownClient;
+use super::json::{Ascii, beginning};
+use super::metrics::Metrics;
+use super::queue::{LineQueue, WhenFull};
+use crate::carrier::CarrierName;
+use crate::clock::Timestamp;
+use crate::config::{AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
+use crate::edge::ClientAddr;
+
+/// Bytes of a path that are kept; the rest would only be an attacker's.
+const PATH_BYTES: usize = 512;
+/// Bytes of a method that are kept; the longest registered one has 17.
+const METHOD_BYTES: usize = 32;
+/// How long lines gather before they are written together, and what a crash may cost.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// What is written of one request.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// When it was answered.
+    pub at: Timestamp,
+    /// Its method.
+    pub method: &'a str,
+    /// Its path; anything from `?` on is cut off.
+    pub path: &'a str,
+    /// The status of the answer.
+    pub status: u16,
+    /// Who asked.
+    pub client: Option<ClientAddr>,
+    /// From the head's last byte to the end of the answer.
+    pub duration: Duration,
+    /// The carrier whose networks it came from.
+    pub carrier: Option<&'a CarrierName>,
+    /// As told to the upstream.
+    pub request_id: &'a str,
+}
+
+/// Where the access stream goes; built once, shared by all workers. Dropping it writes what waits.
+///
+/// A line that finds the buffer full is dropped and counted (`sekisho_log_lines_lost_total{stream="access"}`): a slow
+/// disk must not slow requests down.
+pub struct AccessLogger {
+    queue: Option<LineQueue>,
+    detail: ClientAddressDetail,
+}
+
+impl AccessLogger {
+    /// Opens the stream. A file is appended to, and made with mode 0640.
+    ///
+    /// # Errors
+    /// What the system says of the file.
+    pub fn new(log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<Self> {
+        let lost = metrics.lines_lost("access");
+        let queue = match &log.access {
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(LineQueue::start(io::stdout(), GATHER, lost)?),
+            AccessLog::File(path) => {
+                let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+                Some(LineQueue::start(file, GATHER, lost)?)
+            }
+        };
+        Ok(Self { queue, detail: privacy.client_address })
+    }
+
+    /// Writes one line. Costs nothing where the stream is off.
+    pub fn write(&self, access: &Access<'_>) {
+        let Some(queue) = &self.queue else { return };
+        SCRATCH.with_borrow_mut(|scratch| queue.push(scratch.render(access, self.detail), WhenFull::Drop));
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// The memory of the last line, used again for the next.
+struct Scratch {
+    line: Vec<u8>,
+    time: String,
+    /// What of `time` stands for `second`: calendars are slow, and most lines share it.
+    prefix: usize,
+    second: i64,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    time: &'a str,
+    stream: &'static str,
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+    client: Option<ShownClient>,
+    duration_us: u64,
+    carrier: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self { line: Vec::new(), time: String::new(), prefix: 0, second: i64::MIN }
+    }
+
+    fn render(&mut self, access: &Access<'_>, detail: ClientAddressDetail) -> &[u8] {
+        self.set_time(access.at);
+        self.line.clear();
+        let fields = Fields {
+            time: &self.time,
+            stream: "access",
+            method: beginning(access.method, METHOD_BYTES),
+            path: beginning(access.path.split('?').next().unwrap_or_default(), PATH_BYTES),
+            status: access.status,
+            client: ShownClient::of(access.client, detail),
+            duration_us: u64::try_from(access.duration.as_micros()).unwrap_or(u64::MAX),
+            carrier: access.carrier.map(CarrierName::as_str),
+            request_id: access.request_id,
+        };
+        // Strings and numbers always serialise, and a Vec takes every write.
+        let _ = fields.serialize(&mut serde_json::Serializer::with_formatter(&mut self.line, Ascii));
+        self.line.push(b'\n');
+        &self.line
+    }
+
+    fn set_time(&mut self, at: Timestamp) {
+        let second = at.unix_seconds();
+        if second != self.second {
+            self.time = Timestamp::from_unix_millis(second.saturating_mul(1000)).rfc3339().replace('Z', ".");
+            self.prefix = self.time.len();
+            self.second = second;
+        }
+        self.time.truncate(self.prefix);
+        let _ = write!(self.time, "{:03}Z", at.unix_millis().rem_euclid(1000)); // a String takes every write
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const HEAD: Access<'static> = Access {
+        at: Timestamp::from_unix_millis(1_795_530_117_042),
+        method: "GET",
+        path: "/orders",
+        status: 200,
+        client: None,
+        duration: Duration::from_micros(1234),
+        carrier: None,
+        request_id: "r1",
+    };
+
+    fn lines(accesses: &[Access<'_>]) -> Vec<Value> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = LogConfig { access: AccessLog::File(path.clone()) };
+        let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix };
+        let logger = AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap();
+        for access in accesses {
+            logger.write(access);
+        }
+        drop(logger);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_request_is_one_line_with_the_fields_of_the_contract() {
+        let later = Access { at: HEAD.at.plus(Duration::from_millis(958)), status: 502, ..HEAD };
+        let written = lines(&[HEAD, later]);
+        let expected = json!({
+            "time": "2026-11-24T14:21:57.042Z", "stream": "access", "method": "GET", "path": "/orders", "status": 200,
+            "client": null, "duration_us": 1234, "carrier": null, "request_id": "r1",
+        });
+        assert_eq!(written[0], expected);
+        assert_eq!(written[1]["time"], "2026-11-24T14:21:58.000Z");
+        assert_eq!(written[1]["status"], 502);
+    }
+
+    #[test]
+    fn a_query_is_never_written_and_a_path_is_bounded() {
+        let long = "/".repeat(5000);
+        let written = lines(&[Access { path: "/a?_sk=SECRET&b=1", ..HEAD }, Access { path: &long, ..HEAD }]);
+        assert_eq!(written[0]["path"], "/a");
+        assert_eq!(written[1]["path"].as_str().map(str::len), Some(PATH_BYTES));
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = LogConfig { access: AccessLog::File(path.clone()) };
+        let privacy = PrivacyConfig { client_address: ClientAddressDetail::None };
+        for _ in 0..2 {
+            AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap().write(&HEAD);
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_hostile_request_stays_one_printable_line(method in any::<String>(), path in any::<String>()) {
+            let access = Access { method: &method, path: &path, ..HEAD };
+            let mut scratch = Scratch::new();
+            let line = scratch.render(&access, ClientAddressDetail::Prefix);
+            let (end, text) = line.split_last().unwrap();
+            prop_assert_eq!(*end, b'\n');
+            prop_assert!(text.iter().all(|b| (b' '..=b'~').contains(b)));
+            prop_assert!(serde_json::from_slice::<Value>(text).is_ok());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! JSON of which every line is printable ASCII, whatever a stranger put into a field.
+
+use std::io;
+
+use serde_json::ser::Formatter;
+
+/// Escapes everything but printable ASCII, so that neither a line feed nor a terminal's control sequence, in C0, DEL, C1
+/// or a bidirectional override, comes out of a log as itself.
+pub(super) struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let printable = |b: u8| matches!(b, b' '..=b'~');
+        if fragment.bytes().all(printable) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for character in fragment.chars() {
+            match u8::try_from(character) {
+                Ok(byte) if printable(byte) => writer.write_all(&[byte])?,
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        write!(writer, "\\u{unit:04x}")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of `text`, at most `bytes` long.
+pub(super) fn beginning(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Serialize as _;
+
+    use super::*;
+
+    fn written(text: &str) -> String {
+        let mut out = Vec::new();
+        text.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Ascii)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(
+            written("a\n\u{1b}[2J\u{7f}\u{9b}\u{202e}関𝄞\"\\"),
+            "\"a\\n\\u001b[2J\\u007f\\u009b\\u202e\\u95a2\\ud834\\udd1e\\\"\\\\\""
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_becomes_one_printable_line_and_reads_back(text in any::<String>()) {
+            let line = written(&text);
+            prop_assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)));
+            prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        }
+
+        #[test]
+        fn a_beginning_is_a_prefix_within_its_bound(text in any::<String>(), bytes in 0_usize..20) {
+            let kept = beginning(&text, bytes);
+            prop_assert!(kept.len() <= bytes && text.starts_with(kept));
+        }
+    }
+}

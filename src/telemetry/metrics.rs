@@ -1,0 +1,256 @@
+//! Counters for Prometheus, prefix `sekisho_`.
+//!
+//! Labels come from the configuration or from our own words, so their number is bounded; what every request touches is
+//! a handle made at start-up, never a look-up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use crate::carrier::CarrierName;
+use crate::refusal::Reason;
+
+/// Upper bounds in seconds; the last is infinite.
+const BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
+
+type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
+
+/// All metrics of one gateway.
+pub struct Metrics {
+    registry: Registry,
+    requests: [Counter; STATUS_CLASSES.len()],
+    duration: DurationHistogram,
+    sign_ins: Labelled<1>,
+    enrolments: Labelled<1>,
+    /// In the order of [`Reason::ALL`].
+    refusals: Vec<Counter>,
+    /// In the order of the configuration, then of [`OUTCOMES`].
+    upstreams: Vec<[Counter; OUTCOMES.len()]>,
+    sessions_live: Gauge,
+    headers_stripped: Counter,
+    codes_issued: Counter,
+    lines_lost: Labelled<1>,
+}
+
+impl Metrics {
+    /// The media type of [`Metrics::render`].
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// All at zero. `upstreams` are the configured names in their order.
+    #[must_use]
+    pub fn new<'a>(upstreams: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut registry = Registry::with_prefix("sekisho");
+        let requests: Labelled<1> = register(&mut registry, "requests", "Requests answered, by class of status");
+        let duration = DurationHistogram::default();
+        let help = "Time from a request's head to the end of its answer";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, duration.clone());
+        let sign_ins = register(&mut registry, "sign_ins", "Bound handsets that signed in");
+        let enrolments = register(&mut registry, "enrolments", "Handsets bound");
+        let refusals: Labelled<1> = register(&mut registry, "refusals", "Requests refused, by reason");
+        let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
+        let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
+        let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
+        let codes_issued = register(&mut registry, "code_issued", "Enrolment codes issued");
+        let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
+        registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let outcome = |upstream: &str, outcome: &str| {
+            outcomes.get_or_create_owned(&[("upstream", upstream.to_owned()), ("outcome", outcome.to_owned())])
+        };
+        Self {
+            registry,
+            requests: STATUS_CLASSES.map(|class| requests.get_or_create_owned(&[("status", class.to_owned())])),
+            duration,
+            sign_ins,
+            enrolments,
+            refusals: Reason::ALL
+                .iter()
+                .map(|reason| refusals.get_or_create_owned(&[("reason", reason.as_str().to_owned())]))
+                .collect(),
+            upstreams: upstreams.into_iter().map(|name| OUTCOMES.map(|word| outcome(name, word))).collect(),
+            sessions_live,
+            headers_stripped,
+            codes_issued,
+            lines_lost,
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, status: u16, duration: Duration) {
+        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.requests.get(class)) {
+            class.inc();
+        }
+        self.duration.observe(duration);
+    }
+
+    /// A bound handset signed in.
+    pub fn sign_in(&self, carrier: &CarrierName) {
+        self.sign_ins.get_or_create(&[("carrier", carrier.as_str().to_owned())]).inc();
+    }
+
+    /// A handset was bound.
+    pub fn enrolment(&self, carrier: &CarrierName) {
+        self.enrolments.get_or_create(&[("carrier", carrier.as_str().to_owned())]).inc();
+    }
+
+    /// A request was refused.
+    pub fn refusal(&self, reason: Reason) {
+        if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A request went to the upstream at this index of the configuration; `error` is why it got no answer.
+    pub fn upstream(&self, upstream: usize, error: Option<Reason>) {
+        let outcome = match error {
+            None => 0,
+            Some(Reason::UpstreamUnreachable) => 1,
+            Some(Reason::UpstreamTimeout) => 2,
+            Some(_) => 3,
+        };
+        if let Some(counter) = self.upstreams.get(upstream).and_then(|outcomes| outcomes.get(outcome)) {
+            counter.inc();
+        }
+    }
+
+    /// So many sessions are open.
+    pub fn live_sessions(&self, count: usize) {
+        self.sessions_live.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many reserved fields were taken out of a request.
+    pub fn headers_stripped(&self, count: u64) {
+        self.headers_stripped.inc_by(count);
+    }
+
+    /// An enrolment code was issued.
+    pub fn code_issued(&self) {
+        self.codes_issued.inc();
+    }
+
+    /// The counter of lines that never reached `stream`.
+    pub(super) fn lines_lost(&self, stream: &'static str) -> Counter {
+        self.lines_lost.get_or_create_owned(&[("stream", stream.to_owned())])
+    }
+
+    /// `OpenMetrics` 1.0 text, which Prometheus reads.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        let _ = text::encode(&mut out, &self.registry); // a String takes every write
+        out
+    }
+}
+
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// A histogram of durations without the mutex that the library's own takes for each observation.
+#[derive(Clone, Debug, Default)]
+struct DurationHistogram(Arc<Observations>);
+
+#[derive(Debug, Default)]
+struct Observations {
+    /// How many fell between a bucket's bound and the one before.
+    buckets: [AtomicU64; BUCKETS.len()],
+    micros: AtomicU64,
+}
+
+impl DurationHistogram {
+    fn observe(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        if let Some(counter) = self.0.buckets.get(bucket) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for DurationHistogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut buckets = [(0.0, 0); BUCKETS.len()];
+        let counted = BUCKETS.iter().zip(&self.0.buckets);
+        for (out, (bound, counter)) in buckets.iter_mut().zip(counted) {
+            *out = (*bound, counter.load(Ordering::Relaxed));
+        }
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        let sum = Duration::from_micros(self.0.micros.load(Ordering::Relaxed)).as_secs_f64();
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_rendered_under_the_names_of_the_contract() {
+        let metrics = Metrics::new(["console", "reports"]);
+        metrics.request(204, Duration::from_millis(1));
+        metrics.request(502, Duration::from_mins(1));
+        metrics.refusal(Reason::CodeInvalid);
+        metrics.refusal(Reason::Internal);
+        metrics.upstream(1, None);
+        metrics.upstream(0, Some(Reason::UpstreamTimeout));
+        metrics.upstream(0, Some(Reason::BodyTooLarge));
+        metrics.live_sessions(7);
+        metrics.headers_stripped(3);
+        metrics.code_issued();
+        let text = metrics.render();
+        for line in [
+            "sekisho_requests_total{status=\"2xx\"} 1",
+            "sekisho_requests_total{status=\"4xx\"} 0",
+            "sekisho_requests_total{status=\"5xx\"} 1",
+            "sekisho_request_duration_seconds_sum 60.001",
+            "sekisho_request_duration_seconds_count 2",
+            "sekisho_request_duration_seconds_bucket{le=\"0.0005\"} 0",
+            "sekisho_request_duration_seconds_bucket{le=\"0.001\"} 1",
+            "sekisho_request_duration_seconds_bucket{le=\"10.0\"} 1",
+            "sekisho_request_duration_seconds_bucket{le=\"+Inf\"} 2",
+            "sekisho_refusals_total{reason=\"code-invalid\"} 1",
+            "sekisho_refusals_total{reason=\"internal-error\"} 1",
+            "sekisho_refusals_total{reason=\"not-bound\"} 0",
+            "sekisho_upstream_requests_total{upstream=\"reports\",outcome=\"ok\"} 1",
+            "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"timeout\"} 1",
+            "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"failed\"} 1",
+            "sekisho_sessions_live 7",
+            "sekisho_headers_stripped_total 3",
+            "sekisho_code_issued_total 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_own_counter() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_does_not_know_counts_nothing() {
+        let metrics = Metrics::new([]);
+        let before = metrics.render();
+        metrics.upstream(0, None);
+        assert_eq!(metrics.render(), before);
+    }
+}

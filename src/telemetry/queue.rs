@@ -1,0 +1,183 @@
+//! Whole lines on their way to a slow writer: a bounded buffer and one thread that empties it.
+//!
+//! Own code rather than tracing-appender, which costs an allocation, a wake-up and a write for every line and keeps
+//! silent about lines that the writer refused; here a line is a copy under a short lock, and every lost line counts.
+
+use std::io::Write;
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+
+/// Bytes that may wait for the writer.
+const CAPACITY: usize = 4 << 20;
+/// So many waiting bytes are written without gathering more.
+const ENOUGH: usize = 64 << 10;
+/// How long a line that matters waits for room.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What becomes of a line that finds the buffer full. Lost lines are counted in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// It waits for room, which slows its caller down; lost if the writer stands still.
+    Wait,
+    /// It is lost at once.
+    Drop,
+}
+
+/// The buffer and its thread. Dropping it writes what waits, then ends the thread.
+pub(super) struct LineQueue {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    buffer: Mutex<Buffer>,
+    filled: Condvar,
+    emptied: Condvar,
+    lost: Counter,
+}
+
+#[derive(Default)]
+struct Buffer {
+    waiting: Vec<u8>,
+    closed: bool,
+}
+
+impl LineQueue {
+    /// Starts the thread. Lines gather for `gather` before they are written together; `lost` counts those that never
+    /// reached `writer`.
+    ///
+    /// # Errors
+    /// What the system says when it gives no thread.
+    pub(super) fn start(writer: impl Write + Send + 'static, gather: Duration, lost: Counter) -> std::io::Result<Self> {
+        let shared =
+            Arc::new(Shared { buffer: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), lost });
+        let thread = thread::Builder::new().name("log".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.write_until_closed(writer, gather)
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands a line over, its line feed included.
+    pub(super) fn push(&self, line: &[u8], when_full: WhenFull) {
+        let shared = &self.shared;
+        let full = |buffer: &mut Buffer| !buffer.waiting.is_empty() && buffer.waiting.len() + line.len() > CAPACITY;
+        let mut buffer = shared.lock();
+        if full(&mut buffer) && when_full == WhenFull::Wait {
+            let waited = shared.emptied.wait_timeout_while(buffer, PATIENCE, full);
+            buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if full(&mut buffer) {
+            shared.lost.inc();
+            return;
+        }
+        let before = buffer.waiting.len();
+        buffer.waiting.extend_from_slice(line);
+        // The thread sleeps only while nothing waits, or while it gathers.
+        if before == 0 || (before < ENOUGH && buffer.waiting.len() >= ENOUGH) {
+            shared.filled.notify_one();
+        }
+    }
+}
+
+impl Drop for LineQueue {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // The thread does not panic; were it to, its lines are lost already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Nothing panics while it holds the lock, so what poison would protect is whole.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_until_closed(&self, mut writer: impl Write, gather: Duration) {
+        let mut taken = Vec::new();
+        loop {
+            let idle = |b: &mut Buffer| b.waiting.is_empty() && !b.closed;
+            let buffer = self.filled.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let few = |b: &mut Buffer| b.waiting.len() < ENOUGH && !b.closed;
+            let gathered = self.filled.wait_timeout_while(buffer, gather, few);
+            let mut buffer = gathered.unwrap_or_else(PoisonError::into_inner).0;
+            if buffer.waiting.is_empty() {
+                return; // closed
+            }
+            mem::swap(&mut buffer.waiting, &mut taken);
+            drop(buffer);
+            self.emptied.notify_all();
+            if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {
+                self.lost.inc_by(taken.split(|b| *b == b'\n').skip(1).count() as u64);
+            }
+            taken.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A writer that takes each batch only when told to.
+    struct Gate {
+        open: mpsc::Receiver<()>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.open.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.written.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_and_flushed_at_the_end() {
+        let (open, gate) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let lost = Counter::default();
+        let writer = Gate { open: gate, written: Arc::clone(&written) };
+        let queue = LineQueue::start(writer, Duration::from_mins(10), lost.clone()).unwrap();
+        queue.push(b"one\n", WhenFull::Drop);
+        queue.push(b"two\n", WhenFull::Wait);
+        open.send(()).unwrap();
+        drop(queue);
+        assert_eq!(*written.lock().unwrap(), b"one\ntwo\n");
+        assert_eq!(lost.get(), 0);
+    }
+
+    #[test]
+    fn lines_beyond_the_bound_and_lines_refused_by_the_writer_are_counted() {
+        let (open, gate) = mpsc::channel();
+        let lost = Counter::default();
+        let writer = Gate { open: gate, written: Arc::default() };
+        let queue = LineQueue::start(writer, Duration::from_mins(10), lost.clone()).unwrap();
+        let line = vec![b'x'; ENOUGH - 1];
+        for _ in 0..(2 * CAPACITY / ENOUGH + 4) {
+            queue.push(&line, WhenFull::Drop);
+        }
+        assert!(lost.get() > 0);
+        let beyond = lost.get();
+        queue.push(b"\n", WhenFull::Drop);
+        drop(open);
+        drop(queue);
+        assert!(lost.get() > beyond, "the writer's refusal counts too");
+    }
+}

@@ -1,0 +1,196 @@
+//! The security stream: typed events, fixed field names.
+
+use std::fmt;
+
+use super::client::ShownClient;
+use crate::binding::AccountId;
+use crate::carrier::CarrierName;
+use crate::config::ClientAddressDetail;
+use crate::edge::ClientAddr;
+use crate::refusal::Reason;
+
+/// The `tracing` target of the stream.
+pub(super) const TARGET: &str = "security";
+
+/// Who caused an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The person with the handset, on the self-service page.
+    Handset,
+    /// The user id at the other end of the admin socket.
+    Uid(u32),
+    /// The gateway itself, by its retention rules.
+    Retention,
+}
+
+/// `handset`, `uid:1001`, `retention`.
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handset => f.write_str("handset"),
+            Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Retention => f.write_str("retention"),
+        }
+    }
+}
+
+/// What the security team must see. There is no variant that takes a text from a stranger.
+#[derive(Clone, Copy)]
+pub enum SecurityEvent<'a> {
+    /// A bound handset signed in.
+    SignedIn {
+        /// Whose it is.
+        account: &'a AccountId,
+        /// From which carrier.
+        carrier: &'a CarrierName,
+    },
+    /// A handset was bound.
+    Enrolled {
+        /// To this account.
+        account: &'a AccountId,
+        /// From which carrier.
+        carrier: &'a CarrierName,
+    },
+    /// A person signed out.
+    SignedOut {
+        /// Who.
+        account: &'a AccountId,
+    },
+    /// A sign-in or an enrolment was refused.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// From which carrier, where that is known.
+        carrier: Option<&'a CarrierName>,
+    },
+    /// A session was used from another handset, carrier or network, and ended.
+    DeviceMismatch {
+        /// Whose session.
+        account: &'a AccountId,
+        /// The carrier that had signed in.
+        carrier: &'a CarrierName,
+    },
+    /// A binding was erased.
+    BindingRemoved {
+        /// Whose it was.
+        account: &'a AccountId,
+        /// Of which carrier.
+        carrier: &'a CarrierName,
+        /// By whom.
+        by: Actor,
+    },
+    /// Sessions were ended.
+    SessionsEnded {
+        /// Whose they were, where all were one account's.
+        account: Option<&'a AccountId>,
+        /// How many.
+        count: usize,
+        /// By whom.
+        by: Actor,
+    },
+    /// An enrolment code was issued.
+    CodeIssued {
+        /// For whom.
+        account: &'a AccountId,
+        /// By whom.
+        by: Actor,
+    },
+    /// An account was suspended.
+    AccountSuspended {
+        /// Which.
+        account: &'a AccountId,
+        /// By whom.
+        by: Actor,
+    },
+    /// An account was let in again.
+    AccountResumed {
+        /// Which.
+        account: &'a AccountId,
+        /// By whom.
+        by: Actor,
+    },
+    /// Somebody at the admin socket lacks the role for what they asked.
+    RoleRefused {
+        /// Who.
+        by: Actor,
+    },
+}
+
+/// Writes `event`, with the client's address cut to `detail`.
+pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: ClientAddressDetail) {
+    let fields = Fields::of(event);
+    tracing::info!(
+        target: TARGET,
+        event = fields.event,
+        account = fields.account.map(AccountId::as_str),
+        carrier = fields.carrier.map(CarrierName::as_str),
+        reason = fields.reason.map(Reason::as_str),
+        client = ShownClient::of(client, detail).map(tracing::field::display),
+        count = fields.count,
+        by = fields.by.map(tracing::field::display),
+    );
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    event: &'static str,
+    account: Option<&'a AccountId>,
+    carrier: Option<&'a CarrierName>,
+    reason: Option<Reason>,
+    count: Option<usize>,
+    by: Option<Actor>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(event: &SecurityEvent<'a>) -> Self {
+        let none = Self::default();
+        match *event {
+            SecurityEvent::SignedIn { account, carrier } => {
+                Self { event: "signed-in", account: Some(account), carrier: Some(carrier), ..none }
+            }
+            SecurityEvent::Enrolled { account, carrier } => {
+                Self { event: "enrolled", account: Some(account), carrier: Some(carrier), ..none }
+            }
+            SecurityEvent::SignedOut { account } => Self { event: "signed-out", account: Some(account), ..none },
+            SecurityEvent::Refused { reason, carrier } => {
+                Self { event: "refused", reason: Some(reason), carrier, ..none }
+            }
+            SecurityEvent::DeviceMismatch { account, carrier } => {
+                Self { event: "device-mismatch", account: Some(account), carrier: Some(carrier), ..none }
+            }
+            SecurityEvent::BindingRemoved { account, carrier, by } => {
+                Self { event: "binding-removed", account: Some(account), carrier: Some(carrier), by: Some(by), ..none }
+            }
+            SecurityEvent::SessionsEnded { account, count, by } => {
+                Self { event: "sessions-ended", account, count: Some(count), by: Some(by), ..none }
+            }
+            SecurityEvent::CodeIssued { account, by } => {
+                Self { event: "code-issued", account: Some(account), by: Some(by), ..none }
+            }
+            SecurityEvent::AccountSuspended { account, by } => {
+                Self { event: "account-suspended", account: Some(account), by: Some(by), ..none }
+            }
+            SecurityEvent::AccountResumed { account, by } => {
+                Self { event: "account-resumed", account: Some(account), by: Some(by), ..none }
+            }
+            SecurityEvent::RoleRefused { by } => Self { event: "role-refused", by: Some(by), ..none },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use static_assertions::assert_not_impl_any;
+
+    use crate::binding::{EnrolmentCode, KeyRing};
+    use crate::carrier::RawIdentifier;
+    use crate::secret::SecretBytes;
+    use crate::session::SessionToken;
+
+    // `tracing` takes a field as `Value`, `Display` or `Debug`: a secret is none of them, so no macro can log it.
+    assert_not_impl_any!(RawIdentifier: tracing::Value, std::fmt::Display, std::fmt::Debug);
+    assert_not_impl_any!(SessionToken: tracing::Value, std::fmt::Display, std::fmt::Debug);
+    assert_not_impl_any!(EnrolmentCode: tracing::Value, std::fmt::Display, std::fmt::Debug);
+    assert_not_impl_any!(SecretBytes: tracing::Value, std::fmt::Display, std::fmt::Debug);
+    assert_not_impl_any!(KeyRing: tracing::Value, std::fmt::Display, std::fmt::Debug);
+}
