@@ -201,3 +201,18 @@ impl Carriers {
         todo!()
     }
 }
+/// Behind `carriers explain`.
+pub fn explain_lines(
+    _carriers: &Carriers,
+    _hosts: &crate::edge::HostAllowList,
+    _proxies: &crate::edge::TrustedProxies,
+    _fingerprint_key: Option<&[u8]>,
+    _input: impl std::io::BufRead,
+    _output: impl std::io::Write,
+) -> std::io::Result<()> {
+    todo!()
+}
+/// Behind `carriers user-agent`.
+pub fn user_agent_lines(_input: impl std::io::BufRead, _output: impl std::io::Write) -> std::io::Result<()> {
+    todo!()
+}
