@@ -1,1 +1,264 @@
-//! The admin API's routes.
+//! The admin API's routes: one handler a verb, each a few calls of the stages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::{Json, Router, middleware};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::Operator;
+use super::documents::{Account, Accounts, Binding, Bindings, IssuedCode, Refusal, Revoked, Session, Sessions};
+use super::operations::Operations;
+use super::refused::Refused;
+use super::replay::{Answers, once};
+use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
+use crate::config::ClientAddressDetail;
+use crate::session::SessionId;
+use crate::store::{AccountRecord, SessionScope};
+use crate::telemetry::{Actor, SecurityEvent, security};
+
+type Answer<T> = Result<Json<T>, Refused>;
+/// An id as it stands in the path; what cannot be decoded is no id.
+type Id = Result<Path<String>, PathRejection>;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Sekisho admin API",
+    description = "Over the gateway's UNIX socket. Every verb needs a role of the caller's uid or gid. A call that \
+                   changes something takes an Idempotency-Key: the same key and request, within ten minutes, get the \
+                   first answer again. Refusals are {\"error\":{\"reason\",\"message\"}} and never repeat input."
+))]
+struct Description;
+
+/// The API over `operations`. Each request must carry the [`Peer`](super::Peer) of its connection as an extension.
+pub fn router(operations: Operations) -> Router {
+    let answers = Arc::new(Answers::new(Arc::clone(&operations.clock)));
+    let (routes, description) = verbs();
+    routes
+        .with_state(operations)
+        .route("/openapi.json", axum::routing::get(async move || Json(description.clone())))
+        .fallback(async || Refused::NotFound)
+        .method_not_allowed_fallback(async || Refused::MethodNotAllowed)
+        .layer(middleware::from_fn_with_state(answers, once))
+}
+
+fn verbs() -> (Router<Operations>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(issue_code))
+        .routes(routes!(accounts))
+        .routes(routes!(account))
+        .routes(routes!(suspend))
+        .routes(routes!(resume))
+        .routes(routes!(bindings))
+        .routes(routes!(account_bindings))
+        .routes(routes!(revoke_binding))
+        .routes(routes!(sessions))
+        .routes(routes!(account_sessions, end_account_sessions))
+        .routes(routes!(end_session))
+        .split_for_parts()
+}
+
+/// Issues an enrolment code, and creates the account if there is none.
+#[utoipa::path(post, path = "/v1/accounts/{account}/codes", params(("account" = String, Path)), responses((status = 200, body = IssuedCode), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 503, body = Refusal)))]
+async fn issue_code(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<IssuedCode> {
+    let account = account_id(account)?;
+    let now = ops.clock.now();
+    let issued = binding::issue_code(&*ops.bindings, &ops.keys.session, account.clone(), &*ops.entropy, now).await;
+    let (code, expires_at) = issued?;
+    ops.metrics.code_issued();
+    report(&SecurityEvent::CodeIssued { account: &account, by });
+    let (account, code) = (account.to_string(), code.expose_grouped());
+    Ok(Json(IssuedCode { account, code, expires_at: expires_at.rfc3339() }))
+}
+
+/// All accounts, by id.
+#[utoipa::path(get, path = "/v1/accounts", responses((status = 200, body = Accounts), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+async fn accounts(_: Operator, State(ops): State<Operations>) -> Answer<Accounts> {
+    let mut open: HashMap<AccountId, usize> = HashMap::new();
+    for session in ops.sessions.list(None, ops.clock.now()) {
+        *open.entry(session.record().account.clone()).or_default() += 1;
+    }
+    let records = ops.bindings.accounts().await?;
+    let document = |record: &AccountRecord| Account::of(record, open.get(&record.account).copied().unwrap_or(0));
+    Ok(Json(Accounts { accounts: records.iter().map(document).collect() }))
+}
+
+/// One account.
+#[utoipa::path(get, path = "/v1/accounts/{account}", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn account(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
+    show(&ops, &account_id(account)?).await
+}
+
+/// Keeps the account out and ends its sessions; nothing is erased.
+#[utoipa::path(post, path = "/v1/accounts/{account}/suspend", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn suspend(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
+    let account = account_id(account)?;
+    // The state first: a sign-in that runs meanwhile finds it when it asks whether its binding still stands.
+    if !ops.bindings.set_account_state(&account, AccountState::Suspended).await? {
+        return Err(Refused::NotFound);
+    }
+    report(&SecurityEvent::AccountSuspended { account: &account, by });
+    end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
+    show(&ops, &account).await
+}
+
+/// Lets the account in again.
+#[utoipa::path(post, path = "/v1/accounts/{account}/resume", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn resume(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
+    let account = account_id(account)?;
+    if !ops.bindings.set_account_state(&account, AccountState::Active).await? {
+        return Err(Refused::NotFound);
+    }
+    report(&SecurityEvent::AccountResumed { account: &account, by });
+    show(&ops, &account).await
+}
+
+/// All bindings, oldest first.
+#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, body = Bindings), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+async fn bindings(_: Operator, State(ops): State<Operations>) -> Answer<Bindings> {
+    let records = ops.bindings.bindings(None).await?;
+    Ok(Json(Bindings { bindings: records.iter().map(Binding::from).collect() }))
+}
+
+/// The bindings of one account, oldest first.
+#[utoipa::path(get, path = "/v1/accounts/{account}/bindings", params(("account" = String, Path)), responses((status = 200, body = Bindings), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn account_bindings(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Bindings> {
+    let account = account_id(account)?;
+    existing(&ops, &account).await?;
+    let records = ops.bindings.bindings(Some(&account)).await?;
+    Ok(Json(Bindings { bindings: records.iter().map(Binding::from).collect() }))
+}
+
+/// Erases a binding and ends its sessions.
+#[utoipa::path(delete, path = "/v1/bindings/{id}", params(("id" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn revoke_binding(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
+    let id = id.ok().and_then(|Path(id)| BindingId::parse(&id)).ok_or(Refused::NotFound)?;
+    // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands. The sessions
+    // in any case: an earlier call may have erased the binding and failed at them.
+    let erased = ops.bindings.revoke(id).await?;
+    if let Some(record) = &erased {
+        report(&SecurityEvent::BindingRemoved { account: &record.account, carrier: &record.carrier, by });
+    }
+    let account = erased.as_ref().map(|record| &record.account);
+    let ended = end_sessions(&ops, SessionScope::Binding(id), account, by).await?;
+    if erased.is_none() && ended == 0 { Err(Refused::NotFound) } else { Ok(Json(Revoked { revoked: 1 })) }
+}
+
+/// All open sessions, oldest first.
+#[utoipa::path(get, path = "/v1/sessions", responses((status = 200, body = Sessions), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+async fn sessions(_: Operator, State(ops): State<Operations>) -> Answer<Sessions> {
+    Ok(Json(list_sessions(&ops, None)))
+}
+
+/// The open sessions of one account, oldest first.
+#[utoipa::path(get, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)), responses((status = 200, body = Sessions), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn account_sessions(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Sessions> {
+    let account = account_id(account)?;
+    existing(&ops, &account).await?;
+    Ok(Json(list_sessions(&ops, Some(&account))))
+}
+
+/// Ends the sessions of one account.
+#[utoipa::path(delete, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn end_account_sessions(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Revoked> {
+    let account = account_id(account)?;
+    let revoked = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
+    if revoked == 0 {
+        existing(&ops, &account).await?;
+    }
+    Ok(Json(Revoked { revoked }))
+}
+
+/// Ends one session.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", params(("id" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+async fn end_session(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
+    let id = id.ok().and_then(|Path(id)| SessionId::parse(&id)).ok_or(Refused::NotFound)?;
+    match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
+        0 => Err(Refused::NotFound),
+        revoked => Ok(Json(Revoked { revoked })),
+    }
+}
+
+fn account_id(id: Id) -> Result<AccountId, Refused> {
+    let Path(text) = id.map_err(|_| AccountIdError::Syntax)?;
+    Ok(AccountId::parse(&text)?)
+}
+
+async fn existing(ops: &Operations, account: &AccountId) -> Result<AccountRecord, Refused> {
+    ops.bindings.account(account).await?.ok_or(Refused::NotFound)
+}
+
+async fn show(ops: &Operations, account: &AccountId) -> Answer<Account> {
+    let record = existing(ops, account).await?;
+    let open = ops.sessions.list(Some(account), ops.clock.now()).len();
+    Ok(Json(Account::of(&record, open)))
+}
+
+fn list_sessions(ops: &Operations, account: Option<&AccountId>) -> Sessions {
+    let open = ops.sessions.list(account, ops.clock.now());
+    Sessions { sessions: open.iter().map(|s| Session::of(s.record(), s.last_seen_at())).collect() }
+}
+
+async fn end_sessions(
+    ops: &Operations,
+    scope: SessionScope,
+    account: Option<&AccountId>,
+    by: Actor,
+) -> Result<usize, Refused> {
+    let count = ops.sessions.end(scope).await?;
+    if count > 0 {
+        report(&SecurityEvent::SessionsEnded { account, count, by });
+    }
+    Ok(count)
+}
+
+/// The socket has no client address.
+fn report(event: &SecurityEvent<'_>) {
+    security(event, None, ClientAddressDetail::None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_of_the_contract_is_described() {
+        let (_, description) = verbs();
+        let described: BTreeSet<String> = serde_json::to_value(&description).unwrap()["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| format!("{method} {path}")))
+            .collect();
+        let expected = [
+            "delete /v1/accounts/{account}/sessions",
+            "delete /v1/bindings/{id}",
+            "delete /v1/sessions/{id}",
+            "get /v1/accounts",
+            "get /v1/accounts/{account}",
+            "get /v1/accounts/{account}/bindings",
+            "get /v1/accounts/{account}/sessions",
+            "get /v1/bindings",
+            "get /v1/sessions",
+            "post /v1/accounts/{account}/codes",
+            "post /v1/accounts/{account}/resume",
+            "post /v1/accounts/{account}/suspend",
+        ];
+        assert_eq!(described, expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn an_account_id_that_is_refused_is_not_repeated() {
+        for text in ["09012345678", "a b", ""] {
+            let refused = account_id(Ok(Path(text.to_owned()))).unwrap_err().document();
+            assert_eq!(refused.error.reason, "account-invalid");
+            assert!(text.is_empty() || !refused.error.message.contains(text));
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! The command line's side of the admin API: one request over the UNIX socket.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -15,6 +17,9 @@ use super::documents::{Refusal, RefusalDetail};
 /// More than any answer to a person; a million bindings as JSON stay below it.
 const MAX_ANSWER: usize = 1 << 30;
 
+/// Longer than any verb takes; what stands still for so long is broken.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 /// Why a verb did not do its work.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -24,7 +29,19 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The system does not let this user open it.
+    #[error("this user may not open {}; it is for root, the gateway's user and the socket's group", path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The gateway accepted the request and said nothing.
+    #[error("the gateway at {} does not answer; whether it did the work is unknown", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
     },
     /// What answers does not speak the admin API.
     #[error("the answer from {} is not the admin API's", path.display())]
@@ -54,10 +71,14 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`]; nothing is retried.
     pub async fn call<T: DeserializeOwned>(&self, method: Method, path_and_query: &str) -> Result<T, ClientError> {
-        let protocol = || ClientError::Protocol { path: self.socket.clone() };
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| ClientError::Unreachable { path: self.socket.clone(), source })?;
+        let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path_and_query)).await;
+        answer.unwrap_or_else(|_| Err(ClientError::Silent { path: self.socket.clone() }))
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, method: Method, path_and_query: &str) -> Result<T, ClientError> {
+        let path = || self.socket.clone();
+        let protocol = || ClientError::Protocol { path: path() };
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.no_connection(source))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| protocol())?;
         let driver = tokio::spawn(connection);
@@ -76,6 +97,15 @@ impl AdminClient {
         } else {
             let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| protocol())?;
             Err(ClientError::Refused(refusal.error))
+        }
+    }
+
+    fn no_connection(&self, source: io::Error) -> ClientError {
+        let path = self.socket.clone();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            ClientError::Forbidden { path }
+        } else {
+            ClientError::Unreachable { path, source }
         }
     }
 }

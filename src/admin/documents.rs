@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::binding::AccountId;
 use crate::clock::Timestamp;
 use crate::store::{AccountRecord, BindingRecord, SessionRecord};
 
@@ -164,14 +163,4 @@ pub struct RefusalDetail {
     pub reason: String,
     /// One sentence, for people.
     pub message: String,
-}
-
-/// Reads an account id as an operator gave it, into the refusal it deserves otherwise.
-///
-/// # Errors
-/// The refusal; it never repeats the text, which may be somebody's telephone number.
-pub fn account_id(text: &str) -> Result<AccountId, Refusal> {
-    AccountId::parse(text).map_err(|error| Refusal {
-        error: RefusalDetail { reason: "account-invalid".to_owned(), message: error.to_string() },
-    })
 }

@@ -1,15 +1,22 @@
 //! Operator verbs: the same over HTTP and on the command line. Calls the stages; has no rules of its own.
+//!
+//! In: a request on the UNIX socket, whose peer the kernel names. Out: one of the documents of `interface.md` §8.
+//! A handler that holds an [`access::Operator`] has proof that its caller may call it.
 
 mod access;
-#[cfg(any())]
 mod api;
 mod client;
 mod documents;
+mod operations;
+mod refused;
+mod replay;
 mod server;
 
 pub use access::{Peer, Roles};
+pub use api::router;
 pub use client::{AdminClient, ClientError};
 pub use documents::{
     Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
 };
+pub use operations::Operations;
 pub use server::{AdminServer, BindSocketError};

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +19,8 @@ use super::access::Peer;
 
 /// A whole request head must arrive within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at a time; more wait in the kernel, so that no local user can use up the gateway's descriptors.
+const CONNECTIONS: usize = 64;
 
 /// Why the socket could not be made.
 #[derive(Debug, Error)]
@@ -71,14 +75,23 @@ impl AdminServer {
     /// Serves `router` until `shutdown` fires, then lets open requests finish.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        let accept = async || {
+            let permit = Arc::clone(&free).acquire_owned().await;
+            (permit, self.listener.accept().await)
+        };
         loop {
-            let accepted = tokio::select! {
+            let (permit, accepted) = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, router.clone(), shutdown.clone()));
+                    let (router, shutdown) = (router.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        serve_connection(stream, router, shutdown).await;
+                        drop(permit);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin socket cannot accept; trying again");
@@ -116,5 +129,57 @@ async fn serve_connection(stream: UnixStream, router: Router, shutdown: Cancella
     };
     if let Err(error) = finished {
         tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use axum::{Extension, Json};
+    use http::Method;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::admin::{AdminClient, ClientError, Refusal, RefusalDetail};
+
+    fn router() -> Router {
+        let refusal = || RefusalDetail { reason: "not-found".to_owned(), message: "nothing there".to_owned() };
+        Router::new()
+            .route("/uid", get(async |Extension(peer): Extension<Peer>| Json(json!(peer.uid))))
+            .route("/text", get(async || "no document"))
+            .route("/no", post(async move || (http::StatusCode::NOT_FOUND, Json(Refusal { error: refusal() }))))
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_who_the_kernel_says_and_hears_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/admin.sock");
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(AdminServer::bind(&path).unwrap().serve(router(), shutdown.clone()));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+
+        let client = AdminClient::new(&path);
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(client.call::<u32>(Method::GET, "/uid").await.unwrap(), own);
+        let refused = client.call::<Value>(Method::POST, "/no").await;
+        assert!(matches!(refused, Err(ClientError::Refused(detail)) if detail.reason == "not-found"));
+        assert!(matches!(client.call::<Value>(Method::GET, "/text").await, Err(ClientError::Protocol { .. })));
+        assert!(matches!(AdminServer::bind(&path), Err(BindSocketError::InUse(_))));
+
+        shutdown.cancel();
+        server.await.unwrap();
+        assert!(!path.exists());
+        assert!(matches!(client.call::<Value>(Method::GET, "/uid").await, Err(ClientError::Unreachable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(AdminServer::bind(&path).is_ok());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(AdminServer::bind(&path), Err(BindSocketError::NotASocket(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

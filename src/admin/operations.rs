@@ -1,0 +1,39 @@
+//! What the verbs work on; built by the gateway.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+
+use super::access::Roles;
+use crate::assertion::AssertionCache;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::keys::KeySet;
+use crate::session::Sessions;
+use crate::store::BindingStore;
+use crate::telemetry::Metrics;
+
+/// The stages that the verbs call, and who may call which.
+#[derive(Clone)]
+pub struct Operations {
+    /// Accounts, codes and bindings.
+    pub bindings: Arc<dyn BindingStore>,
+    /// Live sessions.
+    pub sessions: Arc<Sessions<AssertionCache>>,
+    /// Whose session keys make the keyed hashes of codes.
+    pub keys: Arc<KeySet>,
+    /// Who may call which verb.
+    pub roles: Arc<Roles>,
+    /// Source of codes.
+    pub entropy: Arc<dyn Entropy>,
+    /// Source of `now`.
+    pub clock: Arc<dyn Clock>,
+    /// Counts codes.
+    pub metrics: Arc<Metrics>,
+}
+
+impl FromRef<Operations> for Arc<Roles> {
+    fn from_ref(operations: &Operations) -> Self {
+        Self::clone(&operations.roles)
+    }
+}

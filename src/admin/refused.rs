@@ -1,0 +1,63 @@
+//! Why a verb was refused, and the one place of the API that names a failure status.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use thiserror::Error;
+
+use super::documents::{Refusal, RefusalDetail};
+use crate::binding::AccountIdError;
+use crate::store::StoreError;
+
+/// Why a verb was refused. No variant holds what the caller sent: an account id may be somebody's telephone number.
+#[derive(Debug, Error)]
+pub(super) enum Refused {
+    #[error("this needs the role {0}; [admin.roles] in the configuration gives it to uid:… or gid:…")]
+    RoleRequired(&'static str),
+    #[error(transparent)]
+    AccountInvalid(#[from] AccountIdError),
+    #[error("there is nothing of that id or path")]
+    NotFound,
+    #[error("that path does not take this method")]
+    MethodNotAllowed,
+    #[error("an Idempotency-Key is 1 to 128 visible ASCII characters")]
+    IdempotencyKeyInvalid,
+    #[error("that Idempotency-Key was used for another request; draw a new one")]
+    IdempotencyKeyReused,
+    #[error("the first request of that Idempotency-Key is still at work; ask again")]
+    IdempotencyKeyBusy,
+    #[error("the store cannot be used, so nothing is acknowledged; the gateway's log says why")]
+    Store(#[from] StoreError),
+    #[error("the gateway failed at this request; its log says where")]
+    Internal,
+}
+
+impl Refused {
+    const fn reason(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::RoleRequired(_) => (StatusCode::FORBIDDEN, "role-required"),
+            Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::IdempotencyKeyInvalid => (StatusCode::BAD_REQUEST, "idempotency-key-invalid"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
+            Self::IdempotencyKeyBusy => (StatusCode::CONFLICT, "idempotency-key-busy"),
+            Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
+        }
+    }
+
+    /// The document of the answer.
+    pub(super) fn document(&self) -> Refusal {
+        Refusal { error: RefusalDetail { reason: self.reason().1.to_owned(), message: self.to_string() } }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        if let Self::Store(error) = &self {
+            tracing::error!(%error, "an admin call failed");
+        }
+        (self.reason().0, Json(self.document())).into_response()
+    }
+}
