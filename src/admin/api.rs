@@ -11,7 +11,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Operator;
-use super::documents::{Account, Accounts, Binding, Bindings, IssuedCode, Refusal, Revoked, Session, Sessions};
+use super::documents::{
+    Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
+};
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
@@ -26,12 +28,15 @@ type Answer<T> = Result<Json<T>, Refused>;
 type Id = Result<Path<String>, PathRejection>;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Sekisho admin API",
-    description = "Over the gateway's UNIX socket. Every verb needs a role of the caller's uid or gid. A call that \
-                   changes something takes an Idempotency-Key: the same key and request, within ten minutes, get the \
-                   first answer again. Refusals are {\"error\":{\"reason\",\"message\"}} and never repeat input."
-))]
+#[openapi(
+    info(
+        title = "Sekisho admin API",
+        description = "Over the gateway's UNIX socket. Every verb needs a role of the caller's uid or gid. A call that \
+                       changes something takes an Idempotency-Key: the same key and request, within ten minutes, get \
+                       the first answer again. Refusals never repeat input."
+    ),
+    components(schemas(Refusal, RefusalDetail))
+)]
 struct Description;
 
 /// The API over `operations`. Each request must carry the [`Peer`](super::Peer) of its connection as an extension.
@@ -63,7 +68,10 @@ fn verbs() -> (Router<Operations>, utoipa::openapi::OpenApi) {
 }
 
 /// Issues an enrolment code, and creates the account if there is none.
-#[utoipa::path(post, path = "/v1/accounts/{account}/codes", params(("account" = String, Path)), responses((status = 200, body = IssuedCode), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/codes", params(("account" = String, Path)),
+    responses((status = 200, body = IssuedCode), Refused)
+)]
 async fn issue_code(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<IssuedCode> {
     let account = account_id(account)?;
     let now = ops.clock.now();
@@ -76,7 +84,7 @@ async fn issue_code(Operator(by): Operator, State(ops): State<Operations>, accou
 }
 
 /// All accounts, by id.
-#[utoipa::path(get, path = "/v1/accounts", responses((status = 200, body = Accounts), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(get, path = "/v1/accounts", responses((status = 200, body = Accounts), Refused))]
 async fn accounts(_: Operator, State(ops): State<Operations>) -> Answer<Accounts> {
     let mut open: HashMap<AccountId, usize> = HashMap::new();
     for session in ops.sessions.list(None, ops.clock.now()) {
@@ -88,13 +96,19 @@ async fn accounts(_: Operator, State(ops): State<Operations>) -> Answer<Accounts
 }
 
 /// One account.
-#[utoipa::path(get, path = "/v1/accounts/{account}", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}", params(("account" = String, Path)),
+    responses((status = 200, body = Account), Refused)
+)]
 async fn account(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
     show(&ops, &account_id(account)?).await
 }
 
 /// Keeps the account out and ends its sessions; nothing is erased.
-#[utoipa::path(post, path = "/v1/accounts/{account}/suspend", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/suspend", params(("account" = String, Path)),
+    responses((status = 200, body = Account), Refused)
+)]
 async fn suspend(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
     let account = account_id(account)?;
     // The state first: a sign-in that runs meanwhile finds it when it asks whether its binding still stands.
@@ -107,7 +121,10 @@ async fn suspend(Operator(by): Operator, State(ops): State<Operations>, account:
 }
 
 /// Lets the account in again.
-#[utoipa::path(post, path = "/v1/accounts/{account}/resume", params(("account" = String, Path)), responses((status = 200, body = Account), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    post, path = "/v1/accounts/{account}/resume", params(("account" = String, Path)),
+    responses((status = 200, body = Account), Refused)
+)]
 async fn resume(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
     let account = account_id(account)?;
     if !ops.bindings.set_account_state(&account, AccountState::Active).await? {
@@ -118,14 +135,17 @@ async fn resume(Operator(by): Operator, State(ops): State<Operations>, account: 
 }
 
 /// All bindings, oldest first.
-#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, body = Bindings), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, body = Bindings), Refused))]
 async fn bindings(_: Operator, State(ops): State<Operations>) -> Answer<Bindings> {
     let records = ops.bindings.bindings(None).await?;
     Ok(Json(Bindings { bindings: records.iter().map(Binding::from).collect() }))
 }
 
 /// The bindings of one account, oldest first.
-#[utoipa::path(get, path = "/v1/accounts/{account}/bindings", params(("account" = String, Path)), responses((status = 200, body = Bindings), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/bindings", params(("account" = String, Path)),
+    responses((status = 200, body = Bindings), Refused)
+)]
 async fn account_bindings(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Bindings> {
     let account = account_id(account)?;
     existing(&ops, &account).await?;
@@ -134,7 +154,10 @@ async fn account_bindings(_: Operator, State(ops): State<Operations>, account: I
 }
 
 /// Erases a binding and ends its sessions.
-#[utoipa::path(delete, path = "/v1/bindings/{id}", params(("id" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    delete, path = "/v1/bindings/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Revoked), Refused)
+)]
 async fn revoke_binding(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| BindingId::parse(&id)).ok_or(Refused::NotFound)?;
     // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands. The sessions
@@ -149,13 +172,16 @@ async fn revoke_binding(Operator(by): Operator, State(ops): State<Operations>, i
 }
 
 /// All open sessions, oldest first.
-#[utoipa::path(get, path = "/v1/sessions", responses((status = 200, body = Sessions), (status = 403, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(get, path = "/v1/sessions", responses((status = 200, body = Sessions), Refused))]
 async fn sessions(_: Operator, State(ops): State<Operations>) -> Answer<Sessions> {
     Ok(Json(list_sessions(&ops, None)))
 }
 
 /// The open sessions of one account, oldest first.
-#[utoipa::path(get, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)), responses((status = 200, body = Sessions), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)),
+    responses((status = 200, body = Sessions), Refused)
+)]
 async fn account_sessions(_: Operator, State(ops): State<Operations>, account: Id) -> Answer<Sessions> {
     let account = account_id(account)?;
     existing(&ops, &account).await?;
@@ -163,7 +189,10 @@ async fn account_sessions(_: Operator, State(ops): State<Operations>, account: I
 }
 
 /// Ends the sessions of one account.
-#[utoipa::path(delete, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 400, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    delete, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)),
+    responses((status = 200, body = Revoked), Refused)
+)]
 async fn end_account_sessions(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Revoked> {
     let account = account_id(account)?;
     let revoked = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
@@ -174,7 +203,10 @@ async fn end_account_sessions(Operator(by): Operator, State(ops): State<Operatio
 }
 
 /// Ends one session.
-#[utoipa::path(delete, path = "/v1/sessions/{id}", params(("id" = String, Path)), responses((status = 200, body = Revoked), (status = 403, body = Refusal), (status = 404, body = Refusal), (status = 503, body = Refusal)))]
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Revoked), Refused)
+)]
 async fn end_session(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| SessionId::parse(&id)).ok_or(Refused::NotFound)?;
     match end_sessions(&ops, SessionScope::Id(id), None, by).await? {

@@ -1,9 +1,13 @@
 //! Why a verb was refused, and the one place of the API that names a failure status.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use thiserror::Error;
+use utoipa::IntoResponses;
+use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use super::documents::{Refusal, RefusalDetail};
 use crate::binding::AccountIdError;
@@ -50,6 +54,24 @@ impl Refused {
     /// The document of the answer.
     pub(super) fn document(&self) -> Refusal {
         Refusal { error: RefusalDetail { reason: self.reason().1.to_owned(), message: self.to_string() } }
+    }
+}
+
+/// For the description of the API: any verb may answer with any of them.
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let by_status = [
+            ("400", "account-invalid, idempotency-key-invalid"),
+            ("403", "role-required"),
+            ("404", "not-found"),
+            ("409", "idempotency-key-busy"),
+            ("422", "idempotency-key-reused"),
+            ("500", "internal-error"),
+            ("503", "store-unavailable"),
+        ];
+        let schema = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Refusal"))).build();
+        let response = |reasons| ResponseBuilder::new().description(reasons).content("application/json", schema());
+        by_status.map(|(status, reasons)| (status.to_owned(), response(reasons).build().into())).into()
     }
 }
 

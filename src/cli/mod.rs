@@ -1,1 +1,16 @@
 //! The command line: arguments, exit codes, tables. No domain logic.
+//!
+//! A command that administers is one request to a running gateway, and prints the document of the answer: as a table to
+//! a terminal, as aligned text to a pipe, as JSON when asked. `serve`, `check` and `dev` only hand over.
+
+mod accounts;
+mod arguments;
+mod bindings;
+mod carriers;
+mod codes;
+mod connection;
+mod failure;
+mod output;
+mod sessions;
+
+pub use arguments::run;

@@ -87,7 +87,10 @@ fn install(lines: impl Layer<Registry> + Send + Sync) -> Result<(), LogError> {
 /// print what they parse, and that is headers.
 fn passing<S: Subscriber + for<'a> LookupSpan<'a>>(chosen: EnvFilter) -> impl tracing_subscriber::layer::Filter<S> {
     let ours = |m: &Metadata<'_>| m.target().split("::").next() == Some("sekisho") || *m.level() <= Level::WARN;
-    chosen.and(filter_fn(ours)).or(filter_fn(|m| m.target() == SECURITY))
+    // The hints keep libraries' finer callsites as cheap as if nobody listened.
+    let ours = filter_fn(ours).with_max_level_hint(LevelFilter::TRACE);
+    let security = filter_fn(|m| m.target() == SECURITY).with_max_level_hint(LevelFilter::INFO);
+    chosen.and(ours).or(security)
 }
 
 fn stream(event: &Event<'_>) -> &'static str {
@@ -250,6 +253,14 @@ mod tests {
             });
             let messages: Vec<_> = lines.iter().map(|l| l["message"].as_str().unwrap_or("null")).collect();
             assert_eq!(messages, expected, "{chosen}");
+        }
+    }
+
+    #[test]
+    fn finer_levels_cost_nothing_while_nobody_asked_for_them() {
+        for (chosen, hint) in [("info", LevelFilter::INFO), ("off", LevelFilter::INFO), ("debug", LevelFilter::DEBUG)] {
+            let filter = passing::<Registry>(EnvFilter::builder().parse(chosen).unwrap());
+            assert_eq!(tracing_subscriber::layer::Filter::max_level_hint(&filter), Some(hint), "{chosen}");
         }
     }
 

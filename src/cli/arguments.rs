@@ -1,0 +1,139 @@
+//! Which commands there are.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::accounts::Accounts;
+use super::bindings::Bindings;
+use super::carriers::Carriers;
+use super::codes::Codes;
+use super::failure::Exit;
+use super::sessions::Sessions;
+use crate::{dev, gateway};
+
+/// Does what the command line says, and says how it went: 0 done, 1 refused, 2 usage or configuration, 3 not reachable.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match CommandLine::try_parse_from(arguments) {
+        Ok(CommandLine { command }) => command.run(),
+        Err(asked) => {
+            // Whoever closed the stream does not want to read it.
+            let _ = asked.print();
+            if asked.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+        }
+    }
+}
+
+/// Signs handsets in by their carrier's identifier, in front of an admin console.
+#[derive(Parser)]
+#[command(name = "sekisho", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try it: the gateway, a sample console and simulated carriers, all on this machine
+    Dev {
+        /// Where its files are kept between runs
+        #[arg(long, value_name = "DIR", default_value = "./sekisho-dev")]
+        dir: PathBuf,
+    },
+    /// Run the gateway
+    Serve {
+        /// Its configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Find what start-up would find wrong, all at once
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Carrier profiles, and what they make of real traffic
+    Carriers(Carriers),
+    /// Accounts of a running gateway
+    Accounts(Accounts),
+    /// Enrolment codes
+    Codes(Codes),
+    /// Handsets bound to accounts
+    Bindings(Bindings),
+    /// Open sessions
+    Sessions(Sessions),
+}
+
+impl Command {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Dev { dir } => dev::run(&dir),
+            Self::Serve { config } => gateway::serve(&config),
+            Self::Check { config } => gateway::check(&config),
+            Self::Carriers(carriers) => carriers.run(),
+            Self::Accounts(accounts) => accounts.run(),
+            Self::Codes(codes) => codes.run(),
+            Self::Bindings(bindings) => bindings.run(),
+            Self::Sessions(sessions) => sessions.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_of_the_contract_parse() {
+        for line in [
+            "dev",
+            "dev --dir d",
+            "serve --config f",
+            "check --config f",
+            "carriers list",
+            "carriers list --config f --json",
+            "carriers explain --config f --fingerprint-key 00",
+            "carriers user-agent",
+            "accounts list --socket s --json",
+            "accounts --json show alice",
+            "accounts suspend alice",
+            "accounts resume alice --config f",
+            "codes issue alice --json",
+            "bindings list",
+            "bindings list --account alice",
+            "bindings revoke id",
+            "sessions list --account alice",
+            "sessions revoke id",
+            "sessions revoke --account alice",
+        ] {
+            let arguments = ["sekisho"].into_iter().chain(line.split(' '));
+            assert!(CommandLine::try_parse_from(arguments).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn others_do_not() {
+        for line in [
+            "",
+            "serve",
+            "carriers explain",
+            "codes issue",
+            "bindings revoke",
+            "sessions revoke",
+            "sessions revoke id --account alice",
+            "accounts show alice bob",
+        ] {
+            let arguments = ["sekisho"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
+            assert!(CommandLine::try_parse_from(arguments).is_err_and(|error| error.use_stderr()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `bindings list | revoke`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::connection::{Connection, path};
+use super::output::Document;
+use crate::admin::{self, Revoked};
+
+#[derive(Args)]
+pub(super) struct Bindings {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bindings, oldest first
+    List {
+        /// Of this account alone
+        #[arg(long)]
+        account: Option<String>,
+    },
+    /// Erase a binding and end its sessions
+    Revoke {
+        /// Its id, as `bindings list` shows it
+        id: String,
+    },
+}
+
+impl Bindings {
+    pub(super) fn run(self) -> ExitCode {
+        let Self { connection, verb } = self;
+        match verb {
+            Verb::List { account } => {
+                let path = account.map_or_else(|| path(["bindings"]), |a| path(["accounts", &a, "bindings"]));
+                connection.call::<admin::Bindings>(Method::GET, &path)
+            }
+            Verb::Revoke { id } => connection.call::<Revoked>(Method::DELETE, &path(["bindings", &id])),
+        }
+    }
+}
+
+impl Document for admin::Bindings {
+    const COLUMNS: &'static [&'static str] = &["id", "account", "carrier", "keys", "bound on", "last used on"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |b: &admin::Binding| {
+            let (bound_on, last_used_on) = (b.bound_on.clone(), b.last_used_on.clone());
+            vec![b.id.clone(), b.account.clone(), b.carrier.clone(), b.chain.join(","), bound_on, last_used_on]
+        };
+        self.bindings.iter().map(row).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! How a command ends.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::admin::{ClientError, Refusal, RefusalDetail};
+use crate::config::Finding;
+
+/// The exit codes that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Done = 0,
+    Refused = 1,
+    Usage = 2,
+    NotReachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Gateway(#[from] ClientError),
+    #[error("name the running gateway's socket with --socket, --config or SEKISHO_SOCKET")]
+    NoSocket,
+    #[error("{} names no admin.socket; set it, or name the socket with --socket", .0.display())]
+    NoSocketConfigured(PathBuf),
+    #[error("{}", lines(.0))]
+    Configuration(Findings),
+    #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
+    FingerprintKey,
+    #[error("cannot read stdin or write stdout: {0}")]
+    Stream(#[from] io::Error),
+}
+
+/// What is wrong with a configuration.
+pub(super) struct Findings(pub(super) Vec<Finding>);
+
+impl std::fmt::Debug for Findings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&lines(self))
+    }
+}
+
+fn lines(findings: &Findings) -> String {
+    let mut out = String::new();
+    for finding in &findings.0 {
+        let _ = writeln!(out, "{finding}"); // a String takes every write
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+impl Failure {
+    /// Its exit code.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            // Whoever closed the pipe has read enough.
+            Self::Stream(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Gateway(ClientError::Refused(_)) | Self::Stream(_) => Exit::Refused,
+            Self::Gateway(
+                ClientError::Unreachable { .. }
+                | ClientError::Forbidden { .. }
+                | ClientError::Silent { .. }
+                | ClientError::Protocol { .. },
+            ) => Exit::NotReachable,
+            Self::NoSocket | Self::NoSocketConfigured(_) | Self::Configuration(_) | Self::FingerprintKey => Exit::Usage,
+        }
+    }
+
+    /// The document for `--json`.
+    pub(super) fn document(&self) -> Refusal {
+        let reason = match self {
+            Self::Gateway(ClientError::Refused(detail)) => &detail.reason,
+            Self::Gateway(_) => "not-reachable",
+            Self::Stream(_) => "stream-failed",
+            Self::NoSocket | Self::NoSocketConfigured(_) | Self::Configuration(_) | Self::FingerprintKey => "usage",
+        };
+        Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
+    }
+}
