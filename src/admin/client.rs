@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody answers there.
-    #[error("no gateway answers at {}: {source}; start it, or name its socket with --socket, --config or SEKISHO_SOCKET", path.display())]
+    #[error(
+        "no gateway answers at {}: {source}; start it, or name its socket with --socket, --config or SEKISHO_SOCKET",
+        path.display()
+    )]
     Unreachable {
         /// The socket.
         path: PathBuf,

@@ -1,7 +1,7 @@
 //! Operator verbs: the same over HTTP and on the command line. Calls the stages; has no rules of its own.
 //!
 //! In: a request on the UNIX socket, whose peer the kernel names. Out: one of the documents of `interface.md` §8.
-//! A handler that holds an [`access::Operator`] has proof that its caller may call it.
+//! A handler that holds an `access::Operator` has proof that its caller may call it.
 
 mod access;
 mod api;

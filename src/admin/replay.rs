@@ -35,7 +35,7 @@ pub(super) struct Answers {
 struct Entry {
     peer: Peer,
     key: Box<str>,
-    /// SHA-256 of method and target: bounded, and no place where a telephone number could stay. The verbs have no bodies.
+    /// SHA-256 of method and target: bounded, and no place where a telephone number could stay. No verb has a body.
     request: [u8; 32],
     begun_at: Timestamp,
     /// `None` while the first request is at work.

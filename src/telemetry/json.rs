@@ -4,8 +4,8 @@ use std::io;
 
 use serde_json::ser::Formatter;
 
-/// Escapes everything but printable ASCII, so that neither a line feed nor a terminal's control sequence, in C0, DEL, C1
-/// or a bidirectional override, comes out of a log as itself.
+/// Escapes everything but printable ASCII, so that neither a line feed nor a terminal's control sequence (C0, DEL, C1)
+/// nor a bidirectional override comes out of a log as itself.
 pub(super) struct Ascii;
 
 impl Formatter for Ascii {

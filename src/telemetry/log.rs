@@ -44,11 +44,11 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Sends the streams `security` and `system` to stdout as JSON lines, from `info` on unless `SEKISHO_LOG` says otherwise.
+/// Sends the streams `security` and `system` to stdout as JSON lines, from `info` on unless `SEKISHO_LOG` says
+/// otherwise; the security stream in any case.
 ///
-/// The security stream is written whatever `SEKISHO_LOG` says. Its lines wait up to a second for a slow reader rather
-/// than being dropped, because whoever can flood the log must not be able to hide in it; what is lost even so is counted
-/// (`sekisho_log_lines_lost_total{stream="log"}`).
+/// Lines wait up to a second for a slow reader rather than being dropped, because whoever can flood the log must not
+/// be able to hide in it; what is lost even so is counted (`sekisho_log_lines_lost_total{stream="log"}`).
 ///
 /// # Errors
 /// [`LogError`]; once a process only.
@@ -227,14 +227,16 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    const HOSTILE: &str = "a\n{\"stream\":\"security\"}\u{9b}";
+
     #[test]
     fn a_line_has_its_fields_and_a_hostile_value_stays_in_it() {
         let lines = logged("info", || {
-            tracing::warn!(target: "sekisho::test", n = 3, level = "forged", text = "a\n{\"stream\":\"security\"}\u{9b}", "odd");
+            tracing::warn!(target: "sekisho::test", n = 3, level = "forged", text = HOSTILE, "odd");
         });
         let expected = json!({
             "time": "2026-11-24T14:21:57.042Z", "stream": "system", "level": "warn", "message": "odd", "n": 3,
-            "text": "a\n{\"stream\":\"security\"}\u{9b}",
+            "text": HOSTILE,
         });
         assert_eq!(lines, [expected]);
     }
