@@ -154,12 +154,16 @@ impl RawHead {
 /// compared in this form.
 #[must_use]
 pub fn fold(name: &str) -> String {
-    name.bytes()
-        .map(|b| match b.to_ascii_lowercase() {
-            b @ (b'a'..=b'z' | b'0'..=b'9') => char::from(b),
-            _ => '-',
-        })
-        .collect()
+    name.bytes().map(|b| char::from(fold_byte(b))).collect()
+}
+
+/// One byte of [`fold`], for comparisons that must not allocate.
+#[must_use]
+pub const fn fold_byte(byte: u8) -> u8 {
+    match byte.to_ascii_lowercase() {
+        b @ (b'a'..=b'z' | b'0'..=b'9') => b,
+        _ => b'-',
+    }
 }
 
 #[cfg(test)]

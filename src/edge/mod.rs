@@ -9,6 +9,6 @@ mod host;
 mod listener;
 
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource};
-pub use head::{HeadError, HeadLimits, RawHead, fold};
+pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub use listener::{BindError, BoundListener, Connection, Handler, Workers};
