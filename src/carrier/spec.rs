@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 /// One `[carriers.NAME]` table. What is left out comes from the built-in profile of that name, if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProfileSpec {
@@ -28,7 +30,8 @@ pub struct ProfileSpec {
 }
 
 /// A query parameter that must be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequiredQuery {
     /// Parameter name.
     pub name: String,
