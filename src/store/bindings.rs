@@ -1,0 +1,210 @@
+//! The port of accounts, enrolment codes and bindings.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
+use crate::carrier::CarrierName;
+use crate::clock::{Day, Timestamp};
+
+/// An account as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// The operator's opaque id.
+    pub account: AccountId,
+    /// Whether its handsets may sign in.
+    pub state: AccountState,
+    /// When it came to exist.
+    pub created_at: Timestamp,
+    /// Live bindings.
+    pub bindings: u32,
+    /// Pairwise subjects handed out so far, as (upstream name, subject), sorted by upstream.
+    pub subjects: Vec<(String, String)>,
+}
+
+/// A binding as stored, without its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingRecord {
+    /// Random id of the binding.
+    pub id: BindingId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// The carrier profile (the namespace of the digest).
+    pub carrier: CarrierName,
+    /// The keys that made the digest, innermost first.
+    pub chain: Chain,
+    /// The day it was made.
+    pub bound_on: Day,
+    /// The day of the last sign-in.
+    pub last_used_on: Day,
+}
+
+/// One digest to look for, with the chain that made it.
+pub struct Probe {
+    /// The keys that made the digest.
+    pub chain: Chain,
+    /// The digest.
+    pub digest: BindingDigest,
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The binding.
+    pub binding: BindingRecord,
+    /// The state of its account.
+    pub account_state: AccountState,
+}
+
+/// A one-time enrolment code to be kept, as a keyed hash.
+pub struct NewCode {
+    /// Who may enrol with it. The account is created if there is none.
+    pub account: AccountId,
+    /// The first four digits, in clear: they select the code.
+    pub selector: String,
+    /// Keyed hash of the whole code.
+    pub mac: [u8; 32],
+    /// Id of the key that made `mac`.
+    pub key: String,
+    /// The last instant it may be used.
+    pub expires_at: Timestamp,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+}
+
+/// What became of a code to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssueOutcome {
+    /// Kept; older unused codes of the same account are gone.
+    Issued,
+    /// Another live code has that selector: draw again.
+    SelectorTaken,
+}
+
+/// A binding to be made, with the proof that it may.
+pub struct Enrolment {
+    /// Why this handset may be bound.
+    pub authority: EnrolmentAuthority,
+    /// Keyed, code-scoped tag of the handset; counts its wrong tries against that code only.
+    pub handset_tag: [u8; 16],
+    /// The carrier profile.
+    pub carrier: CarrierName,
+    /// Every digest under which this handset may be bound already, in migration order.
+    pub probes: Vec<Probe>,
+    /// The digest to store: made by the active key alone. It is among `probes`.
+    pub digest: BindingDigest,
+    /// The chain of `digest`.
+    pub chain: Chain,
+    /// Generation of the key ring that made the digests.
+    pub generation: u64,
+    /// Id for the new binding.
+    pub id: BindingId,
+    /// Most bindings an account may have.
+    pub per_account: u32,
+}
+
+/// Why a handset may be bound to an account.
+pub enum EnrolmentAuthority {
+    /// The person typed a one-time code.
+    Code {
+        /// The first four digits typed.
+        selector: String,
+        /// Keyed hashes of what was typed under each key that may have made the stored one: (key id, mac).
+        macs: Vec<(String, [u8; 32])>,
+    },
+}
+
+/// What became of an enrolment. Only the first two changed a binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnrolOutcome {
+    /// Bound; the code is spent.
+    Bound(BindingRecord),
+    /// It was bound to that very account before; the code is spent, and the day of the last use is today.
+    AlreadyBound(BindingRecord),
+    /// No live code matches, or its tries are used up. A wrong try at a live code was counted; the tries of a handset
+    /// that has used up its own are not, so one handset cannot burn a code for the others. Whether the selector
+    /// exists does not change the work.
+    CodeInvalid,
+    /// The code is right, but the account has its fill or the handset belongs to another account. The code stays.
+    BindingLimit,
+    /// The code is right, but its account is suspended. The code stays.
+    Suspended,
+    /// The key ring moved on meanwhile: compute the digests again.
+    Stale,
+}
+
+/// Wrong tries that end a code, per handset and in all (`interface.md` §3).
+#[derive(Clone, Copy, Debug)]
+pub struct CodeLimits;
+
+impl CodeLimits {
+    /// Wrong tries of one handset against one code; afterwards even the right code is refused to that handset.
+    pub const PER_HANDSET: u32 = 5;
+    /// Wrong tries of all handsets against one code; afterwards it is dead.
+    pub const IN_ALL: u32 = 20;
+}
+
+/// Accounts, enrolment codes and bindings: one consistency domain.
+///
+/// 5. **One account per handset.** No two bindings ever share (carrier, digest); an enrolment whose
+///    probes hit any binding never makes a second one.
+/// 6. **Single use.** Of any number of concurrent enrolments with one code, at most one binds.
+/// 7. **Counted.** A wrong try is counted durably before the refusal is returned.
+/// 8. **Snapshot.** `resolve` judges all probes against one state of the store.
+#[async_trait]
+pub trait BindingStore: Send + Sync + 'static {
+    /// Generation of the key ring, as last moved by a rotation; 0 in a new store.
+    async fn generation(&self) -> Result<u64, StoreError>;
+
+    /// Looks all `probes` up, in their order, never stopping at the first hit; the first hit counts.
+    ///
+    /// 9. The work does not depend on whether there is a hit.
+    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError>;
+
+    /// Notes that the binding was used on `day`, and flattens it: the record's chain and digest become `flat`.
+    ///
+    /// 10. Changes nothing if the binding is gone; `last_used_on` never moves back, nor does the record: it stays as it
+    ///     is when `flat` was made by a key older than its outermost one (a rotation overtook the sign-in), or when
+    ///     another binding has that digest.
+    async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError>;
+
+    /// Whether the binding exists and its account is active. Called after a session was opened, so that a
+    /// revocation that ran meanwhile is not outlived by it.
+    async fn stands(&self, id: BindingId) -> Result<bool, StoreError>;
+
+    /// Binds a handset, if the authority holds. See [`EnrolOutcome`]. The record carries the store's scheme.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the store has no scheme yet: no key can have made the digests.
+    async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError>;
+
+    /// Keeps a new code and creates the account if there is none.
+    ///
+    /// 11. A live code of another account with the same selector refuses; dead ones (past their end at `issued_at`, or
+    ///     out of tries) are erased.
+    async fn issue_code(&self, code: NewCode) -> Result<IssueOutcome, StoreError>;
+
+    /// Bindings of one account, or of all, oldest first.
+    async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError>;
+
+    /// Erases a binding. `None` if there is none.
+    async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
+
+    /// One account. `None` if there is none.
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountRecord>, StoreError>;
+
+    /// All accounts, by id.
+    async fn accounts(&self) -> Result<Vec<AccountRecord>, StoreError>;
+
+    /// Suspends or resumes. `false` if there is no such account.
+    async fn set_account_state(&self, account: &AccountId, state: AccountState) -> Result<bool, StoreError>;
+
+    /// The pairwise subject of the account at the upstream; `fresh` becomes it if there is none yet.
+    ///
+    /// 12. All callers get one and the same subject. `None` if there is no such account.
+    async fn subject(&self, account: &AccountId, upstream: &str, fresh: String) -> Result<Option<String>, StoreError>;
+
+    /// Erases codes that are dead at `now` and bindings last used before `unused_since`.
+    /// Returns the ids of the bindings erased.
+    async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError>;
+}

@@ -1,0 +1,219 @@
+//! Accounts and bindings; what it takes to make a binding is in `enrolment`.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::connection::column;
+use super::{EmbeddedStore, enrolment};
+use crate::binding::{AccountId, AccountState, BindingId, Chain};
+use crate::carrier::CarrierName;
+use crate::clock::{Day, Timestamp};
+use crate::store::{
+    AccountRecord, BindingRecord, BindingStore, EnrolOutcome, Enrolment, Hit, IssueOutcome, NewCode, Probe, StoreError,
+};
+
+const ACCOUNTS: &str = "SELECT *, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings \
+                        FROM accounts a WHERE ?1 IS NULL OR account = ?1 ORDER BY account";
+
+#[async_trait]
+impl BindingStore for EmbeddedStore {
+    async fn generation(&self) -> Result<u64, StoreError> {
+        self.readers.run(generation).await
+    }
+
+    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError> {
+        let carrier = carrier.clone();
+        let digests: Vec<[u8; 32]> = probes.iter().map(|probe| *probe.digest.as_bytes()).collect();
+        self.readers.run(move |conn| first_hit(conn, &carrier, digests.iter())).await
+    }
+
+    async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError> {
+        self.writer.run(move |conn| used(conn, id, day, &flat)).await
+    }
+
+    async fn stands(&self, id: BindingId) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM bindings JOIN accounts USING (account) WHERE id = ?1 AND state = 'active'";
+        self.readers.run(move |conn| Ok(conn.prepare_cached(sql)?.exists([id.to_string()])?)).await
+    }
+
+    async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError> {
+        self.writer.run(move |conn| enrolment::enrol(conn, &enrolment, now)).await
+    }
+
+    async fn issue_code(&self, code: NewCode) -> Result<IssueOutcome, StoreError> {
+        self.writer.run(move |conn| enrolment::issue_code(conn, &code)).await
+    }
+
+    async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError> {
+        let account = account.cloned();
+        let sql = "SELECT * FROM bindings WHERE ?1 IS NULL OR account = ?1 ORDER BY seq";
+        self.readers
+            .run(move |conn| {
+                let mut select = conn.prepare_cached(sql)?;
+                select.query_and_then([account.as_ref().map(AccountId::as_str)], binding)?.collect()
+            })
+            .await
+    }
+
+    async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
+        self.writer
+            .run(move |conn| {
+                let mut delete = conn.prepare_cached("DELETE FROM bindings WHERE id = ?1 RETURNING *")?;
+                let mut rows = delete.query_and_then([id.to_string()], binding)?;
+                rows.next().transpose()
+            })
+            .await
+    }
+
+    async fn account(&self, account: &AccountId) -> Result<Option<AccountRecord>, StoreError> {
+        let account = account.clone();
+        Ok(self.readers.run(move |conn| accounts(conn, Some(&account))).await?.pop())
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountRecord>, StoreError> {
+        self.readers.run(|conn| accounts(conn, None)).await
+    }
+
+    async fn set_account_state(&self, account: &AccountId, state: AccountState) -> Result<bool, StoreError> {
+        let account = account.clone();
+        let sql = "UPDATE accounts SET state = ?2 WHERE account = ?1";
+        self.writer
+            .run(move |conn| Ok(conn.prepare_cached(sql)?.execute([account.as_str(), state.as_str()])? > 0))
+            .await
+    }
+
+    async fn subject(&self, account: &AccountId, upstream: &str, fresh: String) -> Result<Option<String>, StoreError> {
+        let (account, upstream) = (account.clone(), upstream.to_owned());
+        let known = {
+            let (account, upstream) = (account.clone(), upstream.clone());
+            self.readers.run(move |conn| subject(conn, &account, &upstream)).await?
+        };
+        // A subject never changes while its account lives, so the snapshot's answer is the answer.
+        if known.is_some() {
+            return Ok(known);
+        }
+        self.writer
+            .run(move |conn| {
+                conn.prepare_cached(
+                    "INSERT INTO subjects (account, upstream, subject) SELECT account, ?2, ?3 FROM accounts \
+                     WHERE account = ?1 ON CONFLICT (account, upstream) DO NOTHING",
+                )?
+                .execute((account.as_str(), &upstream, &fresh))?;
+                subject(conn, &account, &upstream)
+            })
+            .await
+    }
+
+    async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError> {
+        self.writer
+            .run(move |conn| {
+                enrolment::erase_dead_codes(conn, now)?;
+                let mut delete = conn.prepare_cached("DELETE FROM bindings WHERE last_used_on < ?1 RETURNING id")?;
+                let erased = delete.query_and_then([unused_since.unix_days()], |row| {
+                    column(row, "id", |text: String| BindingId::parse(&text))
+                })?;
+                erased.collect()
+            })
+            .await
+    }
+}
+
+/// Generation of the key ring.
+pub(super) fn generation(conn: &Connection) -> Result<u64, StoreError> {
+    let mut select = conn.prepare_cached("SELECT generation FROM meta")?;
+    select.query_row([], |row| Ok(column(row, "generation", |count: i64| u64::try_from(count).ok())))?
+}
+
+/// Looks every digest up; the first in order that is there counts.
+pub(super) fn first_hit<'a>(
+    conn: &Connection,
+    carrier: &CarrierName,
+    digests: impl Iterator<Item = &'a [u8; 32]>,
+) -> Result<Option<Hit>, StoreError> {
+    let sql = "SELECT * FROM bindings JOIN accounts USING (account) WHERE carrier = ?1 AND digest = ?2";
+    let mut select = conn.prepare_cached(sql)?;
+    let mut first = None;
+    for digest in digests {
+        let mut rows = select.query((carrier.as_str(), digest))?;
+        let found = rows.next()?.map(hit).transpose()?;
+        first = first.or(found);
+    }
+    Ok(first)
+}
+
+/// A row of `bindings`.
+pub(super) fn binding(row: &Row<'_>) -> Result<BindingRecord, StoreError> {
+    let day = |name| column(row, name, |days| Some(Day::from_unix_days(days)));
+    Ok(BindingRecord {
+        id: column(row, "id", |text: String| BindingId::parse(&text))?,
+        account: column(row, "account", |text: String| AccountId::parse(&text).ok())?,
+        carrier: column(row, "carrier", |text: String| CarrierName::parse(&text))?,
+        chain: column(row, "chain", |text: String| Chain::parse(&text).ok())?,
+        bound_on: day("bound_on")?,
+        last_used_on: day("last_used_on")?,
+    })
+}
+
+/// Column `state` of a row of `accounts`.
+pub(super) fn account_state(row: &Row<'_>) -> Result<AccountState, StoreError> {
+    column(row, "state", |word: String| match word.as_str() {
+        "active" => Some(AccountState::Active),
+        "suspended" => Some(AccountState::Suspended),
+        _ => None,
+    })
+}
+
+fn hit(row: &Row<'_>) -> Result<Hit, StoreError> {
+    Ok(Hit { binding: binding(row)?, account_state: account_state(row)? })
+}
+
+fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe) -> Result<(), StoreError> {
+    let id = id.to_string();
+    conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1 AND last_used_on < ?2")?
+        .execute((&id, day.unix_days()))?;
+    let mut select = conn.prepare_cached("SELECT chain, rev FROM bindings WHERE id = ?1")?;
+    let mut rows = select.query([&id])?;
+    let Some(row) = rows.next()? else { return Ok(()) };
+    let chain = column(row, "chain", |text: String| Chain::parse(&text).ok())?;
+    let rev: i64 = column(row, "rev", Some)?;
+    // Records only move towards newer keys, or a look-up that probes in that order would miss one on the move.
+    let overtaken = flat.chain.keys().last() < chain.keys().last();
+    if chain == flat.chain || overtaken {
+        return Ok(());
+    }
+    conn.prepare_cached(
+        "UPDATE OR IGNORE bindings SET chain = ?3, digest = ?4, rev = rev + 1 WHERE id = ?1 AND rev = ?2",
+    )?
+    .execute((&id, rev, flat.chain.to_string(), flat.digest.as_bytes()))?;
+    Ok(())
+}
+
+fn accounts(conn: &Connection, account: Option<&AccountId>) -> Result<Vec<AccountRecord>, StoreError> {
+    let account = [account.map(AccountId::as_str)];
+    let mut subjects: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    let sql = "SELECT account, upstream, subject FROM subjects WHERE ?1 IS NULL OR account = ?1 ORDER BY upstream";
+    let mut select = conn.prepare_cached(sql)?;
+    let mut rows = select.query(account)?;
+    while let Some(row) = rows.next()? {
+        subjects.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
+    }
+    let mut select = conn.prepare_cached(ACCOUNTS)?;
+    let records = select.query_and_then(account, |row| {
+        let account = column(row, "account", |text: String| AccountId::parse(&text).ok())?;
+        Ok(AccountRecord {
+            state: account_state(row)?,
+            created_at: column(row, "created_at", |millis| Some(Timestamp::from_unix_millis(millis)))?,
+            bindings: column(row, "bindings", Some)?,
+            subjects: subjects.remove(account.as_str()).unwrap_or_default(),
+            account,
+        })
+    })?;
+    records.collect()
+}
+
+fn subject(conn: &Connection, account: &AccountId, upstream: &str) -> Result<Option<String>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT subject FROM subjects WHERE account = ?1 AND upstream = ?2")?;
+    Ok(select.query_row((account.as_str(), upstream), |row| row.get(0)).optional()?)
+}

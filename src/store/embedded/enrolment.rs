@@ -1,0 +1,164 @@
+//! One-time codes, and the one critical section in which a handset is bound.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::bindings::{account_state, first_hit, generation};
+use super::connection::column;
+use crate::binding::{AccountId, AccountState};
+use crate::clock::Timestamp;
+use crate::store::{
+    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, StoreError,
+};
+
+/// Binds the handset, or says why not. Runs in one transaction of the only writer, so nothing comes in between.
+pub(super) fn enrol(conn: &Connection, enrolment: &Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError> {
+    if generation(conn)? != enrolment.generation {
+        return Ok(EnrolOutcome::Stale);
+    }
+    let digests = enrolment.probes.iter().map(|probe| probe.digest.as_bytes());
+    let bound = first_hit(conn, &enrolment.carrier, digests)?.map(|hit| hit.binding);
+    let Some(code) = try_code(conn, enrolment, now)? else { return Ok(EnrolOutcome::CodeInvalid) };
+    if code.state == AccountState::Suspended {
+        return Ok(EnrolOutcome::Suspended);
+    }
+    match bound {
+        Some(binding) if binding.account != code.account => Ok(EnrolOutcome::BindingLimit),
+        Some(binding) => {
+            spend(conn, &code)?;
+            Ok(EnrolOutcome::AlreadyBound(use_today(conn, binding, now)?))
+        }
+        None if code.bindings >= enrolment.per_account => Ok(EnrolOutcome::BindingLimit),
+        None => {
+            spend(conn, &code)?;
+            Ok(EnrolOutcome::Bound(bind(conn, enrolment, &code.account, now)?))
+        }
+    }
+}
+
+/// Keeps a code. The account comes to be if there is none; its older code ends.
+pub(super) fn issue_code(conn: &Connection, code: &NewCode) -> Result<IssueOutcome, StoreError> {
+    let taken = "SELECT 1 FROM codes WHERE selector = ?1 AND account <> ?2 AND expires_at >= ?3 AND wrong_tries < ?4";
+    let (account, issued_at) = (code.account.as_str(), code.issued_at.unix_millis());
+    if conn.prepare_cached(taken)?.exists((&code.selector, account, issued_at, CodeLimits::IN_ALL))? {
+        return Ok(IssueOutcome::SelectorTaken);
+    }
+    erase_dead_codes(conn, code.issued_at)?;
+    conn.prepare_cached("DELETE FROM codes WHERE account = ?1")?.execute([account])?;
+    conn.prepare_cached(
+        "INSERT INTO accounts (account, state, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )?
+    .execute((account, AccountState::Active.as_str(), issued_at))?;
+    conn.prepare_cached(
+        "INSERT INTO codes (selector, account, mac, key, issued_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute((&code.selector, account, code.mac, &code.key, issued_at, code.expires_at.unix_millis()))?;
+    Ok(IssueOutcome::Issued)
+}
+
+/// Erases codes that are past their end at `now` or out of tries, and the tries with them.
+pub(super) fn erase_dead_codes(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "DELETE FROM codes WHERE expires_at < ?1 OR wrong_tries >= ?2";
+    conn.prepare_cached(sql)?.execute((now.unix_millis(), CodeLimits::IN_ALL))?;
+    Ok(())
+}
+
+/// The account that a right code is for.
+struct RightCode {
+    selector: String,
+    account: AccountId,
+    state: AccountState,
+    bindings: u32,
+}
+
+/// Compares what was typed with the code that the selector names. A wrong try is counted, in the same transaction.
+fn try_code(conn: &Connection, enrolment: &Enrolment, now: Timestamp) -> Result<Option<RightCode>, StoreError> {
+    let EnrolmentAuthority::Code { selector, macs } = &enrolment.authority;
+    let mut select = conn.prepare_cached(
+        "SELECT c.account, c.mac, c.key, a.state, \
+         (SELECT count(*) FROM bindings b WHERE b.account = c.account) AS bindings \
+         FROM codes c JOIN accounts a USING (account) LEFT JOIN code_tries t ON t.selector = c.selector AND t.handset_tag = ?2 \
+         WHERE c.selector = ?1 AND c.expires_at >= ?3 AND c.wrong_tries < ?4 AND coalesce(t.wrong_tries, 0) < ?5",
+    )?;
+    let mut rows = select.query((
+        selector,
+        enrolment.handset_tag,
+        now.unix_millis(),
+        CodeLimits::IN_ALL,
+        CodeLimits::PER_HANDSET,
+    ))?;
+    let Some(row) = rows.next()? else {
+        // No code, a dead one, or a handset that is out of tries: the same comparisons, the same kind of write.
+        matches(macs, "", &[0; 32]);
+        conn.prepare_cached("UPDATE meta SET stray_tries = stray_tries + 1")?.execute([])?;
+        return Ok(None);
+    };
+    let key: String = column(row, "key", Some)?;
+    if matches(macs, &key, &column(row, "mac", Some)?) {
+        return Ok(Some(RightCode {
+            selector: selector.clone(),
+            account: column(row, "account", |text: String| AccountId::parse(&text).ok())?,
+            state: account_state(row)?,
+            bindings: column(row, "bindings", Some)?,
+        }));
+    }
+    conn.prepare_cached("UPDATE codes SET wrong_tries = wrong_tries + 1 WHERE selector = ?1")?.execute([selector])?;
+    conn.prepare_cached(
+        "INSERT INTO code_tries (selector, handset_tag, wrong_tries) VALUES (?1, ?2, 1) \
+         ON CONFLICT (selector, handset_tag) DO UPDATE SET wrong_tries = wrong_tries + 1",
+    )?
+    .execute((selector, enrolment.handset_tag))?;
+    Ok(None)
+}
+
+/// Whether the hash under the key that made the stored one equals it; all are compared, in constant time.
+fn matches(typed: &[(String, [u8; 32])], key: &str, stored: &[u8; 32]) -> bool {
+    let right = |(id, mac): &(String, [u8; 32])| mac.ct_eq(stored) & Choice::from(u8::from(id == key));
+    typed.iter().map(right).fold(Choice::from(0), |any, one| any | one).into()
+}
+
+fn spend(conn: &Connection, code: &RightCode) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM codes WHERE selector = ?1")?.execute([&code.selector])?;
+    Ok(())
+}
+
+fn bind(
+    conn: &Connection,
+    enrolment: &Enrolment,
+    account: &AccountId,
+    now: Timestamp,
+) -> Result<BindingRecord, StoreError> {
+    let mut scheme = conn.prepare_cached("SELECT id FROM schemes ORDER BY rowid")?;
+    let scheme: Option<String> = scheme.query_row([], |row| row.get(0)).optional()?;
+    let scheme = scheme.ok_or_else(|| StoreError::Corrupt("a binding before there are keys".into()))?;
+    let today = now.day();
+    let record = BindingRecord {
+        id: enrolment.id,
+        account: account.clone(),
+        carrier: enrolment.carrier.clone(),
+        chain: enrolment.chain.clone(),
+        bound_on: today,
+        last_used_on: today,
+    };
+    conn.prepare_cached(
+        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+    )?
+    .execute((
+        record.id.to_string(),
+        account.as_str(),
+        record.carrier.as_str(),
+        scheme,
+        record.chain.to_string(),
+        enrolment.digest.as_bytes(),
+        today.unix_days(),
+    ))?;
+    Ok(record)
+}
+
+fn use_today(conn: &Connection, mut binding: BindingRecord, now: Timestamp) -> Result<BindingRecord, StoreError> {
+    binding.last_used_on = binding.last_used_on.max(now.day());
+    conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1")?
+        .execute((binding.id.to_string(), binding.last_used_on.unix_days()))?;
+    Ok(binding)
+}

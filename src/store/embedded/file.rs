@@ -1,0 +1,134 @@
+//! The file and its neighbours in the folder: the lock, the journal, the head, how a new file comes to be.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+/// `SQLite format 3` and a NUL, at the start of every SQLite file (sqlite.org/fileformat.html §1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Where the application id stands in the head, big-endian.
+const APPLICATION_ID_AT: usize = 68;
+/// Length of the head.
+const HEAD: usize = 100;
+
+/// The store's path with every link resolved, so that one store has one lock whatever name it is opened by.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let name = path.file_name().ok_or(ErrorKind::IsADirectory)?;
+            Ok(folder_of(path).canonicalize()?.join(name))
+        }
+        resolved => resolved,
+    }
+}
+
+/// The folder a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the folder, for this user alone, if it is missing.
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Takes the store for one gateway. `None`: another has it. The lock ends with the file handle, so with the process.
+pub(super) fn lock(store: &Path) -> io::Result<Option<File>> {
+    // Its own file: closing any handle of the store itself would drop SQLite's own locks on it (POSIX).
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(store, ".lock"))?;
+    held(file.try_lock(), file)
+}
+
+/// Looks whether a gateway has the store, making no file. `None`: one has. The inner `None`: none ever had.
+pub(super) fn lock_to_look(store: &Path) -> io::Result<Option<Option<File>>> {
+    match File::open(beside(store, ".lock")) {
+        Ok(file) => Ok(held(file.try_lock_shared(), file)?.map(Some)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn held(taken: Result<(), TryLockError>, file: File) -> io::Result<Option<File>> {
+    match taken {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether the file begins as a store with this application id does.
+pub(super) fn has_head(store: &Path, application_id: u32) -> io::Result<bool> {
+    let mut head = Vec::with_capacity(HEAD);
+    File::open(store)?.take(HEAD as u64).read_to_end(&mut head)?;
+    let id = head.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4);
+    Ok(head.starts_with(MAGIC) && id == Some(application_id.to_be_bytes().as_slice()))
+}
+
+/// Whether the store has a journal: commits that are not in the file itself yet.
+pub(super) fn has_journal(store: &Path) -> io::Result<bool> {
+    match fs::metadata(beside(store, "-wal")) {
+        Ok(journal) => Ok(journal.len() > 0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a new store: `fill` builds it under another name, so that it appears whole or not at all.
+pub(super) fn create<E: From<io::Error>>(store: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    let draft = beside(store, ".new");
+    for leftover in ["", "-journal", "-wal", "-shm"] {
+        remove(&beside(&draft, leftover))?;
+    }
+    // SQLite gives its journals the mode of the file.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    fill(&draft)?;
+    File::open(&draft)?.sync_all()?;
+    fs::rename(&draft, store)?;
+    Ok(sync_folder(folder_of(store))?)
+}
+
+/// Whether this process may write to a store at that path, or make it and its folders.
+pub(super) fn check_writable(store: &Path) -> io::Result<()> {
+    if store.exists() {
+        may(store, Access::READ_OK | Access::WRITE_OK)?;
+    }
+    // The first folder upwards that is there.
+    let folder = store.ancestors().skip(1).map(|f| if f.as_os_str().is_empty() { Path::new(".") } else { f });
+    folder.into_iter().find(|f| f.exists()).map_or(Ok(()), |f| {
+        if !f.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        may(f, Access::WRITE_OK | Access::EXEC_OK)
+    })
+}
+
+fn may(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn beside(store: &Path, suffix: &str) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

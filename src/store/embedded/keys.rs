@@ -1,0 +1,94 @@
+//! Wrapped keys and the scheme.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::EmbeddedStore;
+use super::connection::column;
+use crate::clock::Timestamp;
+use crate::store::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StretchParameters};
+
+#[async_trait]
+impl KeyStore for EmbeddedStore {
+    async fn store_id(&self) -> Result<[u8; 16], StoreError> {
+        Ok(self.store_id)
+    }
+
+    async fn keys(&self) -> Result<(Vec<KeyRecord>, Option<SchemeRecord>), StoreError> {
+        self.readers.run(|conn| Ok((keys(conn)?, scheme(conn)?))).await
+    }
+
+    async fn initialise(&self, keys: Vec<KeyRecord>, scheme: SchemeRecord) -> Result<(), StoreError> {
+        self.writer.run(move |conn| initialise(conn, &keys, &scheme)).await
+    }
+
+    async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError> {
+        let scheme = scheme.to_owned();
+        self.readers
+            .run(move |conn| {
+                let mut count = conn.prepare_cached("SELECT count(*) AS bindings FROM bindings WHERE scheme = ?1")?;
+                count.query_row([scheme], |row| Ok(column(row, "bindings", |n: i64| u64::try_from(n).ok())))?
+            })
+            .await
+    }
+}
+
+/// By purpose, and by the number after the letter.
+fn keys(conn: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT * FROM keys ORDER BY purpose, length(id), id")?;
+    select.query_and_then([], key)?.collect()
+}
+
+fn key(row: &Row<'_>) -> Result<KeyRecord, StoreError> {
+    Ok(KeyRecord {
+        id: column(row, "id", Some)?,
+        purpose: column(row, "purpose", |word: String| KeyPurpose::ALL.into_iter().find(|p| p.as_str() == word))?,
+        state: column(row, "state", |word: String| KeyState::ALL.into_iter().find(|s| s.as_str() == word))?,
+        suspended: column(row, "suspended", Some)?,
+        compromised: column(row, "compromised", Some)?,
+        wrapped: column(row, "wrapped", Some)?,
+        created_at: column(row, "created_at", |millis| Some(Timestamp::from_unix_millis(millis)))?,
+    })
+}
+
+fn scheme(conn: &Connection) -> Result<Option<SchemeRecord>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT * FROM schemes ORDER BY rowid")?;
+    let mut rows = select.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let memory_kib: Option<u32> = column(row, "memory_kib", Some)?;
+    let passes: Option<u32> = column(row, "passes", Some)?;
+    Ok(Some(SchemeRecord {
+        id: column(row, "id", Some)?,
+        stretch: memory_kib.zip(passes).map(|(memory_kib, passes)| StretchParameters { memory_kib, passes }),
+        salt: column(row, "salt", Some)?,
+    }))
+}
+
+fn initialise(conn: &Connection, keys: &[KeyRecord], scheme: &SchemeRecord) -> Result<(), StoreError> {
+    let there = "SELECT 1 WHERE EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM schemes)";
+    if conn.query_row(there, [], |_| Ok(())).optional()?.is_some() {
+        return Ok(());
+    }
+    let insert = "INSERT INTO keys (id, purpose, state, suspended, compromised, wrapped, created_at) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    for key in keys {
+        let created_at = key.created_at.unix_millis();
+        let (purpose, state) = (key.purpose.as_str(), key.state.as_str());
+        conn.prepare_cached(insert)?.execute((
+            &key.id,
+            purpose,
+            state,
+            key.suspended,
+            key.compromised,
+            &key.wrapped,
+            created_at,
+        ))?;
+    }
+    let (memory_kib, passes) = scheme.stretch.map(|stretch| (stretch.memory_kib, stretch.passes)).unzip();
+    conn.execute(
+        "INSERT INTO schemes (id, memory_kib, passes, salt) VALUES (?1, ?2, ?3, ?4)",
+        (&scheme.id, memory_kib, passes, scheme.salt),
+    )?;
+    conn.execute("UPDATE meta SET had_keys = 1", [])?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+-- Times are milliseconds since 1970-01-01T00:00:00Z, days are days since that date. Ids are UUIDs as text.
+
+CREATE TABLE meta (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    store_id   BLOB    NOT NULL CHECK (length(store_id) = 16),
+    created_at INTEGER NOT NULL,
+    -- Moved by every step of a key rotation.
+    generation INTEGER NOT NULL DEFAULT 0,
+    -- 1 from the moment keys were put in: a store that had keys and has none is refused.
+    had_keys   INTEGER NOT NULL DEFAULT 0 CHECK (had_keys IN (0, 1)),
+    -- Wrong tries that met no live code: they cost the same write as those that did.
+    stray_tries INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE keys (
+    id          TEXT    NOT NULL PRIMARY KEY,
+    purpose     TEXT    NOT NULL,
+    state       TEXT    NOT NULL,
+    suspended   INTEGER NOT NULL CHECK (suspended IN (0, 1)),
+    compromised INTEGER NOT NULL CHECK (compromised IN (0, 1)),
+    wrapped     BLOB    NOT NULL,
+    created_at  INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX keys_one_active ON keys (purpose) WHERE state = 'active';
+
+CREATE TABLE schemes (
+    id         TEXT NOT NULL PRIMARY KEY,
+    memory_kib INTEGER,
+    passes     INTEGER,
+    salt       BLOB NOT NULL CHECK (length(salt) = 16),
+    CHECK ((memory_kib IS NULL) = (passes IS NULL))
+) STRICT;
+
+CREATE TABLE accounts (
+    account    TEXT    NOT NULL PRIMARY KEY,
+    state      TEXT    NOT NULL CHECK (state IN ('active', 'suspended')),
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE subjects (
+    account  TEXT NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    upstream TEXT NOT NULL,
+    subject  TEXT NOT NULL,
+    PRIMARY KEY (account, upstream),
+    UNIQUE (upstream, subject)
+) STRICT;
+
+-- One code an account: a new one replaces the old.
+CREATE TABLE codes (
+    selector    TEXT    NOT NULL PRIMARY KEY,
+    account     TEXT    NOT NULL UNIQUE REFERENCES accounts ON DELETE CASCADE,
+    mac         BLOB    NOT NULL CHECK (length(mac) = 32),
+    key         TEXT    NOT NULL,
+    issued_at   INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    wrong_tries INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE code_tries (
+    selector    TEXT    NOT NULL REFERENCES codes ON DELETE CASCADE,
+    handset_tag BLOB    NOT NULL CHECK (length(handset_tag) = 16),
+    wrong_tries INTEGER NOT NULL,
+    PRIMARY KEY (selector, handset_tag)
+) STRICT;
+
+-- `rev` counts the changes of chain and digest, for compare-and-set.
+CREATE TABLE bindings (
+    seq          INTEGER PRIMARY KEY,
+    id           TEXT    NOT NULL UNIQUE,
+    account      TEXT    NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    carrier      TEXT    NOT NULL,
+    scheme       TEXT    NOT NULL REFERENCES schemes,
+    chain        TEXT    NOT NULL,
+    digest       BLOB    NOT NULL CHECK (length(digest) = 32),
+    bound_on     INTEGER NOT NULL,
+    last_used_on INTEGER NOT NULL,
+    rev          INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (carrier, digest)
+) STRICT;
+CREATE INDEX bindings_by_account ON bindings (account);
+CREATE INDEX bindings_by_last_use ON bindings (last_used_on);
+CREATE INDEX bindings_by_scheme ON bindings (scheme);
+
+-- No foreign keys: sessions may live in another store than accounts and bindings.
+CREATE TABLE sessions (
+    seq          INTEGER PRIMARY KEY,
+    token_hash   BLOB    NOT NULL UNIQUE CHECK (length(token_hash) = 32),
+    id           TEXT    NOT NULL UNIQUE,
+    account      TEXT    NOT NULL,
+    binding      TEXT    NOT NULL,
+    carrier      TEXT    NOT NULL,
+    continuity   BLOB    NOT NULL CHECK (length(continuity) = 32),
+    sid_seed     BLOB    NOT NULL CHECK (length(sid_seed) = 16),
+    transport    TEXT    NOT NULL,
+    created_at   INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    expires_at   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_account ON sessions (account);
+CREATE INDEX sessions_by_binding ON sessions (binding);
+CREATE INDEX sessions_by_end ON sessions (expires_at);
+CREATE INDEX sessions_by_last_use ON sessions (last_seen_at);

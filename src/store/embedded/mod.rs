@@ -1,0 +1,21 @@
+//! The embedded store: one SQLite file behind all three ports.
+//!
+//! Writes go through one thread that puts every waiting call into one transaction, so that many sign-ins share
+//! one fsync; a call is answered only after the commit that holds it. Reads run on a few threads of their own, each
+//! in one snapshot. A connection that met an error is dropped and opened anew for the next call, so the store comes
+//! back by itself when its medium does. Nothing here blocks a runtime or needs one: calls come from many.
+//!
+//! Deliberately absent: a raw identifier, a token, a code. The file holds keyed hashes, wrapped keys and dates.
+
+mod bindings;
+mod connection;
+mod enrolment;
+mod file;
+mod keys;
+mod open;
+mod reader;
+mod schema;
+mod sessions;
+mod writer;
+
+pub use open::{EmbeddedStore, Inspection, OpenError, Opened};

@@ -1,0 +1,263 @@
+//! Opening: a store that is missing is made, one that is sound is taken, anything else is refused as it is.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use thiserror::Error;
+
+use super::connection::{Access, connect, is_damage};
+use super::reader::Readers;
+use super::writer::Writer;
+use super::{file, schema};
+use crate::clock::Timestamp;
+use crate::entropy::{Entropy, random};
+use crate::store::StoreError;
+
+/// The oldest SQLite without the WAL-reset defect, which can corrupt a file (sqlite.org/wal.html §11).
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// Defects named in a refusal; the first ones tell enough.
+const DEFECTS: u32 = 5;
+
+/// All three ports on one SQLite file. Used by one gateway at a time.
+///
+/// Dropping it waits for queued writes; [`EmbeddedStore::close`] also says whether they ended well.
+pub struct EmbeddedStore {
+    // In this order: the lock goes when nobody writes any more.
+    pub(super) readers: Readers,
+    pub(super) writer: Writer,
+    pub(super) store_id: [u8; 16],
+    lock: Mutex<Option<File>>,
+}
+
+/// What opening did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// There was none; a new one was made. Worth a line in the log.
+    Created,
+    /// It was there in the newest format.
+    Existing,
+    /// It was there in an older format, and was brought to the newest.
+    Upgraded,
+}
+
+/// What looking at a store found.
+pub enum Inspection {
+    /// There is none; opening would make it.
+    NotThere,
+    /// There is a sound one. It answers reads; every write is refused with [`StoreError::Closed`].
+    Sound(EmbeddedStore),
+}
+
+/// Why a store was not opened. Nothing in it was changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another gateway, of this process or another, has it.
+    #[error("{0}: another gateway is using this store; stop it, or give this one its own store.path")]
+    Locked(PathBuf),
+    /// The file is something else.
+    #[error(
+        "{0}: this file is not a Sekisho store, or its head was overwritten; name another store.path, or restore it"
+    )]
+    Foreign(PathBuf),
+    /// A newer program made it.
+    #[error("{path}: the store has format {found}, this program knows up to {known}; run the newer program")]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Version of its format.
+        found: u32,
+        /// Newest version this program knows.
+        known: u32,
+    },
+    /// It is damaged.
+    #[error("{path}: the store is damaged ({what}); restore it from a backup")]
+    Corrupt {
+        /// The store.
+        path: PathBuf,
+        /// What is damaged.
+        what: String,
+    },
+    /// Its keys are gone: no binding could be found with new ones.
+    #[error("{0}: the store once had keys and has none now; restore it from a backup, or move it away to begin anew")]
+    KeysGone(PathBuf),
+    /// The journal is there, the file is not.
+    #[error(
+        "{0}: the store is gone but its journal (-wal) is there; restore the store, or move the journal away to begin anew"
+    )]
+    OrphanedJournal(PathBuf),
+    /// The SQLite that was linked can corrupt files.
+    #[error("SQLite {0} can damage a store; build with the bundled one (3.51.3 or newer)")]
+    Library(&'static str),
+    /// The file system or SQLite refused.
+    #[error("{path}: the store cannot be used: {what}")]
+    Unusable {
+        /// The store.
+        path: PathBuf,
+        /// What they said.
+        what: String,
+    },
+}
+
+impl EmbeddedStore {
+    /// Opens the store at `path`; makes it, and its folder, if there is none. `now` and `entropy` date and name a new one.
+    ///
+    /// Reads the whole file once, to find damage before a sign-in does. Blocks; starts threads.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then whatever was there is as it was.
+    pub fn open(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(Self, Opened), OpenError> {
+        require_library()?;
+        let unusable = |error: io::Error| unusable(path, &error);
+        file::make_folder(file::folder_of(path)).map_err(unusable)?;
+        let path = &file::resolve(path).map_err(unusable)?;
+        let lock = file::lock(path).map_err(unusable)?.ok_or_else(|| OpenError::Locked(path.clone()))?;
+        let opened = match examine(path)? {
+            None => {
+                create(path, now, entropy)?;
+                Opened::Created
+            }
+            Some(found) if found.version < schema::NEWEST => Opened::Upgraded,
+            Some(_) => Opened::Existing,
+        };
+        let failed = |error: rusqlite::Error| sqlite(path, &error);
+        let conn = connect(path, Access::Write).map_err(failed)?;
+        schema::migrate(&conn, now).map_err(failed)?;
+        let store_id = read_meta(&conn, path)?;
+        let writer = Writer::start(path.clone(), conn).map_err(unusable)?;
+        let readers = Readers::start(path, Access::Read).map_err(unusable)?;
+        Ok((Self { readers, writer, store_id, lock: Mutex::new(Some(lock)) }, opened))
+    }
+
+    /// Looks at the store that [`EmbeddedStore::open`] would open: finds what it would, changes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`], also when the store or its folder could not be written to.
+    pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
+        require_library()?;
+        let unusable = |error: io::Error| unusable(path, &error);
+        file::check_writable(path).map_err(unusable)?;
+        if !file::folder_of(path).exists() {
+            return Ok(Inspection::NotThere);
+        }
+        let path = &file::resolve(path).map_err(unusable)?;
+        let lock = file::lock_to_look(path).map_err(unusable)?.ok_or_else(|| OpenError::Locked(path.clone()))?;
+        let Some(found) = examine(path)? else { return Ok(Inspection::NotThere) };
+        let readers = Readers::start(path, found.access).map_err(unusable)?;
+        Ok(Inspection::Sound(Self {
+            readers,
+            writer: Writer::absent(),
+            store_id: found.store_id,
+            lock: Mutex::new(lock),
+        }))
+    }
+
+    /// Finishes what is queued, folds the journal into the file and lets the store go. Later calls get
+    /// [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if the journal could not be folded in; nothing acknowledged is lost, the next opening reads it.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close();
+        let closed = self.writer.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        closed
+    }
+}
+
+/// A store that may be opened.
+struct Found {
+    version: u32,
+    store_id: [u8; 16],
+    access: Access,
+}
+
+/// Judges what is at `path` without changing it. `None`: nothing.
+fn examine(path: &Path) -> Result<Option<Found>, OpenError> {
+    let journal = file::has_journal(path).map_err(|error| unusable(path, &error))?;
+    if !path.try_exists().map_err(|error| unusable(path, &error))? {
+        // SQLite would play the old journal into a new file.
+        return if journal { Err(OpenError::OrphanedJournal(path.to_owned())) } else { Ok(None) };
+    }
+    if !file::has_head(path, schema::APPLICATION_ID).map_err(|error| unusable(path, &error))? {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let failed = |error: rusqlite::Error| sqlite(path, &error);
+    let access = if journal { Access::Read } else { Access::Frozen };
+    let conn = connect(path, access).map_err(failed)?;
+    let version = schema::version(&conn).map_err(failed)?;
+    if version > schema::NEWEST {
+        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: schema::NEWEST });
+    }
+    if let Some(what) = first_defects(&conn, version).map_err(failed)? {
+        return Err(OpenError::Corrupt { path: path.to_owned(), what });
+    }
+    let store_id = read_meta(&conn, path)?;
+    Ok(Some(Found { version, store_id, access }))
+}
+
+fn first_defects(conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
+    // Not quick_check: only the full one compares indexes with tables, which finds a changed digest or hash.
+    let mut check = conn.prepare(&format!("PRAGMA integrity_check({DEFECTS})"))?;
+    let defects: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if defects != ["ok"] {
+        return Ok(Some(defects.join("; ")));
+    }
+    let orphan = conn.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?;
+    if let Some(table) = orphan {
+        return Ok(Some(format!("a row of {table} refers to one that is not there")));
+    }
+    let step = schema::first_foreign_step(conn, version)?;
+    Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
+}
+
+fn read_meta(conn: &Connection, path: &Path) -> Result<[u8; 16], OpenError> {
+    let sql = "SELECT store_id, had_keys AND NOT EXISTS (SELECT 1 FROM keys) FROM meta";
+    let meta = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+    match meta.map_err(|error| sqlite(path, &error))? {
+        None => Err(OpenError::Corrupt { path: path.to_owned(), what: "table meta is empty".into() }),
+        Some((_, true)) => Err(OpenError::KeysGone(path.to_owned())),
+        Some((store_id, false)) => Ok(store_id),
+    }
+}
+
+fn create(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(), OpenError> {
+    let fill = |draft: &Path| -> Result<(), CreateError> {
+        let conn = connect(draft, Access::Create)?;
+        schema::migrate(&conn, now)?;
+        let sql = "INSERT INTO meta (one, store_id, created_at) VALUES (1, ?1, ?2)";
+        conn.execute(sql, (random::<16>(entropy), now.unix_millis()))?;
+        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(io::Error::other("this file system cannot share memory, which SQLite's WAL needs").into());
+        }
+        conn.close().map_err(|(_, error)| error)?;
+        Ok(())
+    };
+    file::create(path, fill).map_err(|error| unusable(path, &error))
+}
+
+#[derive(Debug, Error)]
+#[error(transparent)]
+enum CreateError {
+    File(#[from] io::Error),
+    Sqlite(#[from] rusqlite::Error),
+}
+
+fn require_library() -> Result<(), OpenError> {
+    if rusqlite::version_number() < OLDEST_SQLITE { Err(OpenError::Library(rusqlite::version())) } else { Ok(()) }
+}
+
+fn sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
+    if is_damage(error) || error.sqlite_error_code().is_none() {
+        OpenError::Corrupt { path: path.to_owned(), what: error.to_string() }
+    } else {
+        unusable(path, error)
+    }
+}
+
+fn unusable(path: &Path, error: &dyn std::error::Error) -> OpenError {
+    OpenError::Unusable { path: path.to_owned(), what: error.to_string() }
+}
