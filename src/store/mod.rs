@@ -8,7 +8,9 @@
 //! Clauses that hold for every method of every port:
 //!
 //! 1. **Durable.** When a mutating call returns `Ok`, its effect survives `kill -9` and power loss.
-//! 2. **Atomic.** A call that returns `Err` or a refusing outcome has changed nothing.
+//! 2. **Atomic.** A call that returns `Err` or a refusing outcome has changed nothing. (One exception nobody can
+//!    rule out: when the medium fails in the very act of committing, a crash before the next commit may bring the
+//!    effect back. Every call is therefore safe to repeat.)
 //! 3. **Read your write.** A read that starts after a write returned sees it, from any caller.
 //! 4. **Linear.** Concurrent calls behave as if run one after another.
 //!

@@ -1,6 +1,6 @@
 //! The file and its neighbours in the folder: the lock, the journal, the head, how a new file comes to be.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -42,27 +42,29 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     folder.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Takes the store for one gateway. `None`: another has it. The lock ends with the file handle, so with the process.
-pub(super) fn lock(store: &Path) -> io::Result<Option<File>> {
+/// Takes the store for one gateway. The lock ends with the file handle, so with the process.
+///
+/// # Errors
+/// Of kind `WouldBlock` if another gateway has it.
+pub(super) fn lock(store: &Path) -> io::Result<File> {
     // Its own file: closing any handle of the store itself would drop SQLite's own locks on it (POSIX).
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(store, ".lock"))?;
-    held(file.try_lock(), file)
+    file.try_lock()?;
+    Ok(file)
 }
 
-/// Looks whether a gateway has the store, making no file. `None`: one has. The inner `None`: none ever had.
-pub(super) fn lock_to_look(store: &Path) -> io::Result<Option<Option<File>>> {
+/// Keeps gateways away while the store is looked at, making no file. `None`: no gateway ever had it.
+///
+/// # Errors
+/// Of kind `WouldBlock` if a gateway has it.
+pub(super) fn lock_to_look(store: &Path) -> io::Result<Option<File>> {
     match File::open(beside(store, ".lock")) {
-        Ok(file) => Ok(held(file.try_lock_shared(), file)?.map(Some)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(None)),
+        Ok(file) => {
+            file.try_lock_shared()?;
+            Ok(Some(file))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn held(taken: Result<(), TryLockError>, file: File) -> io::Result<Option<File>> {
-    match taken {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

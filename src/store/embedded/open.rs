@@ -113,7 +113,7 @@ impl EmbeddedStore {
         let unusable = |error: io::Error| unusable(path, &error);
         file::make_folder(file::folder_of(path)).map_err(unusable)?;
         let path = &file::resolve(path).map_err(unusable)?;
-        let lock = file::lock(path).map_err(unusable)?.ok_or_else(|| OpenError::Locked(path.clone()))?;
+        let lock = file::lock(path).map_err(|error| not_locked(path, &error))?;
         let opened = match examine(path)? {
             None => {
                 create(path, now, entropy)?;
@@ -138,12 +138,13 @@ impl EmbeddedStore {
     pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
         require_library()?;
         let unusable = |error: io::Error| unusable(path, &error);
-        file::check_writable(path).map_err(unusable)?;
         if !file::folder_of(path).exists() {
+            file::check_writable(path).map_err(unusable)?;
             return Ok(Inspection::NotThere);
         }
         let path = &file::resolve(path).map_err(unusable)?;
-        let lock = file::lock_to_look(path).map_err(unusable)?.ok_or_else(|| OpenError::Locked(path.clone()))?;
+        file::check_writable(path).map_err(unusable)?;
+        let lock = file::lock_to_look(path).map_err(|error| not_locked(path, &error))?;
         let Some(found) = examine(path)? else { return Ok(Inspection::NotThere) };
         let readers = Readers::start(path, found.access).map_err(unusable)?;
         Ok(Inspection::Sound(Self {
@@ -209,6 +210,9 @@ fn first_defects(conn: &Connection, version: u32) -> rusqlite::Result<Option<Str
     if let Some(table) = orphan {
         return Ok(Some(format!("a row of {table} refers to one that is not there")));
     }
+    if version == 0 {
+        return Ok(Some("it does not tell its format".into()));
+    }
     let step = schema::first_foreign_step(conn, version)?;
     Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
 }
@@ -256,6 +260,10 @@ fn sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
     } else {
         unusable(path, error)
     }
+}
+
+fn not_locked(path: &Path, error: &io::Error) -> OpenError {
+    if error.kind() == io::ErrorKind::WouldBlock { OpenError::Locked(path.to_owned()) } else { unusable(path, error) }
 }
 
 fn unusable(path: &Path, error: &dyn std::error::Error) -> OpenError {

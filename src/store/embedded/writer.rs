@@ -165,3 +165,95 @@ fn finish(conn: Connection) -> Result<(), StoreError> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     conn.close().map_err(|(_, error)| error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use super::*;
+
+    type Work = fn(&Connection) -> Result<(), StoreError>;
+    type Answer = Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
+
+    /// Runs all `jobs` in one transaction: an outside writer keeps the first waiting until the last is queued.
+    async fn in_one_batch(path: &Path, jobs: Vec<Work>) -> Vec<Result<(), StoreError>> {
+        let writer: &'static Writer = Box::leak(Box::new(start(path)));
+        let outside = connect(path, Access::Write).unwrap();
+        outside.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let first: Answer = Box::pin(writer.run(|_| Ok(())));
+        let mut calls: Vec<Answer> = vec![first];
+        calls.extend(jobs.into_iter().map(|job| Box::pin(writer.run(job)) as Answer));
+        poll_fn(|context| {
+            assert!(calls.iter_mut().all(|call| call.as_mut().poll(context).is_pending()));
+            Poll::Ready(())
+        })
+        .await;
+        outside.execute_batch("COMMIT").unwrap();
+        let mut answers = Vec::new();
+        for call in calls {
+            answers.push(call.await);
+        }
+        answers.split_off(1)
+    }
+
+    fn start(path: &Path) -> Writer {
+        let conn = connect(path, Access::Create).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (x UNIQUE)").unwrap();
+        Writer::start(path.to_owned(), conn).unwrap()
+    }
+
+    fn add(conn: &Connection, value: u32) -> Result<(), StoreError> {
+        Ok(conn.execute("INSERT INTO t VALUES (?1)", [value]).map(drop)?)
+    }
+
+    fn rows(path: &Path) -> Vec<u32> {
+        let conn = connect(path, Access::Read).unwrap();
+        let mut select = conn.prepare("SELECT x FROM t ORDER BY x").unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn a_failing_call_undoes_its_own_work_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let answers = in_one_batch(
+            &path,
+            vec![
+                |conn| add(conn, 1),
+                |conn| add(conn, 2).and_then(|()| add(conn, 1)),
+                |conn| add(conn, 3).and(Err(StoreError::Closed)),
+                |conn| add(conn, 4),
+            ],
+        )
+        .await;
+        assert_eq!(rows(&path), [1, 4]);
+        let sound: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+        assert_eq!(sound, [true, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_lost_transaction_fails_every_call_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let lost = |conn: &Connection| {
+            conn.execute_batch("ROLLBACK")?;
+            Err(StoreError::Unavailable("full".into()))
+        };
+        let answers = in_one_batch(&path, vec![|conn| add(conn, 1), lost, |conn| add(conn, 2)]).await;
+        assert!(rows(&path).is_empty());
+        assert!(answers.iter().all(|a| *a == Err(StoreError::Unavailable("full".into()))), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_batch_and_the_next_call_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let writer = start(&path);
+        let panicked = writer.run::<(), _>(|conn| add(conn, 1).map(|()| panic!("on purpose"))).await;
+        assert!(matches!(panicked, Err(StoreError::Unavailable(_))));
+        writer.run(|conn| add(conn, 2)).await.unwrap();
+        assert_eq!(rows(&path), [2]);
+    }
+}

@@ -1,0 +1,640 @@
+//! The clauses of `sekisho::store`, one function each. A backend runs them all with [`keeps_the_contract!`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::thread;
+
+use sekisho::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
+use sekisho::carrier::CarrierName;
+use sekisho::clock::{Day, Timestamp};
+use sekisho::session::{SessionId, TokenHash};
+use sekisho::store::{
+    BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, KeyPurpose,
+    KeyRecord, KeyState, KeyStore, NewCode, Probe, SchemeRecord, SessionRecord, SessionScope, SessionStore, StoreError,
+    StretchParameters, TokenTransport,
+};
+use tokio::task::JoinSet;
+
+/// A store of its own for one test.
+pub(crate) trait Backend: Sized {
+    fn fresh() -> Self;
+    fn bindings(&self) -> Arc<dyn BindingStore>;
+    fn sessions(&self) -> Arc<dyn SessionStore>;
+    fn keys(&self) -> Arc<dyn KeyStore>;
+    /// The same data after a crash: whatever was not durable is gone.
+    fn restart(self) -> Self;
+}
+
+/// One test a clause for the backend `$backend`.
+macro_rules! keeps_the_contract {
+    ($backend:ty) => {
+        keeps_the_contract! { $backend:
+            clause_01_durable
+            clause_02_atomic
+            clause_03_read_your_write
+            clause_04_linear
+            clause_05_one_account_per_handset
+            clause_05_a_handset_bound_under_an_older_chain_is_found
+            clause_06_single_use
+            clause_07_counted_per_handset
+            clause_07_counted_in_all
+            clause_08_resolve_takes_the_first_probe_that_hits
+            clause_10_used_moves_forward_only
+            clause_11_codes_replace_refuse_and_die
+            clause_12_one_subject
+            clause_13_bounded
+            clause_14_gone
+            clause_15_touch_moves_forward_only
+            clause_16_first_writer_wins
+            enrolment_says_why_not
+            enrolment_of_a_bound_handset_spends_the_code
+            the_right_code_under_a_former_key
+            accounts_are_listed_and_suspended
+            bindings_are_listed_and_revoked
+            bindings_and_codes_are_purged
+            sessions_load_and_expire
+            keys_come_back_as_they_were_put
+        }
+    };
+    ($backend:ty: $($clause:ident)+) => {
+        $(#[tokio::test]
+        async fn $clause() {
+            crate::conformance::$clause(<$backend as crate::conformance::Backend>::fresh()).await;
+        })+
+    };
+}
+pub(crate) use keeps_the_contract;
+
+const MINUTE: i64 = 60_000;
+
+fn at(minutes: i64) -> Timestamp {
+    Timestamp::from_unix_millis(1_795_530_000_000 + minutes * MINUTE)
+}
+
+fn today() -> Day {
+    at(0).day()
+}
+
+fn account(name: &str) -> AccountId {
+    AccountId::parse(name).unwrap()
+}
+
+fn carrier(name: &str) -> CarrierName {
+    CarrierName::parse(name).unwrap()
+}
+
+fn probe(chain: &str, digest: u8) -> Probe {
+    Probe { chain: Chain::parse(chain).unwrap(), digest: BindingDigest::from_bytes([digest; 32]) }
+}
+
+fn binding_id(number: u8) -> BindingId {
+    BindingId::from_random([number; 16])
+}
+
+pub(crate) fn first_keys() -> Vec<KeyRecord> {
+    [("k1", KeyPurpose::Binding), ("a1", KeyPurpose::Assertion), ("s1", KeyPurpose::Session)]
+        .map(|(id, purpose)| KeyRecord {
+            id: id.into(),
+            purpose,
+            state: KeyState::Active,
+            suspended: false,
+            compromised: false,
+            wrapped: vec![7; 60],
+            created_at: at(0),
+        })
+        .into()
+}
+
+pub(crate) fn scheme(id: &str) -> SchemeRecord {
+    let stretch = Some(StretchParameters { memory_kib: 19_456, passes: 2 });
+    SchemeRecord { id: id.into(), stretch, salt: [9; 16] }
+}
+
+/// The bindings of a store that has its keys.
+async fn bindings_of(backend: &impl Backend) -> Arc<dyn BindingStore> {
+    backend.keys().initialise(first_keys(), scheme("v1")).await.unwrap();
+    backend.bindings()
+}
+
+fn code(name: &str, selector: &str, mac: u8) -> NewCode {
+    NewCode {
+        account: account(name),
+        selector: selector.into(),
+        mac: [mac; 32],
+        key: "s1".into(),
+        expires_at: at(10),
+        issued_at: at(0),
+    }
+}
+
+/// Handset `handset` types the code that has `selector` and hashes to `mac`.
+fn enrolment(handset: u8, selector: &str, mac: u8) -> Enrolment {
+    Enrolment {
+        authority: EnrolmentAuthority::Code { selector: selector.into(), macs: vec![("s1".into(), [mac; 32])] },
+        handset_tag: [handset; 16],
+        carrier: carrier("docomo"),
+        probes: vec![probe("k1", handset)],
+        digest: BindingDigest::from_bytes([handset; 32]),
+        chain: Chain::parse("k1").unwrap(),
+        generation: 0,
+        id: binding_id(handset),
+        per_account: 3,
+    }
+}
+
+/// Binds `handset` to `name` with a code of its own.
+async fn bind(store: &dyn BindingStore, handset: u8, name: &str) -> BindingRecord {
+    let selector = format!("{handset:04}");
+    assert_eq!(store.issue_code(code(name, &selector, handset)).await.unwrap(), IssueOutcome::Issued);
+    let outcome = store.enrol(enrolment(handset, &selector, handset), at(1)).await.unwrap();
+    let EnrolOutcome::Bound(binding) = outcome else { panic!("{outcome:?}") };
+    binding
+}
+
+async fn resolves(store: &dyn BindingStore, handset: u8) -> Option<BindingId> {
+    let hit = store.resolve(&carrier("docomo"), &[probe("k1", handset)]).await.unwrap();
+    hit.map(|hit| hit.binding.id)
+}
+
+fn session(number: u8, name: &str) -> SessionRecord {
+    SessionRecord {
+        token_hash: TokenHash::from_bytes([number; 32]),
+        id: SessionId::from_random([number; 16]),
+        account: account(name),
+        binding: binding_id(number),
+        carrier: carrier("au"),
+        continuity: [number; 32],
+        sid_seed: [number; 16],
+        transport: TokenTransport::Url,
+        created_at: at(0),
+        last_seen_at: at(0),
+        expires_at: at(720),
+    }
+}
+
+fn hash(number: u8) -> TokenHash {
+    TokenHash::from_bytes([number; 32])
+}
+
+/// Opens each in order, with room for all.
+async fn open_all(store: &dyn SessionStore, sessions: &[SessionRecord]) {
+    for session in sessions {
+        assert_eq!(store.open(session.clone(), 100, None).await.unwrap(), []);
+    }
+}
+
+/// Runs all at once and returns what they returned.
+async fn together<T: Send + 'static>(
+    calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    calls.into_iter().collect::<JoinSet<_>>().join_all().await
+}
+
+pub(crate) async fn clause_01_durable(backend: impl Backend) {
+    let bound = bind(&*bindings_of(&backend).await, 1, "alice").await;
+    backend.bindings().issue_code(code("bob", "7777", 7)).await.unwrap();
+    backend.bindings().subject(&account("alice"), "console", "sub-a".into()).await.unwrap();
+    open_all(&*backend.sessions(), &[session(5, "alice")]).await;
+    let id = backend.keys().store_id().await.unwrap();
+
+    let backend = backend.restart();
+    let store = backend.bindings();
+    assert_eq!(store.bindings(None).await.unwrap(), [bound]);
+    assert_eq!(resolves(&*store, 1).await, Some(binding_id(1)));
+    assert!(matches!(store.enrol(enrolment(7, "7777", 7), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    let subjects = store.account(&account("alice")).await.unwrap().unwrap().subjects;
+    assert_eq!(subjects, [("console".to_owned(), "sub-a".to_owned())]);
+    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [session(5, "alice")]);
+    assert_eq!(backend.keys().store_id().await.unwrap(), id);
+    assert_eq!(backend.keys().keys().await.unwrap().0.len(), 3);
+}
+
+pub(crate) async fn clause_02_atomic(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let bound = bind(&*store, 1, "alice").await;
+
+    // The handset's random id collides: the store fails, and the code is not spent.
+    store.issue_code(code("bob", "2222", 2)).await.unwrap();
+    let collision = Enrolment { id: bound.id, ..enrolment(2, "2222", 2) };
+    assert!(matches!(store.enrol(collision, at(1)).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(resolves(&*store, 2).await, None);
+
+    // The refusal of a taken selector makes no account and leaves the account's own code alone.
+    store.issue_code(code("carol", "3333", 3)).await.unwrap();
+    assert_eq!(store.issue_code(code("carol", "2222", 9)).await.unwrap(), IssueOutcome::SelectorTaken);
+    assert_eq!(store.issue_code(code("dave", "2222", 9)).await.unwrap(), IssueOutcome::SelectorTaken);
+    assert_eq!(store.account(&account("dave")).await.unwrap(), None);
+    for handset in [2, 3] {
+        let selector = format!("{handset}").repeat(4);
+        let outcome = store.enrol(enrolment(handset, &selector, handset), at(1)).await.unwrap();
+        assert!(matches!(outcome, EnrolOutcome::Bound(_)), "{outcome:?}");
+    }
+
+    // A session that cannot be opened ends none.
+    let sessions = backend.sessions();
+    open_all(&*sessions, &[session(1, "alice"), session(2, "alice")]).await;
+    let twin = SessionRecord { token_hash: hash(9), ..session(2, "alice") };
+    assert!(sessions.open(twin, 1, Some(hash(1))).await.is_err());
+    assert_eq!(sessions.load(at(0)).await.unwrap(), [session(1, "alice"), session(2, "alice")]);
+}
+
+pub(crate) async fn clause_03_read_your_write(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    for handset in 1..=20 {
+        bind(&*store, handset, &format!("account-{handset}")).await;
+        let elsewhere = Arc::clone(&store);
+        // Another thread with another runtime, as the other cores have.
+        let found = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(resolves(&*elsewhere, handset))
+        });
+        assert_eq!(found.join().unwrap(), Some(binding_id(handset)));
+        store.revoke(binding_id(handset)).await.unwrap();
+        assert!(!store.stands(binding_id(handset)).await.unwrap());
+    }
+}
+
+pub(crate) async fn clause_04_linear(backend: impl Backend) {
+    let sessions = backend.sessions();
+    let opened = together((1..=200).map(|n| {
+        let sessions = Arc::clone(&sessions);
+        async move { sessions.open(session(n, &format!("account-{n}")), 5, None).await }
+    }));
+    assert!(opened.await.into_iter().all(|ended| ended.unwrap().is_empty()));
+    assert_eq!(sessions.load(at(0)).await.unwrap().len(), 200);
+
+    // Every session that opened either stands or was reported as ended, by exactly one call.
+    let opened = together((201..=250).map(|n| {
+        let sessions = Arc::clone(&sessions);
+        async move { sessions.open(session(n, "crowd"), 5, None).await.unwrap() }
+    }));
+    let ended: Vec<TokenHash> = opened.await.concat();
+    let mut left = sessions.load(at(0)).await.unwrap();
+    left.retain(|s| s.account == account("crowd"));
+    assert_eq!((ended.len(), left.len()), (45, 5));
+    assert!(left.iter().all(|s| !ended.contains(&s.token_hash)));
+}
+
+pub(crate) async fn clause_05_one_account_per_handset(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    for n in 10..20_u8 {
+        store.issue_code(code(&format!("account-{n}"), &format!("{n:04}"), n)).await.unwrap();
+    }
+    let outcomes = together((10..20_u8).map(|n| {
+        let store = Arc::clone(&store);
+        let same_handset = Enrolment { id: binding_id(n), ..enrolment(1, &format!("{n:04}"), n) };
+        async move { store.enrol(same_handset, at(1)).await.unwrap() }
+    }));
+    let outcomes = outcomes.await;
+    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|o| **o == EnrolOutcome::BindingLimit).count(), 9);
+    assert_eq!(store.bindings(None).await.unwrap().len(), 1);
+
+    // The same digest from another carrier is another handset.
+    store.issue_code(code("other", "5555", 5)).await.unwrap();
+    let other = Enrolment { carrier: carrier("au"), id: binding_id(99), ..enrolment(1, "5555", 5) };
+    assert!(matches!(store.enrol(other, at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+}
+
+pub(crate) async fn clause_05_a_handset_bound_under_an_older_chain_is_found(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    bind(&*store, 1, "alice").await;
+    store.issue_code(code("bob", "2222", 2)).await.unwrap();
+    // After a rotation: the record is under k1 still, the new one would be under k2.
+    let rotated = Enrolment {
+        probes: vec![probe("k1", 1), probe("k1,k2", 11), probe("k2", 12)],
+        digest: BindingDigest::from_bytes([12; 32]),
+        chain: Chain::parse("k2").unwrap(),
+        id: binding_id(2),
+        ..enrolment(1, "2222", 2)
+    };
+    assert_eq!(store.enrol(rotated, at(1)).await.unwrap(), EnrolOutcome::BindingLimit);
+    assert_eq!(store.bindings(None).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn clause_06_single_use(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    store.issue_code(code("alice", "1234", 1)).await.unwrap();
+    let outcomes = together((1..=20).map(|handset| {
+        let store = Arc::clone(&store);
+        async move { store.enrol(enrolment(handset, "1234", 1), at(1)).await.unwrap() }
+    }));
+    let bound = outcomes.await.into_iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count();
+    assert_eq!((bound, store.bindings(None).await.unwrap().len()), (1, 1));
+    assert_eq!(store.enrol(enrolment(21, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+}
+
+pub(crate) async fn clause_07_counted_per_handset(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    store.issue_code(code("alice", "1234", 1)).await.unwrap();
+    for _ in 0..CodeLimits::PER_HANDSET {
+        assert_eq!(store.enrol(enrolment(1, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
+    drop(store);
+    let store = backend.restart().bindings();
+    // However often it goes on, that handset is out, and the code still serves another.
+    for _ in 0..CodeLimits::IN_ALL {
+        assert_eq!(store.enrol(enrolment(1, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
+    assert_eq!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    assert!(matches!(store.enrol(enrolment(2, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+
+    // A new code begins at nought, also with the same selector.
+    store.issue_code(code("alice", "1234", 1)).await.unwrap();
+    assert!(matches!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+}
+
+pub(crate) async fn clause_07_counted_in_all(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    store.issue_code(code("alice", "1234", 1)).await.unwrap();
+    let wrong = |handset: u32| enrolment(u8::try_from(handset).unwrap(), "1234", 9);
+    for handset in 1..CodeLimits::IN_ALL {
+        assert_eq!(store.enrol(wrong(handset), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
+    // Tries at other codes do not count against this one.
+    assert_eq!(store.enrol(enrolment(99, "4321", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    assert_eq!(store.enrol(wrong(CodeLimits::IN_ALL), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    assert_eq!(store.enrol(enrolment(100, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    // A dead code frees its selector.
+    assert_eq!(store.issue_code(code("bob", "1234", 2)).await.unwrap(), IssueOutcome::Issued);
+}
+
+pub(crate) async fn clause_08_resolve_takes_the_first_probe_that_hits(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    bind(&*store, 1, "alice").await;
+    bind(&*store, 2, "bob").await;
+    let docomo = carrier("docomo");
+    for (digests, expected) in
+        [(vec![9, 2, 1], Some("bob")), (vec![1, 2], Some("alice")), (vec![8, 9], None), (vec![], None)]
+    {
+        let probes: Vec<Probe> = digests.iter().map(|d| probe("k1", *d)).collect();
+        let hit = store.resolve(&docomo, &probes).await.unwrap();
+        assert_eq!(hit.map(|h| h.binding.account), expected.map(account), "{digests:?}");
+    }
+    assert_eq!(store.resolve(&carrier("au"), &[probe("k1", 1)]).await.unwrap(), None);
+    assert_eq!(store.generation().await.unwrap(), 0);
+}
+
+pub(crate) async fn clause_10_used_moves_forward_only(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let id = bind(&*store, 1, "alice").await.id;
+    let other = bind(&*store, 2, "alice").await.id;
+    let tomorrow = at(24 * 60).day();
+    let record = |store: Arc<dyn BindingStore>| async move { store.bindings(None).await.unwrap().remove(0) };
+
+    store.used(id, tomorrow, probe("k1", 1)).await.unwrap();
+    assert_eq!(record(Arc::clone(&store)).await.last_used_on, tomorrow);
+    store.used(id, today(), probe("k2", 12)).await.unwrap();
+    let flat = record(Arc::clone(&store)).await;
+    assert_eq!((flat.last_used_on, flat.chain.to_string(), flat.bound_on), (tomorrow, "k2".to_owned(), today()));
+    assert_eq!(resolves(&*store, 1).await, None, "the former digest is gone");
+    assert_eq!(resolves(&*store, 12).await, Some(id));
+
+    // A sign-in that was overtaken by the rotation does not move the record back.
+    store.used(id, tomorrow, probe("k1", 1)).await.unwrap();
+    assert_eq!(resolves(&*store, 12).await, Some(id));
+    // The digest of another record is never taken; the day still counts.
+    store.used(other, tomorrow, probe("k2", 12)).await.unwrap();
+    assert_eq!(resolves(&*store, 2).await, Some(other));
+    assert!(store.bindings(None).await.unwrap().iter().all(|b| b.last_used_on == tomorrow));
+
+    store.revoke(id).await.unwrap();
+    store.used(id, tomorrow, probe("k3", 13)).await.unwrap();
+    assert_eq!(resolves(&*store, 13).await, None);
+}
+
+pub(crate) async fn clause_11_codes_replace_refuse_and_die(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    store.issue_code(code("alice", "1111", 1)).await.unwrap();
+    assert_eq!(store.issue_code(code("bob", "1111", 2)).await.unwrap(), IssueOutcome::SelectorTaken);
+    // A new code of the same account ends the older one, also under the same selector.
+    assert_eq!(store.issue_code(code("alice", "1111", 3)).await.unwrap(), IssueOutcome::Issued);
+    assert_eq!(store.issue_code(code("alice", "2222", 4)).await.unwrap(), IssueOutcome::Issued);
+    for (selector, mac) in [("1111", 1), ("1111", 3)] {
+        assert_eq!(store.enrol(enrolment(1, selector, mac), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
+    // Good in its last instant, dead after it.
+    let after = Timestamp::from_unix_millis(at(10).unix_millis() + 1);
+    assert_eq!(store.enrol(enrolment(1, "2222", 4), after).await.unwrap(), EnrolOutcome::CodeInvalid);
+    let reissued = NewCode { issued_at: at(10), expires_at: at(20), ..code("bob", "2222", 5) };
+    assert_eq!(store.issue_code(reissued).await.unwrap(), IssueOutcome::SelectorTaken);
+    assert!(matches!(store.enrol(enrolment(1, "2222", 4), at(10)).await.unwrap(), EnrolOutcome::Bound(_)));
+    store.issue_code(code("alice", "3333", 6)).await.unwrap();
+    let reissued = NewCode { issued_at: after, expires_at: at(20), ..code("bob", "3333", 5) };
+    assert_eq!(store.issue_code(reissued).await.unwrap(), IssueOutcome::Issued);
+}
+
+pub(crate) async fn clause_12_one_subject(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    assert_eq!(store.subject(&account("alice"), "console", "fresh".into()).await.unwrap(), None);
+    store.issue_code(code("alice", "1111", 1)).await.unwrap();
+    let subjects = together((0..20).map(|n| {
+        let store = Arc::clone(&store);
+        async move { store.subject(&account("alice"), "console", format!("fresh-{n}")).await.unwrap().unwrap() }
+    }));
+    let subjects = subjects.await;
+    assert!(subjects.iter().all(|s| s == &subjects[0] && s.starts_with("fresh-")), "{subjects:?}");
+    assert_eq!(store.subject(&account("alice"), "audit", "other".into()).await.unwrap().unwrap(), "other");
+    let stored = store.account(&account("alice")).await.unwrap().unwrap().subjects;
+    assert_eq!(stored, [("audit".into(), "other".into()), ("console".into(), subjects[0].clone())]);
+}
+
+pub(crate) async fn clause_13_bounded(backend: impl Backend) {
+    let store = backend.sessions();
+    assert_eq!(store.open(session(1, "alice"), 2, None).await.unwrap(), []);
+    assert_eq!(store.open(session(9, "bob"), 2, None).await.unwrap(), []);
+    assert_eq!(store.open(session(2, "alice"), 2, None).await.unwrap(), []);
+    // The clock was set back: the new session is still not the oldest.
+    let early = SessionRecord { created_at: at(-60), ..session(3, "alice") };
+    assert_eq!(store.open(early, 2, None).await.unwrap(), [hash(1)]);
+    // What it replaces makes the room.
+    assert_eq!(store.open(session(4, "alice"), 2, Some(hash(3))).await.unwrap(), [hash(3)]);
+    assert_eq!(store.open(session(5, "alice"), 2, Some(hash(77))).await.unwrap(), [hash(2)]);
+    // A browser may have been somebody else's.
+    assert_eq!(store.open(session(6, "carol"), 2, Some(hash(9))).await.unwrap(), [hash(9)]);
+    // A lowered limit takes several.
+    assert_eq!(store.open(session(7, "alice"), 1, None).await.unwrap().len(), 2);
+    let left: Vec<TokenHash> = store.load(at(0)).await.unwrap().iter().map(|s| s.token_hash).collect();
+    assert_eq!(left, [hash(6), hash(7)]);
+}
+
+pub(crate) async fn clause_14_gone(backend: impl Backend) {
+    let store = backend.sessions();
+    let of_binding = SessionRecord { binding: binding_id(1), ..session(2, "alice") };
+    let all = [session(1, "alice"), of_binding, session(3, "alice"), session(4, "bob"), session(5, "bob")];
+    open_all(&*store, &all).await;
+    assert_eq!(store.end(SessionScope::Binding(binding_id(1))).await.unwrap(), [hash(1), hash(2)]);
+    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), [hash(4)]);
+    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), []);
+    assert_eq!(store.end(SessionScope::Account(account("alice"))).await.unwrap(), [hash(3)]);
+    assert!(store.end_one(hash(5)).await.unwrap());
+    assert!(!store.end_one(hash(5)).await.unwrap());
+    store.touch(vec![(hash(5), at(5))]).await.unwrap();
+    let backend = {
+        drop(store);
+        backend.restart()
+    };
+    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), []);
+}
+
+pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
+    let store = backend.sessions();
+    open_all(&*store, &[session(1, "alice"), session(2, "alice")]).await;
+    store.touch(vec![(hash(1), at(5)), (hash(2), at(6)), (hash(3), at(7))]).await.unwrap();
+    store.touch(vec![(hash(1), at(4)), (hash(2), at(7))]).await.unwrap();
+    let seen: Vec<Timestamp> = store.load(at(0)).await.unwrap().iter().map(|s| s.last_seen_at).collect();
+    assert_eq!(seen, [at(5), at(7)]);
+}
+
+pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
+    let keys = backend.keys();
+    let (there, none) = keys.keys().await.unwrap();
+    assert!(there.is_empty() && none.is_none());
+    let both = together((1..=2).map(|n| {
+        let keys = Arc::clone(&keys);
+        async move { keys.initialise(first_keys(), scheme(&format!("v{n}"))).await }
+    }));
+    both.await.into_iter().for_each(Result::unwrap);
+    let (stored, first) = keys.keys().await.unwrap();
+    assert_eq!(stored.len(), 3);
+    keys.initialise(vec![], scheme("v9")).await.unwrap();
+    assert_eq!(keys.keys().await.unwrap().1, first);
+}
+
+pub(crate) async fn enrolment_says_why_not(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    bind(&*store, 1, "alice").await;
+    store.issue_code(code("alice", "2222", 2)).await.unwrap();
+    let stale = Enrolment { generation: 1, ..enrolment(2, "2222", 2) };
+    assert_eq!(store.enrol(stale, at(1)).await.unwrap(), EnrolOutcome::Stale);
+    let full = Enrolment { per_account: 1, ..enrolment(2, "2222", 2) };
+    assert_eq!(store.enrol(full, at(1)).await.unwrap(), EnrolOutcome::BindingLimit);
+    store.set_account_state(&account("alice"), AccountState::Suspended).await.unwrap();
+    assert_eq!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Suspended);
+    // A wrong code says nothing of the account.
+    assert_eq!(store.enrol(enrolment(2, "2222", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    store.set_account_state(&account("alice"), AccountState::Active).await.unwrap();
+    // None of the refusals spent the code.
+    assert!(matches!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+}
+
+pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let bound = bind(&*store, 1, "alice").await;
+    let expires_at = at(3 * 24 * 60);
+    store.issue_code(NewCode { expires_at, ..code("alice", "2222", 2) }).await.unwrap();
+    let again = Enrolment { per_account: 1, id: binding_id(8), ..enrolment(1, "2222", 2) };
+    let used = BindingRecord { last_used_on: at(2 * 24 * 60).day(), ..bound };
+    assert_eq!(store.enrol(again, at(2 * 24 * 60)).await.unwrap(), EnrolOutcome::AlreadyBound(used.clone()));
+    assert_eq!(store.bindings(None).await.unwrap(), [used]);
+    assert_eq!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+}
+
+pub(crate) async fn the_right_code_under_a_former_key(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    store.issue_code(code("alice", "1111", 1)).await.unwrap();
+    let typed = |macs| Enrolment {
+        authority: EnrolmentAuthority::Code { selector: "1111".into(), macs },
+        ..enrolment(1, "1111", 1)
+    };
+    // The hash counts only under the key that made it.
+    for macs in [vec![("s2".into(), [1; 32])], vec![("s1".into(), [2; 32]), ("s2".into(), [1; 32])], vec![]] {
+        assert_eq!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
+    let macs = vec![("s1".into(), [1; 32]), ("s2".into(), [2; 32])];
+    assert!(matches!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+}
+
+pub(crate) async fn accounts_are_listed_and_suspended(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let id = bind(&*store, 1, "bob").await.id;
+    bind(&*store, 2, "bob").await;
+    store.issue_code(code("alice", "3333", 3)).await.unwrap();
+    store.subject(&account("bob"), "console", "sub-b".into()).await.unwrap();
+    let listed: Vec<_> =
+        store.accounts().await.unwrap().into_iter().map(|a| (a.account, a.bindings, a.subjects.len())).collect();
+    assert_eq!(listed, [(account("alice"), 0, 0), (account("bob"), 2, 1)]);
+
+    assert!(store.stands(id).await.unwrap());
+    assert!(store.set_account_state(&account("bob"), AccountState::Suspended).await.unwrap());
+    assert!(!store.set_account_state(&account("nobody"), AccountState::Suspended).await.unwrap());
+    assert!(!store.stands(id).await.unwrap());
+    assert_eq!(store.account(&account("bob")).await.unwrap().unwrap().state, AccountState::Suspended);
+    assert_eq!(store.account(&account("nobody")).await.unwrap(), None);
+    let hit = store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().unwrap();
+    assert_eq!(hit.account_state, AccountState::Suspended);
+}
+
+pub(crate) async fn bindings_are_listed_and_revoked(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let first = bind(&*store, 2, "alice").await;
+    let second = bind(&*store, 1, "bob").await;
+    let third = bind(&*store, 3, "alice").await;
+    assert_eq!(store.bindings(None).await.unwrap(), [first.clone(), second, third.clone()]);
+    assert_eq!(store.bindings(Some(&account("alice"))).await.unwrap(), [first.clone(), third]);
+    assert_eq!(store.bindings(Some(&account("nobody"))).await.unwrap(), []);
+    assert_eq!(backend.keys().bound_under("v1").await.unwrap(), 3);
+    assert_eq!(backend.keys().bound_under("v2").await.unwrap(), 0);
+
+    assert_eq!(store.revoke(first.id).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.revoke(first.id).await.unwrap(), None);
+    assert_eq!(resolves(&*store, 2).await, None);
+    // The handset may be bound again, to anybody.
+    assert_eq!(bind(&*store, 2, "carol").await.account, account("carol"));
+}
+
+pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    let old = bind(&*store, 1, "alice").await.id;
+    let used = bind(&*store, 2, "alice").await.id;
+    let tomorrow = at(24 * 60).day();
+    store.used(used, tomorrow, probe("k1", 2)).await.unwrap();
+    store.issue_code(code("alice", "3333", 3)).await.unwrap();
+    assert_eq!(store.purge(at(10), today()).await.unwrap(), []);
+    assert_eq!(store.purge(at(10), tomorrow).await.unwrap(), [old]);
+    // The code was in its last instant.
+    assert!(matches!(store.enrol(enrolment(3, "3333", 3), at(10)).await.unwrap(), EnrolOutcome::Bound(_)));
+    store.issue_code(code("alice", "4444", 4)).await.unwrap();
+    store.purge(at(11), today()).await.unwrap();
+    assert_eq!(store.enrol(enrolment(4, "4444", 4), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+}
+
+pub(crate) async fn sessions_load_and_expire(backend: impl Backend) {
+    let store = backend.sessions();
+    let brief = SessionRecord { expires_at: at(5), transport: TokenTransport::Cookie, ..session(1, "alice") };
+    let long = SessionRecord { last_seen_at: at(4), ..session(2, "alice") };
+    open_all(&*store, &[brief.clone(), long.clone(), session(3, "bob")]).await;
+    assert_eq!(store.load(at(4)).await.unwrap(), [brief, long.clone(), session(3, "bob")]);
+    assert_eq!(store.load(at(5)).await.unwrap(), [long.clone(), session(3, "bob")]);
+    assert_eq!(store.purge(at(4), at(0)).await.unwrap(), 0);
+    assert_eq!(store.purge(at(5), at(0)).await.unwrap(), 1);
+    assert_eq!(store.purge(at(5), at(4)).await.unwrap(), 1);
+    assert_eq!(store.load(at(0)).await.unwrap(), [long]);
+}
+
+pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {
+    let keys = backend.keys();
+    let mut put = first_keys();
+    for (number, state) in (2_u8..).zip(KeyState::ALL).filter(|(_, state)| *state != KeyState::Active) {
+        let id = format!("k{}", number * 3);
+        let flags = (number % 2 == 0, number % 3 == 0);
+        put.push(KeyRecord {
+            id,
+            state,
+            suspended: flags.0,
+            compromised: flags.1,
+            wrapped: vec![number; 60],
+            ..put[0].clone()
+        });
+    }
+    let plain = SchemeRecord { stretch: None, ..scheme("v1") };
+    keys.initialise(put.clone(), plain.clone()).await.unwrap();
+    let (stored, scheme) = keys.keys().await.unwrap();
+    assert_eq!(scheme, Some(plain));
+    let order: Vec<&str> = stored.iter().map(|k| k.id.as_str()).collect();
+    assert_eq!(order, ["a1", "k1", "k6", "k12", "k15", "k18", "k21", "s1"]);
+    for key in put {
+        let back = stored.iter().find(|k| k.id == key.id).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{key:?}"));
+    }
+}

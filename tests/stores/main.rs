@@ -1,0 +1,6 @@
+//! The contract of the store ports, on every backend.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
+
+mod conformance;
+mod embedded;
