@@ -330,13 +330,16 @@ pub(crate) async fn clause_07_counted_per_handset(backend: impl Backend) {
     for _ in 0..CodeLimits::PER_HANDSET {
         assert_eq!(store.enrol(enrolment(1, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     }
+    for _ in 1..CodeLimits::PER_HANDSET {
+        assert_eq!(store.enrol(enrolment(2, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
+    }
     drop(store);
     let store = backend.restart().bindings();
+    assert_eq!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     // However often it goes on, that handset is out, and the code still serves another.
     for _ in 0..CodeLimits::IN_ALL {
         assert_eq!(store.enrol(enrolment(1, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     }
-    assert_eq!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     assert!(matches!(store.enrol(enrolment(2, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
 
     // A new code begins at nought, also with the same selector.
