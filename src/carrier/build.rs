@@ -7,10 +7,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::builtin::{BuiltinProfile, PROFILES};
+use super::builtin::{BuiltinProfile, PROFILES, RESERVED};
 use super::grammar::Grammar;
 use super::identify::Carriers;
-use super::profile::{CarrierName, Charset, ExpectedBrowser, IdentifierField, OverTls, Profile};
+use super::profile::{CarrierName, Charset, EVERY_BROWSER, ExpectedBrowser, IdentifierField, OverTls, Profile};
 use super::ranges::{Ranges, canonical};
 use super::spec::{Networks, ProfileSpec, RequiredQuery, SpecProblem};
 use crate::edge::fold;
@@ -73,9 +73,6 @@ const TAKEN_FIELDS: &[&str] = &[
     "x-requested-with",
     "idempotency-key",
 ];
-
-/// Keys that stand for every browser.
-const EVERY: [&str; 2] = ["all", "default"];
 
 impl Carriers {
     /// Builds all profiles: the built-in ones overlaid with `specs`, and the operator's own. With them come warnings.
@@ -196,17 +193,11 @@ impl Draft<'_> {
         }
         let (header, expression) = (header?, expression?);
         let header = self.header(header);
-        // The parts of a built-in grammar mean nothing in another one.
-        let own_grammar = spec.grammar.is_none();
-        let parts = spec.identifier_parts.as_deref();
-        if parts.is_some_and(<[_]>::is_empty) {
-            self.problem("identifier_parts", super::grammar::GrammarError::NoParts.to_string());
-        }
-        let default_parts = built_in.filter(|_| own_grammar).map_or(&[][..], |b| &b.identifier_parts);
+        // Left out, the built-in parts hold for another grammar too: one without their groups has to say so.
+        let parts = spec.identifier_parts.as_ref().or(built_in.map(|b| &b.identifier_parts));
+        let refused = spec.refuse_parts.as_ref().or(built_in.map(|b| &b.refuse_parts));
         let none = BTreeMap::new();
-        let default_refused = built_in.filter(|_| own_grammar).map_or(&none, |b| &b.refuse_parts);
-        let refused = spec.refuse_parts.as_ref().unwrap_or(default_refused);
-        match Grammar::new(expression, parts.unwrap_or(default_parts), refused) {
+        match Grammar::new(expression, parts.map_or(&[], Vec::as_slice), refused.unwrap_or(&none)) {
             Ok(grammar) => Some(IdentifierField { header: header?, grammar }),
             Err(errors) => {
                 for (key, error) in errors {
@@ -230,6 +221,12 @@ impl Draft<'_> {
                 format!("{name} already has a meaning in HTTP or here: have the identifier put elsewhere"),
             );
             return None;
+        }
+        for (kind, names) in &RESERVED.headers {
+            if names.iter().any(|reserved| fold(reserved) == folded) {
+                let advice = "have the carrier write an opaque value into a field of its own";
+                self.warn("header", format!("{name} is where others put a subscriber's {kind}: {advice}"));
+            }
         }
         Some(name)
     }
@@ -321,48 +318,52 @@ impl Draft<'_> {
     }
 
     fn cookies(&mut self) -> BTreeMap<String, bool> {
-        let mut cookies = self.built_in.map(|b| b.cookies.clone()).unwrap_or_default();
-        for (key, keeps) in self.spec.cookies.iter().flatten() {
-            if let Some(generation) = self.generation("cookies", key) {
-                cookies.insert(generation, *keeps);
-            }
-        }
-        cookies
+        self.by_browser("cookies", self.built_in.map(|b| &b.cookies), self.spec.cookies.as_ref(), |keeps| Ok(*keeps))
     }
 
     fn charset(&mut self) -> BTreeMap<String, Charset> {
-        let mut charsets: BTreeMap<_, _> = self
-            .built_in
-            .iter()
-            .flat_map(|b| &b.charset)
-            .filter_map(|(key, name)| Some((key.clone(), Charset::parse(name)?)))
-            .collect();
-        for (key, name) in self.spec.charset.iter().flatten() {
-            let generation = self.generation("charset", key);
-            match (generation, Charset::parse(name)) {
-                (Some(generation), Some(charset)) => drop(charsets.insert(generation, charset)),
-                (_, None) => {
-                    self.problem(format!("charset.{key}"), format!("{name:?} is none of Shift_JIS, EUC-JP, UTF-8"));
-                }
-                (None, _) => {}
-            }
-        }
-        charsets
+        self.by_browser("charset", self.built_in.map(|b| &b.charset), self.spec.charset.as_ref(), |name| {
+            Charset::parse(name).ok_or_else(|| format!("{name:?} is none of Shift_JIS, EUC-JP, UTF-8"))
+        })
     }
 
-    /// A browser version or generation that some carrier's strings tell; `imode-2.0` says the same as `2.0`.
-    fn generation(&mut self, table: &str, key: &str) -> Option<String> {
-        let generation = key.strip_prefix("imode-").unwrap_or(key);
-        let rows = || PROFILES.values().flat_map(|profile| &profile.browser);
-        let known: BTreeSet<&str> =
-            rows().filter_map(|row| row.generation.as_deref()).chain(["1.0", "2.0"]).chain(EVERY).collect();
-        if known.contains(generation) {
-            return Some(generation.to_owned());
+    /// What was written, and of the built-in entries those that it leaves open.
+    fn by_browser<W, V: Copy>(
+        &mut self,
+        table: &str,
+        built_in: Option<&BTreeMap<String, V>>,
+        written: Option<&BTreeMap<String, W>>,
+        read: impl Fn(&W) -> Result<V, String>,
+    ) -> BTreeMap<String, V> {
+        let mut entries = BTreeMap::new();
+        for (key, value) in written.into_iter().flatten() {
+            match (generation(key), read(value)) {
+                (Ok(generation), Ok(value)) => drop(entries.insert(generation.to_owned(), value)),
+                (Err(problem), _) | (_, Err(problem)) => self.problem(format!("{table}.{key}"), problem),
+            }
         }
-        let known: Vec<_> = known.into_iter().collect();
-        self.problem(format!("{table}.{key}"), format!("is no browser generation: choose from {}", known.join(", ")));
-        None
+        if !entries.contains_key(EVERY_BROWSER) {
+            for (generation, value) in built_in.into_iter().flatten() {
+                entries.entry(generation.clone()).or_insert(*value);
+            }
+        }
+        entries
     }
+}
+
+/// A browser version or generation that some carrier's strings tell; `imode-2.0` says the same as `2.0`.
+fn generation(key: &str) -> Result<&str, String> {
+    let generation = match key {
+        "default" => EVERY_BROWSER,
+        _ => key.strip_prefix("imode-").unwrap_or(key),
+    };
+    let rows = PROFILES.values().flat_map(|profile| &profile.browser);
+    let told = rows.filter_map(|row| row.generation.as_deref());
+    let known: BTreeSet<&str> = told.chain([EVERY_BROWSER, "1.0", "2.0"]).collect();
+    if known.contains(generation) {
+        return Ok(generation);
+    }
+    Err(format!("is no browser generation: choose from {}", known.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 /// `::/0` down to `::ffff:0:0/96`: networks of IPv6 that have all of IPv4 inside.

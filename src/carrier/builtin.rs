@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use super::profile::Charset;
 use super::spec::RequiredQuery;
 use super::user_agent::UserAgentKind;
 
@@ -38,7 +39,7 @@ pub(super) struct BuiltinProfile {
     pub(super) user_agent: String,
     #[serde(default)]
     pub(super) cookies: BTreeMap<String, bool>,
-    pub(super) charset: BTreeMap<String, String>,
+    pub(super) charset: BTreeMap<String, Charset>,
     pub(super) reference: Option<ReferenceNetworks>,
     #[serde(default)]
     pub(super) browser: Vec<BrowserRow>,

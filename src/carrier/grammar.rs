@@ -21,8 +21,6 @@ pub(super) enum GrammarError {
     NotAnchored,
     #[error("names {0:?}, which is no named group of the grammar: write (?P<{0}>…) there")]
     UnknownGroup(String),
-    #[error("is empty: leave it out to take the whole value")]
-    NoParts,
     #[error("names {0:?} twice")]
     RepeatedPart(String),
     #[error("has more than one part of varying length, so two handsets could join to one identifier: fix the lengths")]

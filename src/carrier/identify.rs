@@ -212,9 +212,7 @@ fn check_browser(head: &RawHead, expected: &ExpectedBrowser) -> Result<(), Ident
     }
     match (expected, seen.as_slice()) {
         (ExpectedBrowser::Any, _) => Ok(()),
-        (ExpectedBrowser::Of(carrier), [one]) if one.kind == UserAgentKind::Handset && one.carrier == Some(carrier) => {
-            Ok(())
-        }
+        (ExpectedBrowser::Of(carrier), [one]) if one.is_handset_of(carrier) => Ok(()),
         (ExpectedBrowser::Of(_), _) => Err(IdentificationRefusal::UserAgentMismatch),
     }
 }

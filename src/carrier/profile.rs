@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use serde::Deserialize;
 
 use super::grammar::{Grammar, ValueError};
 use super::identifier::RawIdentifier;
 use super::identify::IdentificationRefusal;
 use super::spec::RequiredQuery;
-use super::user_agent::{UserAgent, UserAgentKind};
+use super::user_agent::UserAgent;
+
+/// The entry that stands for every browser without one of its own.
+pub(super) const EVERY_BROWSER: &str = "all";
 
 /// Name of a carrier profile: `[a-z0-9-]{1,32}`, e.g. `docomo`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,13 +52,16 @@ pub enum OverTls {
 }
 
 /// A character encoding that a handset's browser reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Charset {
     /// `Shift_JIS`.
+    #[serde(rename = "Shift_JIS")]
     ShiftJis,
     /// EUC-JP.
+    #[serde(rename = "EUC-JP")]
     EucJp,
     /// UTF-8.
+    #[serde(rename = "UTF-8")]
     Utf8,
 }
 
@@ -161,16 +168,17 @@ impl Profile {
         self.over_tls
     }
 
-    /// Whether this browser keeps cookies over plain HTTP; `None` where it is not known.
+    /// Whether this browser keeps cookies over plain HTTP, as the profile says, else as is known of it; `None` where
+    /// neither tells.
     #[must_use]
     pub fn keeps_cookies(&self, user_agent: &UserAgent) -> Option<bool> {
-        self.by_generation(&self.cookies, user_agent).copied()
+        self.by_browser(&self.cookies, user_agent).or(user_agent.cookies)
     }
 
-    /// The encoding for pages to this browser: UTF-8 for all but a carrier's own old ones.
+    /// The encoding for pages to this browser, as the profile says, else as is known of it.
     #[must_use]
     pub fn charset_for(&self, user_agent: &UserAgent) -> Charset {
-        self.by_generation(&self.charset, user_agent).copied().unwrap_or(Charset::Utf8)
+        self.by_browser(&self.charset, user_agent).unwrap_or_else(|| user_agent.charset())
     }
 
     /// Reads a value of the profile's field, as it stood there. Also the way in for identifiers that another system
@@ -187,27 +195,16 @@ impl Profile {
         Ok(RawIdentifier::join(self.name.clone(), parts.iter().copied(), field.grammar.small_space()))
     }
 
-    /// The entry of the browser's version, else of its generation, else of all. What is known of a carrier's own
-    /// browser says nothing about another one in its network.
-    fn by_generation<'m, V>(&self, map: &'m BTreeMap<String, V>, user_agent: &UserAgent) -> Option<&'m V> {
-        let own = match &self.browser {
-            ExpectedBrowser::Any => true,
-            ExpectedBrowser::Of(carrier) => {
-                user_agent.kind == UserAgentKind::Handset && user_agent.carrier == Some(carrier)
-            }
-        };
-        if !own {
-            return None;
+    /// What the profile says of a carrier's own browser says nothing about another one in its network.
+    fn by_browser<V: Copy>(&self, map: &BTreeMap<String, V>, user_agent: &UserAgent) -> Option<V> {
+        match &self.browser {
+            ExpectedBrowser::Of(carrier) if !user_agent.is_handset_of(carrier) => None,
+            ExpectedBrowser::Of(_) | ExpectedBrowser::Any => lookup(map, user_agent.browser, user_agent.generation),
         }
-        lookup(map, user_agent.browser, user_agent.generation)
     }
 }
 
 /// The entry of the browser's version, else of its generation, else of all.
-pub(super) fn lookup<'m, V>(
-    map: &'m BTreeMap<String, V>,
-    version: Option<&str>,
-    generation: Option<&str>,
-) -> Option<&'m V> {
-    [version, generation, Some("all"), Some("default")].into_iter().flatten().find_map(|key| map.get(key))
+pub(super) fn lookup<V: Copy>(map: &BTreeMap<String, V>, version: Option<&str>, generation: Option<&str>) -> Option<V> {
+    [version, generation, Some(EVERY_BROWSER)].into_iter().flatten().find_map(|key| map.get(key).copied())
 }

@@ -23,9 +23,9 @@ pub struct ProfileSpec {
     pub over_tls: Option<String>,
     /// Where the carrier's gateway connects from; without it the profile is off.
     pub networks: Option<Networks>,
-    /// Browser generation -> whether it keeps cookies; `all` for every generation.
+    /// Browser generation -> whether it keeps cookies; `all` or `default` for every other one.
     pub cookies: Option<BTreeMap<String, bool>>,
-    /// Browser generation -> charset (`Shift_JIS`, `EUC-JP`, `UTF-8`); `all` or `default` for every generation.
+    /// Browser generation -> charset (`Shift_JIS`, `EUC-JP`, `UTF-8`); `all` or `default` for every other one.
     pub charset: Option<BTreeMap<String, String>>,
 }
 

@@ -12,7 +12,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::builtin::{BrowserRow, BuiltinProfile, PROFILES};
-use super::profile::lookup;
+use super::profile::{Charset, lookup};
 
 pub(super) use serials::without_serials;
 
@@ -77,6 +77,19 @@ impl UserAgent {
             },
         }
     }
+
+    /// Whether it names this carrier's own mobile browser.
+    #[must_use]
+    pub fn is_handset_of(&self, carrier: &str) -> bool {
+        self.kind == UserAgentKind::Handset && self.carrier == Some(carrier)
+    }
+
+    /// The encoding that its browser reads: a carrier's own browser may be older than UTF-8.
+    #[must_use]
+    pub fn charset(&self) -> Charset {
+        let own = self.carrier.filter(|carrier| self.is_handset_of(carrier)).and_then(|carrier| PROFILES.get(carrier));
+        own.and_then(|profile| lookup(&profile.charset, self.browser, self.generation)).unwrap_or(Charset::Utf8)
+    }
 }
 
 static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
@@ -114,7 +127,7 @@ impl Form {
         let cache = text("cache").and_then(|digits| digits.parse().ok());
         let browser = self.row.version.as_deref().or_else(|| cache.map(by_cache));
         let generation = self.row.generation.as_deref();
-        let cookies = lookup(&self.profile.cookies, browser, generation).copied();
+        let cookies = lookup(&self.profile.cookies, browser, generation);
         Some(UserAgent {
             carrier: Some(self.carrier),
             kind,

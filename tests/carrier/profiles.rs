@@ -88,6 +88,27 @@ fn an_overridden_header_leaves_the_built_in_one_reserved() {
 }
 
 #[test]
+fn another_grammar_for_a_built_in_profile_answers_for_its_parts() {
+    let spec = |identifier_parts, refuse_parts| ProfileSpec {
+        grammar: Some("^[0-9a-f]{32}$".to_owned()),
+        identifier_parts,
+        refuse_parts,
+        ..ProfileSpec::default()
+    };
+    let found = Carriers::build(&specs([("acr", spec(None, None))])).err().unwrap();
+    let keys: Vec<_> = found.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["identifier_parts", "identifier_parts", "identifier_parts", "refuse_parts"]);
+    assert!(Carriers::build(&specs([("acr", spec(Some(vec![]), Some(BTreeMap::new())))])).is_ok());
+}
+
+#[test]
+fn a_field_known_for_telephone_numbers_is_doubted() {
+    let spec = ProfileSpec { header: Some("X-MSISDN".to_owned()), ..own() };
+    let (_, warnings) = Carriers::build(&specs([("own", spec)])).ok().unwrap();
+    assert!(matches!(warnings.as_slice(), [one] if one.key == "header" && one.problem.contains("telephone-number")));
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let spec = ProfileSpec {
         user_agent: Some("netscape".to_owned()),
@@ -112,7 +133,6 @@ fn each_key_is_judged() {
         ProfileSpec { identifier_parts: Some(vec!["id".to_owned()]), ..own() },
         "identifier_parts: names \"id\"",
     );
-    assert_one_problem(ProfileSpec { identifier_parts: Some(vec![]), ..own() }, "identifier_parts: is empty");
     let refused = [("type".to_owned(), vec!["DYNM".to_owned()])].into();
     assert_one_problem(ProfileSpec { refuse_parts: Some(refused), ..own() }, "refuse_parts: names \"type\"");
     let query = RequiredQuery { name: "a&b".to_owned(), value: "1".to_owned(), ignore_case: false };
@@ -169,7 +189,12 @@ fn pages_follow_the_browser() {
     let told = [("imode-2.0".to_owned(), "EUC-JP".to_owned())].into();
     let overlaid = ProfileSpec { charset: Some(told), ..ProfileSpec::default() };
     let built_in = carriers([]);
-    let overlaid = carriers([("docomo", overlaid), ("own", own())]);
+    let every = ProfileSpec {
+        charset: Some([("default".to_owned(), "euc-jp".to_owned())].into()),
+        cookies: Some([("all".to_owned(), false)].into()),
+        ..ProfileSpec::default()
+    };
+    let overlaid = carriers([("docomo", overlaid), ("au", every), ("own", own())]);
     let imode_1 = "DoCoMo/2.0 P903i(c100;TB;W24H12)";
     let imode_2 = "DoCoMo/2.0 P07A3(c500;TB;W24H15)";
     for (carriers, name, agent, charset, cookies) in [
@@ -183,6 +208,8 @@ fn pages_follow_the_browser() {
         (&built_in, "softbank", "J-PHONE/4.3/V601T TS/2.00", Charset::ShiftJis, Some(false)),
         (&built_in, "acr", "Mozilla/5.0 (Linux; Android 13; Pixel 6)", Charset::Utf8, Some(true)),
         (&overlaid, "own", "anything", Charset::Utf8, None),
+        (&overlaid, "own", imode_1, Charset::ShiftJis, Some(false)),
+        (&overlaid, "au", "KDDI-SA3A UP.Browser/6.2.0.13.1.4 (GUI) MMP/2.0", Charset::EucJp, Some(false)),
     ] {
         let profile = carriers.profiles().iter().find(|p| p.name().as_str() == name).unwrap();
         let agent = UserAgent::parse(agent);
