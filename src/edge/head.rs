@@ -2,7 +2,7 @@
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{Method, Uri, Version};
 use thiserror::Error;
 
 /// Bounds of a request head.
@@ -40,9 +40,7 @@ pub enum HeadError {
 pub struct RawHead {
     method: Method,
     version: Version,
-    path: Box<str>,
-    query: Option<Box<str>>,
-    authority: Option<Box<str>>,
+    uri: Uri,
     headers: HeaderMap,
 }
 
@@ -70,14 +68,7 @@ impl RawHead {
         if !path.starts_with('/') && path != "*" {
             return Err(HeadError::Malformed);
         }
-        Ok(Self {
-            method,
-            version,
-            path: path.into(),
-            query: query.map(Into::into),
-            authority: uri.authority().map(|a| a.as_str().into()),
-            headers,
-        })
+        Ok(Self { method, version, uri, headers })
     }
 
     /// The method.
@@ -95,19 +86,19 @@ impl RawHead {
     /// The path exactly as sent, beginning with `/` (or `*`).
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path
+        self.uri.path()
     }
 
     /// The query exactly as sent, without `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+        self.uri.query()
     }
 
     /// The target's authority: HTTP/2 `:authority`, or that of an absolute-form target.
     #[must_use]
     pub(super) fn authority(&self) -> Option<&str> {
-        self.authority.as_deref()
+        self.uri.authority().map(http::uri::Authority::as_str)
     }
 
     /// All values of a field, in order.
@@ -142,9 +133,9 @@ impl RawHead {
         self.authority().or_else(|| self.text(&HOST))
     }
 
-    /// Ends the head: its fields, for the upstream stage alone, which takes out what must not pass.
-    pub(crate) fn into_fields(self) -> HeaderMap {
-        self.headers
+    /// Ends the head, for the upstream stage alone, which takes out what must not pass.
+    pub(crate) fn into_parts(self) -> (Method, Uri, HeaderMap) {
+        (self.method, self.uri, self.headers)
     }
 }
 
