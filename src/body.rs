@@ -8,6 +8,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use thiserror::Error;
 
+use crate::upstream::UpstreamBody;
+
 /// Why a stream ended before its end; the connection is closed, so the client sees it too.
 #[derive(Debug, Error)]
 pub enum BodyError {
@@ -26,7 +28,9 @@ pub enum BodyError {
 pub enum Body {
     /// In memory; `None` once it was given out.
     Full(Option<Bytes>),
-    /// A stream with back-pressure.
+    /// An upstream's answer, passed on as it comes.
+    Upstream(UpstreamBody),
+    /// Any other stream with back-pressure.
     Stream(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -57,6 +61,7 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
@@ -64,6 +69,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
+            Self::Upstream(body) => body.is_end_stream(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -71,6 +77,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Upstream(body) => body.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
         }
     }

@@ -1,3 +1,25 @@
-//! `Assertion` -> `UpstreamRequest`: routes, the stripped head, and the connection to the server behind us.
-mod skeleton;
-pub use skeleton::*;
+//! `Assertion` -> [`UpstreamRequest`] -> answer: routes, the stripped head, and the connection to the server behind us.
+//!
+//! In: a bounded head, what the gateway knows of its client, an assertion or none. Out: the answer's head without
+//! anything of ours or of the connection, its body streaming. What holds afterwards: an upstream has seen no field,
+//! cookie or query key that the gateway keeps for itself except those that the gateway wrote. Absent on purpose:
+//! sessions and any decision about who may pass.
+
+mod answer;
+mod cookies;
+mod fields;
+mod flow;
+mod pool;
+mod route;
+mod sanitize;
+mod send;
+mod splice;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+pub use flow::UpstreamBody;
+pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
+pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
+pub use send::{UpstreamError, Upstreams};

@@ -1,0 +1,124 @@
+//! What of an upstream's answer never reaches a client; pure.
+
+use http::HeaderMap;
+use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+
+use super::cookies::{cookie_name, is_gateway_cookie};
+use super::fields::{HOP_BY_HOP, connection_options, is_gateways_own};
+
+/// Takes out hop-by-hop fields, the gateway's own fields and cookies, and `Alt-Svc`, which would lead the client
+/// around the gateway. `Trailer` stays: the trailers it announces do too.
+pub(super) fn strip(fields: &mut HeaderMap) {
+    let named: Vec<_> = connection_options(fields).filter_map(|o| HeaderName::from_bytes(o).ok()).collect();
+    for name in named {
+        // What frames the body is not the upstream's to take away (RFC 9110 §7.6.1 forbids naming it).
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+            fields.remove(name);
+        }
+    }
+    // The body is as long as its chunks say; a length beside them is a lie (RFC 9112 §6.3).
+    if fields.contains_key(TRANSFER_ENCODING) {
+        fields.remove(CONTENT_LENGTH);
+    }
+    if fields.get_all(SET_COOKIE).iter().any(sets_gateway_cookie) {
+        let kept: Vec<_> = fields.get_all(SET_COOKIE).iter().filter(|v| !sets_gateway_cookie(v)).cloned().collect();
+        fields.remove(SET_COOKIE);
+        for value in kept {
+            fields.append(SET_COOKIE, value);
+        }
+    }
+    strip_common(fields);
+}
+
+/// The same for trailers, where no cookie is ever set.
+pub(super) fn strip_trailers(fields: &mut HeaderMap) {
+    fields.remove(SET_COOKIE);
+    strip_common(fields);
+}
+
+fn strip_common(fields: &mut HeaderMap) {
+    for name in &HOP_BY_HOP {
+        fields.remove(name);
+    }
+    fields.remove(ALT_SVC);
+    let own: Vec<_> = fields.keys().filter(|name| is_gateways_own(name.as_str())).cloned().collect();
+    for name in own {
+        fields.remove(name);
+    }
+}
+
+fn sets_gateway_cookie(value: &HeaderValue) -> bool {
+    let pair = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+    is_gateway_cookie(cookie_name(pair))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields.iter().map(|(n, v)| (n.parse::<HeaderName>().unwrap(), HeaderValue::from_str(v).unwrap())).collect()
+    }
+
+    #[test]
+    fn connection_and_gateway_fields_stay_behind() {
+        let mut fields = map(&[
+            ("connection", "close, x-hop, content-length"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("content-length", "3"),
+            ("content-type", "text/html"),
+            ("alt-svc", "h3=\":443\""),
+            ("sekisho-bind", "account"),
+            ("sekisho_bind", "account"),
+            ("sekisho.bind", "account"),
+            ("sekisho-jwt-assertion", "echo"),
+            ("sekishop", "stays"),
+            ("trailer", "x-sum"),
+            ("upgrade", "h2c"),
+        ]);
+        strip(&mut fields);
+        let expected =
+            map(&[("content-length", "3"), ("content-type", "text/html"), ("sekishop", "stays"), ("trailer", "x-sum")]);
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn an_upstream_sets_its_own_cookies_only() {
+        for (value, passes) in [
+            ("a=1; Path=/", true),
+            ("sekisho2=1", true),
+            ("a=sekisho", true),
+            ("a=; sekisho=1", true),
+            ("sekisho=1", false),
+            ("sekisho", false),
+            ("SEKISHO=1", false),
+            ("  sekisho =1", false),
+            ("\tsekisho\t=1; Path=/", false),
+            ("=sekisho=1", false),
+            (" = sekisho=1", false),
+            ("__Host-sekisho=1; Secure", false),
+            ("__host-SEKISHO=1", false),
+        ] {
+            let mut fields = map(&[("set-cookie", "first=1"), ("set-cookie", value), ("set-cookie", "last=1")]);
+            strip(&mut fields);
+            let left: Vec<_> = fields.get_all(SET_COOKIE).iter().map(|v| v.to_str().unwrap()).collect();
+            let expected = if passes { vec!["first=1", value.trim(), "last=1"] } else { vec!["first=1", "last=1"] };
+            assert_eq!(left.iter().map(|v| v.trim()).collect::<Vec<_>>(), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_outrank_a_length() {
+        let mut fields = map(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
+        strip(&mut fields);
+        assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn trailers_are_filtered_alike() {
+        let mut fields = map(&[("x-sum", "1"), ("set-cookie", "a=1"), ("sekisho-bind", "x"), ("connection", "close")]);
+        strip_trailers(&mut fields);
+        assert_eq!(fields, map(&[("x-sum", "1")]));
+    }
+}

@@ -1,0 +1,140 @@
+//! Which fields are the connection's, which are the gateway's, and which query keys; pure.
+
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use percent_encoding::percent_decode;
+
+/// Fields of one connection, beside what `Connection` names (RFC 9110 §7.6.1, §11.7).
+pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Query keys of sessions without cookies and of carriers that must be asked for an identifier.
+const QUERY_KEYS: [&str; 2] = ["_sk", "guid"];
+
+/// The options of all `Connection` fields.
+pub(super) fn connection_options(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lists = fields.get_all(CONNECTION).iter();
+    lists.flat_map(|list| list.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii).filter(|o| !o.is_empty())
+}
+
+/// Whether a folded name says who somebody is, or where they come from, to this gateway's upstreams or to the
+/// usual consumers of its peers.
+pub(super) fn is_identity(folded: &str) -> bool {
+    // Most names of an ordinary request end here.
+    if !matches!(folded.as_bytes().first(), Some(b'c' | b'f' | b'p' | b'r' | b's' | b't' | b'x')) {
+        return false;
+    }
+    is_gateways_own(folded)
+        || matches!(
+            folded,
+            "forwarded"
+                | "fastly-client-ip"
+                | "cf-connecting-ip"
+                | "cf-connecting-ipv6"
+                | "client-ip"
+                | "true-client-ip"
+                | "proxy" // becomes HTTP_PROXY in CGI (CVE-2016-5385)
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-forwarded"
+                | "x-jwt-assertion"
+                | "x-real-ip"
+                | "x-rewrite-url"
+                | "x-user-info"
+                | "x-userinfo"
+        )
+        || [
+            "cf-access-",
+            "remote-",
+            "ssl-client-",
+            "tailscale-user-",
+            "x-amzn-oidc-",
+            "x-auth-request-",
+            "x-authentik-",
+            "x-client-cert",
+            "x-consumer-",
+            "x-envoy-",
+            "x-forwarded-",
+            "x-goog-authenticated-user-",
+            "x-goog-iap-",
+            "x-ms-client-principal",
+            "x-original-", // -url and -uri override the path in some frameworks
+            "x-pomerium-",
+            "x-remote-",
+            "x-sekisho-",
+            "x-ssl-client-",
+            "x-vouch-",
+            "x-webauth-",
+        ]
+        .iter()
+        .any(|prefix| folded.starts_with(prefix))
+}
+
+/// Whether only this gateway may write the field, in either direction and whatever separates its words.
+pub(super) fn is_gateways_own(name: &str) -> bool {
+    name.strip_prefix("sekisho").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+/// Whether a folded name is a standard field that the gateway sets, reads or relies on.
+pub(super) fn is_relied_on(folded: &str) -> bool {
+    matches!(
+        folded,
+        "authorization"
+            | "connection"
+            | "content-encoding"
+            | "content-length"
+            | "content-type"
+            | "cookie"
+            | "expect"
+            | "host"
+            | "keep-alive"
+            | "origin"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "referer"
+            | "sec-fetch-site"
+            | "te"
+            | "traceparent"
+            | "tracestate"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "user-agent"
+            | "x-request-id"
+    )
+}
+
+/// The target or URL without the gateway's query keys, however their letters are written; all other bytes stay.
+/// `None` where there is none of them.
+pub(super) fn without_query_keys(url: &[u8]) -> Option<Vec<u8>> {
+    let question = url.iter().position(|b| *b == b'?')?;
+    let (before, query) = url.split_at(question);
+    let end = query.iter().position(|b| *b == b'#').unwrap_or(query.len());
+    let (query, fragment) = query.split_at(end);
+    let pairs = || query.strip_prefix(b"?").unwrap_or(query).split(|b| *b == b'&');
+    if !pairs().any(is_gateway_pair) {
+        return None;
+    }
+    let kept: Vec<_> = pairs().filter(|pair| !is_gateway_pair(pair)).collect();
+    let mut out = before.to_vec();
+    if !kept.is_empty() {
+        out.push(b'?');
+        out.extend(kept.join(&b'&'));
+    }
+    out.extend_from_slice(fragment);
+    Some(out)
+}
+
+fn is_gateway_pair(pair: &[u8]) -> bool {
+    let key = pair.split(|b| *b == b'=').next().unwrap_or(pair);
+    let decoded = percent_decode(key).map(|b| b.to_ascii_lowercase());
+    QUERY_KEYS.iter().any(|ours| decoded.clone().eq(ours.bytes()))
+}

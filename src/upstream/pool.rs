@@ -1,0 +1,148 @@
+//! The servers of an upstream: which one is next, and its idle connections.
+//!
+//! A pool belongs to one worker, so its locks are never contended; they are there because futures may move.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use super::flow::RequestBody;
+use crate::config::{UpstreamConfig, UpstreamServer};
+
+/// Idle connections of one server and worker that are kept at most.
+const MAX_IDLE: usize = 256;
+/// Longest time that an idle connection is kept, whatever the configuration says: below the keep-alive of common
+/// servers (nginx 75 s, `HAProxy` and Tomcat 60 s), so that they seldom close one that is being taken.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+/// How long a server that could not be reached is passed over while there are others.
+const PASS_OVER: Duration = Duration::from_secs(5);
+
+pub(super) type Sender = SendRequest<RequestBody>;
+
+/// The servers of one upstream.
+pub(super) struct Servers {
+    servers: Vec<Arc<Server>>,
+    turn: AtomicUsize,
+}
+
+impl Servers {
+    pub(super) fn new(config: &UpstreamConfig) -> Self {
+        let keep = config.timeout.idle.min(MAX_IDLE_TIME);
+        let server = |address: &UpstreamServer| Arc::new(Server::new(address.clone(), keep));
+        Self { servers: config.servers.iter().map(server).collect(), turn: AtomicUsize::new(0) }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The server with the least outstanding requests, in turn where several have; one that failed a short while ago
+    /// only when all did, the oldest failure first.
+    pub(super) fn pick(&self) -> Option<&Arc<Server>> {
+        if let [only] = self.servers.as_slice() {
+            return Some(only);
+        }
+        let now = Instant::now();
+        let start = self.turn.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
+        let in_turn = self.servers.iter().cycle().skip(start).take(self.servers.len());
+        in_turn.min_by_key(|server| (server.failed_recently(now), server.outstanding.load(Ordering::Relaxed)))
+    }
+}
+
+/// One server.
+pub(super) struct Server {
+    pub(super) address: UpstreamServer,
+    keep: Duration,
+    outstanding: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first.
+    idle: VecDeque<Idle>,
+    failed_at: Option<Instant>,
+}
+
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+impl Server {
+    fn new(address: UpstreamServer, keep: Duration) -> Self {
+        Self { address, keep, outstanding: AtomicUsize::new(0), state: Mutex::default() }
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Outstanding {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+        Outstanding(Arc::clone(self))
+    }
+
+    /// The connection that became idle last and can take a request.
+    pub(super) fn take_idle(&self) -> Option<Sender> {
+        let mut state = self.state();
+        while let Some(newest) = state.idle.pop_back() {
+            if newest.since.elapsed() >= self.keep {
+                state.idle.clear(); // the others are older
+            } else if newest.sender.is_ready() {
+                return Some(newest.sender);
+            }
+            // Else it is closed, or the end of its request is still being sent: nothing to wait for.
+        }
+        None
+    }
+
+    pub(super) fn could_not_be_reached(&self) {
+        self.state().failed_at = Some(Instant::now());
+    }
+
+    fn failed_recently(&self, now: Instant) -> Option<Instant> {
+        self.state().failed_at.filter(|at| now.duration_since(*at) < PASS_OVER)
+    }
+
+    fn give_back(&self, sender: Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let since = Instant::now();
+        let mut state = self.state();
+        while state.idle.len() >= MAX_IDLE
+            || state.idle.front().is_some_and(|oldest| since.duration_since(oldest.since) >= self.keep)
+        {
+            state.idle.pop_front();
+        }
+        state.idle.push_back(Idle { sender, since });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request in progress at a server.
+pub(super) struct Outstanding(Arc<Server>);
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection in use by one exchange; dropping it closes the connection.
+pub(super) struct Lease {
+    pub(super) sender: Sender,
+    pub(super) outstanding: Outstanding,
+}
+
+impl Lease {
+    /// The exchange is over: the next request may have the connection.
+    pub(super) fn give_back(self) {
+        self.outstanding.0.give_back(self.sender);
+    }
+}

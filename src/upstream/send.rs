@@ -1,0 +1,274 @@
+//! [`UpstreamRequest`] -> answer: connections, time-outs, streamed bodies. No identity decision.
+//!
+//! A request is sent twice only if nothing of it can have reached a server: no connection could be made, or an idle
+//! one had been closed before the request was written (the codec then gives it back).
+
+use std::error::Error as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::handshake;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::flow::{Progress, RequestBody, UpstreamBody};
+use super::pool::{Lease, Sender, Server, Servers};
+use super::sanitize::UpstreamRequest;
+use super::splice::splice;
+use crate::body::{Body, BodyError};
+use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
+use crate::tls::{TlsError, UpstreamTls};
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// No server can be reached in time, or the one that was does not speak HTTP or broke off.
+    #[error("upstream-unreachable")]
+    Unreachable,
+    /// The request was sent and no answer came in time.
+    #[error("upstream-timeout")]
+    Timeout,
+    /// The client's body is larger than `limits.body`.
+    #[error("body-too-large")]
+    BodyTooLarge,
+    /// The client's body broke off, or stood still for too long.
+    #[error("the client went away")]
+    ClientGone,
+}
+
+/// The upstreams of one worker: a small pool of idle connections to each server, never shared between cores.
+pub struct Upstreams {
+    all: Vec<Upstream>,
+    tls: Arc<UpstreamTls>,
+    body_bytes: u64,
+    body_idle: Duration,
+}
+
+struct Upstream {
+    /// Its index in the configuration.
+    index: usize,
+    name: Box<str>,
+    servers: Servers,
+    timeout: UpstreamTimeouts,
+}
+
+impl Upstreams {
+    /// The upstreams in the order of the configuration. `tls` was built from the same ones and is shared by all workers.
+    #[must_use]
+    pub fn new(upstreams: &[UpstreamConfig], tls: Arc<UpstreamTls>, limits: &LimitsConfig) -> Self {
+        let upstream = |(index, config): (usize, &UpstreamConfig)| Upstream {
+            index,
+            name: config.name.as_str().into(),
+            servers: Servers::new(config),
+            timeout: config.timeout,
+        };
+        Self {
+            all: upstreams.iter().enumerate().map(upstream).collect(),
+            tls,
+            body_bytes: limits.body_bytes,
+            body_idle: limits.timeouts.body_idle,
+        }
+    }
+
+    /// Sends the request and gives back the answer's head, hop-by-hop and gateway fields taken out, its body streaming.
+    ///
+    /// `upstream` is an index into `Config::upstreams`. An upgrade (101) is spliced in a task of its own until both
+    /// sides close or `ended` fires. Dropping the future, or the answer's body, ends the exchange with the upstream.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; once a head was given back, failures show in its body.
+    pub async fn send(
+        &self,
+        upstream: usize,
+        request: UpstreamRequest,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        ended: &CancellationToken,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
+        if body.size_hint().lower() > self.body_bytes {
+            return Err(UpstreamError::BodyTooLarge);
+        }
+        let upgrade = upgrade.filter(|_| request.upgrade);
+        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle);
+        let request = compose(request, body, upgrade.is_some());
+        let (lease, mut response) = self.exchange(upstream, request, progress.as_deref()).await?;
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked, so nobody would check what the client says next.
+            let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
+            let server = hyper::upgrade::on(&mut response);
+            tokio::spawn(splice(client, server, ended.clone(), lease.outstanding));
+            return Ok(switching(response));
+        }
+        let (mut head, body) = response.into_parts();
+        answer::strip(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, lease));
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn exchange(
+        &self,
+        upstream: &Upstream,
+        mut request: Request<RequestBody>,
+        progress: Option<&Progress>,
+    ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
+        for _ in 0..upstream.servers.len() {
+            let Some(server) = upstream.servers.pick() else { break };
+            let outstanding = server.begin();
+            while let Some(mut sender) = server.take_idle() {
+                match upstream.ask(&mut sender, request, progress).await? {
+                    Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
+                    Asked::Unsent(returned) => request = *returned,
+                }
+            }
+            match self.connect(upstream, server).await {
+                Ok(mut sender) => match upstream.ask(&mut sender, request, progress).await? {
+                    Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
+                    Asked::Unsent(returned) => request = *returned,
+                },
+                Err(error) => {
+                    let address = &server.address;
+                    tracing::warn!(
+                        upstream = %upstream.name, host = %address.host, port = address.port, %error,
+                        "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
+                    );
+                }
+            }
+            server.could_not_be_reached();
+        }
+        Err(UpstreamError::Unreachable)
+    }
+
+    async fn connect(&self, upstream: &Upstream, server: &Server) -> Result<Sender, ConnectError> {
+        let address = &server.address;
+        let connecting = async {
+            let host = address.host.trim_start_matches('[').trim_end_matches(']');
+            let tcp = TcpStream::connect((host, address.port)).await?;
+            tcp.set_nodelay(true)?;
+            if address.https {
+                drive(self.tls.connect(upstream.index, host, tcp).await?).await
+            } else {
+                drive(tcp).await
+            }
+        };
+        timeout(upstream.timeout.connect, connecting).await.map_err(|_| ConnectError::Timeout)?
+    }
+}
+
+/// Why there is no connection; for the log alone.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("not connected within timeout.connect")]
+    Timeout,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+async fn drive<T>(io: T) -> Result<Sender, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(io)).await?;
+    // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+enum Asked {
+    Answered(Response<Incoming>),
+    /// The connection was closed before the request was written.
+    Unsent(Box<Request<RequestBody>>),
+}
+
+impl Upstream {
+    async fn ask(
+        &self,
+        sender: &mut Sender,
+        request: Request<RequestBody>,
+        progress: Option<&Progress>,
+    ) -> Result<Asked, UpstreamError> {
+        let mut asking = pin!(sender.try_send_request(request));
+        let mut wait = self.timeout.first_byte;
+        loop {
+            match timeout(wait, asking.as_mut()).await {
+                Ok(Ok(response)) => return Ok(Asked::Answered(response)),
+                Ok(Err(mut error)) => {
+                    return match error.take_message() {
+                        Some(request) => Ok(Asked::Unsent(Box::new(request))),
+                        None => Err(blame(&error.into_error())),
+                    };
+                }
+                // While the client's body flows, the upstream need not answer.
+                Err(_) => {
+                    let left = progress.and_then(|progress| progress.left_of(self.timeout.first_byte));
+                    wait = left.ok_or(UpstreamError::Timeout)?;
+                }
+            }
+        }
+    }
+}
+
+fn blame(error: &hyper::Error) -> UpstreamError {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(BodyError::TooLarge) => UpstreamError::BodyTooLarge,
+        Some(BodyError::Peer(_) | BodyError::Idle) => UpstreamError::ClientGone,
+        None => UpstreamError::Unreachable,
+    }
+}
+
+/// HTTP/1.1, with the framing that the body needs.
+fn compose(request: UpstreamRequest, body: RequestBody, upgrades: bool) -> Request<RequestBody> {
+    let UpstreamRequest { method, target, mut fields, upgrade } = request;
+    if upgrade && !upgrades {
+        fields.remove(UPGRADE);
+        fields.remove(CONNECTION);
+        if fields.contains_key(TE) {
+            fields.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+    if body.is_end_stream() {
+        fields.remove(TRAILER);
+        // These methods anticipate a body, so its absence is said (RFC 9110 §8.6).
+        if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if body.size_hint().exact().is_none() {
+        // Said for GET too, where the codec would otherwise leave the body out.
+        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut composed = Request::new(body);
+    *composed.method_mut() = method;
+    *composed.uri_mut() = target;
+    *composed.headers_mut() = fields;
+    composed
+}
+
+fn switching(response: Response<Incoming>) -> Response<Body> {
+    let (mut head, _) = response.into_parts();
+    let protocol = head.headers.get(UPGRADE).cloned();
+    answer::strip(&mut head.headers);
+    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        head.headers.insert(UPGRADE, protocol);
+    }
+    head.version = Version::HTTP_11;
+    Response::from_parts(head, Body::empty())
+}
