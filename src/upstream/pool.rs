@@ -146,3 +146,96 @@ impl Lease {
         self.outstanding.0.give_back(self.sender);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::config::{SubjectKind, UpstreamTimeouts};
+
+    const KEEP: Duration = Duration::from_secs(10);
+
+    fn servers(count: u16) -> Servers {
+        let server = |port| UpstreamServer { https: false, host: "127.0.0.1".to_owned(), port };
+        Servers::new(&UpstreamConfig {
+            name: "console".to_owned(),
+            servers: (0..count).map(server).collect(),
+            audience: "https://console.internal".to_owned(),
+            subject: SubjectKind::Pairwise,
+            ca: None,
+            timeout: UpstreamTimeouts { connect: KEEP, first_byte: KEEP, idle: KEEP },
+        })
+    }
+
+    /// Makes a connection idle; it lives as long as the other end that is given back.
+    async fn add_idle(server: &Arc<Server>) -> DuplexStream {
+        let (ours, other_end) = duplex(64);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+        tokio::spawn(connection);
+        sender.ready().await.unwrap();
+        Lease { sender, outstanding: server.begin() }.give_back();
+        other_end
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_kept_for_a_while() {
+        let servers = servers(1);
+        let server = servers.pick().unwrap();
+        assert!(server.take_idle().is_none());
+        let _first = add_idle(server).await;
+        advance(KEEP / 2).await;
+        let _second = add_idle(server).await;
+        advance(KEEP / 2).await;
+        assert!(server.take_idle().is_some(), "the second");
+        assert!(server.take_idle().is_none(), "the first is too old");
+    }
+
+    #[tokio::test]
+    async fn closed_connections_are_not_taken() {
+        let servers = servers(1);
+        let server = servers.pick().unwrap();
+        let _open = add_idle(server).await;
+        drop(add_idle(server).await);
+        tokio::task::yield_now().await;
+        assert!(server.take_idle().is_some());
+        assert!(server.take_idle().is_none());
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_bounded() {
+        let servers = servers(1);
+        let server = servers.pick().unwrap();
+        let mut open = Vec::new();
+        for _ in 0..MAX_IDLE + 3 {
+            open.push(add_idle(server).await);
+        }
+        assert_eq!(server.state().idle.len(), MAX_IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_server_with_the_least_to_do_is_next() {
+        let servers = servers(3);
+        let port = || servers.pick().unwrap().address.port;
+        let mut in_turn = [port(), port(), port()];
+        in_turn.sort_unstable();
+        assert_eq!(in_turn, [0, 1, 2]);
+
+        let busy = [servers.servers[0].begin(), servers.servers[1].begin()];
+        assert_eq!([port(), port(), port()], [2, 2, 2]);
+        servers.servers[2].could_not_be_reached();
+        assert!(![port(), port(), port()].contains(&2));
+        drop(busy);
+        advance(PASS_OVER).await;
+        let _busy = [servers.servers[0].begin(), servers.servers[1].begin()];
+        assert_eq!(port(), 2);
+
+        for failed in [1, 0, 2] {
+            servers.servers[failed].could_not_be_reached();
+            advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!([port(), port(), port()], [1, 1, 1], "all failed: the oldest failure");
+    }
+}
