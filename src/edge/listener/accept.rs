@@ -1,0 +1,86 @@
+//! The accept loop: it waits for connections and for nothing else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::activity::Protocol;
+use super::connection::{Connection, Handler, Server};
+use crate::config::Serves;
+use crate::edge::Scheme;
+use crate::tls::{ListenerTlsConfig, agreed_on_h2};
+
+/// How long to leave the system alone when it has no descriptor or memory for a connection.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often to say so.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// One worker's socket of a listener.
+pub(super) struct Door {
+    pub(super) socket: TcpListener,
+    pub(super) serves: Serves,
+    pub(super) tls: Option<Arc<ListenerTlsConfig>>,
+}
+
+impl Door {
+    /// Accepts until the gateway ends; every connection is a task of its own in `tasks`.
+    pub(super) async fn accept<H: Handler>(self, server: Arc<Server<H>>, tasks: TaskTracker) {
+        let mut said: Option<Instant> = None;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = server.shutdown.cancelled() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, peer)) => {
+                    tasks.spawn(greet(tcp, peer, self.serves, self.tls.clone(), Arc::clone(&server)));
+                }
+                // The client changed its mind before it was its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                        said = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept connections; trying on (is LimitNOFILE too low?)");
+                    }
+                    tokio::select! {
+                        () = server.shutdown.cancelled() => return,
+                        () = sleep(BACK_OFF) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn greet<H: Handler>(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    serves: Serves,
+    tls: Option<Arc<ListenerTlsConfig>>,
+    server: Arc<Server<H>>,
+) {
+    // Fails only where the peer is gone already, which reading finds out.
+    let _ = tcp.set_nodelay(true);
+    let Some(tls) = tls else {
+        // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
+        return server.serve(tcp, Protocol::Http1, Connection { peer, scheme: Scheme::Http, serves }).await;
+    };
+    let shaken = tokio::select! {
+        () = server.shutdown.cancelled() => return,
+        shaken = timeout(server.handshake_timeout(), tls.accept(tcp)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let protocol = if agreed_on_h2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
+            server.serve(stream, protocol, Connection { peer, scheme: Scheme::Https, serves }).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+}

@@ -1,0 +1,179 @@
+//! One connection: HTTP/1.1 or HTTP/2 until its client, a time-out or the end of the gateway ends it.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::activity::{Activity, End, Protocol, Watchdog};
+use super::watched::{Answer, RequestGuard, Watched};
+use crate::body::Body;
+use crate::config::{ClientTimeouts, LimitsConfig, Serves};
+use crate::edge::Scheme;
+
+/// What a connection is before its first byte is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Who connected: a client, or a trusted proxy.
+    pub peer: SocketAddr,
+    /// `Https` if this very connection is TLS.
+    pub scheme: Scheme,
+    /// What its listener serves.
+    pub serves: Serves,
+}
+
+/// Answers requests; one instance a worker, so that what it holds is never shared between cores.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. A panic is answered with 500 and ends nothing else.
+    fn handle(
+        self: Arc<Self>,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Requests of one HTTP/2 connection at once (RFC 9113 §5.1.2 recommends no fewer than 100).
+const STREAMS: u32 = 128;
+/// Bytes of request bodies that one stream, and one connection, may send ahead of us.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of answers kept for one stream while its client does not take them.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long an HTTP/2 client may leave a PING unanswered.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// hyper refuses a smaller buffer.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+/// hyper reads this many fields without allocating.
+const USUAL_HEADERS: usize = 100;
+
+/// Serves the connections of one worker.
+pub(super) struct Server<H> {
+    handler: Arc<H>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    timeouts: ClientTimeouts,
+    /// The worker's own: checked at each step of a connection, so it must not be contended.
+    pub(super) shutdown: CancellationToken,
+}
+
+impl<H: Handler> Server<H> {
+    pub(super) fn new(handler: Arc<H>, limits: &LimitsConfig, shutdown: CancellationToken) -> Self {
+        let timeouts = limits.timeouts;
+        let mut http1 = http1::Builder::new();
+        http1
+            .half_close(false)
+            .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
+            // The buffer alone is no bound: one read may overshoot it.
+            .max_header_size(limits.head_bytes)
+            // The watchdog does this, and tells a slow head from an idle connection.
+            .header_read_timeout(None);
+        if limits.headers > USUAL_HEADERS {
+            http1.max_headers(limits.headers);
+        }
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            // Each field counts 32 bytes more than it has (RFC 9113 §6.5.2).
+            .max_header_list_size(u32::try_from(limits.head_bytes + 32 * limits.headers).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(timeouts.write_idle)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self { handler, http1, http2, timeouts, shutdown }
+    }
+
+    /// How long a TLS handshake may take.
+    pub(super) const fn handshake_timeout(&self) -> Duration {
+        self.timeouts.handshake
+    }
+
+    /// Serves requests until the connection ends; an upgraded stream belongs to the handler from then on.
+    pub(super) async fn serve<T>(&self, stream: T, protocol: Protocol, connection: Connection)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(protocol);
+        let watchdog = Watchdog::new(Arc::clone(&activity), self.timeouts);
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let handler = Arc::clone(&self.handler);
+        let service = service_fn(move |request| {
+            let guard = RequestGuard::new(&activity);
+            answer(Arc::clone(&handler), connection, request, guard)
+        });
+        match protocol {
+            Protocol::Http1 => {
+                let serving = self.http1.serve_connection(io, service).with_upgrades();
+                self.drive(serving, watchdog, |serving| serving.graceful_shutdown()).await;
+            }
+            Protocol::Http2 => {
+                let serving = self.http2.serve_connection(io, service);
+                self.drive(serving, watchdog, |serving| serving.graceful_shutdown()).await;
+            }
+        }
+    }
+
+    async fn drive<C>(&self, serving: C, mut watchdog: Watchdog, close: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut serving = pin!(serving);
+        let mut shutdown = pin!(self.shutdown.cancelled());
+        let mut told = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = serving.as_mut() => {
+                    // hyper's errors name a kind and never what was sent.
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                    return;
+                }
+                end = poll_fn(|cx| watchdog.poll_end(cx)) => match end {
+                    End::Politely => close(serving.as_mut()),
+                    End::AtOnce => {
+                        tracing::debug!("connection cut: its client kept it waiting");
+                        return;
+                    }
+                },
+                () = &mut shutdown, if !told => {
+                    told = true;
+                    close(serving.as_mut());
+                }
+            }
+        }
+    }
+}
+
+async fn answer<H: Handler>(
+    handler: Arc<H>,
+    connection: Connection,
+    request: Request<Incoming>,
+    guard: RequestGuard,
+) -> Result<Response<Answer>, Infallible> {
+    // The handler keeps nothing between requests that a panic could leave half done: its locks are held for single
+    // steps, and what is durable is written by the store's own thread.
+    let answered = AssertUnwindSafe(async { handler.handle(connection, request).await }).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| {
+        // What the panic says may quote the request.
+        tracing::error!("a request handler panicked; answered 500");
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    });
+    Ok(response.map(|body| guard.answer(body)))
+}

@@ -1,0 +1,18 @@
+//! Sockets -> requests: bind, accept, TLS, HTTP/1.1 and HTTP/2, time-outs towards clients, drain.
+//!
+//! In: `[[listener]]` and a [`Handler`]. Out: one call of the handler a request, with the [`Connection`] it came by.
+//! Every worker is one thread with a runtime, listening sockets and a handler of its own, so nothing on the way of a
+//! request is shared between cores. Absent on purpose: what a request means; no field of it is read here.
+
+mod accept;
+mod activity;
+mod bind;
+mod connection;
+#[cfg(test)]
+mod tests;
+mod watched;
+mod workers;
+
+pub use bind::{BindError, BoundListener};
+pub use connection::{Connection, Handler};
+pub use workers::Workers;

@@ -1,0 +1,124 @@
+//! What clients meet: one connection under tokio's paused clock, and whole workers over real sockets.
+
+mod connections;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use super::{Connection, Handler};
+use crate::body::Body;
+use crate::config::{ClientTimeouts, LimitsConfig, Rate};
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// The defaults of the contract.
+fn limits() -> LimitsConfig {
+    let rate = Rate { count: 10, period: seconds(60) };
+    LimitsConfig {
+        sign_in: rate,
+        code: rate,
+        network: rate,
+        head_bytes: 32 * 1024,
+        headers: 100,
+        body_bytes: 16 * 1024 * 1024,
+        url_bytes: 8 * 1024,
+        timeouts: ClientTimeouts {
+            handshake: seconds(10),
+            head: seconds(15),
+            body_idle: seconds(30),
+            write_idle: seconds(30),
+            keep_alive: seconds(75),
+        },
+    }
+}
+
+/// A handler whose paths do what their names say.
+struct Paths {
+    worker: usize,
+    /// A permit comes whenever a request for `/wait` has arrived.
+    arrived: Semaphore,
+    /// `/wait` answers with a permit of this.
+    go_on: Semaphore,
+}
+
+impl Paths {
+    fn new(worker: usize) -> Arc<Self> {
+        Arc::new(Self { worker, arrived: Semaphore::new(0), go_on: Semaphore::new(0) })
+    }
+}
+
+const BIG: usize = 4 * 1024 * 1024;
+
+impl Handler for Paths {
+    async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
+        match request.uri().path() {
+            "/panic" => panic!("a handler may panic"),
+            "/big" => Response::new(Body::full(vec![b'x'; BIG])),
+            "/long" => {
+                tokio::time::sleep(seconds(1000)).await;
+                Response::new(Body::full("at last"))
+            }
+            "/wait" => {
+                self.arrived.add_permits(1);
+                self.go_on.acquire().await.unwrap().forget();
+                Response::new(Body::full("done"))
+            }
+            "/echo" => {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                Response::new(Body::full(body))
+            }
+            "/upgrade" => {
+                tokio::spawn(async move {
+                    let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+                    let mut bytes = [0; 4];
+                    stream.read_exact(&mut bytes).await.unwrap();
+                    stream.write_all(&bytes).await.unwrap();
+                });
+                let response = Response::builder().status(101).header(header::CONNECTION, "upgrade");
+                response.header(header::UPGRADE, "echo").body(Body::empty()).unwrap()
+            }
+            _ => Response::new(Body::full(format!("{} {}", self.worker, connection.scheme.as_str()))),
+        }
+    }
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(path).header(header::HOST, "admin.example.jp").body(Empty::new()).unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+async fn http1_client<T>(stream: T) -> http1::SendRequest<Empty<Bytes>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A client that lets every stream, and the connection, send `window` bytes ahead.
+async fn http2_client<T>(stream: T, window: u32) -> http2::SendRequest<Empty<Bytes>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window).initial_connection_window_size(1024 * 1024);
+    let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}

@@ -1,0 +1,213 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ListenerConfig, ListenerTls, Serves};
+use crate::edge::{BoundListener, Workers};
+use crate::tls::ListenerTlsConfig;
+use crate::tls::test_certificates::TestCa;
+
+const WORKERS: usize = 3;
+
+/// Running workers whose time-outs towards clients are short, one plain and one TLS listener.
+struct Running {
+    workers: Workers,
+    /// All workers share it, so that a test can reach it.
+    paths: Arc<Paths>,
+    plain: SocketAddr,
+    tls: SocketAddr,
+    ca: String,
+    shutdown: CancellationToken,
+    _files: tempfile::TempDir,
+}
+
+fn start() -> Running {
+    let now = SystemClock.now();
+    let ca = TestCa::new(now);
+    let files = tempfile::tempdir().unwrap();
+    let tls = write_pair(files.path(), &ca);
+    let config = |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls, line: 1 };
+    let plain = BoundListener::bind(&config(None), None, WORKERS).unwrap();
+    let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
+    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), WORKERS).unwrap();
+    let (plain_address, tls_address) = (plain.address(), secure.address());
+    let mut limits = limits();
+    limits.timeouts.handshake = Duration::from_millis(50);
+    let shutdown = CancellationToken::new();
+    let paths = Paths::new(0);
+    let handler = Arc::clone(&paths);
+    let workers = Workers::start(vec![plain, secure], move |_| Arc::clone(&handler), &limits, &shutdown).unwrap();
+    let (plain, tls) = (plain_address, tls_address);
+    Running { workers, paths, plain, tls, ca: ca.certificate, shutdown, _files: files }
+}
+
+fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
+    let pair = ca.issue(&["admin.example.jp", "127.0.0.1"], SystemClock.now());
+    let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
+    std::fs::write(&certificate, pair.certificate).unwrap();
+    std::fs::write(&key, pair.key).unwrap();
+    ListenerTls { certificate, key, place: (1, "listener[1].tls".to_owned()) }
+}
+
+/// A client that trusts `ca` alone and offers `alpn`. Given an address for a name it sends no SNI (RFC 6066 §3).
+async fn tls_client(running: &Running, name: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(running.ca.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let tcp = TcpStream::connect(running.tls).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_connection_is_answered_whoever_gets_it() {
+    let running = start();
+    for _ in 0..40 {
+        let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+        assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 http");
+    }
+    running.shutdown.cancel();
+    running.workers.drained(seconds(10)).await;
+}
+
+#[tokio::test]
+async fn tls_clients_choose_their_version_and_need_no_server_name() {
+    let running = start();
+    for name in ["admin.example.jp", "127.0.0.1"] {
+        let mut client = http2_client(tls_client(&running, name, &["h2", "http/1.1"]).await, 65_535).await;
+        let response = client.send_request(get("https://admin.example.jp/")).await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        assert_eq!(text(response).await, "0 https");
+        for alpn in [&["http/1.1"][..], &[]] {
+            let mut client = http1_client(tls_client(&running, name, alpn).await).await;
+            assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 https");
+        }
+    }
+}
+
+#[tokio::test]
+async fn large_answers_pass_over_every_version() {
+    let running = start();
+    let mut plain = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    assert_eq!(text(plain.send_request(get("/big")).await.unwrap()).await.len(), BIG);
+    let mut http2 = http2_client(tls_client(&running, "admin.example.jp", &["h2"]).await, 65_535).await;
+    let response = http2.send_request(get("https://admin.example.jp/big")).await.unwrap();
+    assert_eq!(text(response).await.len(), BIG);
+}
+
+#[tokio::test]
+async fn no_http2_without_tls() {
+    let running = start();
+    let mut stream = TcpStream::connect(running.plain).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Closed with or without words, never with HTTP/2 frames.
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_comes_is_cut_and_blocks_nobody() {
+    let running = start();
+    let mut silent = Vec::new();
+    for _ in 0..2 * WORKERS {
+        silent.push(TcpStream::connect(running.tls).await.unwrap());
+    }
+    let mut client = http1_client(tls_client(&running, "admin.example.jp", &[]).await).await;
+    assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 https");
+    for mut stream in silent {
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn draining_ends_what_is_under_way_and_accepts_nobody() {
+    let running = start();
+    let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    let waiting = tokio::spawn(client.send_request(get("/wait")));
+    running.paths.arrived.acquire().await.unwrap().forget();
+
+    running.shutdown.cancel();
+    // The accept loops end at once; a connection made in that very moment is reset.
+    let refused = async {
+        while let Ok(mut stream) = TcpStream::connect(running.plain).await {
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+    };
+    tokio::time::timeout(seconds(10), refused).await.unwrap();
+    assert!(!waiting.is_finished());
+    let drained = tokio::spawn(running.workers.drained(seconds(60)));
+    running.paths.go_on.add_permits(1);
+    let response = waiting.await.unwrap().unwrap();
+    assert_eq!(response.headers().get(header::CONNECTION).unwrap(), "close");
+    assert_eq!(text(response).await, "done");
+    tokio::time::timeout(seconds(10), drained).await.unwrap().unwrap();
+    BoundListener::probe(running.plain).unwrap();
+}
+
+#[tokio::test]
+async fn the_deadline_cuts_what_does_not_end() {
+    let running = start();
+    let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    let waiting = tokio::spawn(client.send_request(get("/wait")));
+    running.paths.arrived.acquire().await.unwrap().forget();
+    running.shutdown.cancel();
+    running.workers.drained(Duration::from_millis(10)).await;
+    assert!(waiting.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn many_gateways_come_and_go_in_one_process() {
+    for _ in 0..10 {
+        let running = start();
+        let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+        assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 http");
+        running.shutdown.cancel();
+        running.workers.drained(seconds(10)).await;
+        for address in [running.plain, running.tls] {
+            BoundListener::probe(address).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_leaves_the_workers_alive() {
+    let running = start();
+    for _ in 0..2 * WORKERS {
+        let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+        assert_eq!(client.send_request(get("/panic")).await.unwrap().status(), 500);
+    }
+    for _ in 0..2 * WORKERS {
+        let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+        assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 http");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_replaced_while_serving() {
+    let now = SystemClock.now();
+    let (old, new) = (TestCa::new(now), TestCa::new(now));
+    let files = tempfile::tempdir().unwrap();
+    let serving = ListenerTlsConfig::load(&write_pair(files.path(), &old), now).unwrap();
+    serving.replace(ListenerTlsConfig::load(&write_pair(files.path(), &new), now).unwrap());
+    let mut running = start();
+    running.ca = new.certificate;
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    running.tls = listener.local_addr().unwrap();
+    let accept = async { serving.accept(listener.accept().await.unwrap().0).await.unwrap() };
+    tokio::join!(accept, tls_client(&running, "admin.example.jp", &[]));
+}

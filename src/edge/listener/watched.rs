@@ -1,0 +1,174 @@
+//! A connection's bytes and answers, each of which notes its [`Activity`].
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::{Activity, Protocol};
+use crate::body::{Body, BodyError};
+
+/// A stream that notes when bytes come, go, or cannot go.
+pub(super) struct Watched<T> {
+    stream: T,
+    activity: Arc<Activity>,
+}
+
+impl<T> Watched<T> {
+    pub(super) const fn new(stream: T, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+
+    fn note<R>(&self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        match &written {
+            Poll::Pending => self.activity.writing_blocked(),
+            Poll::Ready(_) => self.activity.bytes_went(),
+        }
+        written
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.activity.bytes_came();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.note(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // TLS keeps records of its own, so a flush can be what blocks.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.note(flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.note(shut)
+    }
+}
+
+/// A request from its complete head to the end of its answer.
+pub(super) struct RequestGuard(Arc<Activity>);
+
+impl RequestGuard {
+    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+        activity.request_began();
+        Self(Arc::clone(activity))
+    }
+
+    /// The request lasts as long as this answer.
+    pub(super) const fn answer(self, body: Body) -> Answer {
+        Answer { body, rest: None, held_up: false, request: self }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// Bytes of an HTTP/2 answer that are given out at once: the default frame size (RFC 9113 §6.5.2). hyper takes whatever
+/// it is given however little the client's window allows, so larger pieces would fill memory and hide a slow client.
+const PIECE: usize = 16 * 1024;
+
+/// An answer's body, which notes whether the client takes it.
+pub(super) struct Answer {
+    body: Body,
+    /// What did not fit into the last piece.
+    rest: Option<Bytes>,
+    held_up: bool,
+    request: RequestGuard,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        // HTTP/1 is held up by the socket alone, which notes that itself.
+        if this.request.0.protocol() == Protocol::Http1 {
+            return Pin::new(&mut this.body).poll_frame(cx);
+        }
+        this.moves();
+        let frame = match this.rest.take() {
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            None => Pin::new(&mut this.body).poll_frame(cx),
+        };
+        let Poll::Ready(Some(Ok(frame))) = frame else { return frame };
+        this.held_up = true;
+        this.request.0.answer_held_up();
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(mut data) => {
+                if data.len() > PIECE {
+                    this.rest = Some(data.split_off(PIECE));
+                }
+                Frame::data(data)
+            }
+            Err(trailers) => trailers,
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        if let Some(rest) = &self.rest {
+            let rest = rest.len() as u64;
+            match hint.exact() {
+                Some(exact) => hint.set_exact(exact + rest),
+                None => hint.set_lower(hint.lower() + rest),
+            }
+        }
+        hint
+    }
+}
+
+impl Answer {
+    fn moves(&mut self) {
+        if std::mem::take(&mut self.held_up) {
+            self.request.0.answer_moves();
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.moves();
+    }
+}

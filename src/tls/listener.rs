@@ -1,0 +1,203 @@
+//! The server side: one certificate a listener, swappable while it serves.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
+use crate::clock::Timestamp;
+use crate::config::ListenerTls;
+
+/// A client's connection after its handshake.
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// A listener's certificate and key, proved to fit together and to be valid now.
+///
+/// ALPN offers h2 and http/1.1. Every client gets this one certificate, whatever name it asks for or leaves out.
+/// Sessions resume by tickets whose key lives in this process alone and rotates.
+pub struct ListenerTlsConfig {
+    current: ArcSwap<ServerConfig>,
+}
+
+impl ListenerTlsConfig {
+    /// Reads and checks the files; `now` decides whether the certificate has run out.
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the file at fault.
+    pub fn load(tls: &ListenerTls, now: Timestamp) -> Result<Self, TlsError> {
+        let chain = pem::certificates(&tls.certificate)?;
+        check_validity(&chain, &tls.certificate, now)?;
+        let certified = certified_key(chain, pem::private_key(&tls.key)?, tls)?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .map_err(TlsError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
+        server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
+        Ok(Self { current: ArcSwap::from_pointee(server) })
+    }
+
+    /// Serves new connections with `with` from now on; open connections keep what they have.
+    pub fn replace(&self, with: Self) {
+        self.current.store(with.current.into_inner());
+    }
+
+    /// Shakes hands; the caller sets the deadline.
+    ///
+    /// # Errors
+    /// The client's mistake or absence, in words of the TLS library.
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<ServerStream> {
+        TlsAcceptor::from(self.current.load_full()).accept(tcp).await
+    }
+}
+
+/// Whether client and server agreed on HTTP/2 (ALPN, RFC 7301).
+pub(crate) fn agreed_on_h2(stream: &ServerStream) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(ALPN_H2)
+}
+
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    tls: &ListenerTls,
+) -> Result<CertifiedKey, TlsError> {
+    let signer =
+        provider().key_provider.load_private_key(key).map_err(|_| TlsError::BadKey { path: tls.key.clone() })?;
+    let certified = CertifiedKey::new(chain, signer);
+    match certified.keys_match() {
+        // A signer that does not tell its public key cannot be compared; ring's all tell.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(Error::InconsistentKeys(_)) => {
+            Err(TlsError::KeyMismatch { key: tls.key.clone(), certificate: tls.certificate.clone() })
+        }
+        Err(problem) => Err(TlsError::BadCertificate { path: tls.certificate.clone(), problem }),
+    }
+}
+
+/// Refuses a leaf that is outside its validity.
+///
+/// The verifier looks at the validity before anything else, so the certificate itself can stand as the anchor and
+/// whatever is found after that (no such issuer, another name, a CA used as a leaf) is for clients to judge.
+fn check_validity(chain: &[CertificateDer<'static>], path: &Path, now: Timestamp) -> Result<(), TlsError> {
+    let Some((leaf, rest)) = chain.split_first() else {
+        return Err(TlsError::NoCertificate { path: path.into() });
+    };
+    let unusable = |problem| TlsError::BadCertificate { path: path.into(), problem };
+    let mut anchors = RootCertStore::empty();
+    anchors.add(leaf.clone()).map_err(unusable)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider())
+        .build()
+        .map_err(|error| unusable(Error::General(error.to_string())))?;
+    let since_epoch = Duration::from_millis(u64::try_from(now.unix_millis()).unwrap_or(0));
+    let any_name = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+    match verifier.verify_server_cert(leaf, rest, &any_name, &[], UnixTime::since_unix_epoch(since_epoch)) {
+        Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            Err(TlsError::Expired { path: path.into() })
+        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. })) => {
+            Err(TlsError::NotYetValid { path: path.into() })
+        }
+        Err(problem @ Error::InvalidCertificate(CertificateError::BadEncoding)) => Err(unusable(problem)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::tls::test_certificates::{Issued, TestCa, days};
+
+    const NOW: Timestamp = days(20_000);
+
+    struct Files {
+        folder: tempfile::TempDir,
+        tls: ListenerTls,
+    }
+
+    fn files(certificate: &str, key: &str) -> Files {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str, text: &str| -> PathBuf {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let tls = ListenerTls {
+            certificate: path("server.pem", certificate),
+            key: path("server.key", key),
+            place: (1, "listener[0].tls".to_owned()),
+        };
+        Files { folder, tls }
+    }
+
+    fn issued() -> Issued {
+        TestCa::new(NOW).issue(&["admin.example.jp"], NOW)
+    }
+
+    fn problem(certificate: &str, key: &str, now: Timestamp) -> String {
+        let files = files(certificate, key);
+        let error = ListenerTlsConfig::load(&files.tls, now).err().expect("must be refused").to_string();
+        error.replace(files.folder.path().to_str().unwrap(), "")
+    }
+
+    #[test]
+    fn a_fitting_pair_loads() {
+        let Issued { certificate, key } = issued();
+        assert!(ListenerTlsConfig::load(&files(&certificate, &key).tls, NOW).is_ok());
+    }
+
+    #[test]
+    fn every_problem_names_its_file() {
+        let Issued { certificate, key } = issued();
+        let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (certificate, key, expected) in [
+            ("", &*key, "/server.pem: no certificate"),
+            (&*key, &*key, "/server.pem: no certificate"),
+            (&*certificate, "", "/server.key: no private key"),
+            (&*certificate, &*certificate, "/server.key: no private key"),
+            (&*certificate, &*encrypted, "/server.key: no private key"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA", &*key, "/server.pem: the PEM text is damaged"),
+            (no_der, &*key, "/server.pem: the certificate cannot be used"),
+            (&*certificate, &*issued().key, "/server.key: this key does not belong"),
+        ] {
+            let problem = problem(certificate, key, NOW);
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn validity_is_judged_at_the_given_time() {
+        let Issued { certificate, key } = issued();
+        let later = problem(&certificate, &key, NOW.plus(Duration::from_secs(400 * 86_400)));
+        assert!(later.starts_with("/server.pem: the certificate has expired"), "{later}");
+        let earlier = problem(&certificate, &key, NOW.minus(Duration::from_secs(400 * 86_400)));
+        assert!(earlier.starts_with("/server.pem: the certificate is not valid yet"), "{earlier}");
+    }
+
+    #[test]
+    fn a_self_signed_authority_may_be_served() {
+        let ca = TestCa::new(NOW);
+        assert!(ListenerTlsConfig::load(&files(&ca.certificate, &ca.key).tls, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let mut files = files("", "");
+        files.tls.certificate = files.folder.path().join("absent.pem");
+        let error = ListenerTlsConfig::load(&files.tls, NOW).err().unwrap();
+        assert!(matches!(error, TlsError::Unreadable { path, .. } if path.ends_with("absent.pem")));
+    }
+}
