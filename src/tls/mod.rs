@@ -17,8 +17,8 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use thiserror::Error;
 
-pub use listener::{ListenerTlsConfig, ServerStream};
 pub(crate) use listener::agreed_on_h2;
+pub use listener::{ListenerTlsConfig, ServerStream};
 pub use upstream::{ClientStream, UpstreamTls, UpstreamTlsError};
 
 /// What is wrong with TLS material. It names files and never repeats what is in them.

@@ -105,3 +105,100 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if usable == 0 { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock, Timestamp};
+    use crate::config::{ListenerTls, SubjectKind, UpstreamServer, UpstreamTimeouts};
+    use crate::tls::ListenerTlsConfig;
+    use crate::tls::test_certificates::{TestCa, days};
+
+    fn upstream(name: &str, https: bool, ca: Option<PathBuf>) -> UpstreamConfig {
+        let second = Duration::from_secs(1);
+        UpstreamConfig {
+            name: name.to_owned(),
+            servers: vec![UpstreamServer { https, host: "console.internal".to_owned(), port: 443 }],
+            audience: "https://console.internal".to_owned(),
+            subject: SubjectKind::Pairwise,
+            ca,
+            timeout: UpstreamTimeouts { connect: second, first_byte: second, idle: second },
+        }
+    }
+
+    /// Whether a client that trusts `ca` accepts, for `host`, a server whose certificate `issuer` made at `made`.
+    async fn connects(ca: &TestCa, issuer: &TestCa, made: Timestamp, host: &str) -> bool {
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(files.path().join(name), text).unwrap();
+            files.path().join(name)
+        };
+        let pair = issuer.issue(&["console.internal", "127.0.0.1", "::1"], made);
+        let tls = ListenerTls {
+            certificate: write("server.pem", &pair.certificate),
+            key: write("server.key", &pair.key),
+            place: (1, String::new()),
+        };
+        let server = ListenerTlsConfig::load(&tls, made).unwrap();
+        let upstreams = [upstream("plain", false, None), upstream("c", true, Some(write("ca.pem", &ca.certificate)))];
+        let client = UpstreamTls::load(&upstreams).unwrap();
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (connected, _) = tokio::join!(client.connect(1, host, tcp), server.accept(accepted));
+        connected.is_ok()
+    }
+
+    #[tokio::test]
+    async fn only_the_right_server_is_spoken_to() {
+        let now = SystemClock.now();
+        let (ours, other) = (TestCa::new(now), TestCa::new(now));
+        let long_ago = now.minus(Duration::from_secs(366 * 86_400));
+        for host in ["console.internal", "127.0.0.1", "::1", "[::1]"] {
+            assert!(connects(&ours, &ours, now, host).await, "{host}");
+        }
+        for host in ["other.internal", "127.0.0.2", "no name at all", ""] {
+            assert!(!connects(&ours, &ours, now, host).await, "{host}");
+        }
+        assert!(!connects(&ours, &other, now, "console.internal").await);
+        assert!(!connects(&ours, &ours, long_ago, "console.internal").await);
+    }
+
+    #[test]
+    fn all_problems_are_told_with_their_upstreams() {
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(files.path().join(name), text).unwrap();
+            Some(files.path().join(name))
+        };
+        let upstreams = [
+            upstream("good", true, write("ca.pem", &TestCa::new(days(20_000)).certificate)),
+            upstream("empty", true, write("empty.pem", "")),
+            upstream("absent", true, Some(files.path().join("absent.pem"))),
+            upstream("plain", false, Some(files.path().join("absent.pem"))),
+        ];
+        let problems = UpstreamTls::load(&upstreams).err().unwrap();
+        let named: Vec<_> = problems.iter().map(|problem| problem.upstream.as_str()).collect();
+        assert_eq!(named, ["empty", "absent"]);
+        assert!(matches!(problems[0].error, TlsError::NoCertificate { .. }));
+        assert!(matches!(problems[1].error, TlsError::Unreadable { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_plain_upstream_is_never_spoken_to_in_tls() {
+        let tls = UpstreamTls::load(&[upstream("plain", false, None)]).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        for unknown in [0, 1] {
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let refused = tls.connect(unknown, "127.0.0.1", tcp).await.err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}
