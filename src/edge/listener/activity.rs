@@ -63,9 +63,7 @@ impl Activity {
 
     /// Bytes came. Between two HTTP/1 requests they begin a head; HTTP/2 has frames of other kinds there.
     pub(super) fn bytes_came(&self) {
-        if self.protocol == Protocol::Http1
-            && self.requests.load(Relaxed) == 0
-            && self.head_since.load(Relaxed) == NONE
+        if self.protocol == Protocol::Http1 && self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == NONE
         {
             self.head_since.store(self.stamp(), Relaxed);
         }

@@ -136,6 +136,11 @@ impl<H: Handler> Server<H> {
         loop {
             tokio::select! {
                 biased;
+                // First, so that an answer that ends now already says that it is the last.
+                () = &mut shutdown, if !told => {
+                    told = true;
+                    close(serving.as_mut());
+                }
                 ended = serving.as_mut() => {
                     // hyper's errors name a kind and never what was sent.
                     if let Err(error) = ended {
@@ -150,10 +155,6 @@ impl<H: Handler> Server<H> {
                         return;
                     }
                 },
-                () = &mut shutdown, if !told => {
-                    told = true;
-                    close(serving.as_mut());
-                }
             }
         }
     }

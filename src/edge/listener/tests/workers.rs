@@ -35,7 +35,8 @@ fn start() -> Running {
     let ca = TestCa::new(now);
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
-    let config = |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls, line: 1 };
+    let config =
+        |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls, line: 1 };
     let plain = BoundListener::bind(&config(None), None, WORKERS).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
     let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), WORKERS).unwrap();
