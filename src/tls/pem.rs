@@ -21,9 +21,9 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The first private key of a file. The library's own copy of the key is not wiped; the file's text here is.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => TlsError::NoKey { path: path.into() },
-        _ => TlsError::Damaged { path: path.into() },
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| {
+        let path = path.into();
+        if matches!(error, pem::Error::NoItemsFound) { TlsError::NoKey { path } } else { TlsError::Damaged { path } }
     })
 }
 

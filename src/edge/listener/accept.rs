@@ -1,7 +1,6 @@
 //! The accept loop: it waits for connections and for nothing else.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ pub(super) struct Door {
 impl Door {
     /// Accepts until the gateway ends; every connection is a task of its own in `tasks`.
     pub(super) async fn accept<H: Handler>(self, server: Arc<Server<H>>, tasks: TaskTracker) {
+        let scheme = if self.tls.is_some() { Scheme::Https } else { Scheme::Http };
         let mut said: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -39,7 +39,8 @@ impl Door {
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    tasks.spawn(greet(tcp, peer, self.serves, self.tls.clone(), Arc::clone(&server)));
+                    let connection = Connection { peer, scheme, serves: self.serves };
+                    tasks.spawn(greet(tcp, connection, self.tls.clone(), Arc::clone(&server)));
                 }
                 // The client changed its mind before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -60,8 +61,7 @@ impl Door {
 
 async fn greet<H: Handler>(
     tcp: TcpStream,
-    peer: SocketAddr,
-    serves: Serves,
+    connection: Connection,
     tls: Option<Arc<ListenerTlsConfig>>,
     server: Arc<Server<H>>,
 ) {
@@ -69,7 +69,7 @@ async fn greet<H: Handler>(
     let _ = tcp.set_nodelay(true);
     let Some(tls) = tls else {
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
-        return server.serve(tcp, Protocol::Http1, Connection { peer, scheme: Scheme::Http, serves }).await;
+        return server.serve(tcp, Protocol::Http1, connection).await;
     };
     let shaken = tokio::select! {
         () = server.shutdown.cancelled() => return,
@@ -78,7 +78,7 @@ async fn greet<H: Handler>(
     match shaken {
         Ok(Ok(stream)) => {
             let protocol = if agreed_on_h2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
-            server.serve(stream, protocol, Connection { peer, scheme: Scheme::Https, serves }).await;
+            server.serve(stream, protocol, connection).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),

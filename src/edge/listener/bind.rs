@@ -118,6 +118,7 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::edge::listener::tests::own_address;
 
     fn config(address: impl Into<SocketAddr>) -> ListenerConfig {
         ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None, line: 1 }
@@ -127,13 +128,13 @@ mod tests {
         BoundListener::bind(&config(address), None, 4)
     }
 
-    fn in_use(result: Result<impl Sized, BindError>) -> bool {
+    fn in_use(result: &Result<impl Sized, BindError>) -> bool {
         matches!(result, Err(BindError::InUse { .. }))
     }
 
     #[test]
     fn every_worker_has_a_socket_on_the_one_resolved_port() {
-        let bound = bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let bound = bind((own_address(), 0)).unwrap();
         assert_ne!(bound.address().port(), 0);
         assert_eq!(bound.sockets.len(), 4);
         assert!(bound.sockets.iter().all(|socket| socket.local_addr().unwrap() == bound.address()));
@@ -141,51 +142,54 @@ mod tests {
 
     #[test]
     fn a_second_sekisho_on_the_port_is_refused() {
-        for first in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv4Addr::UNSPECIFIED, 0).into()] {
-            let bound = bind(first).unwrap();
+        let own = own_address();
+        for first in [own, Ipv4Addr::UNSPECIFIED] {
+            let bound = bind((first, 0)).unwrap();
             let port = bound.address().port();
-            for second in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
-                assert!(in_use(bind((second, port))), "{first} then {second}");
-                assert!(in_use(BoundListener::probe((second, port).into())), "{first} then {second}");
+            for second in [own, Ipv4Addr::UNSPECIFIED] {
+                assert!(in_use(&bind((second, port))), "{first} then {second}");
+                assert!(in_use(&BoundListener::probe((second, port).into())), "{first} then {second}");
             }
-            assert!(in_use(bind((Ipv6Addr::UNSPECIFIED, port))), "{first} then [::]");
+            assert!(in_use(&bind((Ipv6Addr::UNSPECIFIED, port))), "{first} then [::]");
         }
     }
 
     #[test]
     fn a_port_that_any_other_program_holds_is_refused() {
-        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let sharing = shared((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let own = own_address();
+        let plain = TcpListener::bind((own, 0)).unwrap();
+        let sharing = shared((own, 0).into()).unwrap();
         for other in [plain, sharing] {
             let port = other.local_addr().unwrap().port();
-            for ours in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
-                assert!(in_use(bind((ours, port))), "{ours}");
-                assert!(in_use(BoundListener::probe((ours, port).into())), "{ours}");
+            for ours in [own, Ipv4Addr::UNSPECIFIED] {
+                assert!(in_use(&bind((ours, port))), "{ours}");
+                assert!(in_use(&BoundListener::probe((ours, port).into())), "{ours}");
             }
         }
     }
 
     #[test]
     fn of_many_that_start_at_once_one_at_most_wins() {
+        let own = own_address();
         for _ in 0..50 {
-            let port = free_port();
+            let address = free_port(own);
             let barrier = Barrier::new(4);
             let start = || {
                 barrier.wait();
-                bind((Ipv4Addr::LOCALHOST, port))
+                bind(address)
             };
             let results: Vec<_> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             assert!(results.iter().filter(|result| result.is_ok()).count() <= 1);
-            assert!(results.into_iter().all(|result| result.is_ok() || in_use(result)));
+            assert!(results.into_iter().all(|result| result.is_ok() || in_use(&result)));
         }
     }
 
     #[test]
     fn the_port_is_free_again_at_once_even_after_connections() {
-        let bound = bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let bound = bind((own_address(), 0)).unwrap();
         let address = bound.address();
         let client = TcpStream::connect(address).unwrap();
         // Dropping the listening sockets resets what was never accepted.
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn probing_keeps_nothing() {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let address = free_port(own_address());
         BoundListener::probe(address).unwrap();
         BoundListener::probe(address).unwrap();
         assert!(bind(address).is_ok());
@@ -210,8 +214,7 @@ mod tests {
         assert!(matches!(error, BindError::Io { .. }) && error.to_string().starts_with("192.0.2.1:0: "), "{error}");
     }
 
-    fn free_port() -> u16 {
-        let socket = exclusive((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        socket.local_addr().unwrap().as_socket().unwrap().port()
+    fn free_port(own: Ipv4Addr) -> SocketAddr {
+        exclusive((own, 0).into()).unwrap().local_addr().unwrap().as_socket().unwrap()
     }
 }

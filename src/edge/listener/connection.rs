@@ -117,11 +117,11 @@ impl<H: Handler> Server<H> {
         match protocol {
             Protocol::Http1 => {
                 let serving = self.http1.serve_connection(io, service).with_upgrades();
-                self.drive(serving, watchdog, |serving| serving.graceful_shutdown()).await;
+                self.drive(serving, watchdog, http1::UpgradeableConnection::graceful_shutdown).await;
             }
             Protocol::Http2 => {
                 let serving = self.http2.serve_connection(io, service);
-                self.drive(serving, watchdog, |serving| serving.graceful_shutdown()).await;
+                self.drive(serving, watchdog, http2::Connection::graceful_shutdown).await;
             }
         }
     }

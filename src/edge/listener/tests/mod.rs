@@ -3,7 +3,9 @@
 mod connections;
 mod workers;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +20,12 @@ use tokio::sync::Semaphore;
 use super::{Connection, Handler};
 use crate::body::Body;
 use crate::config::{ClientTimeouts, LimitsConfig, Rate};
+
+/// A loopback address of one test's own: ports that it frees are not taken by its neighbours.
+pub(super) fn own_address() -> Ipv4Addr {
+    static LAST: AtomicU8 = AtomicU8::new(0);
+    Ipv4Addr::new(127, 0, 77, LAST.fetch_add(1, Relaxed) + 1)
+}
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -1,12 +1,12 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -18,7 +18,7 @@ use crate::tls::test_certificates::TestCa;
 
 const WORKERS: usize = 3;
 
-/// Running workers whose time-outs towards clients are short, one plain and one TLS listener.
+/// Running workers with one plain and one TLS listener.
 struct Running {
     workers: Workers,
     /// All workers share it, so that a test can reach it.
@@ -31,22 +31,24 @@ struct Running {
 }
 
 fn start() -> Running {
+    start_with(WORKERS, &limits())
+}
+
+fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let now = SystemClock.now();
     let ca = TestCa::new(now);
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
     let config =
         |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls, line: 1 };
-    let plain = BoundListener::bind(&config(None), None, WORKERS).unwrap();
+    let plain = BoundListener::bind(&config(None), None, workers).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
-    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), WORKERS).unwrap();
+    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), workers).unwrap();
     let (plain_address, tls_address) = (plain.address(), secure.address());
-    let mut limits = limits();
-    limits.timeouts.handshake = Duration::from_millis(50);
     let shutdown = CancellationToken::new();
     let paths = Paths::new(0);
     let handler = Arc::clone(&paths);
-    let workers = Workers::start(vec![plain, secure], move |_| Arc::clone(&handler), &limits, &shutdown).unwrap();
+    let workers = Workers::start(vec![plain, secure], move |_| Arc::clone(&handler), limits, &shutdown).unwrap();
     let (plain, tls) = (plain_address, tls_address);
     Running { workers, paths, plain, tls, ca: ca.certificate, shutdown, _files: files }
 }
@@ -63,7 +65,7 @@ fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
 async fn tls_client(running: &Running, name: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(running.ca.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -122,7 +124,7 @@ async fn no_http2_without_tls() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_comes_is_cut_and_blocks_nobody() {
+async fn silent_tls_clients_block_nobody() {
     let running = start();
     let mut silent = Vec::new();
     for _ in 0..2 * WORKERS {
@@ -130,14 +132,22 @@ async fn a_handshake_that_never_comes_is_cut_and_blocks_nobody() {
     }
     let mut client = http1_client(tls_client(&running, "admin.example.jp", &[]).await).await;
     assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 https");
-    for mut stream in silent {
-        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
-    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_comes_is_cut() {
+    let mut limits = limits();
+    limits.timeouts.handshake = Duration::from_millis(20);
+    let running = start_with(1, &limits);
+    let mut silent = TcpStream::connect(running.tls).await.unwrap();
+    let cut = tokio::time::timeout(seconds(10), silent.read(&mut [0; 16])).await;
+    assert_eq!(cut.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
 async fn draining_ends_what_is_under_way_and_accepts_nobody() {
-    let running = start();
+    // One worker, so that the first refusal proves that it saw the shutdown.
+    let running = start_with(1, &limits());
     let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
     let waiting = tokio::spawn(client.send_request(get("/wait")));
     running.paths.arrived.acquire().await.unwrap().forget();
@@ -207,7 +217,7 @@ async fn a_certificate_is_replaced_while_serving() {
     serving.replace(ListenerTlsConfig::load(&write_pair(files.path(), &new), now).unwrap());
     let mut running = start();
     running.ca = new.certificate;
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind((own_address(), 0)).await.unwrap();
     running.tls = listener.local_addr().unwrap();
     let accept = async { serving.accept(listener.accept().await.unwrap().0).await.unwrap() };
     tokio::join!(accept, tls_client(&running, "admin.example.jp", &[]));
