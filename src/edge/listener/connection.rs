@@ -36,7 +36,8 @@ pub struct Connection {
 
 /// Answers requests; one instance a worker, so that what it holds is never shared between cores.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. A panic is answered with 500 and ends nothing else.
+    /// Answers one request. A panic is answered with 500 and ends nothing else, so what requests share must stand one
+    /// that stops between any two awaits.
     fn handle(
         self: Arc<Self>,
         connection: Connection,
@@ -166,8 +167,6 @@ async fn answer<H: Handler>(
     request: Request<Incoming>,
     guard: RequestGuard,
 ) -> Result<Response<Answer>, Infallible> {
-    // The handler keeps nothing between requests that a panic could leave half done: its locks are held for single
-    // steps, and what is durable is written by the store's own thread.
     let answered = AssertUnwindSafe(async { handler.handle(connection, request).await }).catch_unwind().await;
     let response = answered.unwrap_or_else(|_| {
         // What the panic says may quote the request.
