@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sekisho::carrier::Charset;
 use sekisho::clock::{Day, Timestamp};
 use sekisho::config::{ClientAddressDetail, NoticeConfig};
-use sekisho::pages::{Charset, Language, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, Reader, render};
+use sekisho::pages::{Language, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, Reader, render};
 use sekisho::refusal::Reason;
 
 #[path = "../src/pages/samples.rs"]

@@ -24,6 +24,13 @@ impl RawIdentifier {
         Self { carrier, octets: Zeroizing::new(octets.into_boxed_slice()), small_space: small }
     }
 
+    /// An identifier that no request carried, for unit tests of the stages behind this one.
+    #[cfg(test)]
+    #[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "the names in tests are good")]
+    pub(crate) fn for_test(carrier: &str, octets: &[u8], small: bool) -> Self {
+        Self::join(CarrierName::parse(carrier).unwrap(), std::iter::once(octets), small)
+    }
+
     /// The profile that read it: the namespace of the identifier.
     #[must_use]
     pub const fn carrier(&self) -> &CarrierName {

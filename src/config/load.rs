@@ -78,15 +78,21 @@ impl Config {
 
     /// Secret files that others than the gateway's user may read or write.
     fn secrets_open_to_others(&self) -> Vec<Finding> {
-        let kek = self.keys.kek.doubt().map(|problem| (self.keys.line, "keys.kek".to_owned(), problem));
-        let certificates = self.listeners.iter().filter_map(|listener| {
-            let tls = listener.tls.as_ref()?;
-            let (line, table) = &tls.place;
-            open_to_others(&tls.key).map(|problem| (*line, join(table, "key"), problem))
+        let kek = self.keys.kek.doubt().map(|problem| ("keys.kek".to_owned(), problem));
+        let certificates = self.listeners.iter().enumerate().filter_map(|(i, listener)| {
+            let doubt = open_to_others(&listener.tls.as_ref()?.key);
+            doubt.map(|problem| (format!("listener[{i}].tls.key"), problem))
         });
-        let finding =
-            |(line, key, problem)| Finding { file: self.file.clone(), line, key, severity: Severity::Warning, problem };
-        kek.into_iter().chain(certificates).map(finding).collect()
+        let warning =
+            |(key, problem): (String, String)| Finding { severity: Severity::Warning, ..self.finding(&key, problem) };
+        kek.into_iter().chain(certificates).map(warning).collect()
+    }
+
+    /// Something about `key` that came up after the text was checked, such as a busy port.
+    #[must_use]
+    pub fn finding(&self, key: &str, problem: String) -> Finding {
+        let (file, line) = (self.file.clone(), self.lines.of(key));
+        Finding { file, line, key: key.to_owned(), severity: Severity::Error, problem }
     }
 }
 
@@ -95,6 +101,7 @@ impl<C> Config<C> {
         Config {
             carriers,
             file: self.file,
+            lines: self.lines,
             gateway: self.gateway,
             listeners: self.listeners,
             admin: self.admin,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::document::Lines;
 use super::duration::Rate;
 use super::origin::Origin;
 use super::secret_source::SecretSource;
@@ -18,6 +19,8 @@ use crate::store::StretchParameters;
 pub struct Config<C = Carriers> {
     /// The file it was read from; relative paths in it were resolved against its folder.
     pub file: PathBuf,
+    /// Where each key stands, for findings that come up later.
+    pub(super) lines: Lines,
     /// `[gateway]`.
     pub gateway: GatewayConfig,
     /// `[[listener]]`, at least one that serves handsets.
@@ -72,8 +75,6 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// TLS, if any.
     pub tls: Option<ListenerTls>,
-    /// The line of its `address`, for findings about a busy port.
-    pub line: usize,
 }
 
 /// What a listener serves.
@@ -92,8 +93,6 @@ pub struct ListenerTls {
     pub certificate: PathBuf,
     /// Private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
-    /// Where the TLS table is, for findings: (line, key path prefix such as `listener[1].tls`).
-    pub place: (usize, String),
 }
 
 /// `[admin]`.
@@ -236,8 +235,6 @@ pub enum StretchSetting {
 pub struct StoreConfig {
     /// The embedded store's file.
     pub path: PathBuf,
-    /// The line of `store.path`, for findings.
-    pub line: usize,
 }
 
 /// `[limits]`.
@@ -280,8 +277,6 @@ pub struct ClientTimeouts {
 pub struct KeysConfig {
     /// The key-encryption key: 32 bytes, base64.
     pub kek: SecretSource,
-    /// The line of `keys.kek`, for findings.
-    pub line: usize,
 }
 
 /// `[notice]`.

@@ -1,11 +1,29 @@
 //! The only place that knows the order of the stages.
-#![expect(missing_docs, clippy::todo, reason = "skeleton")]
-use std::path::Path;
-use std::process::ExitCode;
+//!
+//! `handle` is where a request comes in; `login` is the file that a newcomer opens first. A request that is proxied
+//! goes through `session_check` and `forward` and touches nothing else here.
 
-pub fn serve(_config: &Path) -> ExitCode {
-    todo!()
-}
-pub fn check(_config: &Path) -> ExitCode {
-    todo!()
-}
+mod enrol;
+mod form;
+mod form_token;
+mod forward;
+mod handle;
+mod limits;
+mod local_path;
+mod login;
+mod logout;
+mod me;
+mod own_pages;
+mod respond;
+mod serve;
+mod session_check;
+mod startup;
+mod state;
+mod upkeep;
+mod visit;
+mod wellknown;
+
+pub use handle::Worker;
+pub use serve::{check, serve};
+pub use startup::{Listening, Running, inspect};
+pub use state::{Gateway, Parts};

@@ -18,6 +18,6 @@ mod tests;
 pub use page::{
     BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, TO_FIELD,
 };
-pub use reader::{Charset, Language, Reader};
+pub use reader::{Language, Reader, ReaderHints};
 pub use render::{Rendered, render};
 pub use style::content_security_policy;

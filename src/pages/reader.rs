@@ -1,12 +1,12 @@
-//! `RawHead` + `UserAgent` -> `Reader`: what the reader's browser can show.
+//! `ReaderHints` + `UserAgent` -> `Reader`: what the reader's browser can show.
 //!
 //! Chooses how an answer looks, never what it says: nothing here may decide about access.
 //! `Accept-Charset` is ignored: handsets sent it wrongly, and browsers stopped sending it (RFC 9110 §12.5.2).
 
-use http::HeaderName;
-use http::header::{ACCEPT, ACCEPT_LANGUAGE};
+use http::HeaderValue;
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, USER_AGENT};
 
-use crate::carrier::{UserAgent, UserAgentKind};
+use crate::carrier::{Charset, UserAgent};
 use crate::edge::RawHead;
 
 /// A language that the catalogue has.
@@ -29,26 +29,6 @@ impl Language {
     }
 }
 
-/// A charset that pages are sent in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Charset {
-    /// For browsers from before UTF-8.
-    ShiftJis,
-    /// For all others.
-    Utf8,
-}
-
-impl Charset {
-    /// The IANA name.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::ShiftJis => "Shift_JIS",
-            Self::Utf8 => "UTF-8",
-        }
-    }
-}
-
 /// What the reader's browser can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reader {
@@ -60,39 +40,61 @@ pub struct Reader {
     pub json: bool,
 }
 
+/// The fields of a head that say what its browser can show: kept, for a page
+/// that may be needed after the head has ended.
+#[derive(Clone, Debug, Default)]
+pub struct ReaderHints {
+    accept: Vec<HeaderValue>,
+    accept_language: Vec<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+impl ReaderHints {
+    /// What `head` says. A repeated User-Agent says nothing.
+    #[must_use]
+    pub fn of(head: &RawHead) -> Self {
+        let all = |name| head.all(name).cloned().collect();
+        Self {
+            accept: all(&ACCEPT),
+            accept_language: all(&ACCEPT_LANGUAGE),
+            user_agent: head.single(&USER_AGENT).cloned(),
+        }
+    }
+
+    /// The User-Agent as sent; empty if there is none.
+    #[must_use]
+    pub fn user_agent(&self) -> &str {
+        self.user_agent.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A reader of whom nothing is known.
+impl Default for Reader {
+    fn default() -> Self {
+        Self { language: Language::English, charset: Charset::Utf8, json: false }
+    }
+}
+
 impl Reader {
     /// Reads `Accept-Language` and `Accept`; the charset follows the browser's generation.
     ///
     /// Where the reader prefers neither Japanese nor English, it is Japanese inside a Japanese carrier's
     /// network (`japanese_network`) and for a Japanese carrier's handset, else English.
     #[must_use]
-    pub fn of(head: &RawHead, japanese_network: bool, user_agent: &UserAgent) -> Self {
-        let japanese = quality(head, &ACCEPT_LANGUAGE, |range| speaks(range, "ja"));
-        let english = quality(head, &ACCEPT_LANGUAGE, |range| speaks(range, "en"));
+    pub fn of(hints: &ReaderHints, japanese_network: bool, user_agent: &UserAgent) -> Self {
+        let japanese = quality(&hints.accept_language, |range| speaks(range, "ja"));
+        let english = quality(&hints.accept_language, |range| speaks(range, "en"));
         let by_default = japanese_network || user_agent.carrier.is_some();
         let language = if japanese > english || (japanese == english && by_default) {
             Language::Japanese
         } else {
             Language::English
         };
-        let json = quality(head, &ACCEPT, |range| range.eq_ignore_ascii_case("application/json"));
-        let html = quality(head, &ACCEPT, |range| {
+        let json = quality(&hints.accept, |range| range.eq_ignore_ascii_case("application/json"));
+        let html = quality(&hints.accept, |range| {
             range.eq_ignore_ascii_case("text/html") || range.eq_ignore_ascii_case("application/xhtml+xml")
         });
-        Self { language, charset: charset(user_agent), json: json.0 > 0 && json.0 >= html.0 }
-    }
-}
-
-/// Of the carriers' own browsers, all but i-mode 2.0 and SoftBank 3GC may know `Shift_JIS` only. A docomo
-/// string without a cache size counts as the older browser: the newer one reads `Shift_JIS` too.
-fn charset(user_agent: &UserAgent) -> Charset {
-    match (user_agent.kind, user_agent.carrier, user_agent.generation, user_agent.browser) {
-        (UserAgentKind::Handset, Some("docomo"), _, browser) if browser != Some("2.0") => Charset::ShiftJis,
-        (UserAgentKind::Handset, Some("au"), _, _) => Charset::ShiftJis,
-        (UserAgentKind::Handset, Some("softbank"), Some(generation), _) if generation.starts_with("pdc") => {
-            Charset::ShiftJis
-        }
-        _ => Charset::Utf8,
+        Self { language, charset: user_agent.charset(), json: json.0 > 0 && json.0 >= html.0 }
     }
 }
 
@@ -105,8 +107,9 @@ fn speaks(range: &str, language: &str) -> bool {
 
 /// How much the reader wants what `wanted` matches: quality in thousandths, then how early it was named,
 /// so that of two equal ones the first wins. `(0, 0)`: not at all. A malformed item counts as not written.
-fn quality(head: &RawHead, field: &HeaderName, wanted: impl Fn(&str) -> bool) -> (u16, usize) {
-    head.all(field)
+fn quality(field: &[HeaderValue], wanted: impl Fn(&str) -> bool) -> (u16, usize) {
+    field
+        .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|list| list.split(','))
         .zip((1..=usize::from(u16::MAX)).rev())
@@ -136,15 +139,16 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::carrier::UserAgentKind;
     use crate::edge::HeadLimits;
 
-    fn head(fields: &[(&str, &str)]) -> RawHead {
+    fn head(fields: &[(&str, &str)]) -> ReaderHints {
         let mut request = Request::builder().uri("/");
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let limits = HeadLimits { head_bytes: 8192, headers: 20, url_bytes: 100 };
-        RawHead::read(request.body(()).unwrap().into_parts().0, &limits).unwrap()
+        ReaderHints::of(&RawHead::read(request.body(()).unwrap().into_parts().0, &limits).unwrap())
     }
 
     fn browser(

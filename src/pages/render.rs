@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use askama::Template;
 use bytes::Bytes;
-use encoding_rs::SHIFT_JIS;
+use encoding_rs::{EUC_JP, SHIFT_JIS};
 use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
 use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeDone, Page, TO_FIELD};
-use super::reader::{Charset, Language, Reader};
+use super::reader::{Language, Reader};
 use super::style::STYLE;
+use crate::carrier::Charset;
 use crate::clock::Timestamp;
 use crate::config::ClientAddressDetail;
 use crate::refusal::Reason;
@@ -51,6 +52,7 @@ pub fn render(page: &Page<'_>, reader: Reader) -> Rendered {
     let (content_type, body) = match reader.charset {
         Charset::Utf8 => ("text/html; charset=UTF-8", html.into_bytes()),
         Charset::ShiftJis => ("text/html; charset=Shift_JIS", SHIFT_JIS.encode(&html).0.into_owned()),
+        Charset::EucJp => ("text/html; charset=EUC-JP", EUC_JP.encode(&html).0.into_owned()),
     };
     Rendered { content_type: HeaderValue::from_static(content_type), body: Bytes::from(body), language }
 }

@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine;
-use encoding_rs::{Encoding, SHIFT_JIS, UTF_8};
+use encoding_rs::{EUC_JP, Encoding, SHIFT_JIS, UTF_8};
 use proptest::prelude::*;
 use regex::Regex;
 use serde_json::Value;
 
 use super::*;
+use crate::carrier::Charset;
 use crate::clock::{Day, Timestamp};
 use crate::config::{ClientAddressDetail, NoticeConfig};
 use crate::refusal::Reason;
@@ -21,11 +22,12 @@ mod samples;
 const PAGE_BYTES: usize = 5 * 1024;
 
 const LANGUAGES: [Language; 2] = [Language::Japanese, Language::English];
-const CHARSETS: [Charset; 2] = [Charset::ShiftJis, Charset::Utf8];
+const CHARSETS: [Charset; 3] = [Charset::ShiftJis, Charset::EucJp, Charset::Utf8];
 
 fn encoding(charset: Charset) -> &'static Encoding {
     match charset {
         Charset::ShiftJis => SHIFT_JIS,
+        Charset::EucJp => EUC_JP,
         Charset::Utf8 => UTF_8,
     }
 }
@@ -148,7 +150,7 @@ fn the_page_names_the_charset_and_language_that_it_is_sent_in() {
             for charset in CHARSETS {
                 let rendered = render(page, Reader { language, charset, json: false });
                 let content_type = rendered.content_type.to_str().unwrap();
-                assert_eq!(content_type, format!("text/html; charset={}", charset.label()));
+                assert_eq!(content_type, format!("text/html; charset={}", charset.as_str()));
                 assert_eq!(rendered.language, language.tag());
                 let html = html(page, language, charset);
                 assert!(attribute(&html, "content").iter().any(|value| value == content_type), "{name}");

@@ -73,6 +73,12 @@ impl AccessLogger {
         Ok(Self { queue, detail: privacy.client_address })
     }
 
+    /// Whether lines are written at all, so that what they need is kept.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Writes one line. Costs nothing where the stream is off.
     pub fn write(&self, access: &Access<'_>) {
         let Some(queue) = &self.queue else { return };

@@ -134,11 +134,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let tls = ListenerTls {
-            certificate: path("server.pem", certificate),
-            key: path("server.key", key),
-            place: (1, "listener[0].tls".to_owned()),
-        };
+        let tls = ListenerTls { certificate: path("server.pem", certificate), key: path("server.key", key) };
         Files { folder, tls }
     }
 

@@ -140,11 +140,8 @@ mod tests {
             files.path().join(name)
         };
         let pair = issuer.issue(&["console.internal", "127.0.0.1", "::1"], made);
-        let tls = ListenerTls {
-            certificate: write("server.pem", &pair.certificate),
-            key: write("server.key", &pair.key),
-            place: (1, String::new()),
-        };
+        let tls =
+            ListenerTls { certificate: write("server.pem", &pair.certificate), key: write("server.key", &pair.key) };
         let server = ListenerTlsConfig::load(&tls, made).unwrap();
         let upstreams = [upstream("plain", false, None), upstream("c", true, Some(write("ca.pem", &ca.certificate)))];
         let client = UpstreamTls::load(&upstreams).unwrap();

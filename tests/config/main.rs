@@ -3,3 +3,4 @@
 
 mod mutated;
 mod reports;
+mod whole;

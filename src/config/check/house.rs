@@ -26,7 +26,7 @@ pub(super) fn store(raw: Option<Table<raw::Store>>, cx: &mut Context) -> Option<
         cx.report.missing("store.path", "is missing; write the embedded store's file, such as \"data/sekisho.store\"");
     }
     let path = cx.path("store.path", raw.path.as_deref())?;
-    Some(StoreConfig { path, line: cx.report.line("store.path") })
+    Some(StoreConfig { path })
 }
 
 pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<KeysConfig> {
@@ -42,7 +42,7 @@ pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<Ke
         return None;
     };
     let kek = cx.secret("keys.kek", written)?;
-    Some(KeysConfig { kek, line: cx.report.line("keys.kek") })
+    Some(KeysConfig { kek })
 }
 
 pub(super) fn notice(raw: Option<Table<raw::Notice>>, cx: &mut Context) -> Option<NoticeConfig> {

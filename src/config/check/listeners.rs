@@ -70,8 +70,7 @@ fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<Listen
     let tls_key = format!("{key}.tls");
     let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, &tls, cx));
     let address = address?;
-    let line = cx.report.line(&address_key);
-    Some((serves.map(|serves| ListenerConfig { serves, address, tls, line }), address))
+    Some((serves.map(|serves| ListenerConfig { serves, address, tls }), address))
 }
 
 fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {
@@ -86,8 +85,7 @@ fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<Listen
     let _ = cx.path(&format!("{key}.client_ca"), raw.client_ca.as_deref());
     let certificate = cx.path(&certificate_key, raw.certificate.as_deref());
     let private_key = cx.path(&key_key, raw.key.as_deref());
-    let place = (cx.report.line(key), key.to_owned());
-    Some(ListenerTls { certificate: certificate?, key: private_key?, place })
+    Some(ListenerTls { certificate: certificate?, key: private_key? })
 }
 
 /// Whether one address takes what the other wants. Whether `[::]` takes IPv4 too is the system's setting, so that

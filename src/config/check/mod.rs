@@ -58,7 +58,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
         }
     };
     let mut cx =
-        Context { report: Report::new(path, lines), folder: path.parent().unwrap_or(Path::new("")).to_owned() };
+        Context { report: Report::new(path, lines.clone()), folder: path.parent().unwrap_or(Path::new("")).to_owned() };
     let raw: raw::Root = document.shape(&mut cx.report);
     version::check(&document, &mut cx.report);
 
@@ -81,6 +81,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let config = match (gateway, store, keys, notice) {
         (Some(gateway), Some(store), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
             file: path.to_owned(),
+            lines,
             carriers: specs.clone(),
             gateway,
             listeners,

@@ -121,7 +121,7 @@ mod tests {
     use crate::edge::listener::tests::own_address;
 
     fn config(address: impl Into<SocketAddr>) -> ListenerConfig {
-        ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None, line: 1 }
+        ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None }
     }
 
     fn bind(address: impl Into<SocketAddr>) -> Result<BoundListener, BindError> {

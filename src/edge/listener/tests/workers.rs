@@ -39,8 +39,7 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let ca = TestCa::new(now);
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
-    let config =
-        |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls, line: 1 };
+    let config = |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls };
     let plain = BoundListener::bind(&config(None), None, workers).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
     let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), workers).unwrap();
@@ -58,7 +57,7 @@ fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, pair.certificate).unwrap();
     std::fs::write(&key, pair.key).unwrap();
-    ListenerTls { certificate, key, place: (1, "listener[1].tls".to_owned()) }
+    ListenerTls { certificate, key }
 }
 
 /// A client that trusts `ca` alone and offers `alpn`. Given an address for a name it sends no SNI (RFC 6066 §3).

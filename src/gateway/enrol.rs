@@ -1,0 +1,65 @@
+//! First binding of a handset to an account, by a one-time code.
+
+use http::Response;
+use hyper::body::Incoming;
+
+use super::Gateway;
+use super::form::Form;
+use super::form_token;
+use super::local_path::LocalPath;
+use super::login::SignInError;
+use super::visit::Visit;
+use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
+use crate::body::Body;
+use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, TO_FIELD};
+use crate::refusal::Reason;
+use crate::session::{Opening, SessionToken};
+use crate::telemetry::{self, SecurityEvent};
+
+impl Gateway {
+    /// `POST /_sekisho/enrol`: binds the handset that sent this very request to the account of the typed code.
+    pub(super) async fn enrol(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        let form = match Form::read(self, visit, body).await {
+            Ok(form) => form,
+            Err(reason) => return self.refuse(visit, reason),
+        };
+        let to = LocalPath::parse(form.field(TO_FIELD));
+        match self.bind(visit, &form).await {
+            Ok(token) => self.enter(visit, &token, &to),
+            Err(error) => self.sign_in_refusal(visit, &to, error),
+        }
+    }
+
+    async fn bind(&self, visit: &Visit<'_>, form: &Form) -> Result<SessionToken, SignInError> {
+        // Read again from this request: what the page before was told is not remembered anywhere.
+        let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
+        let handset = self.limits.handset_key(&identifier);
+        if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, handset.as_bytes(), visit.now) {
+            return Err(SignInError::FormToken);
+        }
+        self.limits.code(handset)?;
+        self.slow_down(visit.client.address).await;
+        let Some(code) = EnrolmentCode::parse(form.field(CODE_FIELD)) else {
+            return Err(SignInError::Code(handset, Reason::CodeInvalid));
+        };
+        let attempt = CodeAttempt::new(&self.keys.session, &code, &identifier);
+        let token = SessionToken::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&token, &identifier);
+        // By value: the clear identifier ends here.
+        let candidates = self.keys.binding.digest(identifier).await?;
+        let per_account = self.config.binding.per_account;
+        let enrolled =
+            binding::enrol_by_code(&*self.bindings, candidates, attempt, per_account, &*self.entropy, visit.now).await;
+        let bound = match enrolled {
+            Ok(bound) => bound,
+            Err(EnrolError::CodeInvalid) => return Err(SignInError::Code(handset, Reason::CodeInvalid)),
+            Err(EnrolError::BindingLimit) => return Err(SignInError::Code(handset, Reason::BindingLimit)),
+            Err(EnrolError::Unsettled) => return Err(SignInError::Unsettled),
+            Err(EnrolError::Store(error)) => return Err(error.into()),
+        };
+        self.metrics.enrolment(bound.carrier());
+        let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
+        telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+        self.open_session(visit, bound, token, continuity, handset).await
+    }
+}

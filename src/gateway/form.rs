@@ -1,0 +1,111 @@
+//! Posted forms: bounded, urlencoded, in the charset that the page was sent in.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, ORIGIN};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode;
+use zeroize::Zeroizing;
+
+use super::Gateway;
+use super::visit::Visit;
+use crate::carrier::Charset;
+use crate::refusal::Reason;
+
+/// Our forms have a code, a token and a path.
+const MAX_BYTES: usize = 4096;
+
+/// The fields of one of our forms. Wiped on drop: an enrolment code may be among them.
+pub(super) struct Form {
+    fields: Vec<(String, Zeroizing<String>)>,
+}
+
+impl Form {
+    /// Reads a form that was posted to us from one of our own pages.
+    ///
+    /// # Errors
+    /// [`Reason::ForeignOrigin`], [`Reason::MalformedRequest`], [`Reason::BodyTooLarge`].
+    pub(super) async fn read(gateway: &Gateway, visit: &Visit<'_>, body: Incoming) -> Result<Self, Reason> {
+        gateway.own_origin(visit)?;
+        let content_type = visit.head.text(&CONTENT_TYPE).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Reason::MalformedRequest);
+        }
+        let collected = collect(body, gateway.config.limits.timeouts.body_idle).await?;
+        Ok(Self::parse(&collected, visit.reader.charset))
+    }
+
+    fn parse(body: &[u8], charset: Charset) -> Self {
+        let encoding = match charset {
+            Charset::ShiftJis => encoding_rs::SHIFT_JIS,
+            Charset::EucJp => encoding_rs::EUC_JP,
+            Charset::Utf8 => encoding_rs::UTF_8,
+        };
+        let text = |raw: &[u8]| {
+            let spaced: Zeroizing<Vec<u8>> =
+                Zeroizing::new(raw.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect());
+            let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(percent_decode(&spaced).collect());
+            Zeroizing::new(encoding.decode_without_bom_handling(&bytes).0.into_owned())
+        };
+        let fields = body
+            .split(|b| *b == b'&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let mut parts = pair.splitn(2, |b| *b == b'=');
+                let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+                (text(name).to_string(), text(value))
+            })
+            .collect();
+        Self { fields }
+    }
+
+    /// The first field of that name; empty if there is none.
+    pub(super) fn field(&self, name: &str) -> &str {
+        self.fields.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl Gateway {
+    /// Whether a state-changing request comes from one of our own pages, as far as its browser tells.
+    ///
+    /// `Origin: null`, another port and a repeated field are foreign (RFC 6454 §7); a browser that sends neither
+    /// `Origin` nor `Sec-Fetch-Site` is held by the form token alone.
+    ///
+    /// # Errors
+    /// [`Reason::ForeignOrigin`].
+    pub(super) fn own_origin(&self, visit: &Visit<'_>) -> Result<(), Reason> {
+        let foreign = visit.head.all(&ORIGIN).any(|o| !self.is_own_origin(o.as_bytes()));
+        if foreign || visit.is_cross_site() { Err(Reason::ForeignOrigin) } else { Ok(()) }
+    }
+
+    /// Whether `origin` is `public_url` or `plain_url`.
+    pub(super) fn is_own_origin(&self, origin: &[u8]) -> bool {
+        self.own_origins.iter().any(|own| own.as_bytes() == origin)
+    }
+}
+
+async fn collect(body: Incoming, idle: Duration) -> Result<Zeroizing<Vec<u8>>, Reason> {
+    match tokio::time::timeout(idle, Limited::new(body, MAX_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(Zeroizing::new(collected.to_bytes().to_vec())),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reason::BodyTooLarge),
+        Ok(Err(_)) | Err(_) => Err(Reason::MalformedRequest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_in_the_charset_of_the_page() {
+        let form = Form::parse(b"code=%82%50%82%51&to=%2Fa%3Fb&t=x+y&t=second&&empty", Charset::ShiftJis);
+        assert_eq!(form.field("code"), "１２");
+        assert_eq!(form.field("to"), "/a?b");
+        assert_eq!(form.field("t"), "x y");
+        assert_eq!(form.field("empty"), "");
+        assert_eq!(form.field("absent"), "");
+        assert_eq!(Form::parse("code=１".as_bytes(), Charset::Utf8).field("code"), "１");
+    }
+}

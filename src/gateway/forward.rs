@@ -1,0 +1,154 @@
+//! Session -> assertion -> upstream. Names no header.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Response;
+use http::header::ORIGIN;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::CancellationToken;
+
+use super::Gateway;
+use super::handle::Worker;
+use super::session_check::{Current, Presented};
+use super::visit::Visit;
+use crate::assertion::{Assertion, Claims, UpstreamIdentity};
+use crate::body::Body;
+use crate::clock::Timestamp;
+use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
+use crate::edge::{Client, RawHead};
+use crate::entropy::random;
+use crate::pages::ReaderHints;
+use crate::refusal::Reason;
+use crate::upstream::{Forwarded, StripError, StrippedHead, UpstreamError};
+
+/// One request on its way to an upstream.
+pub(super) struct Passage<'r> {
+    pub(super) route: &'r RouteConfig,
+    pub(super) head: RawHead,
+    pub(super) client: Client,
+    pub(super) body: Incoming,
+    pub(super) upgrade: Option<OnUpgrade>,
+    pub(super) request_id: &'r str,
+    pub(super) now: Timestamp,
+}
+
+impl Worker {
+    /// Proxies a request, if its route lets it through.
+    pub(super) async fn forward(&self, passage: Passage<'_>) -> Response<Body> {
+        let gateway = &*self.gateway;
+        let Passage { route, head, client, body, upgrade, request_id, now } = passage;
+        let visit = || Visit::of(gateway, &head, client, request_id, now);
+        let current = match gateway.presented_session(&head, &client, now).await {
+            Presented::Live(current) => Some(current),
+            Presented::Refused(reason) => return gateway.refuse_session(&visit(), reason),
+            Presented::Nothing if route.access == Access::Session => {
+                let visit = visit();
+                return gateway.sign_in_page(&visit, &visit.wanted(), Reason::SignInRequired);
+            }
+            Presented::Ended if route.access == Access::Session => return gateway.expired(&visit()),
+            Presented::Nothing | Presented::Ended => None,
+        };
+        if upgrade.is_some() && gateway.is_foreign_handshake(&head) {
+            return gateway.refuse(&visit(), Reason::ForeignOrigin);
+        }
+        let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
+            return gateway.refuse(&visit(), Reason::NoRoute);
+        };
+        let assertion = match &current {
+            None => None,
+            Some(current) => match gateway.assertion(current, route.upstream, upstream, now).await {
+                Ok(assertion) => Some(assertion),
+                Err(reason) => return gateway.refuse(&visit(), reason),
+            },
+        };
+        let ended = current.as_ref().map_or_else(CancellationToken::new, |c| c.session.ended().clone());
+        // What a failure page needs, kept before the head ends.
+        let hints = ReaderHints::of(&head);
+        let fail = |reason| gateway.refuse_early(reason, gateway.reader(&hints, &client), client.scheme, request_id);
+        let host = head.host().unwrap_or_default().to_owned();
+        let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
+            Ok(stripped) => stripped,
+            Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
+        };
+        let request = stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id });
+        match self.upstreams.send(route.upstream, request, body, upgrade, &ended).await {
+            Ok(mut answer) => {
+                gateway.metrics.upstream(route.upstream, None);
+                gateway.protect_transport(&mut answer, client.scheme);
+                answer
+            }
+            Err(error) => {
+                let reason = match error {
+                    UpstreamError::Unreachable => Reason::UpstreamUnreachable,
+                    UpstreamError::Timeout => Reason::UpstreamTimeout,
+                    UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
+                    UpstreamError::ClientGone => Reason::MalformedRequest,
+                };
+                gateway.metrics.upstream(route.upstream, Some(reason));
+                tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
+                fail(reason)
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// The statement about `current` for one upstream: the session's own from before while it is in the first half
+    /// of its life, a fresh one otherwise.
+    async fn assertion(
+        &self,
+        current: &Current,
+        index: usize,
+        upstream: &UpstreamConfig,
+        now: Timestamp,
+    ) -> Result<Assertion, Reason> {
+        let signer = &self.keys.assertion;
+        let cache = current.session.state();
+        if let Some(assertion) = cache.fresh(index, signer.kid(), now) {
+            return Ok(assertion);
+        }
+        let record = current.session.record();
+        let identity = match cache.identity(index) {
+            Some(identity) => identity,
+            None => {
+                let subject = match upstream.subject {
+                    SubjectKind::Account => record.account.to_string(),
+                    SubjectKind::Pairwise => self.pairwise_subject(current, upstream).await?,
+                };
+                let sid = self.keys.session.sid(&record.sid_seed, &upstream.audience);
+                cache.remember_identity(index, UpstreamIdentity { subject, sid })
+            }
+        };
+        let claims = Claims {
+            audience: &upstream.audience,
+            subject: &identity.subject,
+            sid: &identity.sid,
+            auth_time: record.created_at,
+        };
+        let assertion = signer.sign(&self.issuer, &claims, &*self.entropy, now).map_err(|error| {
+            tracing::error!(%error, "no assertion could be signed");
+            Reason::Internal
+        })?;
+        cache.remember(index, signer.kid(), &assertion, now);
+        Ok(assertion)
+    }
+
+    async fn pairwise_subject(&self, current: &Current, upstream: &UpstreamConfig) -> Result<String, Reason> {
+        let fresh = URL_SAFE_NO_PAD.encode(random::<16>(&*self.entropy));
+        match self.bindings.subject(&current.session.record().account, &upstream.name, fresh).await {
+            Ok(Some(subject)) => Ok(subject),
+            // The account was erased; its sessions are about to end.
+            Ok(None) => Err(Reason::SessionExpired),
+            Err(error) => {
+                tracing::error!(%error, "no subject could be read");
+                Err(Reason::StoreUnavailable)
+            }
+        }
+    }
+
+    /// Whether a WebSocket handshake comes from another site's page (RFC 6455 §10.2). Browsers always tell.
+    fn is_foreign_handshake(&self, head: &RawHead) -> bool {
+        head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes()))
+    }
+}

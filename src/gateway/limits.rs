@@ -1,0 +1,181 @@
+//! How often one handset, account or network may try: GCRA over the injected clock.
+//!
+//! Handsets and accounts are refused beyond their rate. A network is only slowed: one carrier gateway stands for
+//! thousands of handsets, so nobody may lock the others out.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use ipnet::IpNet;
+use ring::hmac;
+
+use crate::binding::AccountId;
+use crate::carrier::RawIdentifier;
+use crate::clock::Clock;
+use crate::config::{LimitsConfig, Rate};
+use crate::edge::ClientAddr;
+use crate::entropy::{Entropy, random};
+
+/// The longest that a network beyond its rate is made to wait for each try.
+const LONGEST_SLOWDOWN: Duration = Duration::from_secs(5);
+
+/// Stands for a handset in the limiters: keyed under a key of this process alone, so it means nothing elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandsetKey([u8; 16]);
+
+/// Too often; a right try may come again after this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOften {
+    /// When the next try will be heard.
+    pub retry_after: Duration,
+}
+
+/// The limiters of sign-in and enrolment.
+pub struct Limits {
+    key: hmac::Key,
+    sign_in_by_handset: Limiter<HandsetKey>,
+    sign_in_by_account: Limiter<AccountId>,
+    code_by_handset: Limiter<HandsetKey>,
+    by_network: Limiter<IpNet>,
+}
+
+impl Limits {
+    /// Limiters at rest.
+    #[must_use]
+    pub fn new(limits: &LimitsConfig, clock: &Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>(entropy)),
+            sign_in_by_handset: Limiter::new(limits.sign_in, clock),
+            sign_in_by_account: Limiter::new(limits.sign_in, clock),
+            code_by_handset: Limiter::new(limits.code, clock),
+            by_network: Limiter::new(limits.network, clock),
+        }
+    }
+
+    /// What stands for this handset in the limiters and in the form tokens made for it.
+    #[must_use]
+    pub fn handset_key(&self, identifier: &RawIdentifier) -> HandsetKey {
+        let mut context = hmac::Context::with_key(&self.key);
+        let carrier = identifier.carrier().as_str().as_bytes();
+        context.update(&(carrier.len() as u64).to_be_bytes());
+        context.update(carrier);
+        context.update(identifier.expose());
+        let mut out = [0; 16];
+        for (to, from) in out.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        HandsetKey(out)
+    }
+
+    /// A sign-in of this handset.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub fn sign_in(&self, handset: HandsetKey) -> Result<(), TooOften> {
+        self.sign_in_by_handset.check(&handset)
+    }
+
+    /// A sign-in to this account, whose handset was recognised.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub fn sign_in_to(&self, account: &AccountId) -> Result<(), TooOften> {
+        self.sign_in_by_account.check(account)
+    }
+
+    /// A typed code of this handset.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub fn code(&self, handset: HandsetKey) -> Result<(), TooOften> {
+        self.code_by_handset.check(&handset)
+    }
+
+    /// How long a try from this network has to wait before it is looked at; zero within the rate.
+    #[must_use]
+    pub fn slowdown(&self, client: ClientAddr) -> Duration {
+        match self.by_network.check(&client.network()) {
+            Ok(()) => Duration::ZERO,
+            Err(too_often) => too_often.retry_after.min(LONGEST_SLOWDOWN),
+        }
+    }
+
+    /// Forgets keys that are back at rest, so that chosen keys do not fill the memory.
+    pub fn sweep(&self) {
+        self.sign_in_by_handset.sweep();
+        self.sign_in_by_account.sweep();
+        self.code_by_handset.sweep();
+        self.by_network.sweep();
+    }
+}
+
+impl HandsetKey {
+    /// The bytes, to bind a form token to the handset it was made for.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+struct Limiter<K: Hash + Eq + Clone> {
+    inner: RateLimiter<K, DashMapStateStore<K>, WallClock, NoOpMiddleware<Duration>>,
+    clock: WallClock,
+}
+
+impl<K: Hash + Eq + Clone> Limiter<K> {
+    fn new(rate: Rate, clock: &Arc<dyn Clock>) -> Self {
+        let burst = std::num::NonZeroU32::new(rate.count).unwrap_or(std::num::NonZeroU32::MIN);
+        let quota = Quota::with_period(rate.period / burst.get())
+            .unwrap_or_else(|| Quota::per_second(burst))
+            .allow_burst(burst);
+        let clock = WallClock(Arc::clone(clock));
+        Self { inner: RateLimiter::new(quota, DashMapStateStore::default(), clock.clone()), clock }
+    }
+
+    fn check(&self, key: &K) -> Result<(), TooOften> {
+        self.inner.check_key(key).map_err(|not| TooOften { retry_after: not.wait_time_from(self.clock.now()) })
+    }
+
+    fn sweep(&self) {
+        self.inner.retain_recent();
+        self.inner.shrink_to_fit();
+    }
+}
+
+/// The injected clock, as governor asks for it: time since the Unix epoch.
+#[derive(Clone)]
+struct WallClock(Arc<dyn Clock>);
+
+impl GovernorClock for WallClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.now().unix_millis()).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_burst_passes_and_time_gives_it_back() {
+        let manual = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
+        let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;
+        let limiter = Limiter::new(Rate { count: 3, period: Duration::from_secs(60) }, &clock);
+        for _ in 0..3 {
+            assert_eq!(limiter.check(&"a"), Ok(()));
+        }
+        assert_eq!(limiter.check(&"a"), Err(TooOften { retry_after: Duration::from_secs(20) }));
+        assert_eq!(limiter.check(&"b"), Ok(()), "another key is not touched");
+        manual.advance(Duration::from_secs(20));
+        assert_eq!(limiter.check(&"a"), Ok(()));
+        assert!(limiter.check(&"a").is_err());
+    }
+}

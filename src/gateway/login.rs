@@ -1,0 +1,197 @@
+//! The button's link: head -> session, one line a stage; no parsing, crypto or SQL.
+
+use http::{Method, Response, StatusCode};
+use thiserror::Error;
+
+use super::Gateway;
+use super::form_token::Form;
+use super::limits::{HandsetKey, TooOften};
+use super::local_path::LocalPath;
+use super::visit::{Visit, query_value};
+use crate::binding::{self, BindingError, BoundAccount, DigestError};
+use crate::body::Body;
+use crate::carrier::IdentificationRefusal;
+use crate::edge::ClientAddr;
+use crate::pages::Page;
+use crate::refusal::Reason;
+use crate::session::{CookiePresence, Opening, SessionCookie, SessionToken};
+use crate::store::{StoreError, TokenTransport};
+use crate::telemetry::{self, SecurityEvent};
+
+/// Why a sign-in or an enrolment did not end in a session.
+#[derive(Debug, Error)]
+pub(super) enum SignInError {
+    /// The button was not clicked: no form token.
+    #[error("no form token")]
+    NotAsked,
+    /// The form token is spent, expired or another browser's.
+    #[error("form token invalid")]
+    FormToken,
+    #[error(transparent)]
+    Identification(#[from] IdentificationRefusal),
+    #[error("too often")]
+    TooOften(TooOften),
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// Unknown, suspended or revoked: the stages do not say which.
+    #[error("not bound")]
+    NotBound(HandsetKey),
+    /// A code that was typed and not taken.
+    #[error("code refused")]
+    Code(HandsetKey, Reason),
+    /// What was posted is no form of ours.
+    #[error("form refused")]
+    Form(Reason),
+    #[error("the key ring keeps moving")]
+    Unsettled,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<TooOften> for SignInError {
+    fn from(too_often: TooOften) -> Self {
+        Self::TooOften(too_often)
+    }
+}
+
+impl Gateway {
+    /// `GET /_sekisho/login`: identifies the handset, because its person clicked, and opens a session.
+    pub(super) async fn login(&self, visit: &Visit<'_>) -> Response<Body> {
+        let to = LocalPath::parse(&query_value(visit.head, "to").unwrap_or_default());
+        match self.sign_in(visit).await {
+            Ok(token) => self.enter(visit, &token, &to),
+            Err(error) => self.sign_in_refusal(visit, &to, error),
+        }
+    }
+
+    async fn sign_in(&self, visit: &Visit<'_>) -> Result<SessionToken, SignInError> {
+        self.spend_login_token(visit)?;
+        let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
+        let handset = self.limits.handset_key(&identifier);
+        self.limits.sign_in(handset)?;
+        self.slow_down(visit.client.address).await;
+        let token = SessionToken::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&token, &identifier);
+        // By value: the clear identifier ends here.
+        let candidates = self.keys.binding.digest(identifier).await?;
+        let bound = match binding::resolve(&*self.bindings, &candidates, visit.now).await {
+            Ok(bound) => bound,
+            Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
+            Err(BindingError::Unsettled) => return Err(SignInError::Unsettled),
+            Err(BindingError::Store(error)) => return Err(error.into()),
+        };
+        self.limits.sign_in_to(bound.account())?;
+        self.open_session(visit, bound, token, continuity, handset).await
+    }
+
+    /// An identifier is read only after the click: a link without a token of ours, a prefetch, or a page elsewhere
+    /// that makes the browser ask, signs nobody in.
+    fn spend_login_token(&self, visit: &Visit<'_>) -> Result<(), SignInError> {
+        if *visit.head.method() != Method::GET || visit.is_cross_site() {
+            return Err(SignInError::NotAsked);
+        }
+        let token = query_value(visit.head, "t").ok_or(SignInError::NotAsked)?;
+        let ours = self.forms.redeem(&token, Form::Login, &visit.browser(), visit.now);
+        if ours { Ok(()) } else { Err(SignInError::FormToken) }
+    }
+
+    /// Makes a network beyond its rate wait; nobody is locked out.
+    pub(super) async fn slow_down(&self, client: ClientAddr) {
+        let delay = self.limits.slowdown(client);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Opens the session of a handset that was just recognised or bound; a session that this browser had ends.
+    pub(super) async fn open_session(
+        &self,
+        visit: &Visit<'_>,
+        bound: BoundAccount,
+        token: SessionToken,
+        continuity: [u8; 32],
+        handset: HandsetKey,
+    ) -> Result<SessionToken, SignInError> {
+        let (account, binding, carrier) = bound.into_parts();
+        let replaces = match SessionCookie::of(visit.client.scheme).find(visit.head) {
+            CookiePresence::Token(old) => Some(old.hash()),
+            CookiePresence::Absent | CookiePresence::Unusable => None,
+        };
+        let opening = Opening { account, binding, carrier, token, continuity, transport: TokenTransport::Cookie };
+        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, visit.now).await?;
+        // A revocation or suspension between the look-up and this line found no session to end: look again.
+        if !self.bindings.stands(binding).await? {
+            self.sessions.end_one(token.hash()).await?;
+            return Err(SignInError::NotBound(handset));
+        }
+        let record = session.record();
+        self.metrics.sign_in(&record.carrier);
+        let event = SecurityEvent::SignedIn { account: &record.account, carrier: &record.carrier };
+        telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+        Ok(token)
+    }
+
+    /// Every way in which signing in can fail, and what its person sees.
+    pub(super) fn sign_in_refusal(&self, visit: &Visit<'_>, to: &LocalPath, error: SignInError) -> Response<Body> {
+        match error {
+            SignInError::NotAsked => self.sign_in_page(visit, to, Reason::SignInRequired),
+            SignInError::FormToken => self.sign_in_page(visit, to, Reason::FormTokenInvalid),
+            SignInError::Identification(refusal) => self.refuse(visit, refusal.into()),
+            SignInError::TooOften(TooOften { retry_after }) => self.refuse_for_now(visit, retry_after),
+            SignInError::Digest(DigestError::Busy) => self.refuse_for_now(visit, std::time::Duration::from_secs(1)),
+            SignInError::Digest(DigestError::KeySuspended) => self.refuse(visit, Reason::KeySuspended),
+            SignInError::NotBound(handset) => self.enrolment_page(visit, to, handset, Reason::NotBound),
+            SignInError::Code(handset, reason) => self.enrolment_page(visit, to, handset, reason),
+            SignInError::Form(reason) => self.refuse(visit, reason),
+            SignInError::Unsettled => self.refuse(visit, Reason::StoreUnavailable),
+            SignInError::Store(error) => {
+                tracing::error!(%error, "a sign-in could not be served");
+                self.refuse(visit, Reason::StoreUnavailable)
+            }
+        }
+    }
+
+    /// The sign-in page for `to`, with a fresh button.
+    pub(super) fn sign_in_page(&self, visit: &Visit<'_>, to: &LocalPath, reason: Reason) -> Response<Body> {
+        let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
+        let mut login_url = format!("/_sekisho/login?to={}&t={form_token}", to.as_query_value());
+        if let Some((name, value)) = visit.carrier.and_then(|profile| profile.required_query()) {
+            login_url = format!("{login_url}&{name}={value}");
+        }
+        self.note_refusal(visit, reason);
+        let page = Page::SignIn {
+            login_url: &login_url,
+            because: (reason != Reason::SignInRequired).then_some(reason),
+            carrier: visit.carrier.map(|profile| profile.name().as_str()),
+            retention_days: self.config.binding.retention_days,
+            notice: &self.config.notice,
+        };
+        self.page(visit, reason.status(), &page)
+    }
+
+    /// The page with the field for an enrolment code, for the handset that was just identified.
+    fn enrolment_page(&self, visit: &Visit<'_>, to: &LocalPath, handset: HandsetKey, reason: Reason) -> Response<Body> {
+        let form_token = self.forms.issue(Form::Enrol, handset.as_bytes(), &*self.entropy, visit.now);
+        let action = match visit.carrier.and_then(|profile| profile.required_query()) {
+            Some((name, value)) => format!("/_sekisho/enrol?{name}={value}"),
+            None => "/_sekisho/enrol".to_owned(),
+        };
+        self.note_refusal(visit, reason);
+        let page = Page::Enrol {
+            action: &action,
+            form_token: &form_token,
+            to: to.as_str(),
+            because: (reason != Reason::NotBound).then_some(reason),
+        };
+        self.page(visit, reason.status(), &page)
+    }
+
+    /// Sends the browser to `to` with its new session.
+    pub(super) fn enter(&self, visit: &Visit<'_>, token: &SessionToken, to: &LocalPath) -> Response<Body> {
+        let mut answer = self.redirect(visit, StatusCode::FOUND, to);
+        if let Some(cookie) = SessionCookie::of(visit.client.scheme).set(token) {
+            answer.headers_mut().append(http::header::SET_COOKIE, cookie);
+        }
+        answer
+    }
+}

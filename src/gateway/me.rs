@@ -1,0 +1,136 @@
+//! Self-service: what is kept of the signed-in person, and how they end it.
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::Gateway;
+use super::session_check::Current;
+use super::visit::Visit;
+use crate::binding::BindingId;
+use crate::body::Body;
+use crate::pages::{BINDING_FIELD, Me, MeBinding, MeDone, MeSession, Page};
+use crate::refusal::Reason;
+use crate::session::SessionId;
+use crate::store::{SessionScope, StoreError};
+use crate::telemetry::{self, Actor, SecurityEvent};
+
+impl Gateway {
+    /// `GET /_sekisho/me`.
+    pub(super) async fn me(&self, visit: &Visit<'_>) -> Response<Body> {
+        match self.current(visit).await {
+            Ok(current) => self.me_page(visit, &current, None).await,
+            Err(answer) => *answer,
+        }
+    }
+
+    async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
+        let own = current.session.record();
+        let bindings = match self.bindings.bindings(Some(&own.account)).await {
+            Ok(bindings) => bindings,
+            Err(error) => return self.me_unavailable(visit, &error),
+        };
+        let bindings: Vec<MeBinding> = bindings
+            .into_iter()
+            .map(|b| MeBinding {
+                id: b.id.to_string(),
+                carrier: b.carrier.to_string(),
+                bound_on: b.bound_on,
+                last_used_on: b.last_used_on,
+                this: b.id == own.binding,
+            })
+            .collect();
+        let sessions: Vec<MeSession> = self
+            .sessions
+            .list(Some(&own.account), visit.now)
+            .into_iter()
+            .map(|s| MeSession {
+                id: s.record().id.to_string(),
+                carrier: s.record().carrier.to_string(),
+                created_at: s.record().created_at,
+                last_seen_at: s.last_seen_at(),
+                this: s.record().id == own.id,
+            })
+            .collect();
+        let me = Me {
+            account: own.account.as_str(),
+            bindings: &bindings,
+            sessions: &sessions,
+            form_token: &self.me_token(visit, current),
+            retention_days: self.config.binding.retention_days,
+            done,
+        };
+        self.page(visit, StatusCode::OK, &Page::Me(me))
+    }
+
+    /// `POST /_sekisho/me/remove`: erases one binding of the person's own; its sessions end.
+    pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        let (current, form) = match self.own_form(visit, body).await {
+            Ok(posted) => posted,
+            Err(answer) => return *answer,
+        };
+        let own = current.session.record();
+        let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
+            return self.refuse(visit, Reason::MalformedRequest);
+        };
+        let done = match self.remove_own(&current, id).await {
+            Ok(true) => {
+                let event =
+                    SecurityEvent::BindingRemoved { account: &own.account, carrier: &own.carrier, by: Actor::Handset };
+                telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+                Some(MeDone::HandsetRemoved)
+            }
+            // Gone already, or somebody else's: the page that comes back shows what is there.
+            Ok(false) => None,
+            Err(error) => return self.me_unavailable(visit, &error),
+        };
+        if id == own.binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
+    }
+
+    async fn remove_own(&self, current: &Current, id: BindingId) -> Result<bool, StoreError> {
+        let account = &current.session.record().account;
+        if !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
+            return Ok(false);
+        }
+        // First the binding, so that no sign-in can open a session between the two.
+        let removed = self.bindings.revoke(id).await?;
+        self.sessions.end(SessionScope::Binding(id)).await?;
+        Ok(removed.is_some())
+    }
+
+    /// `POST /_sekisho/me/sessions/end`: ends one session of the person's own, or all.
+    pub(super) async fn end_sessions(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        let (current, form) = match self.own_form(visit, body).await {
+            Ok(posted) => posted,
+            Err(answer) => return *answer,
+        };
+        let own = current.session.record();
+        let (scope, ends_this) = match form.field("session") {
+            "" | "all" => (SessionScope::Account(own.account.clone()), true),
+            text => {
+                let id = SessionId::parse(text);
+                let listed = self.sessions.list(Some(&own.account), visit.now);
+                match id.filter(|id| listed.iter().any(|s| s.record().id == *id)) {
+                    Some(id) => (SessionScope::Id(id), id == own.id),
+                    None => return self.me_page(visit, &current, None).await,
+                }
+            }
+        };
+        match self.sessions.end(scope).await {
+            Ok(count) => {
+                let event = SecurityEvent::SessionsEnded { account: Some(&own.account), count, by: Actor::Handset };
+                telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+            }
+            Err(error) => return self.me_unavailable(visit, &error),
+        }
+        if ends_this {
+            self.signed_out(visit)
+        } else {
+            self.me_page(visit, &current, Some(MeDone::SessionsEnded)).await
+        }
+    }
+
+    fn me_unavailable(&self, visit: &Visit<'_>, error: &StoreError) -> Response<Body> {
+        tracing::error!(%error, "the me page could not be served");
+        self.refuse(visit, Reason::StoreUnavailable)
+    }
+}

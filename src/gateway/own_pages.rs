@@ -1,0 +1,59 @@
+//! Everything below `/_sekisho/`: which page, by which method. Nothing here reaches an upstream.
+
+use http::header::{ALLOW, HeaderValue};
+use http::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::Gateway;
+use super::local_path::LocalPath;
+use super::visit::Visit;
+use crate::body::Body;
+use crate::pages::{NoticeFacts, Page};
+use crate::refusal::Reason;
+
+impl Gateway {
+    pub(super) async fn own_page(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        let path = visit.head.path().strip_prefix("/_sekisho/").unwrap_or_default();
+        let read = matches!(*visit.head.method(), Method::GET | Method::HEAD);
+        let post = *visit.head.method() == Method::POST;
+        match path {
+            "login" if read => self.login(visit).await,
+            // A form that was reloaded or bookmarked: begin again.
+            "enrol" if read => self.sign_in_page(visit, &LocalPath::root(), Reason::SignInRequired),
+            "enrol" if post => self.enrol(visit, body).await,
+            "logout" if read => self.logout_form(visit).await,
+            "logout" if post => self.logout(visit, body).await,
+            "me" if read => self.me(visit).await,
+            "me/remove" if post => self.remove_binding(visit, body).await,
+            "me/sessions/end" if post => self.end_sessions(visit, body).await,
+            "notice" if read => self.notice(visit),
+            "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
+            "login" | "me" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD"),
+            "enrol" | "logout" => self.wrong_method(visit, "GET, HEAD, POST"),
+            "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST"),
+            _ => self.refuse(visit, Reason::NoRoute),
+        }
+    }
+
+    fn wrong_method(&self, visit: &Visit<'_>, allowed: &'static str) -> Response<Body> {
+        let mut answer = self.refuse(visit, Reason::MethodNotAllowed);
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        answer
+    }
+
+    fn notice(&self, visit: &Visit<'_>) -> Response<Body> {
+        let enabled = self.config.carriers.profiles().iter().filter(|profile| profile.enabled());
+        let carriers: Vec<(String, String)> = enabled
+            .filter_map(|profile| Some((profile.display_name().to_owned(), profile.header()?.to_string())))
+            .collect();
+        let facts = NoticeFacts {
+            notice: &self.config.notice,
+            carriers: &carriers,
+            retention_days: self.config.binding.retention_days,
+            session_idle: self.config.session.idle,
+            session_absolute: self.config.session.absolute,
+            client_address: self.config.privacy.client_address,
+        };
+        self.page(visit, StatusCode::OK, &Page::Notice(facts))
+    }
+}

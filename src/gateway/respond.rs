@@ -1,0 +1,144 @@
+//! Every failure and every page -> status, fields, body. No stage writes an answer of its own.
+
+use std::time::Duration;
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{Method, Response, StatusCode};
+
+use super::Gateway;
+use super::local_path::LocalPath;
+use super::visit::Visit;
+use crate::body::Body;
+use crate::edge::Scheme;
+use crate::pages::{self, Page, Reader, Rendered};
+use crate::refusal::Reason;
+use crate::session::SessionCookie;
+use crate::telemetry::{self, SecurityEvent};
+
+/// A year, the least that ASVS V3.4.1 asks for.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+impl Gateway {
+    /// A refusal with its page, noted for the operator.
+    pub(super) fn refuse(&self, visit: &Visit<'_>, reason: Reason) -> Response<Body> {
+        self.note_refusal(visit, reason);
+        self.page(visit, reason.status(), &visit.refusal(reason, None))
+    }
+
+    /// `rate-limited`, with the time after which a try will be heard.
+    pub(super) fn refuse_for_now(&self, visit: &Visit<'_>, retry_after: Duration) -> Response<Body> {
+        let seconds = retry_after.as_secs_f64().ceil().max(1.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1, below a day")]
+        let seconds = seconds.min(86_400.0) as u64;
+        self.note_refusal(visit, Reason::RateLimited);
+        let page = visit.refusal(Reason::RateLimited, Some(seconds));
+        let mut answer = self.page(visit, Reason::RateLimited.status(), &page);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+    }
+
+    /// A refusal of a request that no visit could be made of: no head, no host, no address.
+    pub(super) fn refuse_early(
+        &self,
+        reason: Reason,
+        reader: Reader,
+        scheme: Scheme,
+        request_id: &str,
+    ) -> Response<Body> {
+        self.metrics.refusal(reason);
+        let page = Page::Refusal { reason, carrier: None, retry_after_seconds: None, request_id };
+        let rendered = pages::render(&page, reader);
+        self.respond(reason.status(), rendered, scheme, false)
+    }
+
+    /// Counts a refusal, and tells the security team if it says something about an attempt.
+    pub(super) fn note_refusal(&self, visit: &Visit<'_>, reason: Reason) {
+        self.metrics.refusal(reason);
+        if !matches!(reason, Reason::SignInRequired | Reason::SessionExpired | Reason::NoRoute) {
+            let event = SecurityEvent::Refused { reason, carrier: visit.carrier.map(|profile| profile.name()) };
+            telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+        }
+    }
+
+    /// One of our own pages.
+    pub(super) fn page(&self, visit: &Visit<'_>, status: StatusCode, page: &Page<'_>) -> Response<Body> {
+        let head_only = *visit.head.method() == Method::HEAD;
+        self.respond(status, pages::render(page, visit.reader), visit.client.scheme, head_only)
+    }
+
+    /// Sends the browser to a path on the host that it named (and that the allow-list passed).
+    ///
+    /// An absolute URL, because browsers of this age follow no relative one (RFC 2616 §14.30); 302 and not 303, which
+    /// they do not know, and which every browser answers with GET all the same.
+    pub(super) fn redirect(&self, visit: &Visit<'_>, status: StatusCode, to: &LocalPath) -> Response<Body> {
+        let host = visit.head.host().unwrap_or(&self.config.gateway.public_url.host);
+        self.redirect_to(
+            status,
+            &format!("{}://{host}{}", visit.client.scheme.as_str(), to.as_str()),
+            visit.client.scheme,
+        )
+    }
+
+    /// Sends the browser to a URL of ours.
+    pub(super) fn redirect_to(&self, status: StatusCode, url: &str, scheme: Scheme) -> Response<Body> {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = status;
+        if let Ok(location) = HeaderValue::from_str(url) {
+            answer.headers_mut().insert(LOCATION, location);
+        }
+        self.protect(&mut answer, scheme);
+        answer
+    }
+
+    /// Takes the session cookie away from the browser.
+    pub(super) fn forget_cookie(answer: &mut Response<Body>, scheme: Scheme) {
+        if let Some(cookie) = SessionCookie::of(scheme).clear() {
+            answer.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// `Strict-Transport-Security`, where it locks no handset out.
+    pub(super) fn protect_transport(&self, answer: &mut Response<Body>, scheme: Scheme) {
+        if self.strict_transport && scheme == Scheme::Https {
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+    }
+
+    fn respond(&self, status: StatusCode, rendered: Rendered, scheme: Scheme, head_only: bool) -> Response<Body> {
+        let length = HeaderValue::from(rendered.body.len());
+        let mut answer = Response::new(if head_only { Body::empty() } else { Body::full(rendered.body) });
+        *answer.status_mut() = status;
+        let fields = answer.headers_mut();
+        fields.insert(CONTENT_TYPE, rendered.content_type);
+        fields.insert(CONTENT_LANGUAGE, HeaderValue::from_static(rendered.language));
+        if head_only {
+            fields.insert(http::header::CONTENT_LENGTH, length);
+        }
+        fields.insert(VARY, HeaderValue::from_static("Accept, Accept-Language, User-Agent"));
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2 asks for a challenge; browsers show the page for a scheme that they do not know.
+            fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Sekisho realm=\"handset\""));
+        }
+        self.protect(&mut answer, scheme);
+        answer
+    }
+
+    /// The fields that every answer of our own carries (ASVS 5.0 V3.4, V14.3.2).
+    fn protect(&self, answer: &mut Response<Body>, scheme: Scheme) {
+        self.protect_transport(answer, scheme);
+        let fields = answer.headers_mut();
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.insert(CONTENT_SECURITY_POLICY, self.content_security_policy.clone());
+        fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        fields.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        // `same-origin`, not `no-referrer`: the latter makes browsers send `Origin: null` with our own forms.
+        fields.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+        fields.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    }
+}
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

@@ -1,0 +1,121 @@
+//! The process: `serve` runs a gateway until it is told to stop, `check` tells what would keep it from starting.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::startup::{self, Running};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Finding};
+use crate::entropy::SystemEntropy;
+use crate::telemetry::{self, Metrics};
+
+/// How long open requests may take once the gateway was told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+const USAGE: u8 = 2;
+
+/// `sekisho serve --config FILE`.
+#[must_use]
+pub fn serve(config: &Path) -> ExitCode {
+    let config = match Config::load(config) {
+        Ok((config, warnings)) => {
+            print(&warnings);
+            config
+        }
+        Err(findings) => {
+            print(&findings);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let clock = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
+    let _flushed_on_drop = match telemetry::init(Arc::clone(&clock) as Arc<dyn Clock>, &metrics) {
+        Ok(guard) => guard,
+        Err(error) => {
+            print(&[config.finding("log", error.to_string())]);
+            return ExitCode::from(USAGE);
+        }
+    };
+    run(async {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        match Running::start(config, clock, Arc::new(SystemEntropy::default()), metrics, cores).await {
+            Ok(running) => until_told_to_stop(running).await,
+            Err(findings) => {
+                print(&findings);
+                ExitCode::from(USAGE)
+            }
+        }
+    })
+}
+
+/// `sekisho check --config FILE`: all findings at once on stderr; 0 if nothing would keep a gateway from starting.
+#[must_use]
+pub fn check(config: &Path) -> ExitCode {
+    match Config::load(config) {
+        Ok((config, warnings)) => {
+            print(&warnings);
+            run(async {
+                let findings = startup::inspect(&config, SystemClock.now()).await;
+                print(&findings);
+                if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+            })
+        }
+        Err(findings) => {
+            print(&findings);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+async fn until_told_to_stop(running: Running) -> ExitCode {
+    for listener in running.listeners() {
+        let scheme = if listener.tls { "https" } else { "http" };
+        tracing::info!(address = %listener.address, scheme, serves = ?listener.serves, "listening");
+    }
+    // Without a supervisor there is nobody to notify.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("signals cannot be received; stopping");
+        running.stop(Duration::ZERO).await;
+        return ExitCode::FAILURE;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => tracing::warn!("reloading is not available in this version; restart to apply changes"),
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("draining");
+    running.stop(DRAIN).await;
+    ExitCode::SUCCESS
+}
+
+fn run(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            print_line(&format!("the runtime cannot start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(findings: &[Finding]) {
+    for finding in findings {
+        print_line(&finding.to_string());
+    }
+}
+
+fn print_line(line: &str) {
+    use std::io::Write;
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,64 @@
+//! The session that a request carries: found by its cookie, held to the device that opened it.
+
+use std::sync::Arc;
+
+use super::Gateway;
+use crate::assertion::AssertionCache;
+use crate::carrier::IdentificationRefusal;
+use crate::clock::Timestamp;
+use crate::edge::{Client, RawHead};
+use crate::refusal::Reason;
+use crate::session::{Check, CookiePresence, LiveSession, SessionCookie, SessionToken};
+use crate::telemetry::{self, SecurityEvent};
+
+/// A live session of this very device.
+pub(super) struct Current {
+    pub(super) session: Arc<LiveSession<AssertionCache>>,
+    pub(super) token: SessionToken,
+}
+
+/// What a request says of a session.
+pub(super) enum Presented {
+    /// Nothing.
+    Nothing,
+    /// A live session whose device matches.
+    Live(Current),
+    /// A cookie that stands for no live session.
+    Ended,
+    /// A live session on another device, or fields that cannot be judged; it must not go on.
+    Refused(Reason),
+}
+
+impl Gateway {
+    /// Looks the request's session up and holds it to its device.
+    ///
+    /// The source address must lie in the session's carrier, whatever it is proxied through, and an identifier that
+    /// is present must be the one that signed in (`interface.md` §4). A mismatch ends the session.
+    pub(super) async fn presented_session(&self, head: &RawHead, client: &Client, now: Timestamp) -> Presented {
+        let token = match SessionCookie::of(client.scheme).find(head) {
+            CookiePresence::Absent => return Presented::Nothing,
+            CookiePresence::Unusable => return Presented::Ended,
+            CookiePresence::Token(token) => token,
+        };
+        let hash = token.hash();
+        let Check::Live(session) = self.sessions.check(hash, now) else { return Presented::Ended };
+        let record = session.record();
+        let in_network = self.config.carriers.match_source(client).is_some_and(|p| p.name() == &record.carrier);
+        let same_device = match self.config.carriers.presented(head, &record.carrier) {
+            Ok(None) => true,
+            Ok(Some(identifier)) => session.same_device(&token, &identifier),
+            Err(IdentificationRefusal::CarrierMismatch) => false,
+            // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
+            Err(refusal) => return Presented::Refused(refusal.into()),
+        };
+        if in_network && same_device {
+            return Presented::Live(Current { session, token });
+        }
+        if let Err(error) = self.sessions.end_one(hash).await {
+            tracing::error!(%error, "a session of another device could not be ended; its request was refused");
+        }
+        let event = SecurityEvent::DeviceMismatch { account: &record.account, carrier: &record.carrier };
+        telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
+        Presented::Refused(Reason::SessionDeviceMismatch)
+    }
+}

@@ -1,0 +1,256 @@
+//! From a configuration to a running gateway; `check` walks the same steps and keeps nothing.
+//!
+//! Order: what can be refused without touching anything comes first (certificates, KEK), then the store, then the
+//! keys in it, then the ports, and last the admin socket. A refusal at any step has changed nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::state::{Gateway, Parts};
+use super::{Worker, upkeep};
+use crate::admin::{self, AdminServer, Operations};
+use crate::assertion::AssertionCache;
+use crate::binding::BindingId;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Finding, Serves};
+use crate::edge::{BoundListener, Workers};
+use crate::entropy::Entropy;
+use crate::keys::{Kek, KeySet};
+use crate::secret::SecretBytes;
+use crate::session::{SessionPolicy, Sessions};
+use crate::store::{BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError};
+use crate::telemetry::{AccessLogger, Metrics};
+use crate::tls::{ListenerTlsConfig, UpstreamTls};
+use crate::upstream::Upstreams;
+
+/// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
+pub struct Running {
+    gateway: Arc<Gateway>,
+    store: Arc<EmbeddedStore>,
+    listeners: Vec<Listening>,
+    workers: Workers,
+    shutdown: CancellationToken,
+    background: TaskTracker,
+}
+
+/// One listener that serves.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// What it serves.
+    pub serves: Serves,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Where it really listens.
+    pub address: SocketAddr,
+}
+
+impl Running {
+    /// Starts everything that `config` names, `cores` workers wide. Must be called within a tokio runtime, which
+    /// keeps the admin socket and the upkeep.
+    ///
+    /// # Errors
+    /// The findings that forbid it, in the form that `check` prints.
+    pub async fn start(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        metrics: Arc<Metrics>,
+        cores: usize,
+    ) -> Result<Self, Vec<Finding>> {
+        let now = clock.now();
+        let (certificates, upstream_tls) = load_tls(&config, now)?;
+        let kek = load_kek(&config)?;
+        let one = |finding| vec![finding];
+        let at_store = |problem: String| one(config.finding("store.path", problem));
+        let at_kek = |problem: String| one(config.finding("keys.kek", problem));
+
+        let (store, opened) =
+            EmbeddedStore::open(&config.store.path, now, &*entropy).map_err(|error| at_store(error.to_string()))?;
+        let store = Arc::new(store);
+        match opened {
+            Opened::Created => tracing::info!(path = %config.store.path.display(), "a new store was created"),
+            Opened::Existing => {}
+            Opened::Upgraded => tracing::info!(path = %config.store.path.display(), "the store was upgraded"),
+        }
+        let keys = KeySet::open(&*store, &kek, config.binding.stretch, &*entropy, now)
+            .await
+            .map_err(|error| at_kek(error.to_string()))?;
+        let keys = Arc::new(keys);
+        let policy = SessionPolicy {
+            idle: config.session.idle,
+            absolute: config.session.absolute,
+            per_account: config.session.per_account,
+        };
+        let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
+        let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
+        let sessions = Arc::new(sessions);
+        let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
+        end_orphans(&*bindings, &sessions, now).await.map_err(|error| at_store(error.to_string()))?;
+
+        let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
+            .map_err(|error| one(config.finding("log.access", error.to_string())))?;
+        let mut bound = Vec::new();
+        let mut listeners = Vec::new();
+        for (i, (listener, certificate)) in config.listeners.iter().zip(certificates).enumerate() {
+            let tls = certificate.is_some();
+            let socket = BoundListener::bind(listener, certificate, cores)
+                .map_err(|error| one(at_listener(&config, i, error.to_string())))?;
+            listeners.push(Listening { serves: listener.serves, tls, address: socket.address() });
+            bound.push(socket);
+        }
+        let admin_server = match &config.admin.socket {
+            Some(path) => {
+                Some(AdminServer::bind(path).map_err(|error| one(config.finding("admin.socket", error.to_string())))?)
+            }
+            None => None,
+        };
+
+        let limits = config.limits;
+        let config = Arc::new(config);
+        let gateway = Arc::new(Gateway::new(Parts {
+            config: Arc::clone(&config),
+            bindings: Arc::clone(&bindings),
+            key_store: Arc::clone(&store) as Arc<dyn KeyStore>,
+            sessions: Arc::clone(&sessions),
+            keys: Arc::clone(&keys),
+            metrics: Arc::clone(&metrics),
+            access,
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        }));
+        let shutdown = CancellationToken::new();
+        let background = TaskTracker::new();
+        if let Some(server) = admin_server {
+            let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
+            let operations = Operations { bindings, sessions, keys, roles, entropy, clock, metrics };
+            background.spawn(server.serve(admin::router(operations), shutdown.clone()));
+        }
+        background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
+        let workers = {
+            let gateway = Arc::clone(&gateway);
+            let for_workers = Arc::clone(&config);
+            let make = move |_| {
+                let upstreams = Upstreams::new(&for_workers.upstreams, Arc::clone(&upstream_tls), &for_workers.limits);
+                Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
+            };
+            Workers::start(bound, make, &limits, &shutdown)
+                .map_err(|error| one(config.finding("listener", error.to_string())))?
+        };
+        gateway.set_ready(true);
+        Ok(Self { gateway, store, listeners, workers, shutdown, background })
+    }
+
+    /// Where it listens, in the order of the configuration.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listening] {
+        &self.listeners
+    }
+
+    /// Stops accepting, lets open requests finish for at most `deadline`, and closes the store.
+    pub async fn stop(self, deadline: Duration) {
+        self.gateway.set_ready(false);
+        self.shutdown.cancel();
+        self.workers.drained(deadline).await;
+        self.background.close();
+        if tokio::time::timeout(deadline, self.background.wait()).await.is_err() {
+            tracing::warn!("an operator's call was still at work at the deadline");
+        }
+        if let Err(error) = self.gateway.sessions.sweep(self.gateway.clock.now(), true).await {
+            tracing::warn!(%error, "the last uses of sessions were not written");
+        }
+        self.store.close().await;
+    }
+}
+
+/// What start-up would find, beyond the text of the configuration: certificates, KEK, store, keys, ports. Changes
+/// nothing and keeps nothing.
+pub async fn inspect(config: &Config, now: Timestamp) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(found) = load_tls(config, now) {
+        findings.extend(found);
+    }
+    for (i, listener) in config.listeners.iter().enumerate() {
+        if let Err(error) = BoundListener::probe(listener.address) {
+            findings.push(at_listener(config, i, error.to_string()));
+        }
+    }
+    let kek = match load_kek(config) {
+        Ok(kek) => Some(kek),
+        Err(found) => {
+            findings.extend(found);
+            None
+        }
+    };
+    match EmbeddedStore::inspect(&config.store.path) {
+        Ok(Inspection::NotThere) => {}
+        Ok(Inspection::Sound(store)) => {
+            if let Some(kek) = kek {
+                if let Err(error) = KeySet::inspect(&store, &kek, config.binding.stretch).await {
+                    findings.push(config.finding("keys.kek", error.to_string()));
+                }
+            }
+            store.close().await;
+        }
+        Err(error) => findings.push(config.finding("store.path", error.to_string())),
+    }
+    findings
+}
+
+/// Ends sessions whose binding was erased, or whose account was suspended, by a run that died before it ended them.
+async fn end_orphans(
+    bindings: &dyn BindingStore,
+    sessions: &Sessions<AssertionCache>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let held: BTreeSet<BindingId> = sessions.list(None, now).iter().map(|s| s.record().binding).collect();
+    for binding in held {
+        if !bindings.stands(binding).await? {
+            sessions.end(SessionScope::Binding(binding)).await?;
+        }
+    }
+    Ok(())
+}
+
+type LoadedTls = (Vec<Option<Arc<ListenerTlsConfig>>>, Arc<UpstreamTls>);
+
+fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut certificates = Vec::new();
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let Some(tls) = &listener.tls else {
+            certificates.push(None);
+            continue;
+        };
+        match ListenerTlsConfig::load(tls, now) {
+            Ok(loaded) => certificates.push(Some(Arc::new(loaded))),
+            Err(error) => findings.push(config.finding(&format!("listener[{i}].tls"), error.to_string())),
+        }
+    }
+    match UpstreamTls::load(&config.upstreams) {
+        Ok(upstream) if findings.is_empty() => Ok((certificates, Arc::new(upstream))),
+        Ok(_) => Err(findings),
+        Err(errors) => {
+            findings.extend(errors.into_iter().map(|error| config.finding("upstream", error.to_string())));
+            Err(findings)
+        }
+    }
+}
+
+fn load_kek(config: &Config) -> Result<Kek, Vec<Finding>> {
+    let at = |problem: String| vec![config.finding("keys.kek", problem)];
+    let text: SecretBytes = config.keys.kek.read().map_err(|error| at(error.to_string()))?;
+    Kek::parse(&text).map_err(|error| at(error.to_string()))
+}
+
+fn at_listener(config: &Config, index: usize, problem: String) -> Finding {
+    config.finding(&format!("listener[{index}].address"), problem)
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,120 @@
+//! What the gateway holds: built once from the configuration, shared by all workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderValue;
+
+use super::form_token::FormTokens;
+use super::limits::Limits;
+use crate::assertion::AssertionCache;
+use crate::carrier::OverTls;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::edge::HeadLimits;
+use crate::entropy::Entropy;
+use crate::keys::KeySet;
+use crate::pages::content_security_policy;
+use crate::session::Sessions;
+use crate::store::{BindingStore, KeyStore};
+use crate::telemetry::{AccessLogger, Metrics};
+use crate::upstream::Routes;
+
+/// What [`Gateway::new`] is made of: everything that was opened before.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Accounts, codes and bindings.
+    pub bindings: Arc<dyn BindingStore>,
+    /// Wrapped keys; asked again by readiness only.
+    pub key_store: Arc<dyn KeyStore>,
+    /// Live sessions.
+    pub sessions: Arc<Sessions<AssertionCache>>,
+    /// Keys in clear.
+    pub keys: Arc<KeySet>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The access stream.
+    pub access: AccessLogger,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The gateway: stages, stores, keys, clock and entropy.
+pub struct Gateway {
+    pub(super) config: Arc<Config>,
+    pub(super) routes: Routes,
+    pub(super) head_limits: HeadLimits,
+    pub(super) limits: Limits,
+    pub(super) forms: FormTokens,
+    pub(super) issuer: String,
+    pub(super) own_origins: [String; 2],
+    pub(super) strict_transport: bool,
+    pub(super) content_security_policy: HeaderValue,
+    pub(super) bindings: Arc<dyn BindingStore>,
+    pub(super) key_store: Arc<dyn KeyStore>,
+    pub(super) sessions: Arc<Sessions<AssertionCache>>,
+    pub(super) keys: Arc<KeySet>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access: AccessLogger,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    ready: AtomicBool,
+}
+
+impl Gateway {
+    /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, bindings, key_store, sessions, keys, metrics, access, clock, entropy } = parts;
+        let limits = &config.limits;
+        let public = &config.gateway.public_url;
+        let plain = &config.gateway.plain_url;
+        let needs_plain =
+            config.carriers.profiles().iter().any(|profile| profile.enabled() && profile.over_tls() == OverTls::Refuse);
+        Self {
+            routes: Routes::new(config.routes.clone()),
+            head_limits: HeadLimits {
+                head_bytes: limits.head_bytes,
+                headers: limits.headers,
+                url_bytes: limits.url_bytes,
+            },
+            limits: Limits::new(limits, &clock, &*entropy),
+            forms: FormTokens::new(&*entropy),
+            issuer: public.to_string(),
+            own_origins: [public.to_string(), plain.to_string()],
+            // HSTS would lock handsets out whose identifier is read over plain HTTP under the same name.
+            strict_transport: public.https && (!needs_plain || plain.host != public.host),
+            content_security_policy: content_security_policy(&[]),
+            config,
+            bindings,
+            key_store,
+            sessions,
+            keys,
+            metrics,
+            access,
+            clock,
+            entropy,
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether requests may come: after start-up, and no longer once draining began.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Whether requests may come.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Forgets what limits and forms no longer need.
+    pub fn sweep(&self) {
+        self.limits.sweep();
+        self.forms.sweep(self.clock.now());
+    }
+}

@@ -1,0 +1,74 @@
+//! One request as the gateway's own pages see it; proxied requests never build one.
+
+use std::sync::Arc;
+
+use http::header::USER_AGENT;
+use http::{HeaderName, Method};
+
+use super::Gateway;
+use super::local_path::LocalPath;
+use crate::carrier::{Profile, UserAgent};
+use crate::clock::Timestamp;
+use crate::edge::{Client, RawHead};
+use crate::pages::{Page, Reader, ReaderHints};
+use crate::refusal::Reason;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Who asks for one of our pages, from where, and what their browser can read.
+pub(super) struct Visit<'r> {
+    pub(super) head: &'r RawHead,
+    pub(super) client: Client,
+    /// The profile of the source network; headers had no say.
+    pub(super) carrier: Option<&'r Arc<Profile>>,
+    pub(super) user_agent: UserAgent,
+    pub(super) reader: Reader,
+    pub(super) request_id: &'r str,
+    pub(super) now: Timestamp,
+}
+
+impl<'r> Visit<'r> {
+    pub(super) fn of(
+        gateway: &'r Gateway,
+        head: &'r RawHead,
+        client: Client,
+        request_id: &'r str,
+        now: Timestamp,
+    ) -> Self {
+        let carrier = gateway.config.carriers.match_source(&client);
+        let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
+        let reader = Gateway::reader_of(&ReaderHints::of(head), carrier, &user_agent);
+        Self { head, client, carrier, user_agent, reader, request_id, now }
+    }
+
+    /// The page of a refusal, with the advice of this carrier.
+    pub(super) fn refusal(&self, reason: Reason, retry_after_seconds: Option<u64>) -> Page<'_> {
+        let carrier = self.carrier.map(|profile| profile.name().as_str());
+        Page::Refusal { reason, carrier, retry_after_seconds, request_id: self.request_id }
+    }
+
+    /// Where the person wanted to go: the target itself, if it can be gone to again.
+    pub(super) fn wanted(&self) -> LocalPath {
+        match *self.head.method() {
+            Method::GET | Method::HEAD => LocalPath::of_request(self.head.path(), self.head.query()),
+            _ => LocalPath::root(),
+        }
+    }
+
+    /// What a sign-in button is bound to: this carrier and this browser, without its serials.
+    pub(super) fn browser(&self) -> Vec<u8> {
+        let carrier = self.carrier.map(|c| c.name().as_str()).unwrap_or_default();
+        [carrier.as_bytes(), b"\0", self.user_agent.redacted.as_bytes()].concat()
+    }
+
+    /// Whether a browser that tells says that another site made it ask.
+    pub(super) fn is_cross_site(&self) -> bool {
+        self.head.all(&SEC_FETCH_SITE).any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
+    }
+}
+
+/// The first value of a query parameter, decoded; `None` if it is not there or no UTF-8.
+pub(super) fn query_value(head: &RawHead, name: &str) -> Option<String> {
+    let query = head.query()?;
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}

@@ -1,0 +1,519 @@
+//! One gateway on free ports, a recording upstream, handsets on source addresses of their carriers, a clock that
+//! moves when told to. Everything goes over real sockets and the real store.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use sekisho::admin::AdminClient;
+use sekisho::clock::{Clock, ManualClock, Timestamp};
+use sekisho::config::{Config, Serves};
+use sekisho::entropy::{Entropy, SeededEntropy};
+use sekisho::gateway::Running;
+use sekisho::telemetry::Metrics;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Part of every identifier in these tests: it may be found nowhere.
+pub const CANARY: &str = "QxCnry";
+
+/// 2026-11-24T00:00:00Z.
+pub const START: Timestamp = Timestamp::from_unix_millis(1_795_478_400_000);
+
+/// The host that handsets type.
+pub const HOST: &str = "admin.example.jp";
+
+/// A running gateway and what stands around it.
+pub struct Harness {
+    pub running: Running,
+    pub clock: Arc<ManualClock>,
+    pub upstream: RecordingUpstream,
+    pub folder: TempDir,
+    config: String,
+}
+
+impl Harness {
+    /// With the configuration that most tests need.
+    pub async fn start() -> Self {
+        Self::with(|config| config).await
+    }
+
+    /// With a configuration changed by `edit`.
+    pub async fn with(edit: impl FnOnce(String) -> String) -> Self {
+        let upstream = RecordingUpstream::start().await;
+        let folder = TempDir::new().unwrap();
+        let kek = folder.path().join("kek");
+        std::fs::write(&kek, "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n").unwrap();
+        std::fs::set_permissions(&kek, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let config = edit(base_config(upstream.address));
+        let clock = Arc::new(ManualClock::starting_at(START));
+        let running = boot(folder.path(), &config, &clock).await;
+        Self { running, clock, upstream, folder, config }
+    }
+
+    /// Stops the gateway and starts it again on the same store.
+    pub async fn restart(mut self) -> Self {
+        self.running.stop(Duration::from_secs(5)).await;
+        self.running = boot(self.folder.path(), &self.config, &self.clock).await;
+        self
+    }
+
+    /// Where handsets connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listener(Serves::Handset)
+    }
+
+    /// Where machines connect.
+    pub fn ops(&self) -> SocketAddr {
+        self.listener(Serves::Ops)
+    }
+
+    fn listener(&self, serves: Serves) -> SocketAddr {
+        self.running.listeners().iter().find(|l| l.serves == serves).unwrap().address
+    }
+
+    /// The admin API.
+    pub fn admin(&self) -> AdminClient {
+        AdminClient::new(&self.folder.path().join("admin.sock"))
+    }
+
+    /// A fresh enrolment code for `account`.
+    pub async fn code(&self, account: &str) -> String {
+        let issued: serde_json::Value =
+            self.admin().call(Method::POST, &format!("/v1/accounts/{account}/codes")).await.unwrap();
+        issued["code"].as_str().unwrap().to_owned()
+    }
+
+    /// A handset of `carrier`, with an identifier made of the canary and `tail`.
+    pub fn handset(&self, carrier: Carrier, tail: &str) -> Handset {
+        Handset::new(self.address(), carrier, tail)
+    }
+
+    /// A handset that is bound to `account` and signed in.
+    pub async fn signed_in(&self, carrier: Carrier, tail: &str, account: &str) -> Handset {
+        let mut handset = self.handset(carrier, tail);
+        let code = self.code(account).await;
+        let entered = handset.enrol("/", &code).await;
+        assert_eq!(entered.status, StatusCode::FOUND, "{}", entered.text());
+        handset
+    }
+
+    /// Searches every file of the gateway's folder for the canary, then stops it.
+    pub async fn finish(self) {
+        self.running.stop(Duration::from_secs(5)).await;
+        for file in files(self.folder.path()) {
+            let content = std::fs::read(&file).unwrap();
+            assert!(!contains(&content, CANARY.as_bytes()), "the canary is in {}", file.display());
+        }
+    }
+}
+
+async fn boot(folder: &Path, config: &str, clock: &Arc<ManualClock>) -> Running {
+    let file = folder.join("gateway.toml");
+    std::fs::write(&file, config).unwrap();
+    let config = match Config::load(&file) {
+        Ok((config, _)) => config,
+        Err(findings) => panic!("{}", findings.iter().map(|f| format!("{f}\n")).collect::<String>()),
+    };
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(fastrand_seed()));
+    let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|u| u.name.as_str())));
+    match Running::start(config, clock, entropy, metrics, 2).await {
+        Ok(running) => running,
+        Err(findings) => panic!("{}", findings.iter().map(|f| format!("{f}\n")).collect::<String>()),
+    }
+}
+
+/// A restart must not repeat the stream of the run before.
+fn fastrand_seed() -> u64 {
+    static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+fn base_config(upstream: SocketAddr) -> String {
+    format!(
+        r#"
+[gateway]
+public_url = "http://{HOST}"
+trusted_proxies = ["127.0.9.0/24"]
+
+[[listener]]
+serves = "handset"
+address = "127.0.0.1:0"
+
+[[listener]]
+serves = "ops"
+address = "127.0.0.1:0"
+
+[admin]
+socket = "admin.sock"
+
+[carriers.docomo]
+networks = ["127.0.1.0/24"]
+[carriers.au]
+networks = ["127.0.2.0/24"]
+[carriers.softbank]
+networks = ["127.0.3.0/24"]
+[carriers.private-apn]
+header = "X-Device-Ref"
+grammar = "^[A-Za-z0-9_-]{{22,64}}$"
+user_agent = "any"
+over_tls = "accept"
+networks = ["127.0.4.0/24"]
+
+[[upstream]]
+name = "console"
+servers = ["http://{upstream}"]
+audience = "https://console.internal"
+timeout = {{ connect = "2s", first_byte = "5s", idle = "10s" }}
+
+[[route]]
+path = "/"
+upstream = "console"
+access = "session"
+[[route]]
+path = "/public"
+upstream = "console"
+access = "public"
+[[route]]
+path = "/signin"
+upstream = "console"
+access = "login"
+
+[binding]
+stretch = {{ memory = "8MiB", passes = 1 }}
+
+[store]
+path = "store.db"
+
+[keys]
+kek = {{ file = "kek" }}
+
+[notice]
+controller = "Example KK"
+contact = "https://example.jp/contact"
+revision = "2026-11-23"
+
+[log]
+access = {{ file = "access.log" }}
+"#
+    )
+}
+
+/// A simulated carrier: the network it comes from, the field its gateway writes, the browser behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Docomo,
+    Au,
+    SoftBank,
+    PrivateApn,
+}
+
+impl Carrier {
+    pub const ALL: [Self; 4] = [Self::Docomo, Self::Au, Self::SoftBank, Self::PrivateApn];
+
+    fn network(self) -> u8 {
+        match self {
+            Self::Docomo => 1,
+            Self::Au => 2,
+            Self::SoftBank => 3,
+            Self::PrivateApn => 4,
+        }
+    }
+
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::Docomo => "X-DCMGUID",
+            Self::Au => "X-UP-SUBNO",
+            Self::SoftBank => "X-JPHONE-UID",
+            Self::PrivateApn => "X-Device-Ref",
+        }
+    }
+
+    pub fn user_agent(self) -> &'static str {
+        match self {
+            Self::Docomo => "DoCoMo/2.0 P07A3(c500;TB;W24H15)",
+            Self::Au => "KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0",
+            Self::SoftBank => "SoftBank/1.0/930SH/SHJ001/SN012345678901234 Browser/NetFront/3.4 Profile/MIDP-2.0",
+            Self::PrivateApn => {
+                "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/120.0.0.0 Mobile Safari/537.36"
+            }
+        }
+    }
+
+    /// An identifier of this carrier's grammar with the canary in it. `tail` is one character, or digits for au.
+    pub fn identifier(self, tail: &str) -> String {
+        match self {
+            Self::Docomo => format!("{CANARY}{tail}"),
+            // au's identifiers are digits: their canary is a number of its own.
+            Self::Au => format!("{AU_CANARY}{:0>3}_w5.ezweb.ne.jp", tail.as_bytes()[0]),
+            Self::SoftBank => format!("{CANARY}{tail:0>10}"),
+            Self::PrivateApn => format!("{CANARY}{tail:0>22}"),
+        }
+    }
+}
+
+/// The canary of identifiers that are digits.
+pub const AU_CANARY: &str = "05990017031";
+
+/// A browser with a cookie jar behind a carrier's gateway.
+pub struct Handset {
+    pub gateway: SocketAddr,
+    pub carrier: Carrier,
+    pub source: IpAddr,
+    pub identifier: Option<String>,
+    pub cookies: BTreeMap<String, String>,
+    pub extra: Vec<(String, String)>,
+    pub user_agent: String,
+    pub host: String,
+}
+
+/// An answer, whole.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        let shift_jis = self.header("content-type").is_some_and(|t| t.contains("Shift_JIS"));
+        let encoding = if shift_jis { encoding_rs::SHIFT_JIS } else { encoding_rs::UTF_8 };
+        encoding.decode(&self.body).0.into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The reason of a JSON refusal.
+    pub fn reason(&self) -> String {
+        self.json()["error"]["reason"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The first link on the page that begins with `prefix`, entities decoded.
+    pub fn link(&self, prefix: &str) -> String {
+        self.attribute("href", prefix)
+    }
+
+    /// The first value of an attribute that begins with `prefix`, entities decoded.
+    pub fn attribute(&self, name: &str, prefix: &str) -> String {
+        let text = self.text();
+        let needle = format!("{name}=\"{prefix}");
+        let start = text.find(&needle).unwrap_or_else(|| panic!("no {needle} in {text}")) + name.len() + 2;
+        let end = start + text[start..].find('"').unwrap();
+        text[start..end].replace("&#38;", "&").replace("&amp;", "&").replace("&#x26;", "&")
+    }
+
+    /// The value of the hidden field `name`.
+    pub fn hidden(&self, name: &str) -> String {
+        let text = self.text();
+        let needle = format!("name=\"{name}\" value=\"");
+        let start = text.find(&needle).unwrap_or_else(|| panic!("no field {name} in {text}")) + needle.len();
+        text[start..start + text[start..].find('"').unwrap()].to_owned()
+    }
+}
+
+impl Handset {
+    fn new(gateway: SocketAddr, carrier: Carrier, tail: &str) -> Self {
+        Self {
+            gateway,
+            carrier,
+            source: IpAddr::V4(Ipv4Addr::new(127, 0, carrier.network(), 7)),
+            identifier: Some(carrier.identifier(tail)),
+            cookies: BTreeMap::new(),
+            extra: Vec::new(),
+            user_agent: carrier.user_agent().to_owned(),
+            host: HOST.to_owned(),
+        }
+    }
+
+    pub async fn get(&mut self, target: &str) -> Answer {
+        self.send(Method::GET, target, &[], Bytes::new()).await
+    }
+
+    /// As a script asks.
+    pub async fn get_json(&mut self, target: &str) -> Answer {
+        self.send(Method::GET, target, &[("Accept", "application/json")], Bytes::new()).await
+    }
+
+    pub async fn post(&mut self, target: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let kind = [("Content-Type", "application/x-www-form-urlencoded")];
+        self.send(Method::POST, target, &kind, body.into()).await
+    }
+
+    /// Asks for `path`, and clicks the button of the sign-in page that comes.
+    pub async fn click_sign_in(&mut self, path: &str) -> Answer {
+        let page = self.get(path).await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{}", page.text());
+        self.get(&page.link("/_sekisho/login?")).await
+    }
+
+    /// The whole way of a new handset: sign-in page, click, code.
+    pub async fn enrol(&mut self, path: &str, code: &str) -> Answer {
+        let page = self.click_sign_in(path).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text());
+        self.type_code(&page, code).await
+    }
+
+    /// Fills the form of an enrolment page in.
+    pub async fn type_code(&mut self, page: &Answer, code: &str) -> Answer {
+        let action = page.attribute("action", "/_sekisho/enrol");
+        let (t, to) = (page.hidden("t"), page.hidden("to"));
+        self.post(&action, &[("code", code), ("t", &t), ("to", &to)]).await
+    }
+
+    pub async fn send(&mut self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Answer {
+        let mut request = Request::builder().method(method).uri(target).header("Host", &self.host);
+        request = request.header("User-Agent", &self.user_agent);
+        if let Some(identifier) = self.identifier.as_ref().filter(|_| self.gateway_inserts(target)) {
+            request = request.header(self.carrier.header(), identifier);
+        }
+        if !self.cookies.is_empty() {
+            let cookies: Vec<_> = self.cookies.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            request = request.header("Cookie", cookies.join("; "));
+        }
+        let extra: Vec<_> = self.extra.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        for (name, value) in fields.iter().chain(&extra) {
+            request = request.header(*name, *value);
+        }
+        let answer = exchange(self.source, self.gateway, request.body(Full::new(body)).unwrap()).await;
+        self.keep_cookies(&answer.headers);
+        assert!(!contains(&answer.body, CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
+        assert!(!contains(&answer.body, AU_CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
+        answer
+    }
+
+    /// docomo's gateway writes the identifier only where the URL asks for it.
+    fn gateway_inserts(&self, target: &str) -> bool {
+        self.carrier != Carrier::Docomo || target.to_ascii_lowercase().contains("guid=on")
+    }
+
+    fn keep_cookies(&mut self, headers: &HeaderMap) {
+        for value in headers.get_all("set-cookie") {
+            let text = value.to_str().unwrap();
+            let (pair, attributes) = text.split_once(';').unwrap_or((text, ""));
+            let (name, value) = pair.split_once('=').unwrap();
+            if attributes.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+}
+
+/// One request on a connection of its own, from `source`.
+pub async fn exchange(source: IpAddr, to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source, 0)).unwrap();
+    let stream = socket.connect(to).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    driver.abort();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+/// What the upstream received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+type Answering = dyn Fn(&Received) -> Response<Full<Bytes>> + Send + Sync;
+
+/// An upstream that keeps what it received and answers as it is told.
+pub struct RecordingUpstream {
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    answering: Arc<Mutex<Arc<Answering>>>,
+}
+
+impl RecordingUpstream {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let default: Arc<Answering> =
+            Arc::new(|_| Response::new(Full::new(Bytes::from_static(b"<html>console</html>"))));
+        let answering = Arc::new(Mutex::new(default));
+        let (log, answers) = (Arc::clone(&received), Arc::clone(&answering));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                        let received = Received {
+                            method: parts.method,
+                            target: parts.uri.to_string(),
+                            headers: parts.headers,
+                            body,
+                        };
+                        log.lock().unwrap().push(received.clone());
+                        let answering = Arc::clone(&answers.lock().unwrap());
+                        Ok::<_, std::convert::Infallible>(answering(&received))
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { address, received, answering }
+    }
+
+    /// Answers like this from now on.
+    pub fn answer(&self, answering: impl Fn(&Received) -> Response<Full<Bytes>> + Send + Sync + 'static) {
+        *self.answering.lock().unwrap() = Arc::new(answering);
+    }
+
+    /// Everything received so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// The last thing received.
+    pub fn last(&self) -> Received {
+        self.received().last().expect("the upstream received nothing").clone()
+    }
+}
+
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Every regular file below `folder`.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
