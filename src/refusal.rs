@@ -90,6 +90,8 @@ reasons! {
     UrlTooLong = "url-too-long", URI_TOO_LONG;
     /// The body is too large.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE;
+    /// The client's body stood still for too long.
+    RequestTimeout = "request-timeout", REQUEST_TIMEOUT;
     /// The upstream cannot be reached, or does not speak HTTP.
     UpstreamUnreachable = "upstream-unreachable", BAD_GATEWAY;
     /// The upstream did not answer in time.

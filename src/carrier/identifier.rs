@@ -26,7 +26,6 @@ impl RawIdentifier {
 
     /// An identifier that no request carried, for unit tests of the stages behind this one.
     #[cfg(test)]
-    #[expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "the names in tests are good")]
     pub(crate) fn for_test(carrier: &str, octets: &[u8], small: bool) -> Self {
         Self::join(CarrierName::parse(carrier).unwrap(), std::iter::once(octets), small)
     }

@@ -138,7 +138,7 @@ pub struct UpstreamConfig {
     pub audience: String,
     /// What the assertion's `sub` is.
     pub subject: SubjectKind,
-    /// Extra roots (PEM file) for https servers; without it the system's.
+    /// Roots (PEM file) for https servers, in place of the system's.
     pub ca: Option<PathBuf>,
     /// Time-outs.
     pub timeout: UpstreamTimeouts,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+#[must_use]
 pub fn run(_dir: &Path) -> ExitCode {
     todo!()
 }

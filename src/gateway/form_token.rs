@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 
 /// How long a form may stay open.
-pub const LIFETIME: Duration = Duration::from_mins(10);
+pub(super) const LIFETIME: Duration = Duration::from_mins(10);
 
 const NONCE: usize = 9;
 const TAG: usize = 16;
@@ -23,7 +23,7 @@ const BYTES: usize = 4 + NONCE + TAG;
 
 /// Which form a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// The sign-in button.
     Login,
     /// The enrolment code.
@@ -33,7 +33,7 @@ pub enum Form {
 }
 
 /// Makes and redeems form tokens.
-pub struct FormTokens {
+pub(super) struct FormTokens {
     key: hmac::Key,
     /// Nonces of redeemed tokens until they would have expired. Only tokens that we made get in here.
     spent: DashMap<[u8; NONCE], i64>,
@@ -42,13 +42,13 @@ pub struct FormTokens {
 impl FormTokens {
     /// With a fresh key.
     #[must_use]
-    pub fn new(entropy: &dyn Entropy) -> Self {
+    pub(super) fn new(entropy: &dyn Entropy) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>(entropy)), spent: DashMap::new() }
     }
 
     /// A token for `form`, usable once by whoever has the same `context` again.
     #[must_use]
-    pub fn issue(&self, form: Form, context: &[u8], entropy: &dyn Entropy, now: Timestamp) -> String {
+    pub(super) fn issue(&self, form: Form, context: &[u8], entropy: &dyn Entropy, now: Timestamp) -> String {
         let expires = u32::try_from(now.plus(LIFETIME).unix_seconds()).unwrap_or(u32::MAX).to_be_bytes();
         let nonce: [u8; NONCE] = random(entropy);
         let tag = hmac::sign(&self.key, &message(form, context, expires, nonce));
@@ -61,7 +61,7 @@ impl FormTokens {
 
     /// Spends a token. `false` if it is not for this form and context, expired, or spent.
     #[must_use]
-    pub fn redeem(&self, text: &str, form: Form, context: &[u8], now: Timestamp) -> bool {
+    pub(super) fn redeem(&self, text: &str, form: Form, context: &[u8], now: Timestamp) -> bool {
         let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) else { return false };
         let Some((expires, rest)) = bytes.split_first_chunk::<4>() else { return false };
         let Some((nonce, tag)) = rest.split_first_chunk::<NONCE>() else { return false };
@@ -73,7 +73,7 @@ impl FormTokens {
     }
 
     /// Forgets spent tokens that have expired by now.
-    pub fn sweep(&self, now: Timestamp) {
+    pub(super) fn sweep(&self, now: Timestamp) {
         self.spent.retain(|_, end| *end > now.unix_seconds());
     }
 }

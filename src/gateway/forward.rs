@@ -6,7 +6,6 @@ use http::Response;
 use http::header::ORIGIN;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::handle::Worker;
@@ -62,7 +61,7 @@ impl Worker {
                 Err(reason) => return gateway.refuse(&visit(), reason),
             },
         };
-        let ended = current.as_ref().map_or_else(CancellationToken::new, |c| c.session.ended().clone());
+        let ended = current.as_ref().map_or(&gateway.shutdown, |session| session.ended());
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| gateway.refuse_early(reason, gateway.reader(&hints, &client), client.scheme, request_id);
@@ -72,7 +71,7 @@ impl Worker {
             Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
         };
         let request = stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id });
-        match self.upstreams.send(route.upstream, request, body, upgrade, &ended).await {
+        match self.upstreams.send(route.upstream, request, body, upgrade, ended).await {
             Ok(mut answer) => {
                 gateway.metrics.upstream(route.upstream, None);
                 gateway.protect_transport(&mut answer, client.scheme);
@@ -83,7 +82,7 @@ impl Worker {
                     UpstreamError::Unreachable => Reason::UpstreamUnreachable,
                     UpstreamError::Timeout => Reason::UpstreamTimeout,
                     UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
-                    UpstreamError::ClientGone => Reason::MalformedRequest,
+                    UpstreamError::ClientGone => Reason::RequestTimeout,
                 };
                 gateway.metrics.upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
@@ -104,21 +103,20 @@ impl Gateway {
         now: Timestamp,
     ) -> Result<Assertion, Reason> {
         let signer = &self.keys.assertion;
-        let cache = current.session.state();
+        let cache = current.state();
         if let Some(assertion) = cache.fresh(index, signer.kid(), now) {
             return Ok(assertion);
         }
-        let record = current.session.record();
-        let identity = match cache.identity(index) {
-            Some(identity) => identity,
-            None => {
-                let subject = match upstream.subject {
-                    SubjectKind::Account => record.account.to_string(),
-                    SubjectKind::Pairwise => self.pairwise_subject(current, upstream).await?,
-                };
-                let sid = self.keys.session.sid(&record.sid_seed, &upstream.audience);
-                cache.remember_identity(index, UpstreamIdentity { subject, sid })
-            }
+        let record = current.record();
+        let identity = if let Some(identity) = cache.identity(index) {
+            identity
+        } else {
+            let subject = match upstream.subject {
+                SubjectKind::Account => record.account.to_string(),
+                SubjectKind::Pairwise => self.pairwise_subject(current, upstream).await?,
+            };
+            let sid = self.keys.session.sid(&record.sid_seed, &upstream.audience);
+            cache.remember_identity(index, UpstreamIdentity { subject, sid })
         };
         let claims = Claims {
             audience: &upstream.audience,
@@ -136,7 +134,7 @@ impl Gateway {
 
     async fn pairwise_subject(&self, current: &Current, upstream: &UpstreamConfig) -> Result<String, Reason> {
         let fresh = URL_SAFE_NO_PAD.encode(random::<16>(&*self.entropy));
-        match self.bindings.subject(&current.session.record().account, &upstream.name, fresh).await {
+        match self.bindings.subject(&current.record().account, &upstream.name, fresh).await {
             Ok(Some(subject)) => Ok(subject),
             // The account was erased; its sessions are about to end.
             Ok(None) => Err(Reason::SessionExpired),

@@ -26,17 +26,17 @@ const LONGEST_SLOWDOWN: Duration = Duration::from_secs(5);
 
 /// Stands for a handset in the limiters: keyed under a key of this process alone, so it means nothing elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HandsetKey([u8; 16]);
+pub(super) struct HandsetKey([u8; 16]);
 
 /// Too often; a right try may come again after this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooOften {
+pub(super) struct TooOften {
     /// When the next try will be heard.
     pub retry_after: Duration,
 }
 
 /// The limiters of sign-in and enrolment.
-pub struct Limits {
+pub(super) struct Limits {
     key: hmac::Key,
     sign_in_by_handset: Limiter<HandsetKey>,
     sign_in_by_account: Limiter<AccountId>,
@@ -47,7 +47,7 @@ pub struct Limits {
 impl Limits {
     /// Limiters at rest.
     #[must_use]
-    pub fn new(limits: &LimitsConfig, clock: &Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
+    pub(super) fn new(limits: &LimitsConfig, clock: &Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>(entropy)),
             sign_in_by_handset: Limiter::new(limits.sign_in, clock),
@@ -59,7 +59,7 @@ impl Limits {
 
     /// What stands for this handset in the limiters and in the form tokens made for it.
     #[must_use]
-    pub fn handset_key(&self, identifier: &RawIdentifier) -> HandsetKey {
+    pub(super) fn handset_key(&self, identifier: &RawIdentifier) -> HandsetKey {
         let mut context = hmac::Context::with_key(&self.key);
         let carrier = identifier.carrier().as_str().as_bytes();
         context.update(&(carrier.len() as u64).to_be_bytes());
@@ -76,7 +76,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`TooOften`].
-    pub fn sign_in(&self, handset: HandsetKey) -> Result<(), TooOften> {
+    pub(super) fn sign_in(&self, handset: HandsetKey) -> Result<(), TooOften> {
         self.sign_in_by_handset.check(&handset)
     }
 
@@ -84,7 +84,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`TooOften`].
-    pub fn sign_in_to(&self, account: &AccountId) -> Result<(), TooOften> {
+    pub(super) fn sign_in_to(&self, account: &AccountId) -> Result<(), TooOften> {
         self.sign_in_by_account.check(account)
     }
 
@@ -92,13 +92,13 @@ impl Limits {
     ///
     /// # Errors
     /// [`TooOften`].
-    pub fn code(&self, handset: HandsetKey) -> Result<(), TooOften> {
+    pub(super) fn code(&self, handset: HandsetKey) -> Result<(), TooOften> {
         self.code_by_handset.check(&handset)
     }
 
     /// How long a try from this network has to wait before it is looked at; zero within the rate.
     #[must_use]
-    pub fn slowdown(&self, client: ClientAddr) -> Duration {
+    pub(super) fn slowdown(&self, client: ClientAddr) -> Duration {
         match self.by_network.check(&client.network()) {
             Ok(()) => Duration::ZERO,
             Err(too_often) => too_often.retry_after.min(LONGEST_SLOWDOWN),
@@ -106,7 +106,7 @@ impl Limits {
     }
 
     /// Forgets keys that are back at rest, so that chosen keys do not fill the memory.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         self.sign_in_by_handset.sweep();
         self.sign_in_by_account.sweep();
         self.code_by_handset.sweep();
@@ -117,7 +117,7 @@ impl Limits {
 impl HandsetKey {
     /// The bytes, to bind a form token to the handset it was made for.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
+    pub(super) const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
@@ -168,14 +168,14 @@ mod tests {
     fn a_burst_passes_and_time_gives_it_back() {
         let manual = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
         let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;
-        let limiter = Limiter::new(Rate { count: 3, period: Duration::from_secs(60) }, &clock);
+        let by_key = Limiter::new(Rate { count: 3, period: Duration::from_mins(1) }, &clock);
         for _ in 0..3 {
-            assert_eq!(limiter.check(&"a"), Ok(()));
+            assert_eq!(by_key.check(&"a"), Ok(()));
         }
-        assert_eq!(limiter.check(&"a"), Err(TooOften { retry_after: Duration::from_secs(20) }));
-        assert_eq!(limiter.check(&"b"), Ok(()), "another key is not touched");
+        assert_eq!(by_key.check(&"a"), Err(TooOften { retry_after: Duration::from_secs(20) }));
+        assert_eq!(by_key.check(&"b"), Ok(()), "another key is not touched");
         manual.advance(Duration::from_secs(20));
-        assert_eq!(limiter.check(&"a"), Ok(()));
-        assert!(limiter.check(&"a").is_err());
+        assert_eq!(by_key.check(&"a"), Ok(()));
+        assert!(by_key.check(&"a").is_err());
     }
 }

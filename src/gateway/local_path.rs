@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Longest target kept, in bytes: with the rest of the login URL it stays below the 512 bytes that i-mode handsets
-/// and, with a short path, the 256 bytes that EZweb handsets can hold (`data/carriers.json`, limits).
+/// and, with a short path, the 256 bytes that `EZweb` handsets can hold (`data/carriers.json`, limits).
 const MAX_BYTES: usize = 160;
 
 /// What is escaped in a query value: all but the unreserved set and `/` (RFC 3986 §3.4).
@@ -11,19 +11,19 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remov
 
 /// A path and query on this host, safe in a `Location` field and in a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalPath(Box<str>);
+pub(super) struct LocalPath(Box<str>);
 
 impl LocalPath {
     /// The console's first page.
     #[must_use]
-    pub fn root() -> Self {
+    pub(super) fn root() -> Self {
         Self("/".into())
     }
 
     /// Reads what a client named. Whatever could lead off this host, or back into the gateway's own forms, becomes
     /// the root: a wrong target costs a click, a refused sign-in costs the person.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let visible = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
         let path = text.split('?').next().unwrap_or_default();
         // Browsers read `//` as another host and `\` as `/`; some drop control characters first (WHATWG URL §4.4).
@@ -46,7 +46,7 @@ impl LocalPath {
 
     /// The target of a request that was refused: where its person wanted to go. Gateway keys are dropped from it.
     #[must_use]
-    pub fn of_request(path: &str, query: Option<&str>) -> Self {
+    pub(super) fn of_request(path: &str, query: Option<&str>) -> Self {
         let kept: Vec<&str> = query.unwrap_or_default().split('&').filter(|pair| !is_gateway_key(pair)).collect();
         let query = kept.join("&");
         let with_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
@@ -59,13 +59,13 @@ impl LocalPath {
 
     /// The path and query.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Escaped, as the value of a query parameter.
     #[must_use]
-    pub fn as_query_value(&self) -> String {
+    pub(super) fn as_query_value(&self) -> String {
         utf8_percent_encode(&self.0, QUERY_VALUE).to_string()
     }
 }

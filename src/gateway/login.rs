@@ -39,9 +39,6 @@ pub(super) enum SignInError {
     /// A code that was typed and not taken.
     #[error("code refused")]
     Code(HandsetKey, Reason),
-    /// What was posted is no form of ours.
-    #[error("form refused")]
-    Form(Reason),
     #[error("the key ring keeps moving")]
     Unsettled,
     #[error(transparent)]
@@ -142,7 +139,6 @@ impl Gateway {
             SignInError::Digest(DigestError::KeySuspended) => self.refuse(visit, Reason::KeySuspended),
             SignInError::NotBound(handset) => self.enrolment_page(visit, to, handset, Reason::NotBound),
             SignInError::Code(handset, reason) => self.enrolment_page(visit, to, handset, reason),
-            SignInError::Form(reason) => self.refuse(visit, reason),
             SignInError::Unsettled => self.refuse(visit, Reason::StoreUnavailable),
             SignInError::Store(error) => {
                 tracing::error!(%error, "a sign-in could not be served");

@@ -31,7 +31,7 @@ impl Gateway {
             Ok(posted) => posted,
             Err(answer) => return *answer,
         };
-        let record = current.session.record();
+        let record = current.record();
         if let Err(error) = self.sessions.end_one(record.token_hash).await {
             tracing::error!(%error, "a session could not be ended");
             return self.refuse(visit, Reason::StoreUnavailable);
@@ -83,7 +83,7 @@ impl Gateway {
     ) -> Result<(Current, Form), Box<Response<Body>>> {
         let current = self.current(visit).await?;
         let form = Form::read(self, visit, body).await.map_err(|reason| Box::new(self.refuse(visit, reason)))?;
-        let owner = current.session.record().token_hash;
+        let owner = current.record().token_hash;
         if self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Me, owner.as_bytes(), visit.now) {
             Ok((current, form))
         } else {
@@ -93,7 +93,7 @@ impl Gateway {
 
     /// A token for the forms of this session.
     pub(super) fn me_token(&self, visit: &Visit<'_>, current: &Current) -> String {
-        let owner = current.session.record().token_hash;
+        let owner = current.record().token_hash;
         self.forms.issue(form_token::Form::Me, owner.as_bytes(), &*self.entropy, visit.now)
     }
 }

@@ -24,7 +24,7 @@ impl Gateway {
     }
 
     async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
-        let own = current.session.record();
+        let own = current.record();
         let bindings = match self.bindings.bindings(Some(&own.account)).await {
             Ok(bindings) => bindings,
             Err(error) => return self.me_unavailable(visit, &error),
@@ -68,7 +68,7 @@ impl Gateway {
             Ok(posted) => posted,
             Err(answer) => return *answer,
         };
-        let own = current.session.record();
+        let own = current.record();
         let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
             return self.refuse(visit, Reason::MalformedRequest);
         };
@@ -87,7 +87,7 @@ impl Gateway {
     }
 
     async fn remove_own(&self, current: &Current, id: BindingId) -> Result<bool, StoreError> {
-        let account = &current.session.record().account;
+        let account = &current.record().account;
         if !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
             return Ok(false);
         }
@@ -103,7 +103,7 @@ impl Gateway {
             Ok(posted) => posted,
             Err(answer) => return *answer,
         };
-        let own = current.session.record();
+        let own = current.record();
         let (scope, ends_this) = match form.field("session") {
             "" | "all" => (SessionScope::Account(own.account.clone()), true),
             text => {

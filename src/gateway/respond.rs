@@ -101,10 +101,13 @@ impl Gateway {
         }
     }
 
-    /// `Strict-Transport-Security`, where it locks no handset out.
+    /// Sets or removes `Strict-Transport-Security`: an upstream that set it would lock handsets out whose identifier
+    /// is read over plain HTTP.
     pub(super) fn protect_transport(&self, answer: &mut Response<Body>, scheme: Scheme) {
         if self.strict_transport && scheme == Scheme::Https {
             answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+        } else {
+            answer.headers_mut().remove(STRICT_TRANSPORT_SECURITY);
         }
     }
 

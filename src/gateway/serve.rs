@@ -40,6 +40,7 @@ pub fn serve(config: &Path) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    forbid_core_dumps();
     run(async {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match Running::start(config, clock, Arc::new(SystemEntropy::default()), metrics, cores).await {
@@ -68,6 +69,17 @@ pub fn check(config: &Path) -> ExitCode {
             print(&findings);
             ExitCode::from(USAGE)
         }
+    }
+}
+
+/// A core dump would hold keys, tokens and the identifier of whoever signs in at that moment.
+fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) =
+        setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+    {
+        tracing::warn!(%error, "core dumps cannot be switched off");
     }
 }
 

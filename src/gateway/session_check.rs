@@ -8,14 +8,11 @@ use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
 use crate::edge::{Client, RawHead};
 use crate::refusal::Reason;
-use crate::session::{Check, CookiePresence, LiveSession, SessionCookie, SessionToken};
+use crate::session::{Check, CookiePresence, LiveSession, SessionCookie};
 use crate::telemetry::{self, SecurityEvent};
 
 /// A live session of this very device.
-pub(super) struct Current {
-    pub(super) session: Arc<LiveSession<AssertionCache>>,
-    pub(super) token: SessionToken,
-}
+pub(super) type Current = Arc<LiveSession<AssertionCache>>;
 
 /// What a request says of a session.
 pub(super) enum Presented {
@@ -52,7 +49,7 @@ impl Gateway {
             Err(refusal) => return Presented::Refused(refusal.into()),
         };
         if in_network && same_device {
-            return Presented::Live(Current { session, token });
+            return Presented::Live(session);
         }
         if let Err(error) = self.sessions.end_one(hash).await {
             tracing::error!(%error, "a session of another device could not be ended; its request was refused");

@@ -86,8 +86,11 @@ impl Running {
             absolute: config.session.absolute,
             per_account: config.session.per_account,
         };
+        let shutdown = CancellationToken::new();
         let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
-        let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
+        let sessions = Sessions::load(session_store, policy, shutdown.clone(), now)
+            .await
+            .map_err(|error| at_store(error.to_string()))?;
         let sessions = Arc::new(sessions);
         let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
         end_orphans(&*bindings, &sessions, now).await.map_err(|error| at_store(error.to_string()))?;
@@ -122,8 +125,8 @@ impl Running {
             access,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
+            shutdown: shutdown.clone(),
         }));
-        let shutdown = CancellationToken::new();
         let background = TaskTracker::new();
         if let Some(server) = admin_server {
             let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
@@ -163,7 +166,9 @@ impl Running {
         if let Err(error) = self.gateway.sessions.sweep(self.gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
-        self.store.close().await;
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store was not closed cleanly; nothing that was acknowledged is lost");
+        }
     }
 }
 
@@ -189,12 +194,11 @@ pub async fn inspect(config: &Config, now: Timestamp) -> Vec<Finding> {
     match EmbeddedStore::inspect(&config.store.path) {
         Ok(Inspection::NotThere) => {}
         Ok(Inspection::Sound(store)) => {
-            if let Some(kek) = kek {
-                if let Err(error) = KeySet::inspect(&store, &kek, config.binding.stretch).await {
-                    findings.push(config.finding("keys.kek", error.to_string()));
-                }
+            if let Some(kek) = kek
+                && let Err(error) = KeySet::inspect(&store, &kek, config.binding.stretch).await
+            {
+                findings.push(config.finding("keys.kek", error.to_string()));
             }
-            store.close().await;
         }
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }

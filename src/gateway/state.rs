@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
 
 use super::form_token::FormTokens;
 use super::limits::Limits;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Fires when the gateway is told to stop.
+    pub shutdown: CancellationToken,
 }
 
 /// The gateway: stages, stores, keys, clock and entropy.
@@ -61,6 +64,7 @@ pub struct Gateway {
     pub(super) access: AccessLogger,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) shutdown: CancellationToken,
     ready: AtomicBool,
 }
 
@@ -68,7 +72,7 @@ impl Gateway {
     /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, bindings, key_store, sessions, keys, metrics, access, clock, entropy } = parts;
+        let Parts { config, bindings, key_store, sessions, keys, metrics, access, clock, entropy, shutdown } = parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
@@ -97,6 +101,7 @@ impl Gateway {
             access,
             clock,
             entropy,
+            shutdown,
             ready: AtomicBool::new(false),
         }
     }

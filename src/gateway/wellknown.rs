@@ -12,6 +12,7 @@ use crate::telemetry::Metrics;
 
 /// What `/readyz` looked at.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one answer a part, as it is shown")]
 struct Readiness {
     ready: bool,
     listeners: bool,
@@ -60,7 +61,7 @@ impl Gateway {
     async fn readiness(&self, method: &Method) -> Response<Body> {
         let listeners = self.is_ready();
         let store = self.bindings.generation().await.is_ok();
-        let keys = self.key_store.keys().await.is_ok_and(|(keys, scheme)| !keys.is_empty() && scheme.is_some());
+        let keys = self.key_store.keys().await.is_ok_and(|stored| !stored.keys.is_empty() && stored.scheme.is_some());
         let readiness = Readiness { ready: listeners && store && keys, listeners, store, keys };
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         plain(status, "application/json", serde_json::to_string(&readiness).unwrap_or_default(), method)

@@ -13,7 +13,9 @@ use crate::clock::Timestamp;
 use crate::config::StretchSetting;
 use crate::entropy::{Entropy, random};
 use crate::secret::SecretBytes;
-use crate::store::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StretchParameters};
+use crate::store::{
+    KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+};
 
 /// The scheme of a new store, and the only one this program knows.
 const SCHEME: &str = "v1";
@@ -22,9 +24,6 @@ const SCHEME: &str = "v1";
 const AUTO: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
 /// Bytes of a binding or session key.
 const KEY_BYTES: usize = 32;
-/// The key ring of a store whose keys no rotation has moved yet (`BindingStore::generation`).
-const FIRST_GENERATION: u64 = 0;
-
 /// Every key in clear, for the life of the process.
 pub struct KeySet {
     /// Keyed hashes of handset identifiers.
@@ -96,7 +95,7 @@ impl KeySet {
     /// # Errors
     /// As [`KeySet::open`].
     pub async fn inspect(store: &dyn KeyStore, kek: &Kek, stretch: StretchSetting) -> Result<Option<Self>, KeysError> {
-        let (records, scheme) = store.keys().await?;
+        let StoredKeys { keys: records, scheme, generation } = store.keys().await?;
         let scheme = match scheme {
             None if records.is_empty() => return Ok(None),
             None => return Err(corrupt("there are keys but no scheme")),
@@ -111,15 +110,15 @@ impl KeySet {
             let orphaned = store.bound_under(&scheme.id).await?;
             return Err(KeysError::StretchChanged { stored: setting_text(scheme.stretch), orphaned });
         }
-        Self::assemble(keys, &scheme).map(Some)
+        Self::assemble(keys, &scheme, generation).map(Some)
     }
 
-    fn assemble(keys: Vec<ClearKey>, scheme: &SchemeRecord) -> Result<Self, KeysError> {
+    fn assemble(keys: Vec<ClearKey>, scheme: &SchemeRecord, generation: u64) -> Result<Self, KeysError> {
         let (binding, others): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| key.record.purpose == KeyPurpose::Binding);
         let session = active_and_retiring(&others, KeyPurpose::Session)?;
         Ok(Self {
-            binding: KeyRing::new(live_keys(binding)?, Stretcher::new(scheme)?),
+            binding: KeyRing::new(live_keys(binding, generation)?, Stretcher::new(scheme)?),
             assertion: signer(&others)?,
             session: SessionKeys::new(session.0.named(), &session.1.iter().map(|key| key.named()).collect::<Vec<_>>()),
         })
@@ -163,7 +162,7 @@ fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result
     }
 }
 
-fn live_keys(keys: Vec<ClearKey>) -> Result<LiveKeys, KeysError> {
+fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys, KeysError> {
     let keys = keys
         .into_iter()
         .map(|ClearKey { record, material }| {
@@ -171,7 +170,7 @@ fn live_keys(keys: Vec<ClearKey>) -> Result<LiveKeys, KeysError> {
             Ok(BindingKey { id, state: record.state, suspended: record.suspended, material })
         })
         .collect::<Result<_, KeysError>>()?;
-    LiveKeys::new(keys, FIRST_GENERATION).map_err(|error| corrupt(&error.to_string()))
+    LiveKeys::new(keys, generation).map_err(|error| corrupt(&error.to_string()))
 }
 
 /// Published are the key that signs, the next one, so that verifiers know it before it signs, and the last one.
@@ -280,7 +279,7 @@ mod tests {
     }
 
     fn problem(records: Vec<KeyRecord>) -> String {
-        let outcome = unwrap_all(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off()));
+        let outcome = unwrap_all(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off(), 0));
         outcome.err().map_or_else(|| "none".into(), |error| error.to_string())
     }
 
@@ -298,7 +297,7 @@ mod tests {
         );
         let keys = unwrap_all(&STORE, &kek(1), records).ok().unwrap();
         assert_ne!(keys[0].material.expose(), keys[2].material.expose());
-        let set = KeySet::assemble(keys, &off()).ok().unwrap();
+        let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
         assert_eq!(set.assertion.kid().len(), 43);
     }
 
@@ -353,7 +352,7 @@ mod tests {
             let mut all = records();
             all.push(KeyRecord { id: "a2".into(), state, compromised, wrapped, ..all[1].clone() });
             let keys = unwrap_all(&STORE, &kek(1), all).ok().unwrap();
-            let set = KeySet::assemble(keys, &off()).ok().unwrap();
+            let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
             let document = String::from_utf8(set.assertion.jwks().0.to_vec()).unwrap();
             assert_eq!(document.matches("\"kid\"").count(), expected, "{state:?}");
         }

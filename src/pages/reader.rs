@@ -213,7 +213,7 @@ mod tests {
             (Handset, Some("softbank"), Some("pdc-c"), None, Charset::ShiftJis),
             (Handset, Some("softbank"), Some("pdc-w"), None, Charset::ShiftJis),
             (Handset, Some("softbank"), Some("3gc"), None, Charset::Utf8),
-            (Handset, Some("willcom"), None, None, Charset::Utf8),
+            (Handset, Some("willcom"), None, None, Charset::ShiftJis),
             (Smartphone, None, None, None, Charset::Utf8),
         ] {
             let user_agent = browser(kind, carrier, generation, version);

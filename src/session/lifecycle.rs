@@ -48,7 +48,7 @@ impl SessionPolicy {
     /// A crash therefore costs a session at most this much of its idle time, and never lengthens it.
     #[must_use]
     pub fn touch_interval(&self) -> Duration {
-        (self.idle / 10).min(Duration::from_secs(60))
+        (self.idle / 10).min(Duration::from_mins(1))
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     const POLICY: SessionPolicy =
-        SessionPolicy { idle: Duration::from_secs(1800), absolute: Duration::from_secs(43_200), per_account: 5 };
+        SessionPolicy { idle: Duration::from_mins(30), absolute: Duration::from_hours(12), per_account: 5 };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_unix_millis(seconds * 1000)
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn short_idle_times_are_written_more_often() {
-        assert_eq!(POLICY.touch_interval(), Duration::from_secs(60));
-        assert_eq!(SessionPolicy { idle: Duration::from_secs(60), ..POLICY }.touch_interval(), Duration::from_secs(6));
+        assert_eq!(POLICY.touch_interval(), Duration::from_mins(1));
+        assert_eq!(SessionPolicy { idle: Duration::from_mins(1), ..POLICY }.touch_interval(), Duration::from_secs(6));
     }
 }

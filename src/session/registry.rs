@@ -38,7 +38,7 @@ impl<S> LiveSession<S> {
         Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
     }
 
-    /// Fires when the session ends, for connections that outlive their request.
+    /// Fires when the session ends or the gateway stops, for connections that outlive their request.
     #[must_use]
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
@@ -98,21 +98,28 @@ pub struct Sessions<S> {
     live: DashMap<TokenHash, Arc<LiveSession<S>>>,
     store: Arc<dyn SessionStore>,
     policy: SessionPolicy,
+    shutdown: CancellationToken,
 }
 
 impl<S: Default> Sessions<S> {
-    /// Reads the sessions that outlived the last run.
+    /// Reads the sessions that outlived the last run. Connections that outlive their request are told to end by
+    /// `shutdown` as they are by the end of their session.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
-    pub async fn load(store: Arc<dyn SessionStore>, policy: SessionPolicy, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn load(
+        store: Arc<dyn SessionStore>,
+        policy: SessionPolicy,
+        shutdown: CancellationToken,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let live = DashMap::new();
         for record in store.load(now).await? {
             if policy.expired(record.last_seen_at, record.expires_at, now).is_none() {
-                live.insert(record.token_hash, Arc::new(LiveSession::of(record)));
+                live.insert(record.token_hash, Arc::new(LiveSession::of(record, shutdown.child_token())));
             }
         }
-        Ok(Self { live, store, policy })
+        Ok(Self { live, store, policy, shutdown })
     }
 
     /// Opens a session; durable when this returns. `replaces`, and the oldest beyond the limit, end with it.
@@ -140,7 +147,7 @@ impl<S: Default> Sessions<S> {
             last_seen_at: now,
             expires_at: self.policy.end_of(now),
         };
-        let session = Arc::new(LiveSession::of(record.clone()));
+        let session = Arc::new(LiveSession::of(record.clone(), self.shutdown.child_token()));
         // In memory first: a revocation that runs between the two steps must find it. Nobody holds the token yet.
         self.live.insert(record.token_hash, Arc::clone(&session));
         match self.store.open(record.clone(), self.policy.per_account, replaces).await {
@@ -257,14 +264,8 @@ impl<S: Default> Sessions<S> {
 }
 
 impl<S: Default> LiveSession<S> {
-    fn of(record: SessionRecord) -> Self {
+    fn of(record: SessionRecord, ended: CancellationToken) -> Self {
         let seen = record.last_seen_at.unix_millis();
-        Self {
-            record,
-            last_seen: AtomicI64::new(seen),
-            stored_seen: AtomicI64::new(seen),
-            ended: CancellationToken::new(),
-            state: S::default(),
-        }
+        Self { record, last_seen: AtomicI64::new(seen), stored_seen: AtomicI64::new(seen), ended, state: S::default() }
     }
 }

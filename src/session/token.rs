@@ -56,12 +56,11 @@ impl SessionToken {
     ///
     /// Only who holds the token can make it, so the stored tag alone identifies nobody.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "HKDF-SHA256 gives 32 bytes always (RFC 5869 §2.3)")]
     pub fn continuity_key(&self) -> hmac::Key {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"sekisho/continuity/v1");
         let pseudorandom = salt.extract(self.0.as_bytes());
         let expanded = pseudorandom.expand(&[b"identifier"], hmac::HMAC_SHA256);
-        expanded.map(hmac::Key::from).unwrap_or_else(|_| unreachable!("one hash length is within HKDF's bound"))
+        expanded.map_or_else(|_| unreachable!("one hash length is within HKDF's bound"), hmac::Key::from)
     }
 }
 

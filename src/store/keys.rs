@@ -106,6 +106,17 @@ pub struct StretchParameters {
     pub passes: u32,
 }
 
+/// What a store holds of keys, read in one snapshot.
+#[derive(Clone, Debug)]
+pub struct StoredKeys {
+    /// All keys, by purpose and age.
+    pub keys: Vec<KeyRecord>,
+    /// The scheme, if the store was initialised.
+    pub scheme: Option<SchemeRecord>,
+    /// Generation of the key ring (`BindingStore::generation`).
+    pub generation: u64,
+}
+
 /// The wrapped keys and the scheme.
 ///
 /// 16. **First writer wins.** `initialise` on a store that has keys or a scheme changes nothing; the caller reads back
@@ -115,8 +126,8 @@ pub trait KeyStore: Send + Sync + 'static {
     /// A random id of this store, part of what binds a wrapped key to it.
     async fn store_id(&self) -> Result<[u8; 16], StoreError>;
 
-    /// All keys, by purpose and age, and the scheme if the store was initialised.
-    async fn keys(&self) -> Result<(Vec<KeyRecord>, Option<SchemeRecord>), StoreError>;
+    /// What the store holds of keys.
+    async fn keys(&self) -> Result<StoredKeys, StoreError>;
 
     /// Puts the first keys and the scheme in, all or nothing.
     async fn initialise(&self, keys: Vec<KeyRecord>, scheme: SchemeRecord) -> Result<(), StoreError>;

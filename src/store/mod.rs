@@ -30,5 +30,5 @@ pub use bindings::{
 };
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened};
 pub use error::StoreError;
-pub use keys::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StretchParameters};
+pub use keys::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys, StretchParameters};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};

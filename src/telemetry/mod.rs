@@ -9,10 +9,12 @@ mod client;
 mod json;
 mod log;
 mod metrics;
+mod panic;
 mod queue;
 mod security;
 
 pub use access::{Access, AccessLogger};
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use metrics::Metrics;
+pub use panic::hide_panic_messages;
 pub use security::{Actor, SecurityEvent, security};

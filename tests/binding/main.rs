@@ -1,5 +1,7 @@
 //! Keys, enrolment and look-up against the embedded store.
 
+#![expect(clippy::unwrap_used, reason = "a set-up that fails should fail its test")]
+
 use std::time::Duration;
 
 use sekisho::binding::{
@@ -251,7 +253,7 @@ async fn a_sign_in_under_a_newer_key_flattens_the_record() {
 async fn the_keys_of_a_store_stay_the_same() {
     let store = TestStore::new();
     assert!(KeySet::inspect(store.keys(), &kek(1), StretchSetting::Off).await.ok().unwrap().is_none());
-    assert!(store.keys().keys().await.unwrap().0.is_empty(), "looking makes no keys");
+    assert!(store.keys().keys().await.unwrap().keys.is_empty(), "looking makes no keys");
     let first = open(store.keys(), &kek(1), StretchSetting::Off).await.ok().unwrap();
     let again = open(store.keys(), &kek(1), StretchSetting::Off).await.ok().unwrap();
     let inspected = KeySet::inspect(store.keys(), &kek(1), StretchSetting::Off).await.ok().unwrap().unwrap();
@@ -370,8 +372,8 @@ mod harness {
         let limits = HeadLimits { head_bytes: 4096, headers: 10, url_bytes: 1024 };
         let head = RawHead::read(parts, &limits).unwrap();
         let client = TrustedProxies::new(Vec::new()).resolve(IpAddr::from(address), Scheme::Http, &head).unwrap();
-        let identified = carriers.identify(&head, &client).unwrap();
-        assert!(identified.small_space(), "7 characters are under 2^80");
-        identified
+        let found = carriers.identify(&head, &client).unwrap();
+        assert!(found.small_space(), "7 characters are under 2^80");
+        found
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use sekisho::admin::AdminClient;
 use sekisho::clock::{Clock, ManualClock, Timestamp};
-use sekisho::config::{Config, Serves};
+use sekisho::config::{Config, Finding, Serves};
 use sekisho::entropy::{Entropy, SeededEntropy};
 use sekisho::gateway::Running;
 use sekisho::telemetry::Metrics;
@@ -22,31 +22,31 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Part of every identifier in these tests: it may be found nowhere.
-pub const CANARY: &str = "QxCnry";
+pub(crate) const CANARY: &str = "QxCnry";
 
 /// 2026-11-24T00:00:00Z.
-pub const START: Timestamp = Timestamp::from_unix_millis(1_795_478_400_000);
+pub(crate) const START: Timestamp = Timestamp::from_unix_millis(1_795_478_400_000);
 
 /// The host that handsets type.
-pub const HOST: &str = "admin.example.jp";
+pub(crate) const HOST: &str = "admin.example.jp";
 
 /// A running gateway and what stands around it.
-pub struct Harness {
-    pub running: Running,
-    pub clock: Arc<ManualClock>,
-    pub upstream: RecordingUpstream,
-    pub folder: TempDir,
+pub(crate) struct Harness {
+    pub(crate) running: Running,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) upstream: RecordingUpstream,
+    pub(crate) folder: TempDir,
     config: String,
 }
 
 impl Harness {
     /// With the configuration that most tests need.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|config| config).await
     }
 
     /// With a configuration changed by `edit`.
-    pub async fn with(edit: impl FnOnce(String) -> String) -> Self {
+    pub(crate) async fn with(edit: impl FnOnce(String) -> String) -> Self {
         let upstream = RecordingUpstream::start().await;
         let folder = TempDir::new().unwrap();
         let kek = folder.path().join("kek");
@@ -59,19 +59,19 @@ impl Harness {
     }
 
     /// Stops the gateway and starts it again on the same store.
-    pub async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(mut self) -> Self {
         self.running.stop(Duration::from_secs(5)).await;
         self.running = boot(self.folder.path(), &self.config, &self.clock).await;
         self
     }
 
     /// Where handsets connect.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener(Serves::Handset)
     }
 
     /// Where machines connect.
-    pub fn ops(&self) -> SocketAddr {
+    pub(crate) fn ops(&self) -> SocketAddr {
         self.listener(Serves::Ops)
     }
 
@@ -80,24 +80,24 @@ impl Harness {
     }
 
     /// The admin API.
-    pub fn admin(&self) -> AdminClient {
+    pub(crate) fn admin(&self) -> AdminClient {
         AdminClient::new(&self.folder.path().join("admin.sock"))
     }
 
     /// A fresh enrolment code for `account`.
-    pub async fn code(&self, account: &str) -> String {
+    pub(crate) async fn code(&self, account: &str) -> String {
         let issued: serde_json::Value =
             self.admin().call(Method::POST, &format!("/v1/accounts/{account}/codes")).await.unwrap();
         issued["code"].as_str().unwrap().to_owned()
     }
 
     /// A handset of `carrier`, with an identifier made of the canary and `tail`.
-    pub fn handset(&self, carrier: Carrier, tail: &str) -> Handset {
+    pub(crate) fn handset(&self, carrier: Carrier, tail: &str) -> Handset {
         Handset::new(self.address(), carrier, tail)
     }
 
     /// A handset that is bound to `account` and signed in.
-    pub async fn signed_in(&self, carrier: Carrier, tail: &str, account: &str) -> Handset {
+    pub(crate) async fn signed_in(&self, carrier: Carrier, tail: &str, account: &str) -> Handset {
         let mut handset = self.handset(carrier, tail);
         let code = self.code(account).await;
         let entered = handset.enrol("/", &code).await;
@@ -106,7 +106,7 @@ impl Harness {
     }
 
     /// Searches every file of the gateway's folder for the canary, then stops it.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.running.stop(Duration::from_secs(5)).await;
         for file in files(self.folder.path()) {
             let content = std::fs::read(&file).unwrap();
@@ -120,19 +120,23 @@ async fn boot(folder: &Path, config: &str, clock: &Arc<ManualClock>) -> Running 
     std::fs::write(&file, config).unwrap();
     let config = match Config::load(&file) {
         Ok((config, _)) => config,
-        Err(findings) => panic!("{}", findings.iter().map(|f| format!("{f}\n")).collect::<String>()),
+        Err(findings) => panic!("{}", lines(&findings)),
     };
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(fastrand_seed()));
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(fresh_seed()));
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|u| u.name.as_str())));
     match Running::start(config, clock, entropy, metrics, 2).await {
         Ok(running) => running,
-        Err(findings) => panic!("{}", findings.iter().map(|f| format!("{f}\n")).collect::<String>()),
+        Err(findings) => panic!("{}", lines(&findings)),
     }
 }
 
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// A restart must not repeat the stream of the run before.
-fn fastrand_seed() -> u64 {
+fn fresh_seed() -> u64 {
     static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
@@ -209,7 +213,7 @@ access = {{ file = "access.log" }}
 
 /// A simulated carrier: the network it comes from, the field its gateway writes, the browser behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     Docomo,
     Au,
     SoftBank,
@@ -217,7 +221,7 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    pub const ALL: [Self; 4] = [Self::Docomo, Self::Au, Self::SoftBank, Self::PrivateApn];
+    pub(crate) const ALL: [Self; 4] = [Self::Docomo, Self::Au, Self::SoftBank, Self::PrivateApn];
 
     fn network(self) -> u8 {
         match self {
@@ -228,7 +232,7 @@ impl Carrier {
         }
     }
 
-    pub fn header(self) -> &'static str {
+    pub(crate) fn header(self) -> &'static str {
         match self {
             Self::Docomo => "X-DCMGUID",
             Self::Au => "X-UP-SUBNO",
@@ -237,7 +241,7 @@ impl Carrier {
         }
     }
 
-    pub fn user_agent(self) -> &'static str {
+    pub(crate) fn user_agent(self) -> &'static str {
         match self {
             Self::Docomo => "DoCoMo/2.0 P07A3(c500;TB;W24H15)",
             Self::Au => "KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0",
@@ -249,7 +253,7 @@ impl Carrier {
     }
 
     /// An identifier of this carrier's grammar with the canary in it. `tail` is one character, or digits for au.
-    pub fn identifier(self, tail: &str) -> String {
+    pub(crate) fn identifier(self, tail: &str) -> String {
         match self {
             Self::Docomo => format!("{CANARY}{tail}"),
             // au's identifiers are digits: their canary is a number of its own.
@@ -261,54 +265,54 @@ impl Carrier {
 }
 
 /// The canary of identifiers that are digits.
-pub const AU_CANARY: &str = "05990017031";
+pub(crate) const AU_CANARY: &str = "05990017031";
 
 /// A browser with a cookie jar behind a carrier's gateway.
-pub struct Handset {
-    pub gateway: SocketAddr,
-    pub carrier: Carrier,
-    pub source: IpAddr,
-    pub identifier: Option<String>,
-    pub cookies: BTreeMap<String, String>,
-    pub extra: Vec<(String, String)>,
-    pub user_agent: String,
-    pub host: String,
+pub(crate) struct Handset {
+    pub(crate) gateway: SocketAddr,
+    pub(crate) carrier: Carrier,
+    pub(crate) source: IpAddr,
+    pub(crate) identifier: Option<String>,
+    pub(crate) cookies: BTreeMap<String, String>,
+    pub(crate) extra: Vec<(String, String)>,
+    pub(crate) user_agent: String,
+    pub(crate) host: String,
 }
 
 /// An answer, whole.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let shift_jis = self.header("content-type").is_some_and(|t| t.contains("Shift_JIS"));
         let encoding = if shift_jis { encoding_rs::SHIFT_JIS } else { encoding_rs::UTF_8 };
         encoding.decode(&self.body).0.into_owned()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
     /// The reason of a JSON refusal.
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         self.json()["error"]["reason"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The first link on the page that begins with `prefix`, entities decoded.
-    pub fn link(&self, prefix: &str) -> String {
+    pub(crate) fn link(&self, prefix: &str) -> String {
         self.attribute("href", prefix)
     }
 
     /// The first value of an attribute that begins with `prefix`, entities decoded.
-    pub fn attribute(&self, name: &str, prefix: &str) -> String {
+    pub(crate) fn attribute(&self, name: &str, prefix: &str) -> String {
         let text = self.text();
         let needle = format!("{name}=\"{prefix}");
         let start = text.find(&needle).unwrap_or_else(|| panic!("no {needle} in {text}")) + name.len() + 2;
@@ -317,7 +321,7 @@ impl Answer {
     }
 
     /// The value of the hidden field `name`.
-    pub fn hidden(&self, name: &str) -> String {
+    pub(crate) fn hidden(&self, name: &str) -> String {
         let text = self.text();
         let needle = format!("name=\"{name}\" value=\"");
         let start = text.find(&needle).unwrap_or_else(|| panic!("no field {name} in {text}")) + needle.len();
@@ -339,43 +343,43 @@ impl Handset {
         }
     }
 
-    pub async fn get(&mut self, target: &str) -> Answer {
+    pub(crate) async fn get(&mut self, target: &str) -> Answer {
         self.send(Method::GET, target, &[], Bytes::new()).await
     }
 
     /// As a script asks.
-    pub async fn get_json(&mut self, target: &str) -> Answer {
+    pub(crate) async fn get_json(&mut self, target: &str) -> Answer {
         self.send(Method::GET, target, &[("Accept", "application/json")], Bytes::new()).await
     }
 
-    pub async fn post(&mut self, target: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&mut self, target: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let kind = [("Content-Type", "application/x-www-form-urlencoded")];
         self.send(Method::POST, target, &kind, body.into()).await
     }
 
     /// Asks for `path`, and clicks the button of the sign-in page that comes.
-    pub async fn click_sign_in(&mut self, path: &str) -> Answer {
+    pub(crate) async fn click_sign_in(&mut self, path: &str) -> Answer {
         let page = self.get(path).await;
         assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{}", page.text());
         self.get(&page.link("/_sekisho/login?")).await
     }
 
     /// The whole way of a new handset: sign-in page, click, code.
-    pub async fn enrol(&mut self, path: &str, code: &str) -> Answer {
+    pub(crate) async fn enrol(&mut self, path: &str, code: &str) -> Answer {
         let page = self.click_sign_in(path).await;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text());
         self.type_code(&page, code).await
     }
 
     /// Fills the form of an enrolment page in.
-    pub async fn type_code(&mut self, page: &Answer, code: &str) -> Answer {
+    pub(crate) async fn type_code(&mut self, page: &Answer, code: &str) -> Answer {
         let action = page.attribute("action", "/_sekisho/enrol");
         let (t, to) = (page.hidden("t"), page.hidden("to"));
         self.post(&action, &[("code", code), ("t", &t), ("to", &to)]).await
     }
 
-    pub async fn send(&mut self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Answer {
+    pub(crate) async fn send(&mut self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Answer {
         let mut request = Request::builder().method(method).uri(target).header("Host", &self.host);
         request = request.header("User-Agent", &self.user_agent);
         if let Some(identifier) = self.identifier.as_ref().filter(|_| self.gateway_inserts(target)) {
@@ -416,7 +420,7 @@ impl Handset {
 }
 
 /// One request on a connection of its own, from `source`.
-pub async fn exchange(source: IpAddr, to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+pub(crate) async fn exchange(source: IpAddr, to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(source, 0)).unwrap();
     let stream = socket.connect(to).await.unwrap();
@@ -431,18 +435,18 @@ pub async fn exchange(source: IpAddr, to: SocketAddr, request: Request<Full<Byte
 
 /// What the upstream received.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub method: Method,
-    pub target: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Received {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 type Answering = dyn Fn(&Received) -> Response<Full<Bytes>> + Send + Sync;
 
 /// An upstream that keeps what it received and answers as it is told.
-pub struct RecordingUpstream {
-    pub address: SocketAddr,
+pub(crate) struct RecordingUpstream {
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     answering: Arc<Mutex<Arc<Answering>>>,
 }
@@ -463,7 +467,7 @@ impl RecordingUpstream {
                     let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
                     async move {
                         let (parts, body) = request.into_parts();
-                        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         let received = Received {
                             method: parts.method,
                             target: parts.uri.to_string(),
@@ -484,27 +488,27 @@ impl RecordingUpstream {
     }
 
     /// Answers like this from now on.
-    pub fn answer(&self, answering: impl Fn(&Received) -> Response<Full<Bytes>> + Send + Sync + 'static) {
+    pub(crate) fn answer(&self, answering: impl Fn(&Received) -> Response<Full<Bytes>> + Send + Sync + 'static) {
         *self.answering.lock().unwrap() = Arc::new(answering);
     }
 
     /// Everything received so far.
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
     /// The last thing received.
-    pub fn last(&self) -> Received {
+    pub(crate) fn last(&self) -> Received {
         self.received().last().expect("the upstream received nothing").clone()
     }
 }
 
-pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Every regular file below `folder`.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();

@@ -11,7 +11,7 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, KeyPurpose,
     KeyRecord, KeyState, KeyStore, NewCode, Probe, SchemeRecord, SessionRecord, SessionScope, SessionStore, StoreError,
-    StretchParameters, TokenTransport,
+    StoredKeys, StretchParameters, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -206,7 +206,7 @@ pub(crate) async fn clause_01_durable(backend: impl Backend) {
     assert_eq!(subjects, [("console".to_owned(), "sub-a".to_owned())]);
     assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [session(5, "alice")]);
     assert_eq!(backend.keys().store_id().await.unwrap(), id);
-    assert_eq!(backend.keys().keys().await.unwrap().0.len(), 3);
+    assert_eq!(backend.keys().keys().await.unwrap().keys.len(), 3);
 }
 
 pub(crate) async fn clause_02_atomic(backend: impl Backend) {
@@ -491,17 +491,17 @@ pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
 
 pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
     let keys = backend.keys();
-    let (there, none) = keys.keys().await.unwrap();
+    let StoredKeys { keys: there, scheme: none, .. } = keys.keys().await.unwrap();
     assert!(there.is_empty() && none.is_none());
     let both = together((1..=2).map(|n| {
         let keys = Arc::clone(&keys);
         async move { keys.initialise(first_keys(), scheme(&format!("v{n}"))).await }
     }));
     both.await.into_iter().for_each(Result::unwrap);
-    let (stored, first) = keys.keys().await.unwrap();
+    let StoredKeys { keys: stored, scheme: first, .. } = keys.keys().await.unwrap();
     assert_eq!(stored.len(), 3);
     keys.initialise(vec![], scheme("v9")).await.unwrap();
-    assert_eq!(keys.keys().await.unwrap().1, first);
+    assert_eq!(keys.keys().await.unwrap().scheme, first);
 }
 
 pub(crate) async fn enrolment_says_why_not(backend: impl Backend) {
@@ -632,7 +632,7 @@ pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {
     }
     let plain = SchemeRecord { stretch: None, ..scheme("v1") };
     keys.initialise(put.clone(), plain.clone()).await.unwrap();
-    let (stored, scheme) = keys.keys().await.unwrap();
+    let StoredKeys { keys: stored, scheme, .. } = keys.keys().await.unwrap();
     assert_eq!(scheme, Some(plain));
     let order: Vec<&str> = stored.iter().map(|k| k.id.as_str()).collect();
     assert_eq!(order, ["a1", "k1", "k6", "k12", "k15", "k18", "k21", "s1"]);

@@ -4,9 +4,12 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::EmbeddedStore;
+use super::bindings::generation;
 use super::connection::column;
 use crate::clock::Timestamp;
-use crate::store::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StretchParameters};
+use crate::store::{
+    KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+};
 
 #[async_trait]
 impl KeyStore for EmbeddedStore {
@@ -14,8 +17,11 @@ impl KeyStore for EmbeddedStore {
         Ok(self.store_id)
     }
 
-    async fn keys(&self) -> Result<(Vec<KeyRecord>, Option<SchemeRecord>), StoreError> {
-        self.readers.run(|conn| Ok((keys(conn)?, scheme(conn)?))).await
+    async fn keys(&self) -> Result<StoredKeys, StoreError> {
+        let read = |conn: &Connection| {
+            Ok(StoredKeys { keys: keys(conn)?, scheme: scheme(conn)?, generation: generation(conn)? })
+        };
+        self.readers.run(read).await
     }
 
     async fn initialise(&self, keys: Vec<KeyRecord>, scheme: SchemeRecord) -> Result<(), StoreError> {
