@@ -125,7 +125,7 @@ pub(super) enum CarrierError {
 }
 
 /// All carriers' gateways, and what each handset keeps until it is switched off.
-pub(super) struct Carriers {
+pub(super) struct CarrierGateways {
     gateway: SocketAddr,
     origin: String,
     seed: HandsetSeed,
@@ -138,8 +138,8 @@ struct Kept {
     requests: u8,
 }
 
-impl Carriers {
-    /// Carriers that reach the gateway's plain listener.
+impl CarrierGateways {
+    /// Gateways that reach the plain listener `gateway`.
     pub(super) fn new(gateway: SocketAddr, seed: HandsetSeed) -> Self {
         Self { gateway, origin: format!("http://{gateway}"), seed, handsets: Mutex::default() }
     }
@@ -327,7 +327,7 @@ mod tests {
     #[tokio::test]
     async fn each_carrier_inserts_what_it_inserts_on_every_hop() {
         let (at, _stop) = gateway().await;
-        let carriers = Carriers::new(at, HandsetSeed::new(b"seed"));
+        let carriers = CarrierGateways::new(at, HandsetSeed::new(b"seed"));
         let names =
             |fetched: &Fetched| fetched.hops.iter().map(|h| h.inserted.as_ref().map(|i| i.name)).collect::<Vec<_>>();
         let through = format!("http://{at}/to?/page?guid=ON");
@@ -343,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn cookies_stay_with_their_handset_until_it_is_switched_off() {
         let (at, _stop) = gateway().await;
-        let carriers = Carriers::new(at, HandsetSeed::new(b"seed"));
+        let carriers = CarrierGateways::new(at, HandsetSeed::new(b"seed"));
         let (mine, other) = (handset(Carrier::Softbank), Handset { carrier: Carrier::Softbank, number: 2 });
         assert!(carriers.fetch(mine, &ask(format!("http://{at}/set"))).await.unwrap().hops[0].set_cookie);
         let page = ask(format!("http://{at}/"));
@@ -357,7 +357,7 @@ mod tests {
     async fn nothing_but_the_gateway_is_fetched() {
         let (at, _stop) = gateway().await;
         let (elsewhere, _stop_too) = gateway().await;
-        let carriers = Carriers::new(at, HandsetSeed::new(b"seed"));
+        let carriers = CarrierGateways::new(at, HandsetSeed::new(b"seed"));
         let urls = [
             format!("http://{elsewhere}/"),
             format!("https://{at}/"),
@@ -385,7 +385,7 @@ mod tests {
     #[tokio::test]
     async fn forms_are_sent_and_old_charsets_are_read() {
         let (at, _stop) = gateway().await;
-        let carriers = Carriers::new(at, HandsetSeed::new(b"seed"));
+        let carriers = CarrierGateways::new(at, HandsetSeed::new(b"seed"));
         let mut form = ask(format!("http://{at}/form?old=1"));
         form.fields = vec![("a".to_owned(), "b c".to_owned())];
         let got = carriers.fetch(handset(Carrier::Au), &form).await.unwrap();

@@ -66,8 +66,8 @@ fn make(now: Timestamp) -> Result<Made, rcgen::Error> {
     let authority_key = KeyPair::generate()?;
     let authority_pem = pem("CERTIFICATE", authority.self_signed(&authority_key)?.der());
 
-    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
-    let mut server = named("Sekisho development gateway", CertificateParams::new(names)?);
+    let mut server =
+        named("Sekisho development gateway", CertificateParams::new(["localhost", "127.0.0.1"].map(str::to_owned))?);
     server.use_authority_key_identifier_extension = true;
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -84,7 +84,7 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
         out.extend(line.iter().copied().map(char::from));
         out.push('\n');
     }
-    out.push_str(&format!("-----END {label}-----\n"));
+    out.extend(["-----END ", label, "-----\n"]);
     out
 }
 

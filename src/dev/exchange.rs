@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::net::TcpSocket;
 
 /// Longest wait for a whole answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Longest answer that is read, in bytes; pages for handsets stay far below it.
 const MAX_ANSWER: usize = 4 << 20;
 

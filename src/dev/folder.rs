@@ -1,6 +1,6 @@
 //! The one folder that `sekisho dev` keeps between runs.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -21,12 +21,20 @@ use crate::entropy::{Entropy, random};
 /// The first line of a configuration that this command wrote, and may therefore write anew.
 const MARK: &str = "# Written by `sekisho dev`, anew at every start";
 
+const CONFIGURATION: &str = "gateway.toml";
+
 /// Why the folder cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum FolderError {
     /// Somebody else's files.
     #[error("{} holds other files; name an empty or new folder with --dir", dir.display())]
     Foreign {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Another process runs from it.
+    #[error("another `sekisho dev` runs in {}; stop it, or name another folder with --dir", dir.display())]
+    InUse {
         /// The folder.
         dir: PathBuf,
     },
@@ -55,10 +63,15 @@ pub(super) enum FolderError {
     Configuration(#[from] askama::Error),
 }
 
-/// A folder that is laid out: secrets and certificates are there.
+/// A folder that is laid out, secrets and certificates included, and in use by this process alone.
 pub(super) struct DevFolder {
     root: PathBuf,
+    #[expect(dead_code, reason = "the lock lasts as long as the file is open")]
+    lock: File,
 }
+
+/// All that is in it, beside `gateway.toml`.
+const FOLDERS: [&str; 5] = ["certs", "data", "log", "run", "secrets"];
 
 /// `gateway.toml`: what was chosen at this start. Everything else stands in the template.
 #[derive(Template)]
@@ -78,23 +91,23 @@ impl DevFolder {
     pub(super) fn open(dir: &Path, entropy: &dyn Entropy, now: Timestamp) -> Result<Self, FolderError> {
         make_folder(dir)?;
         let root = dir.canonicalize().map_err(at(dir))?;
-        let folder = Self { root };
-        if !folder.is_ours()? {
-            return Err(FolderError::Foreign { dir: folder.root });
+        if !is_ours(&root)? {
+            return Err(FolderError::Foreign { dir: root });
         }
-        fs::set_permissions(&folder.root, Permissions::from_mode(0o700)).map_err(at(&folder.root))?;
-        for name in ["certs", "data", "log", "run", "secrets"] {
-            make_folder(&folder.root.join(name))?;
+        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(at(&root))?;
+        for name in FOLDERS {
+            make_folder(&root.join(name))?;
         }
+        let lock = lock(&root)?;
         for name in ["kek", "handset-seed"] {
-            let path = folder.root.join("secrets").join(name);
+            let path = root.join("secrets").join(name);
             if !path.exists() {
                 let secret = Zeroizing::new(random::<32>(entropy));
                 write_secret(&path, Zeroizing::new(STANDARD.encode(*secret) + "\n").as_bytes())?;
             }
         }
-        certificates::ensure(&folder.root.join("certs"), now)?;
-        Ok(folder)
+        certificates::ensure(&root.join("certs"), now)?;
+        Ok(Self { root, lock })
     }
 
     /// Where it is.
@@ -128,29 +141,36 @@ impl DevFolder {
         console: SocketAddr,
         audience: &str,
     ) -> Result<PathBuf, FolderError> {
-        let path = self.configuration();
+        let path = self.root.join(CONFIGURATION);
         let text = GatewayToml { mark: MARK, ports, console, audience }.render()?;
         write_public(&path, &text)?;
         Ok(path)
     }
+}
 
-    fn configuration(&self) -> PathBuf {
-        self.root.join("gateway.toml")
-    }
-
-    /// Whether nothing is in it, or a configuration that this command wrote.
-    fn is_ours(&self) -> Result<bool, FolderError> {
-        match fs::read_to_string(self.configuration()) {
-            Ok(text) => Ok(text.starts_with(MARK)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The configuration is written last: a first start that was cut short left only our own folders.
-                let mut entries = fs::read_dir(&self.root).map_err(at(&self.root))?.filter_map(Result::ok);
-                Ok(entries.all(|e| {
-                    ["certs", "data", "log", "run", "secrets"].iter().any(|ours| e.file_name().as_os_str() == *ours)
-                }))
-            }
-            Err(source) => Err(FolderError::File { path: self.configuration(), source }),
+/// Whether nothing is in it, or a configuration that this command wrote.
+fn is_ours(root: &Path) -> Result<bool, FolderError> {
+    let path = root.join(CONFIGURATION);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.starts_with(MARK)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The configuration is written last: a first start that was cut short left only our own folders.
+            let mut entries = fs::read_dir(root).map_err(at(root))?.filter_map(Result::ok);
+            Ok(entries.all(|entry| FOLDERS.iter().any(|ours| entry.file_name().as_os_str() == *ours)))
         }
+        Err(source) => Err(FolderError::File { path, source }),
+    }
+}
+
+/// Two processes would write each other's configuration.
+fn lock(root: &Path) -> Result<File, FolderError> {
+    let path = root.join("run/dev.lock");
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(FolderError::InUse { dir: root.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(FolderError::File { path, source }),
     }
 }
 
@@ -215,6 +235,8 @@ mod tests {
         configure(&first);
         let kek = fs::read(dir.join("secrets/kek")).unwrap();
         let identifier = first.handset_seed().unwrap().identifier(HANDSET);
+        assert!(matches!(open(&dir, 2), Err(FolderError::InUse { .. })), "two at once");
+        drop(first);
         let again = open(&dir, 2).unwrap();
         assert_eq!(fs::read(dir.join("secrets/kek")).unwrap(), kek);
         assert_eq!(again.handset_seed().unwrap().identifier(HANDSET), identifier);

@@ -72,7 +72,7 @@ impl Carrier {
         }
     }
 
-    /// What it does, after its own documentation and what was seen of it (`carriers list --json`).
+    /// What it does, after its own documents (the built-in profiles name them).
     pub(super) const fn behaviour(self) -> Behaviour {
         match self {
             Self::Docomo => Behaviour {

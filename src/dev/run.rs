@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::Carriers;
+use super::carrier::CarrierGateways;
 use super::console::{self, GatewayKeys, LastTold};
 use super::folder::{DevFolder, FolderError};
 use super::ports::{self, GatewayPorts};
@@ -88,7 +88,7 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let simulator = Simulator {
         address: page_address,
         gateway: gateway.plain,
-        carriers: Carriers::new(gateway.plain, folder.handset_seed()?),
+        carriers: CarrierGateways::new(gateway.plain, folder.handset_seed()?),
         admin: AdminClient::new(&folder.socket()),
         account: ACCOUNT.to_owned(),
         told,
@@ -154,6 +154,7 @@ fn welcome(w: &Welcome<'_>) {
     println!("  4  Press [5] there: it shows all that it was told. For the next handset, the page makes a new code.");
     let root = w.folder.root().display();
     println!("\n  Everything is in {root} (gateway.toml explains each setting).");
-    println!("  Try: sekisho bindings list --socket {}", w.folder.socket().display());
+    let program = std::env::args_os().next().map_or_else(|| "sekisho".into(), PathBuf::from);
+    println!("  Try: {} bindings list --socket {}", program.display(), w.folder.socket().display());
     println!("  {} ends it all.\n", bold("Ctrl-C"));
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// A whole request head must arrive within this time; also how long a connection waits for its next request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Answers requests on `listener` until `shutdown` fires; open connections end with it.
 pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {

@@ -1,5 +1,8 @@
 //! The simulator's page and what stands behind it. Loopback only, and only for its own page.
 //!
+//! Whoever has an account on this machine can use it, as they can claim to be any handset from 127.0.1.0/24; so this is
+//! for play and never in front of a real console.
+//!
 //! Another site in the same browser must not be able to sign a handset in or to issue a code: every request has to name
 //! this host (which ends DNS rebinding), whoever says where it comes from has to come from here, and whatever acts has
 //! to come as JSON, which no form can send and no foreign script may without being asked about first (Fetch §4.8).
@@ -20,7 +23,7 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::carrier::{Ask, CarrierError, Carriers, Fetched};
+use super::carrier::{Ask, CarrierError, CarrierGateways, Fetched};
 use super::console::{LastTold, Told};
 use super::handset::{Carrier, HANDSETS_EACH, Handset, Inserts};
 use crate::admin::{AdminClient, Bindings, ClientError, IssuedCode, Sessions};
@@ -41,7 +44,7 @@ pub(super) struct Simulator {
     /// The gateway's plain listener.
     pub(super) gateway: SocketAddr,
     /// The way there.
-    pub(super) carriers: Carriers,
+    pub(super) carriers: CarrierGateways,
     /// The operator's way in.
     pub(super) admin: AdminClient,
     /// Whose handsets these are to be.
@@ -80,7 +83,6 @@ struct Facts<'a> {
 #[derive(Serialize)]
 struct CarrierFacts {
     name: &'static str,
-    header: &'static str,
     /// The query parameter without which nothing is inserted.
     asked_by: Option<String>,
     network: String,
@@ -92,7 +94,6 @@ async fn facts(State(simulator): Shared) -> Response {
         let behaviour = carrier.behaviour();
         CarrierFacts {
             name: carrier.name(),
-            header: behaviour.header,
             asked_by: match behaviour.inserts {
                 Inserts::Always => None,
                 Inserts::WhenAsked(name, value) => Some(format!("{name}={value}")),
@@ -125,6 +126,7 @@ struct FetchAnswer {
 }
 
 async fn fetch(State(simulator): Shared, Json(call): Json<FetchCall>) -> Result<Json<FetchAnswer>, Failure> {
+    // Two pages at once could see each other's; what they see is true all the same.
     simulator.told.take();
     let fetched = simulator.carriers.fetch(call.handset, &call.ask).await?;
     Ok(Json(FetchAnswer { fetched, told: simulator.told.take() }))
@@ -220,7 +222,7 @@ fn is_from_our_page(fields: &HeaderMap, method: &Method, address: SocketAddr) ->
     let names = [address.to_string(), format!("localhost:{}", address.port())];
     let is_ours = |host: &[u8]| names.iter().any(|name| name.as_bytes() == host);
     let mut hosts = fields.get_all(HOST).iter();
-    let named = matches!((hosts.next(), hosts.next()), (Some(host), None) if is_ours(host.as_bytes()));
+    let our_host = matches!((hosts.next(), hosts.next()), (Some(host), None) if is_ours(host.as_bytes()));
     let own_origin =
         fields.get_all(ORIGIN).iter().all(|origin| origin.as_bytes().strip_prefix(b"http://").is_some_and(is_ours));
     // A link from elsewhere may open the page, which does nothing by itself; nothing else may come from another site.
@@ -229,7 +231,7 @@ fn is_from_our_page(fields: &HeaderMap, method: &Method, address: SocketAddr) ->
         b"none" | b"cross-site" | b"same-site" => *method == Method::GET && is_navigation(fields),
         _ => false,
     });
-    named && own_origin && own_site
+    our_host && own_origin && own_site
 }
 
 fn is_navigation(fields: &HeaderMap) -> bool {
@@ -251,7 +253,7 @@ mod tests {
         router(Simulator {
             address,
             gateway,
-            carriers: Carriers::new(gateway, HandsetSeed::new(b"seed")),
+            carriers: CarrierGateways::new(gateway, HandsetSeed::new(b"seed")),
             admin: AdminClient::new(std::path::Path::new("/nonexistent/admin.sock")),
             account: "sato".to_owned(),
             told: LastTold::default(),

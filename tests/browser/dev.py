@@ -4,7 +4,8 @@
     tests/browser/dev.py target/debug/sekisho [--screenshots FOLDER]
 
 For docomo, au and SoftBank: sign in, type the code, see the console and what it was told, the self-service page, sign
-out, sign in again without a code. Then every file of the folder is searched for the identifiers that were used.
+out, sign in again without a code. Then it starts anew with the same folder, and at last searches every file there for
+the identifiers that were used.
 Needs Chromium and chromedriver, and nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
 
@@ -235,6 +236,12 @@ class Walk:
             if wide:
                 raise Failed(f"at {width}x{height} these are wider than the window: {wide[:5]}")
             self.shot(f"size-{width}x{height}")
+        self.browser.resize(1280, 800)
+        self.browser.click("#language")
+        until("Japanese", lambda: "管理トップ" in self.on_screen())
+        self.shot("japanese")
+        self.browser.click("#language")
+        until("English", lambda: "Overview" in self.on_screen())
 
 
 def search(folder, identifiers):
@@ -255,44 +262,60 @@ def needed(*names):
     raise Failed(f"none of {', '.join(names)} is installed")
 
 
+def dev(binary, folder, running):
+    """Starts `sekisho dev`: the process, the page's URL and the printed code."""
+    sekisho = Process(binary, "dev", "--dir", str(folder))
+    running.append(sekisho)
+    page = sekisho.says(r"Open this page +(http://127\.0\.0\.1:\d+/)").group(1)
+    code = sekisho.says(r"Enrolment code +(\d{4}[- ]\d{4}[- ]\d{4})").group(1)
+    return sekisho, page, code
+
+
+def interrupt(sekisho):
+    """Ctrl-C."""
+    status = sekisho.end(signal.SIGINT)
+    if status != 0:
+        raise Failed(f"sekisho ended with {status} at Ctrl-C:\n{sekisho.text}")
+
+
+def everything(walk, binary, folder, running):
+    sekisho, page, code = dev(binary, folder, running)
+    walk.browser.call("POST", "/url", {"url": page})
+    for carrier in CARRIERS:
+        walk.carrier(carrier, code)
+        code = None  # it served once
+        print(f"ok: {carrier} signs in by a code, sees the console, signs out, signs in again", flush=True)
+    walk.sizes()
+    search(folder, walk.identifiers)  # while the store is open: its write-ahead log, too
+    interrupt(sekisho)
+    again, page, _ = dev(binary, folder, running)
+    walk.browser.call("POST", "/url", {"url": page})
+    walk.sign_in_page()
+    walk.press("1")
+    walk.console()
+    interrupt(again)
+    print("ok: the folder is kept: after a new start the handset needs no code", flush=True)
+    if complaints := walk.browser.complaints():
+        raise Failed("the browser complains:\n" + "\n".join(complaints))
+    if len(walk.identifiers) != len(CARRIERS):
+        raise Failed("two handsets have one identifier")
+    if any(identifier in process.text for identifier in walk.identifiers for process in (sekisho, again)):
+        raise Failed("an identifier was written to the terminal")
+    print(f"ok: no identifier in any of {search(folder, walk.identifiers)} files")
+
+
 def walk(binary, screenshots):
     chromium, driver = needed("chromium", "chromium-browser", "google-chrome"), needed("chromedriver")
     with tempfile.TemporaryDirectory(prefix="sekisho-dev-") as scratch:
-        folder = Path(scratch) / "dev"
         running = []
         browser = None
         try:
-            sekisho = Process(binary, "dev", "--dir", str(folder))
-            running.append(sekisho)
-            page = sekisho.says(r"Open this page +(http://127\.0\.0\.1:\d+/)").group(1)
-            code = sekisho.says(r"Enrolment code +(\d{4}[- ]\d{4}[- ]\d{4})").group(1)
             chromedriver = Process(driver, "--port=0")
             running.append(chromedriver)
             port = int(chromedriver.says(r"started successfully on port (\d+)").group(1))
             browser = Browser(port, chromium)
             browser.resize(1280, 800)
-            browser.call("POST", "/url", {"url": page})
-            walk = Walk(browser, screenshots)
-            for carrier in CARRIERS:
-                walk.carrier(carrier, code)
-                code = None  # it served once
-                print(f"ok: {carrier}", flush=True)
-            walk.sizes()
-            if complaints := browser.complaints():
-                raise Failed("the browser complains:\n" + "\n".join(complaints))
-            if len(walk.identifiers) != len(CARRIERS):
-                raise Failed("two handsets have one identifier")
-            for identifier in walk.identifiers:
-                if identifier in sekisho.text:
-                    raise Failed("an identifier was written to the terminal")
-            count = search(folder, walk.identifiers)
-            browser.end()
-            browser = None
-            status = sekisho.end(signal.SIGINT)
-            if status != 0:
-                raise Failed(f"sekisho ended with {status} at Ctrl-C:\n{sekisho.text}")
-            search(folder, walk.identifiers)
-            print(f"ok: no identifier in any of {count} files; Ctrl-C ends it all")
+            everything(Walk(browser, screenshots), binary, Path(scratch) / "dev", running)
         finally:
             if browser:
                 browser.end()

@@ -62,7 +62,7 @@ impl GatewayKeys {
         match self.fetch().await {
             Some(verifier) => self.verifier.store(Some(verifier.into())),
             None => {
-                tracing::warn!("the sample console cannot fetch the gateway's keys; it refuses what it cannot verify")
+                tracing::warn!("the sample console cannot fetch the gateway's keys and refuses everybody");
             }
         }
     }

@@ -8,7 +8,7 @@ pub(super) struct Text(&'static str, &'static str);
 
 impl Text {
     /// In that language.
-    pub(super) const fn of(self, language: &Language) -> &'static str {
+    pub(super) const fn of(self, language: Language) -> &'static str {
         match language {
             Language::English => self.0,
             Language::Japanese => self.1,

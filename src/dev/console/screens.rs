@@ -161,6 +161,7 @@ impl Screen<'_> {
     }
 
     /// To the second, UTC.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the template engine passes arguments by reference")]
     fn time(seconds: &i64) -> String {
         let at = Timestamp::from_unix_millis(seconds.saturating_mul(1000)).rfc3339();
         at.trim_end_matches('Z').replace('T', " ")

@@ -95,9 +95,9 @@ async function call(path, body) {
   } catch {
     throw new Error(t("lost"));
   }
-  const document = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(document.error?.message ?? `${answer.status}`);
-  return document;
+  const reply = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(reply.error?.message ?? `${answer.status}`);
+  return reply;
 }
 
 // --- The handset's browser -------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ function show(page) {
   for (const styled of parsed.querySelectorAll("[style]")) styled.removeAttribute("style");
   $("page-title").textContent = parsed.title;
   frame.onload = () => {
-    const { contentDocument: inside, contentWindow: window } = frame;
-    const sheet = new window.CSSStyleSheet();
+    const inside = frame.contentDocument;
+    const sheet = new frame.contentWindow.CSSStyleSheet();
     sheet.replaceSync(`${css}\nhtml{scrollbar-width:thin;scrollbar-color:#b9b6ab #0000}pre{white-space:pre-wrap;font-size:12px}[data-cursor]{outline:3px solid #f2a72e!important;outline-offset:-1px}`);
     inside.adoptedStyleSheets = [sheet];
     inside.addEventListener("click", (event) => {
@@ -290,6 +290,7 @@ function drawWay(here) {
   const hop = here.hops.find((one) => one.inserted && one.fresh) ?? here.hops[0];
   const last = here.hops[0];
   const carrier = facts.carriers.find(({ name }) => name === hand.carrier);
+  $("agent").textContent = `${carrier.network}  ${carrier.user_agent}`;
   const stations = {
     handset: ["on", hop ? `${t("sends")} ${path(hop.url).split("?")[0]}, ${t(hop.cookie ? "with_cookie" : "without_cookie")}` : ""],
     carrier: hop?.inserted ? ["adds", t("adds", { name: hop.inserted.name })]
