@@ -19,6 +19,9 @@ pub enum BodyError {
     /// Nothing came for too long.
     #[error("the body stood still for too long")]
     Idle,
+    /// The session that it belongs to ended: what it may see ends at once.
+    #[error("the session ended")]
+    Ended,
     /// More bytes than allowed.
     #[error("the body is too large")]
     TooLarge,

@@ -63,7 +63,7 @@ pub fn run(dir: &Path) -> ExitCode {
 }
 
 async fn everything(dir: &Path) -> Result<(), DevError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
     // Listened for before anything starts, so that no signal finds us half way.
     let mut terminate = signal(SignalKind::terminate())?;

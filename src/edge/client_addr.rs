@@ -104,7 +104,7 @@ impl TrustedProxies {
     /// one our nearest proxy wrote) replaces it.
     ///
     /// # Errors
-    /// [`UnknownSource`] if a trusted hop wrote no entry, or one that is no address; never guesses.
+    /// [`UnknownSource`] if a trusted hop wrote no entry, one that is no address, or a scheme that is none; never guesses.
     pub fn resolve(&self, peer: IpAddr, connection: Scheme, head: &RawHead) -> Result<Client, UnknownSource> {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
@@ -117,22 +117,25 @@ impl TrustedProxies {
             let address: IpAddr = text.parse().map_err(|_| UnknownSource)?;
             let address = address.to_canonical();
             if !self.trusts(address) {
-                return Ok(Client {
-                    address: ClientAddr(address),
-                    scheme: forwarded_scheme(head).unwrap_or(connection),
-                });
+                let scheme = forwarded_scheme(head, connection)?;
+                return Ok(Client { address: ClientAddr(address), scheme });
             }
         }
         Err(UnknownSource)
     }
 }
 
-fn forwarded_scheme(head: &RawHead) -> Option<Scheme> {
-    let last = head.all(&X_FORWARDED_PROTO).last()?.as_bytes().rsplit(|b| *b == b',').next()?.trim_ascii();
-    match last.to_ascii_lowercase().as_slice() {
-        b"http" => Some(Scheme::Http),
-        b"https" => Some(Scheme::Https),
-        _ => None,
+/// What our nearest proxy wrote of the scheme; that of its own connection if it wrote nothing.
+fn forwarded_scheme(head: &RawHead, connection: Scheme) -> Result<Scheme, UnknownSource> {
+    let Some(field) = head.all(&X_FORWARDED_PROTO).last() else { return Ok(connection) };
+    let last = field.as_bytes().rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+    if last.eq_ignore_ascii_case(b"https") {
+        Ok(Scheme::Https)
+    } else if last.eq_ignore_ascii_case(b"http") {
+        Ok(Scheme::Http)
+    } else {
+        // Taken for plain HTTP, it would let a handset's own identifier pass for the carrier's.
+        Err(UnknownSource)
     }
 }
 
@@ -188,7 +191,8 @@ mod tests {
     fn only_a_trusted_peer_tells_the_scheme() {
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("https")).unwrap().1, Scheme::Https);
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("https, http")).unwrap().1, Scheme::Http);
-        assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("gopher")).unwrap().1, Scheme::Http);
+        assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("gopher")), Err(UnknownSource));
+        assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], None).unwrap().1, Scheme::Http);
         assert_eq!(resolve("203.0.113.1", &[], Some("https")).unwrap().1, Scheme::Http);
     }
 

@@ -14,7 +14,7 @@ impl HostAllowList {
     /// Names compared without case, port and one final dot.
     #[must_use]
     pub fn new(hosts: impl IntoIterator<Item = String>) -> Self {
-        Self { hosts: hosts.into_iter().map(|h| normal(&h).into()).collect() }
+        Self { hosts: hosts.into_iter().map(|h| bare(&h).into()).collect() }
     }
 
     /// Whether the head names exactly one host, and it is ours.
@@ -32,7 +32,7 @@ impl HostAllowList {
             (Some(_), Some(_)) => return Err(HeadError::HostNotAllowed),
         };
         let named = match (head.authority(), field) {
-            (Some(authority), Some(field)) if normal(authority) == normal(field) => authority,
+            (Some(authority), Some(field)) if bare(authority).eq_ignore_ascii_case(bare(field)) => authority,
             (Some(authority), None) if head.version() == http::Version::HTTP_2 => authority,
             (None, Some(field)) => field,
             _ => return Err(HeadError::HostNotAllowed),
@@ -43,19 +43,19 @@ impl HostAllowList {
     /// Whether `host`, with or without a port, is ours.
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
-        let host = normal(host);
-        !host.is_empty() && self.hosts.iter().any(|h| **h == *host)
+        let host = bare(host);
+        !host.is_empty() && self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
     }
 }
 
-/// Lower case, without a port and one final dot. What has user information keeps its `@` and so matches nothing.
-fn normal(host: &str) -> String {
+/// Without a port and one final dot. What has user information keeps its `@` and so matches nothing.
+fn bare(host: &str) -> &str {
     let without_port = match host.rsplit_once(':') {
         // An IPv6 literal has colons inside its brackets.
         Some((name, port)) if !port.contains(']') && port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase()
+    without_port.strip_suffix('.').unwrap_or(without_port)
 }
 
 #[cfg(test)]

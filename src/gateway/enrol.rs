@@ -31,14 +31,15 @@ impl Gateway {
     }
 
     async fn bind(&self, visit: &Visit<'_>, form: &Form) -> Result<SessionToken, SignInError> {
+        self.slow_down(visit.client.address).await;
+        let now = self.clock.now();
         // Read again from this request: what the page before was told is not remembered anywhere.
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
         let handset = self.limits.handset_key(&identifier);
-        if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, handset.as_bytes(), visit.now) {
+        if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, handset.as_bytes(), now) {
             return Err(SignInError::FormToken);
         }
         self.limits.code(handset)?;
-        self.slow_down(visit.client.address).await;
         let Some(code) = EnrolmentCode::parse(form.field(CODE_FIELD)) else {
             return Err(SignInError::Code(handset, Reason::CodeInvalid));
         };
@@ -49,7 +50,7 @@ impl Gateway {
         let candidates = self.keys.binding.digest(identifier).await?;
         let per_account = self.config.binding.per_account;
         let enrolled =
-            binding::enrol_by_code(&*self.bindings, candidates, attempt, per_account, &*self.entropy, visit.now).await;
+            binding::enrol_by_code(&*self.bindings, candidates, attempt, per_account, &*self.entropy, now).await;
         let bound = match enrolled {
             Ok(bound) => bound,
             Err(EnrolError::CodeInvalid) => return Err(SignInError::Code(handset, Reason::CodeInvalid)),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::{CONTENT_TYPE, ORIGIN, REFERER};
+use http::{HeaderName, HeaderValue, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode;
@@ -12,6 +13,8 @@ use super::Gateway;
 use super::visit::Visit;
 use crate::carrier::Charset;
 use crate::refusal::Reason;
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Our forms have a code, a token and a path.
 const MAX_BYTES: usize = 4096;
@@ -78,6 +81,17 @@ impl Gateway {
     pub(super) fn own_origin(&self, visit: &Visit<'_>) -> Result<(), Reason> {
         let foreign = visit.head.all(&ORIGIN).any(|o| !self.is_own_origin(o.as_bytes()));
         if foreign || visit.is_cross_site() { Err(Reason::ForeignOrigin) } else { Ok(()) }
+    }
+
+    /// Whether the request is a person's click on one of our own pages, as far as its browser tells: a page elsewhere
+    /// can make a browser ask for an image or a frame, or follow a link of its own.
+    pub(super) fn is_own_click(&self, visit: &Visit<'_>) -> bool {
+        let navigation = visit.head.all(&SEC_FETCH_DEST).all(|dest| dest.as_bytes().eq_ignore_ascii_case(b"document"));
+        let from_elsewhere = |referer: &HeaderValue| {
+            let uri: Option<Uri> = referer.to_str().ok().and_then(|text| text.parse().ok());
+            !uri.and_then(|uri| uri.host().map(|host| self.config.gateway.hosts.allows(host))).unwrap_or(false)
+        };
+        navigation && !visit.is_cross_site() && !visit.head.all(&REFERER).any(from_elsewhere)
     }
 
     /// Whether `origin` is `public_url` or `plain_url`.

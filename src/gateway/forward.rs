@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
+use super::access_line::RequestId;
 use super::handle::Worker;
 use super::session_check::{Current, Presented};
 use super::visit::Visit;
@@ -19,7 +20,7 @@ use crate::edge::{Client, RawHead};
 use crate::entropy::random;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
-use crate::upstream::{Forwarded, StripError, StrippedHead, UpstreamError};
+use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
 
 /// One request on its way to an upstream.
 pub(super) struct Passage<'r> {
@@ -28,7 +29,7 @@ pub(super) struct Passage<'r> {
     pub(super) client: Client,
     pub(super) body: Incoming,
     pub(super) upgrade: Option<OnUpgrade>,
-    pub(super) request_id: &'r str,
+    pub(super) request_id: RequestId,
     pub(super) now: Timestamp,
 }
 
@@ -61,17 +62,20 @@ impl Worker {
                 Err(reason) => return gateway.refuse(&visit(), reason),
             },
         };
-        let ended = current.as_ref().map_or(&gateway.shutdown, |session| session.ended());
+        let session = current.as_ref().map(|session| session.ended().clone());
+        let ends = Ends { session, shutdown: gateway.shutdown.clone() };
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
-        let fail = |reason| gateway.refuse_early(reason, gateway.reader(&hints, &client), client.scheme, request_id);
+        let fail = |reason| gateway.answer_failure(reason, gateway.reader(&hints, &client), client.scheme, &request_id);
         let host = head.host().unwrap_or_default().to_owned();
         let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
             Ok(stripped) => stripped,
             Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
         };
-        let request = stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id });
-        match self.upstreams.send(route.upstream, request, body, upgrade, ended).await {
+        gateway.metrics.headers_stripped(stripped.stripped() as u64);
+        let request =
+            stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
+        match self.upstreams.send(route.upstream, request, body, upgrade, &ends).await {
             Ok(mut answer) => {
                 gateway.metrics.upstream(route.upstream, None);
                 gateway.protect_transport(&mut answer, client.scheme);
@@ -83,6 +87,7 @@ impl Worker {
                     UpstreamError::Timeout => Reason::UpstreamTimeout,
                     UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
                     UpstreamError::ClientGone => Reason::RequestTimeout,
+                    UpstreamError::SessionEnded => Reason::SessionExpired,
                 };
                 gateway.metrics.upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");

@@ -1,24 +1,22 @@
 //! Where a request comes in: edge checks first, then our own pages or the route.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::Gateway;
+use super::access_line::{AccessLine, RequestIds};
 use super::forward::Passage;
 use super::visit::Visit;
 use crate::body::Body;
-use crate::carrier::{CarrierName, Profile, UserAgent};
+use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
 use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, UnknownSource};
-use crate::entropy::{Entropy, random};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
-use crate::telemetry::Access;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
 
 /// One core's share: the shared gateway and connections to the upstreams of its own.
@@ -36,27 +34,32 @@ impl Worker {
         Self { gateway, upstreams, request_ids }
     }
 
-    async fn handset(&self, connection: Connection, request: Request<Incoming>, log: &mut Log) -> Response<Body> {
+    async fn handset(
+        &self,
+        connection: Connection,
+        request: Request<Incoming>,
+        line: &mut AccessLine<'_>,
+    ) -> Response<Body> {
         let gateway = &*self.gateway;
+        let request_id = line.request_id;
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let early = |reason, reader| gateway.refuse_early(reason, reader, connection.scheme, &log.request_id);
+        let early = |reason| gateway.refuse_early(reason, Reader::default(), &connection, &request_id);
         let head = match RawHead::read(parts, &gateway.head_limits) {
             Ok(head) => head,
-            Err(error) => return early(error.into(), Reader::default()),
+            Err(error) => return early(error.into()),
         };
         if let Err(error) = gateway.config.gateway.hosts.check(&head) {
-            return early(error.into(), Reader::default());
+            return early(error.into());
         }
-        let client =
-            match gateway.config.gateway.trusted_proxies.resolve(connection.peer.ip(), connection.scheme, &head) {
-                Ok(client) => client,
-                Err(UnknownSource) => return early(Reason::UnknownSourceAddress, Reader::default()),
-            };
-        log.client = Some(client);
-        let request_id = log.request_id.clone();
+        let proxies = &gateway.config.gateway.trusted_proxies;
+        let client = match proxies.resolve(connection.peer.ip(), connection.scheme, &head) {
+            Ok(client) => client,
+            Err(UnknownSource) => return early(Reason::UnknownSourceAddress),
+        };
+        line.client = Some(client);
         let now = gateway.clock.now();
-        let visit = || Visit::of(gateway, &head, client, &request_id, now);
+        let visit = || Visit::of(gateway, &head, client, request_id, now);
         if matches!(*head.method(), Method::CONNECT | Method::TRACE) {
             return gateway.refuse(&visit(), Reason::MethodNotAllowed);
         }
@@ -69,9 +72,16 @@ impl Worker {
             return gateway.to_public_url(&head);
         }
         match destination {
-            Destination::Gateway => gateway.own_page(&visit(), body).await,
+            Destination::Gateway => {
+                // A task of its own: once begun, a sign-out or a removal is done to its end, though its person hangs up.
+                let gateway = Arc::clone(&self.gateway);
+                let page = tokio::spawn(async move {
+                    let visit = Visit::of(&gateway, &head, client, request_id, now);
+                    gateway.own_page(&visit, body).await
+                });
+                page.await.unwrap_or_else(|_| early(Reason::Internal))
+            }
             Destination::Route(route) => {
-                let request_id = &request_id;
                 self.forward(Passage { route, head, client, body, upgrade, request_id, now }).await
             }
         }
@@ -80,43 +90,24 @@ impl Worker {
 
 impl Handler for Worker {
     async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
-        let started = Instant::now();
         let gateway = &*self.gateway;
         if connection.serves == Serves::Ops {
             let (parts, _) = request.into_parts();
             return match RawHead::read(parts, &gateway.head_limits) {
                 Ok(head) => gateway.ops(&head, connection.scheme).await,
-                Err(error) => gateway.refuse_early(error.into(), Reader::default(), connection.scheme, ""),
+                Err(error) => {
+                    gateway.refuse_early(error.into(), Reader::default(), &connection, &self.request_ids.next())
+                }
             };
         }
-        let logged = gateway.access.is_on().then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let mut log = Log { request_id: self.request_ids.next(), client: None };
-        let answer = self.handset(connection, request, &mut log).await;
-        let duration = started.elapsed();
-        let status = answer.status().as_u16();
-        gateway.metrics.request(status, duration);
-        if let Some((method, path)) = logged {
-            let carrier = log.client.and_then(|client| gateway.carrier_of(&client));
-            gateway.access.write(&Access {
-                method: method.as_str(),
-                path: &path,
-                status,
-                client: log.client.map(|client| client.address),
-                duration,
-                carrier,
-                request_id: &log.request_id,
-                at: gateway.clock.now(),
-            });
-        }
+        let mut line = AccessLine::begin(gateway, self.request_ids.next(), &request);
+        let answer = self.handset(connection, request, &mut line).await;
+        line.status = answer.status().as_u16();
         answer
     }
 }
 
 impl Gateway {
-    fn carrier_of(&self, client: &Client) -> Option<&CarrierName> {
-        self.config.carriers.match_source(client).map(|profile| profile.name())
-    }
-
     /// What this client's browser can read, for answers that need nothing else of it.
     pub(super) fn reader(&self, hints: &ReaderHints, client: &Client) -> Reader {
         let user_agent = UserAgent::parse(hints.user_agent());
@@ -136,29 +127,9 @@ impl Gateway {
             _ => StatusCode::PERMANENT_REDIRECT,
         };
         let query = head.query().map(|q| format!("?{q}")).unwrap_or_default();
-        self.redirect_to(status, &format!("{}{}{query}", self.issuer, head.path()), Scheme::Http)
-    }
-}
-
-/// What the access log needs to know at the end.
-struct Log {
-    request_id: String,
-    client: Option<Client>,
-}
-
-/// Names requests: a random prefix of this worker and a counter, 32 hexadecimal digits. Unique, not secret.
-struct RequestIds {
-    prefix: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    fn new(entropy: &dyn Entropy) -> Self {
-        Self { prefix: u64::from_be_bytes(random(entropy)), next: AtomicU64::new(1) }
-    }
-
-    fn next(&self) -> String {
-        format!("{:016x}{:016x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+        // `Location` is ASCII, a target need not be.
+        let target = format!("{}{query}", head.path());
+        self.redirect_to(status, &format!("{}{}", self.issuer, utf8_percent_encode(&target, CONTROLS)), Scheme::Http)
     }
 }
 

@@ -123,8 +123,8 @@ impl HandsetKey {
 }
 
 struct Limiter<K: Hash + Eq + Clone> {
-    inner: RateLimiter<K, DashMapStateStore<K>, WallClock, NoOpMiddleware<Duration>>,
-    clock: WallClock,
+    inner: RateLimiter<K, DashMapStateStore<K>, Monotonic, NoOpMiddleware<Duration>>,
+    clock: Monotonic,
 }
 
 impl<K: Hash + Eq + Clone> Limiter<K> {
@@ -133,7 +133,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
         let quota = Quota::with_period(rate.period / burst.get())
             .unwrap_or_else(|| Quota::per_second(burst))
             .allow_burst(burst);
-        let clock = WallClock(Arc::clone(clock));
+        let clock = Monotonic(Arc::clone(clock));
         Self { inner: RateLimiter::new(quota, DashMapStateStore::default(), clock.clone()), clock }
     }
 
@@ -147,15 +147,15 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 }
 
-/// The injected clock, as governor asks for it: time since the Unix epoch.
+/// The injected clock, as governor asks for it. Monotonic: a clock that is set back must not lock anybody out.
 #[derive(Clone)]
-struct WallClock(Arc<dyn Clock>);
+struct Monotonic(Arc<dyn Clock>);
 
-impl GovernorClock for WallClock {
+impl GovernorClock for Monotonic {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.now().unix_millis()).unwrap_or(0))
+        self.0.monotonic()
     }
 }
 

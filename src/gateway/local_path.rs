@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// Longest target kept, in bytes: with the rest of the login URL it stays below the 512 bytes that i-mode handsets
+/// Longest target kept, in bytes once it is escaped: with the rest of the login URL it stays below the 512 bytes that i-mode handsets
 /// and, with a short path, the 256 bytes that `EZweb` handsets can hold (`data/carriers.json`, limits).
 const MAX_BYTES: usize = 160;
 
@@ -37,7 +37,7 @@ impl LocalPath {
                 && !p.split('/').any(|s| s == "." || s == "..")
         };
         let own = decoded.starts_with("/_sekisho") && decoded != "/_sekisho/me" && decoded != "/_sekisho/notice";
-        if visible && text.len() <= MAX_BYTES && !own && [path, &decoded, &twice].into_iter().all(local) {
+        if visible && escaped_length(text) <= MAX_BYTES && !own && [path, &decoded, &twice].into_iter().all(local) {
             Self(text.into())
         } else {
             Self::root()
@@ -70,6 +70,10 @@ impl LocalPath {
     }
 }
 
+fn escaped_length(text: &str) -> usize {
+    utf8_percent_encode(text, QUERY_VALUE).map(str::len).sum()
+}
+
 fn is_gateway_key(pair: &str) -> bool {
     let key = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
     key.is_empty() || key == "_sk" || key.eq_ignore_ascii_case("guid")
@@ -93,6 +97,7 @@ mod tests {
     #[test]
     fn everything_else_becomes_the_root() {
         let long = format!("/{}", "a".repeat(MAX_BYTES));
+        let escaped = format!("/{}", "%41".repeat(MAX_BYTES / 4));
         for path in [
             "",
             "admin",
@@ -125,6 +130,7 @@ mod tests {
             "@evil.example",
             "/@evil.example/../..//evil",
             &long,
+            &escaped,
         ] {
             assert_eq!(LocalPath::parse(path).as_str(), "/", "{path:?}");
         }

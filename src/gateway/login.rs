@@ -11,6 +11,7 @@ use super::visit::{Visit, query_value};
 use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
+use crate::clock::Timestamp;
 use crate::edge::ClientAddr;
 use crate::pages::Page;
 use crate::refusal::Reason;
@@ -62,16 +63,17 @@ impl Gateway {
     }
 
     async fn sign_in(&self, visit: &Visit<'_>) -> Result<SessionToken, SignInError> {
-        self.spend_login_token(visit)?;
+        self.slow_down(visit.client.address).await;
+        let now = self.clock.now();
+        self.spend_login_token(visit, now)?;
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
         let handset = self.limits.handset_key(&identifier);
         self.limits.sign_in(handset)?;
-        self.slow_down(visit.client.address).await;
         let token = SessionToken::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&token, &identifier);
         // By value: the clear identifier ends here.
         let candidates = self.keys.binding.digest(identifier).await?;
-        let bound = match binding::resolve(&*self.bindings, &candidates, visit.now).await {
+        let bound = match binding::resolve(&*self.bindings, &candidates, now).await {
             Ok(bound) => bound,
             Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
             Err(BindingError::Unsettled) => return Err(SignInError::Unsettled),
@@ -83,12 +85,12 @@ impl Gateway {
 
     /// An identifier is read only after the click: a link without a token of ours, a prefetch, or a page elsewhere
     /// that makes the browser ask, signs nobody in.
-    fn spend_login_token(&self, visit: &Visit<'_>) -> Result<(), SignInError> {
-        if *visit.head.method() != Method::GET || visit.is_cross_site() {
+    fn spend_login_token(&self, visit: &Visit<'_>, now: Timestamp) -> Result<(), SignInError> {
+        if *visit.head.method() != Method::GET || !self.is_own_click(visit) {
             return Err(SignInError::NotAsked);
         }
         let token = query_value(visit.head, "t").ok_or(SignInError::NotAsked)?;
-        let ours = self.forms.redeem(&token, Form::Login, &visit.browser(), visit.now);
+        let ours = self.forms.redeem(&token, Form::Login, &visit.browser(), now);
         if ours { Ok(()) } else { Err(SignInError::FormToken) }
     }
 
@@ -115,7 +117,7 @@ impl Gateway {
             CookiePresence::Absent | CookiePresence::Unusable => None,
         };
         let opening = Opening { account, binding, carrier, token, continuity, transport: TokenTransport::Cookie };
-        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, visit.now).await?;
+        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, self.clock.now()).await?;
         // A revocation or suspension between the look-up and this line found no session to end: look again.
         if !self.bindings.stands(binding).await? {
             self.sessions.end_one(token.hash()).await?;

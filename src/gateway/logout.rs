@@ -84,7 +84,7 @@ impl Gateway {
         let current = self.current(visit).await?;
         let form = Form::read(self, visit, body).await.map_err(|reason| Box::new(self.refuse(visit, reason)))?;
         let owner = current.record().token_hash;
-        if self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Me, owner.as_bytes(), visit.now) {
+        if self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Me, owner.as_bytes(), self.clock.now()) {
             Ok((current, form))
         } else {
             Err(Box::new(self.refuse(visit, Reason::FormTokenInvalid)))

@@ -72,7 +72,7 @@ impl Gateway {
         let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
             return self.refuse(visit, Reason::MalformedRequest);
         };
-        let done = match self.remove_own(&current, id).await {
+        let done = match self.remove_own(visit, &current, id).await {
             Ok(true) => {
                 let event =
                     SecurityEvent::BindingRemoved { account: &own.account, carrier: &own.carrier, by: Actor::Handset };
@@ -86,12 +86,14 @@ impl Gateway {
         if id == own.binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
     }
 
-    async fn remove_own(&self, current: &Current, id: BindingId) -> Result<bool, StoreError> {
+    async fn remove_own(&self, visit: &Visit<'_>, current: &Current, id: BindingId) -> Result<bool, StoreError> {
         let account = &current.record().account;
-        if !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
+        let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.record().binding == id);
+        if !signed_in && !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
             return Ok(false);
         }
-        // First the binding, so that no sign-in can open a session between the two.
+        // First the binding, so that no sign-in can open a session between the two. Its sessions end even where it is
+        // gone already: a call before this one may have died between the two.
         let removed = self.bindings.revoke(id).await?;
         self.sessions.end(SessionScope::Binding(id)).await?;
         Ok(removed.is_some())

@@ -3,6 +3,8 @@
 //! `handle` is where a request comes in; `login` is the file that a newcomer opens first. A request that is proxied
 //! goes through `session_check` and `forward` and touches nothing else here.
 
+mod access_line;
+mod clock_watch;
 mod enrol;
 mod form;
 mod form_token;

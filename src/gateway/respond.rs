@@ -10,10 +10,11 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 
 use super::Gateway;
+use super::access_line::RequestId;
 use super::local_path::LocalPath;
 use super::visit::Visit;
 use crate::body::Body;
-use crate::edge::Scheme;
+use crate::edge::{Connection, Scheme};
 use crate::pages::{self, Page, Reader, Rendered};
 use crate::refusal::Reason;
 use crate::session::SessionCookie;
@@ -46,13 +47,25 @@ impl Gateway {
         &self,
         reason: Reason,
         reader: Reader,
+        connection: &Connection,
+        request_id: &RequestId,
+    ) -> Response<Body> {
+        let event = SecurityEvent::Refused { reason, carrier: None };
+        telemetry::security(&event, None, self.config.privacy.client_address);
+        self.answer_failure(reason, reader, connection.scheme, request_id)
+    }
+
+    /// The page of a failure that is nobody's attempt.
+    pub(super) fn answer_failure(
+        &self,
+        reason: Reason,
+        reader: Reader,
         scheme: Scheme,
-        request_id: &str,
+        request_id: &RequestId,
     ) -> Response<Body> {
         self.metrics.refusal(reason);
-        let page = Page::Refusal { reason, carrier: None, retry_after_seconds: None, request_id };
-        let rendered = pages::render(&page, reader);
-        self.respond(reason.status(), rendered, scheme, false)
+        let page = Page::Refusal { reason, carrier: None, retry_after_seconds: None, request_id: request_id.as_str() };
+        self.respond(reason.status(), pages::render(&page, reader), scheme, false)
     }
 
     /// Counts a refusal, and tells the security team if it says something about an attempt.

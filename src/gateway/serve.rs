@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::startup::{self, Running};
 use crate::clock::{Clock, SystemClock};
@@ -31,7 +31,7 @@ pub fn serve(config: &Path) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(SystemClock::default());
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
     let _flushed_on_drop = match telemetry::init(Arc::clone(&clock) as Arc<dyn Clock>, &metrics) {
         Ok(guard) => guard,
@@ -42,9 +42,16 @@ pub fn serve(config: &Path) -> ExitCode {
     };
     forbid_core_dumps();
     run(async {
+        let signals = match Signals::receive() {
+            Ok(signals) => signals,
+            Err(error) => {
+                print_line(&format!("signals cannot be received: {error}"));
+                return ExitCode::FAILURE;
+            }
+        };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         match Running::start(config, clock, Arc::new(SystemEntropy::default()), metrics, cores).await {
-            Ok(running) => until_told_to_stop(running).await,
+            Ok(running) => until_told_to_stop(running, signals).await,
             Err(findings) => {
                 print(&findings);
                 ExitCode::from(USAGE)
@@ -60,7 +67,7 @@ pub fn check(config: &Path) -> ExitCode {
         Ok((config, warnings)) => {
             print(&warnings);
             run(async {
-                let findings = startup::inspect(&config, SystemClock.now()).await;
+                let findings = startup::inspect(&config, SystemClock::default().now()).await;
                 print(&findings);
                 if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
             })
@@ -83,31 +90,51 @@ fn forbid_core_dumps() {
     }
 }
 
-async fn until_told_to_stop(running: Running) -> ExitCode {
+async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode {
     for listener in running.listeners() {
         let scheme = if listener.tls { "https" } else { "http" };
         tracing::info!(address = %listener.address, scheme, serves = ?listener.serves, "listening");
     }
     // Without a supervisor there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("signals cannot be received; stopping");
-        running.stop(Duration::ZERO).await;
-        return ExitCode::FAILURE;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => tracing::warn!("reloading is not available in this version; restart to apply changes"),
-        }
-    }
+    signals.stop().await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("draining");
-    running.stop(DRAIN).await;
-    ExitCode::SUCCESS
+    tokio::select! {
+        () = running.stop(DRAIN) => ExitCode::SUCCESS,
+        // Told twice: what is open ends now. Everything that was acknowledged is in the store.
+        () = signals.stop() => ExitCode::FAILURE,
+    }
+}
+
+/// The signals of the process; received from before the first connection on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn receive() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Resolves when the process is told to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("reloading is not available in this version; restart to apply changes");
+                }
+            }
+        }
+    }
 }
 
 fn run(work: impl Future<Output = ExitCode>) -> ExitCode {

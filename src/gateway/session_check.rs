@@ -41,14 +41,15 @@ impl Gateway {
         let Check::Live(session) = self.sessions.check(hash, now) else { return Presented::Ended };
         let record = session.record();
         let in_network = self.config.carriers.match_source(client).is_some_and(|p| p.name() == &record.carrier);
-        let same_device = match self.config.carriers.presented(head, &record.carrier) {
-            Ok(None) => true,
-            Ok(Some(identifier)) => session.same_device(&token, &identifier),
-            Err(IdentificationRefusal::CarrierMismatch) => false,
-            // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
-            Err(refusal) => return Presented::Refused(refusal.into()),
-        };
-        if in_network && same_device {
+        let same_device = in_network
+            && match self.config.carriers.presented(head, &record.carrier) {
+                Ok(None) => true,
+                Ok(Some(identifier)) => session.same_device(&token, &identifier),
+                Err(IdentificationRefusal::CarrierMismatch) => false,
+                // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
+                Err(refusal) => return Presented::Refused(refusal.into()),
+            };
+        if same_device {
             return Presented::Live(session);
         }
         if let Err(error) = self.sessions.end_one(hash).await {

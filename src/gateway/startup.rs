@@ -88,9 +88,7 @@ impl Running {
         };
         let shutdown = CancellationToken::new();
         let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
-        let sessions = Sessions::load(session_store, policy, shutdown.clone(), now)
-            .await
-            .map_err(|error| at_store(error.to_string()))?;
+        let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
         let sessions = Arc::new(sessions);
         let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
         end_orphans(&*bindings, &sessions, now).await.map_err(|error| at_store(error.to_string()))?;
@@ -142,7 +140,15 @@ impl Running {
                 Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
             };
             Workers::start(bound, make, &limits, &shutdown)
-                .map_err(|error| one(config.finding("listener", error.to_string())))?
+        };
+        let workers = match workers {
+            Ok(workers) => workers,
+            Err(error) => {
+                shutdown.cancel();
+                background.close();
+                background.wait().await;
+                return Err(one(config.finding("listener", error.to_string())));
+            }
         };
         gateway.set_ready(true);
         Ok(Self { gateway, store, listeners, workers, shutdown, background })

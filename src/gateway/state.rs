@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::form_token::FormTokens;
 use super::limits::Limits;
+use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
 use crate::carrier::OverTls;
 use crate::clock::Clock;
@@ -65,6 +66,8 @@ pub struct Gateway {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) shutdown: CancellationToken,
+    /// Held for a whole round: rounds do not overlap, and requests never wait for it.
+    pub(super) upkeep: tokio::sync::Mutex<Upkeep>,
     ready: AtomicBool,
 }
 
@@ -102,6 +105,7 @@ impl Gateway {
             clock,
             entropy,
             shutdown,
+            upkeep: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
         }
     }

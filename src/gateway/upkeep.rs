@@ -6,10 +6,20 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
+use super::clock_watch::ClockWatch;
+use crate::binding::BindingId;
 use crate::store::{SessionScope, StoreError};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What one round leaves to the next.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    clock: ClockWatch,
+    /// Bindings that were erased and whose sessions have not ended yet, because the store failed in between.
+    erased: Vec<BindingId>,
+}
 
 /// Runs until `shutdown` fires.
 pub(super) async fn run(gateway: Arc<Gateway>, shutdown: CancellationToken) {
@@ -36,11 +46,18 @@ impl Gateway {
         let now = self.clock.now();
         self.sweep();
         self.sessions.sweep(now, false).await?;
-        let unused_since = now.day().minus_days(self.config.binding.retention_days);
-        for erased in self.bindings.purge(now, unused_since).await? {
-            self.sessions.end(SessionScope::Binding(erased)).await?;
-        }
         self.metrics.live_sessions(self.sessions.len());
+        let last_use = self.bindings.last_use().await?;
+        let mut upkeep = self.upkeep.lock().await;
+        // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
+        let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
+        let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
+        let erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
+        upkeep.erased.extend(erased);
+        while let Some(binding) = upkeep.erased.last() {
+            self.sessions.end(SessionScope::Binding(*binding)).await?;
+            upkeep.erased.pop();
+        }
         Ok(())
     }
 }

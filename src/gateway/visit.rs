@@ -6,6 +6,7 @@ use http::header::USER_AGENT;
 use http::{HeaderName, Method};
 
 use super::Gateway;
+use super::access_line::RequestId;
 use super::local_path::LocalPath;
 use crate::carrier::{Profile, UserAgent};
 use crate::clock::Timestamp;
@@ -23,7 +24,7 @@ pub(super) struct Visit<'r> {
     pub(super) carrier: Option<&'r Arc<Profile>>,
     pub(super) user_agent: UserAgent,
     pub(super) reader: Reader,
-    pub(super) request_id: &'r str,
+    pub(super) request_id: RequestId,
     pub(super) now: Timestamp,
 }
 
@@ -32,7 +33,7 @@ impl<'r> Visit<'r> {
         gateway: &'r Gateway,
         head: &'r RawHead,
         client: Client,
-        request_id: &'r str,
+        request_id: RequestId,
         now: Timestamp,
     ) -> Self {
         let carrier = gateway.config.carriers.match_source(&client);
@@ -44,7 +45,7 @@ impl<'r> Visit<'r> {
     /// The page of a refusal, with the advice of this carrier.
     pub(super) fn refusal(&self, reason: Reason, retry_after_seconds: Option<u64>) -> Page<'_> {
         let carrier = self.carrier.map(|profile| profile.name().as_str());
-        Page::Refusal { reason, carrier, retry_after_seconds, request_id: self.request_id }
+        Page::Refusal { reason, carrier, retry_after_seconds, request_id: self.request_id.as_str() }
     }
 
     /// Where the person wanted to go: the target itself, if it can be gone to again.

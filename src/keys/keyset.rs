@@ -60,6 +60,9 @@ pub enum KeysError {
     /// The store's scheme is one that this program does not know.
     #[error("the store hashes by scheme {0}, which this version does not know; run the version that made it")]
     UnknownScheme(String),
+    /// The key that signs assertions or hashes codes is suspended, and nothing stands in for it.
+    #[error("key {0} is suspended, and nothing can be served without it; resume it, or make another one active")]
+    Suspended(String),
     /// A record breaks an invariant. The text names the record, never its content.
     #[error("the keys in the store cannot be used: {0}; restore the store from a backup")]
     Corrupt(String),
@@ -190,6 +193,7 @@ fn active_and_retiring(keys: &[ClearKey], purpose: KeyPurpose) -> Result<(&Clear
         keys.iter().filter(move |key| key.record.purpose == purpose && key.record.state == state).collect::<Vec<_>>()
     };
     match in_state(KeyState::Active).as_slice() {
+        [active] if active.record.suspended => Err(KeysError::Suspended(active.record.id.clone())),
         [active] => Ok((active, in_state(KeyState::Retiring))),
         _ => Err(corrupt(&format!("not exactly one {purpose:?} key is active"))),
     }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
+/// How far a clock may be adjusted back without anybody noticing.
+const CLOCK_JITTER: Duration = Duration::from_mins(1);
+
 /// How long sessions last and how many an account may have.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionPolicy {
@@ -32,9 +35,18 @@ impl SessionPolicy {
     }
 
     /// Why a session is over at `now`; `None` while it lives. The instant of the end itself is over.
+    ///
+    /// A session that was opened in what is now the future was opened by a clock that has been set back since. Its end
+    /// would come too late, so it is over.
     #[must_use]
-    pub fn expired(&self, last_seen_at: Timestamp, expires_at: Timestamp, now: Timestamp) -> Option<Expiry> {
-        if now >= expires_at {
+    pub fn expired(
+        &self,
+        created_at: Timestamp,
+        last_seen_at: Timestamp,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Expiry> {
+        if now >= expires_at || created_at > now.plus(CLOCK_JITTER) {
             Some(Expiry::Absolute)
         } else if now.since(last_seen_at) >= self.idle {
             Some(Expiry::Idle)
@@ -74,8 +86,10 @@ mod tests {
             (43_199, 43_200, Some(Expiry::Absolute)),
             (0, 50_000, Some(Expiry::Absolute)),
             (100, 50, None), // a clock set back ends nothing by idling
+            (0, -60, None),
+            (0, -61, Some(Expiry::Absolute)),
         ] {
-            assert_eq!(POLICY.expired(at(last_seen), end, at(now)), expected, "seen {last_seen}, now {now}");
+            assert_eq!(POLICY.expired(at(0), at(last_seen), end, at(now)), expected, "seen {last_seen}, now {now}");
         }
     }
 

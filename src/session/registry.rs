@@ -1,13 +1,13 @@
 //! The live sessions: read from memory by every request, changed only together with the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use dashmap::DashMap;
 use ring::hmac;
 use tokio_util::sync::CancellationToken;
 
-use super::{SessionId, SessionPolicy, SessionToken, TokenHash};
+use super::{Expiry, SessionId, SessionPolicy, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::clock::Timestamp;
@@ -21,6 +21,8 @@ pub struct LiveSession<S> {
     record: SessionRecord,
     last_seen: AtomicI64,
     stored_seen: AtomicI64,
+    /// Whether the store has it: until then nobody holds its token, and nobody may end it.
+    durable: AtomicBool,
     ended: CancellationToken,
     state: S,
 }
@@ -38,7 +40,7 @@ impl<S> LiveSession<S> {
         Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
     }
 
-    /// Fires when the session ends or the gateway stops, for connections that outlive their request.
+    /// Fires when the session ends, for connections that outlive their request.
     #[must_use]
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
@@ -98,28 +100,25 @@ pub struct Sessions<S> {
     live: DashMap<TokenHash, Arc<LiveSession<S>>>,
     store: Arc<dyn SessionStore>,
     policy: SessionPolicy,
-    shutdown: CancellationToken,
 }
 
 impl<S: Default> Sessions<S> {
-    /// Reads the sessions that outlived the last run. Connections that outlive their request are told to end by
-    /// `shutdown` as they are by the end of their session.
+    /// Reads the sessions that outlived the last run.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
-    pub async fn load(
-        store: Arc<dyn SessionStore>,
-        policy: SessionPolicy,
-        shutdown: CancellationToken,
-        now: Timestamp,
-    ) -> Result<Self, StoreError> {
+    pub async fn load(store: Arc<dyn SessionStore>, policy: SessionPolicy, now: Timestamp) -> Result<Self, StoreError> {
         let live = DashMap::new();
-        for record in store.load(now).await? {
-            if policy.expired(record.last_seen_at, record.expires_at, now).is_none() {
-                live.insert(record.token_hash, Arc::new(LiveSession::of(record, shutdown.child_token())));
+        for mut record in store.load(now).await? {
+            // Seen in the future: the clock was set back, and would not let it idle out until it is there again.
+            record.last_seen_at = record.last_seen_at.min(now);
+            let session = LiveSession::of(record);
+            if session.expired(&policy, now).is_none() {
+                session.durable.store(true, Ordering::Release);
+                live.insert(session.record.token_hash, Arc::new(session));
             }
         }
-        Ok(Self { live, store, policy, shutdown })
+        Ok(Self { live, store, policy })
     }
 
     /// Opens a session; durable when this returns. `replaces`, and the oldest beyond the limit, end with it.
@@ -147,11 +146,12 @@ impl<S: Default> Sessions<S> {
             last_seen_at: now,
             expires_at: self.policy.end_of(now),
         };
-        let session = Arc::new(LiveSession::of(record.clone(), self.shutdown.child_token()));
+        let session = Arc::new(LiveSession::of(record.clone()));
         // In memory first: a revocation that runs between the two steps must find it. Nobody holds the token yet.
         self.live.insert(record.token_hash, Arc::clone(&session));
         match self.store.open(record.clone(), self.policy.per_account, replaces).await {
             Ok(ended) => {
+                session.durable.store(true, Ordering::Release);
                 self.forget(&ended);
                 Ok((token, session))
             }
@@ -167,7 +167,7 @@ impl<S: Default> Sessions<S> {
     pub fn check(&self, hash: TokenHash, now: Timestamp) -> Check<S> {
         // The Arc is cloned out: no guard outlives this line.
         let Some(session) = self.live.get(&hash).map(|entry| Arc::clone(entry.value())) else { return Check::Gone };
-        if self.policy.expired(session.last_seen_at(), session.record.expires_at, now).is_some() {
+        if session.expired(&self.policy, now).is_some() {
             // Its row goes with the next sweep; it is gone for everybody now.
             self.forget(&[hash]);
             return Check::Gone;
@@ -181,19 +181,21 @@ impl<S: Default> Sessions<S> {
     /// # Errors
     /// [`StoreError`] if it could not be made durable; then none ended.
     pub async fn end(&self, scope: SessionScope) -> Result<usize, StoreError> {
-        let ended = self.store.end(scope).await?;
+        let ended = self.store.end(scope.clone()).await?;
         self.forget(&ended);
-        Ok(ended.len())
+        // What the store no longer has is over, even if the call that ended it there died before it said so here.
+        let left: Vec<_> = self.live.iter().filter(|s| s.durable() && s.is_in(&scope)).map(|s| *s.key()).collect();
+        self.forget(&left);
+        Ok(ended.len() + left.len())
     }
 
-    /// Ends one session by its token's hash.
+    /// Ends one session by its token's hash: for this process even where the store fails.
     ///
     /// # Errors
-    /// As [`Sessions::end`].
+    /// [`StoreError`] if it could not be made durable; a restart may bring the session back.
     pub async fn end_one(&self, hash: TokenHash) -> Result<bool, StoreError> {
-        let was_there = self.store.end_one(hash).await?;
         self.forget(&[hash]);
-        Ok(was_there)
+        self.store.end_one(hash).await
     }
 
     /// The live sessions of one account, or all, oldest first.
@@ -202,9 +204,8 @@ impl<S: Default> Sessions<S> {
         let mut found: Vec<_> = self
             .live
             .iter()
-            .map(|entry| Arc::clone(entry.value()))
-            .filter(|s| account.is_none_or(|a| a == &s.record.account))
-            .filter(|s| self.policy.expired(s.last_seen_at(), s.record.expires_at, now).is_none())
+            .filter(|s| account.is_none_or(|a| a == &s.record.account) && s.expired(&self.policy, now).is_none())
+            .map(|s| Arc::clone(s.value()))
             .collect();
         found.sort_by_key(|s| (s.record.created_at, s.record.id));
         found
@@ -234,7 +235,7 @@ impl<S: Default> Sessions<S> {
             let session = entry.value();
             let seen = session.last_seen_at();
             let stored = Timestamp::from_unix_millis(session.stored_seen.load(Ordering::Relaxed));
-            if self.policy.expired(seen, session.record.expires_at, now).is_some() {
+            if session.expired(&self.policy, now).is_some() {
                 over.push(*entry.key());
             } else if seen > stored && seen.since(stored) >= interval {
                 stale.push((*entry.key(), seen));
@@ -263,9 +264,34 @@ impl<S: Default> Sessions<S> {
     }
 }
 
+impl<S> LiveSession<S> {
+    fn durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    fn is_in(&self, scope: &SessionScope) -> bool {
+        match scope {
+            SessionScope::Id(id) => *id == self.record.id,
+            SessionScope::Account(account) => *account == self.record.account,
+            SessionScope::Binding(binding) => *binding == self.record.binding,
+        }
+    }
+
+    fn expired(&self, policy: &SessionPolicy, now: Timestamp) -> Option<Expiry> {
+        policy.expired(self.record.created_at, self.last_seen_at(), self.record.expires_at, now)
+    }
+}
+
 impl<S: Default> LiveSession<S> {
-    fn of(record: SessionRecord, ended: CancellationToken) -> Self {
+    fn of(record: SessionRecord) -> Self {
         let seen = record.last_seen_at.unix_millis();
-        Self { record, last_seen: AtomicI64::new(seen), stored_seen: AtomicI64::new(seen), ended, state: S::default() }
+        Self {
+            record,
+            last_seen: AtomicI64::new(seen),
+            stored_seen: AtomicI64::new(seen),
+            durable: AtomicBool::new(false),
+            ended: CancellationToken::new(),
+            state: S::default(),
+        }
     }
 }

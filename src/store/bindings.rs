@@ -168,6 +168,10 @@ pub trait BindingStore: Send + Sync + 'static {
     ///     another binding has that digest.
     async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError>;
 
+    /// The last day on which any binding was made or used; `None` where there is none. What the clock said then is
+    /// the store's own idea of the present.
+    async fn last_use(&self) -> Result<Option<Day>, StoreError>;
+
     /// Whether the binding exists and its account is active. Called after a session was opened, so that a
     /// revocation that ran meanwhile is not outlived by it.
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError>;

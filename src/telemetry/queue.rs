@@ -44,6 +44,7 @@ struct Shared {
 struct Buffer {
     waiting: Vec<u8>,
     closed: bool,
+    stuck: bool,
 }
 
 impl LineQueue {
@@ -67,11 +68,14 @@ impl LineQueue {
         let shared = &self.shared;
         let full = |buffer: &mut Buffer| !buffer.waiting.is_empty() && buffer.waiting.len() + line.len() > CAPACITY;
         let mut buffer = shared.lock();
-        if full(&mut buffer) && when_full == WhenFull::Wait {
+        if full(&mut buffer) && when_full == WhenFull::Wait && !buffer.stuck {
             let waited = shared.emptied.wait_timeout_while(buffer, PATIENCE, full);
             buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         if full(&mut buffer) {
+            // Whoever reads our output has stopped. One caller has waited for it; the next ones do not, or a stranger
+            // who causes lines could hold every core.
+            buffer.stuck |= when_full == WhenFull::Wait;
             shared.lost.inc();
             return;
         }
@@ -113,6 +117,7 @@ impl Shared {
                 return; // closed
             }
             mem::swap(&mut buffer.waiting, &mut taken);
+            buffer.stuck = false;
             drop(buffer);
             self.emptied.notify_all();
             if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {

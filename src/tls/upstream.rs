@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_server_is_spoken_to() {
-        let now = SystemClock.now();
+        let now = SystemClock::default().now();
         let (ours, other) = (TestCa::new(now), TestCa::new(now));
         let long_ago = now.minus(Duration::from_hours(366 * 24));
         for host in ["console.internal", "127.0.0.1", "::1", "[::1]"] {

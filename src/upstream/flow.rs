@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::answer;
 use super::pool::Lease;
@@ -20,15 +21,21 @@ pub(super) struct RequestBody {
     inner: Incoming,
     /// Bytes that may still come.
     left: u64,
-    silence: Silence,
+    watch: Watch,
     progress: Option<Arc<Progress>>,
 }
 
 impl RequestBody {
-    /// Fails past `limit` bytes, or when the client is silent for `idle`. `progress` is there unless the body is empty.
-    pub(super) fn new(inner: Incoming, limit: u64, idle: Duration) -> (Self, Option<Arc<Progress>>) {
+    /// Fails past `limit` bytes, when the client is silent for `idle`, or when its session `ended`. `progress` is there
+    /// unless the body is empty.
+    pub(super) fn new(
+        inner: Incoming,
+        limit: u64,
+        idle: Duration,
+        ended: Option<&CancellationToken>,
+    ) -> (Self, Option<Arc<Progress>>) {
         let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new()));
-        (Self { inner, left: limit, silence: Silence::new(idle), progress: progress.clone() }, progress)
+        (Self { inner, left: limit, watch: Watch::new(idle, ended), progress: progress.clone() }, progress)
     }
 }
 
@@ -38,7 +45,7 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(this.silence.poll_frame(&mut this.inner, cx));
+        let frame = ready!(this.watch.poll_frame(&mut this.inner, cx));
         if let Some(progress) = &this.progress {
             progress.moved();
         }
@@ -89,14 +96,14 @@ impl Progress {
 /// dropped earlier, the connection is closed.
 pub struct UpstreamBody {
     inner: Incoming,
-    silence: Silence,
+    watch: Watch,
     lease: Option<Lease>,
 }
 
 impl UpstreamBody {
-    /// Fails when the upstream is silent for `idle`.
-    pub(super) fn new(inner: Incoming, idle: Duration, lease: Lease) -> Self {
-        let mut body = Self { inner, silence: Silence::new(idle), lease: Some(lease) };
+    /// Fails when the upstream is silent for `idle`, or when the session that it was asked for `ended`.
+    pub(super) fn new(inner: Incoming, idle: Duration, ended: Option<&CancellationToken>, lease: Lease) -> Self {
+        let mut body = Self { inner, watch: Watch::new(idle, ended), lease: Some(lease) };
         body.release_at_end();
         body
     }
@@ -120,7 +127,7 @@ impl HttpBody for UpstreamBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        Poll::Ready(match ready!(this.silence.poll_frame(&mut this.inner, cx)) {
+        Poll::Ready(match ready!(this.watch.poll_frame(&mut this.inner, cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     answer::strip_trailers(trailers);
@@ -148,17 +155,19 @@ impl HttpBody for UpstreamBody {
     }
 }
 
-/// Notices that a body stands still. One timer a body, made when the body is first waited for and moved only when it
-/// fires, so that a flowing body touches no timer.
-struct Silence {
+/// Notices that a body stands still, or that the session it belongs to has ended. Timer and notice are made when the
+/// body is first waited for, and the timer is moved only when it fires, so that a flowing body touches neither.
+struct Watch {
     limit: Duration,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    ended: Option<CancellationToken>,
+    notice: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl Silence {
-    const fn new(limit: Duration) -> Self {
-        Self { limit, since: None, timer: None }
+impl Watch {
+    fn new(limit: Duration, ended: Option<&CancellationToken>) -> Self {
+        Self { limit, since: None, timer: None, ended: ended.cloned(), notice: None }
     }
 
     fn poll_frame(
@@ -166,9 +175,18 @@ impl Silence {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return Poll::Ready(Some(Err(BodyError::Ended)));
+        }
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             self.since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
+        }
+        if let Some(ended) = &self.ended {
+            let notice = self.notice.get_or_insert_with(|| Box::pin(ended.clone().cancelled_owned()));
+            if notice.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Err(BodyError::Ended)));
+            }
         }
         let end = *self.since.get_or_insert_with(Instant::now) + self.limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));

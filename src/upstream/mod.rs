@@ -22,4 +22,4 @@ mod tests;
 pub use flow::UpstreamBody;
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
-pub use send::{UpstreamError, Upstreams};
+pub use send::{Ends, UpstreamError, Upstreams};

@@ -12,6 +12,8 @@ pub const RESERVED_PREFIX: &str = "/_sekisho";
 
 /// Forms of one path that are looked at; an honest path has a handful.
 const MAX_READINGS: usize = 64;
+/// Bytes of all readings together; more means a path that was made to cost time.
+const MAX_READ_BYTES: usize = 128 * 1024;
 
 /// The routes, longest prefix first.
 pub struct Routes {
@@ -87,10 +89,13 @@ impl Routes {
     fn under_every_reading(&self, path: &[u8]) -> Result<Found, RouteRefusal> {
         let found = self.longest(path);
         let mut readings = vec![path.to_vec()];
-        let mut next = 0;
+        let (mut next, mut bytes) = (0, 0);
         while let Some(reading) = readings.get(next) {
             next += 1;
-            if reading.contains(&0) || self.longest(reading) != found {
+            bytes += reading.len();
+            // C0 and C1 begin no UTF-8 character, but overlong forms of `.`, `/` and `\` for lax decoders.
+            let overlong = reading.iter().any(|byte| matches!(byte, 0xC0 | 0xC1));
+            if bytes > MAX_READ_BYTES || overlong || reading.contains(&0) || self.longest(reading) != found {
                 return Err(RouteRefusal::Ambiguous);
             }
             let further = [

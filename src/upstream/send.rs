@@ -44,6 +44,9 @@ pub enum UpstreamError {
     /// The client's body broke off, or stood still for too long.
     #[error("the client went away")]
     ClientGone,
+    /// The session ended while the client's body was on its way.
+    #[error("session-expired")]
+    SessionEnded,
 }
 
 /// The upstreams of one worker: a small pool of idle connections to each server, never shared between cores.
@@ -60,6 +63,28 @@ struct Upstream {
     name: Box<str>,
     servers: Servers,
     timeout: UpstreamTimeouts,
+}
+
+/// What ends an exchange before its own end.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// The end of the session that it belongs to, if there is one.
+    pub session: Option<CancellationToken>,
+    /// The gateway stops. Answers are let finish; what has no end of its own, an upgraded connection, is not.
+    pub shutdown: CancellationToken,
+}
+
+impl Ends {
+    /// Resolves when the session ends or the gateway stops.
+    pub(super) async fn any(&self) {
+        match &self.session {
+            Some(session) => tokio::select! {
+                () = session.cancelled() => {}
+                () = self.shutdown.cancelled() => {}
+            },
+            None => self.shutdown.cancelled().await,
+        }
+    }
 }
 
 impl Upstreams {
@@ -83,7 +108,7 @@ impl Upstreams {
     /// Sends the request and gives back the answer's head, hop-by-hop and gateway fields taken out, its body streaming.
     ///
     /// `upstream` is an index into `Config::upstreams`. An upgrade (101) is spliced in a task of its own until both
-    /// sides close or `ended` fires. Dropping the future, or the answer's body, ends the exchange with the upstream.
+    /// sides close or one of `ends` fires; bodies fail when their session ends. Dropping the future, or the answer's body, ends the exchange with the upstream.
     ///
     /// # Errors
     /// [`UpstreamError`]; once a head was given back, failures show in its body.
@@ -93,14 +118,14 @@ impl Upstreams {
         request: UpstreamRequest,
         body: Incoming,
         upgrade: Option<OnUpgrade>,
-        ended: &CancellationToken,
+        ends: &Ends,
     ) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
         if body.size_hint().lower() > self.body_bytes {
             return Err(UpstreamError::BodyTooLarge);
         }
         let upgrade = upgrade.filter(|_| request.upgrade);
-        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle);
+        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle, ends.session.as_ref());
         let request = compose(request, body, upgrade.is_some());
         let (lease, mut response) = self.exchange(upstream, request, progress.as_deref()).await?;
 
@@ -108,13 +133,13 @@ impl Upstreams {
             // Nobody asked, so nobody would check what the client says next.
             let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
             let server = hyper::upgrade::on(&mut response);
-            tokio::spawn(splice(client, server, ended.clone(), lease.outstanding));
+            tokio::spawn(splice(client, server, ends.clone(), lease.outstanding));
             return Ok(switching(response));
         }
         let (mut head, body) = response.into_parts();
         answer::strip(&mut head.headers);
         head.version = Version::HTTP_11;
-        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, lease));
+        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, ends.session.as_ref(), lease));
         Ok(Response::from_parts(head, body))
     }
 
@@ -230,6 +255,7 @@ fn blame(error: &hyper::Error) -> UpstreamError {
     match error.source().and_then(|source| source.downcast_ref()) {
         Some(BodyError::TooLarge) => UpstreamError::BodyTooLarge,
         Some(BodyError::Peer(_) | BodyError::Idle) => UpstreamError::ClientGone,
+        Some(BodyError::Ended) => UpstreamError::SessionEnded,
         None => UpstreamError::Unreachable,
     }
 }

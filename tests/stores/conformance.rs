@@ -588,10 +588,13 @@ pub(crate) async fn bindings_are_listed_and_revoked(backend: impl Backend) {
 
 pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     let store = bindings_of(&backend).await;
+    assert_eq!(store.last_use().await.unwrap(), None);
     let old = bind(&*store, 1, "alice").await.id;
     let used = bind(&*store, 2, "alice").await.id;
     let tomorrow = at(24 * 60).day();
+    assert_eq!(store.last_use().await.unwrap(), Some(today()));
     store.used(used, tomorrow, probe("k1", 2)).await.unwrap();
+    assert_eq!(store.last_use().await.unwrap(), Some(tomorrow));
     store.issue_code(code("alice", "3333", 3)).await.unwrap();
     assert_eq!(store.purge(at(10), today()).await.unwrap(), []);
     assert_eq!(store.purge(at(10), tomorrow).await.unwrap(), [old]);

@@ -80,7 +80,7 @@ async fn greet<H: Handler>(
             let protocol = if agreed_on_h2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
             server.serve(stream, protocol, connection).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::info!("a TLS handshake took too long"),
     }
 }

@@ -33,6 +33,12 @@ impl BindingStore for EmbeddedStore {
         self.writer.run(move |conn| used(conn, id, day, &flat)).await
     }
 
+    async fn last_use(&self) -> Result<Option<Day>, StoreError> {
+        let sql = "SELECT max(last_used_on) AS day FROM bindings";
+        let read = |row: &Row<'_>| Ok(column(row, "day", |days: Option<i32>| Some(days.map(Day::from_unix_days))));
+        self.readers.run(move |conn| conn.prepare_cached(sql)?.query_row([], read)?).await
+    }
+
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM bindings JOIN accounts USING (account) WHERE id = ?1 AND state = 'active'";
         self.readers.run(move |conn| Ok(conn.prepare_cached(sql)?.exists([id.to_string()])?)).await

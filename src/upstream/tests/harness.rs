@@ -25,6 +25,7 @@ use crate::config::{
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
+use crate::upstream::Ends;
 use crate::upstream::{Forwarded, StrippedHead, Upstreams};
 
 /// Long enough never to fire in a test that passes.
@@ -158,7 +159,16 @@ async fn pass(
     let forwarded =
         Forwarded { client: &client, host: "admin.example.jp", request_id: "0199aa00112233448899aabbccddeeff" };
     let request = StrippedHead::strip(head, &StandIn).unwrap().add(None, &forwarded);
-    match upstreams.send(0, request, body, Some(upgrade), ended).await {
+    match upstreams
+        .send(
+            0,
+            request,
+            body,
+            Some(upgrade),
+            &Ends { session: Some(ended.clone()), shutdown: CancellationToken::new() },
+        )
+        .await
+    {
         Ok(response) => response,
         Err(error) => Response::builder().status(500).header("refusal", error.to_string()).body(Body::empty()).unwrap(),
     }

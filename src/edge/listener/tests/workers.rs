@@ -35,7 +35,7 @@ fn start() -> Running {
 }
 
 fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
-    let now = SystemClock.now();
+    let now = SystemClock::default().now();
     let ca = TestCa::new(now);
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
@@ -53,7 +53,7 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
 }
 
 fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
-    let pair = ca.issue(&["admin.example.jp", "127.0.0.1"], SystemClock.now());
+    let pair = ca.issue(&["admin.example.jp", "127.0.0.1"], SystemClock::default().now());
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, pair.certificate).unwrap();
     std::fs::write(&key, pair.key).unwrap();
@@ -209,7 +209,7 @@ async fn a_panic_leaves_the_workers_alive() {
 
 #[tokio::test]
 async fn a_certificate_is_replaced_while_serving() {
-    let now = SystemClock.now();
+    let now = SystemClock::default().now();
     let (old, new) = (TestCa::new(now), TestCa::new(now));
     let files = tempfile::tempdir().unwrap();
     let serving = ListenerTlsConfig::load(&write_pair(files.path(), &old), now).unwrap();
