@@ -1,5 +1,7 @@
 //! The request head as it came: bounded, its grammar sound, its repeats visible.
 
+use std::mem::take;
+
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Uri, Version};
@@ -49,7 +51,15 @@ impl RawHead {
     ///
     /// # Errors
     /// [`HeadError::TooLarge`], [`HeadError::UrlTooLong`], [`HeadError::Malformed`].
-    pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Self, HeadError> {
+    pub fn read(mut parts: Parts, limits: &HeadLimits) -> Result<Self, HeadError> {
+        Self::take(&mut parts, limits)
+    }
+
+    /// As [`RawHead::read`], but a head that is refused stays where it was, for whoever chooses how the refusal looks.
+    ///
+    /// # Errors
+    /// As [`RawHead::read`].
+    pub fn take(parts: &mut Parts, limits: &HeadLimits) -> Result<Self, HeadError> {
         let Parts { method, uri, version, headers, .. } = parts;
         if headers.len() > limits.headers {
             return Err(HeadError::TooLarge);
@@ -68,7 +78,7 @@ impl RawHead {
         if !path.starts_with('/') && path != "*" {
             return Err(HeadError::Malformed);
         }
-        Ok(Self { method, version, uri, headers })
+        Ok(Self { method: take(method), version: *version, uri: take(uri), headers: take(headers) })
     }
 
     /// The method.

@@ -1,6 +1,9 @@
 //! Which names this gateway answers to: the defence against DNS rebinding, checked before anything else.
 
-use http::header::HOST;
+use http::Version;
+use http::header::{HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::Authority;
 
 use super::head::{HeadError, RawHead};
 
@@ -25,15 +28,31 @@ impl HostAllowList {
     /// # Errors
     /// [`HeadError::HostNotAllowed`].
     pub fn check(&self, head: &RawHead) -> Result<(), HeadError> {
-        let mut fields = head.all(&HOST);
+        self.judge(head.version(), head.authority(), head.all(&HOST))
+    }
+
+    /// As [`Self::check`], before anything else of the head was judged.
+    ///
+    /// # Errors
+    /// [`HeadError::HostNotAllowed`].
+    pub fn check_parts(&self, parts: &Parts) -> Result<(), HeadError> {
+        self.judge(parts.version, parts.uri.authority().map(Authority::as_str), parts.headers.get_all(HOST).iter())
+    }
+
+    fn judge<'h>(
+        &self,
+        version: Version,
+        authority: Option<&str>,
+        mut fields: impl Iterator<Item = &'h HeaderValue>,
+    ) -> Result<(), HeadError> {
         let field = match (fields.next(), fields.next()) {
             (None, _) => None,
             (Some(one), None) => Some(one.to_str().map_err(|_| HeadError::HostNotAllowed)?),
             (Some(_), Some(_)) => return Err(HeadError::HostNotAllowed),
         };
-        let named = match (head.authority(), field) {
+        let named = match (authority, field) {
             (Some(authority), Some(field)) if bare(authority).eq_ignore_ascii_case(bare(field)) => authority,
-            (Some(authority), None) if head.version() == http::Version::HTTP_2 => authority,
+            (Some(authority), None) if version == Version::HTTP_2 => authority,
             (None, Some(field)) => field,
             _ => return Err(HeadError::HostNotAllowed),
         };

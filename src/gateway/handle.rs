@@ -44,25 +44,29 @@ impl Worker {
         let request_id = line.request_id;
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let early = |reason| gateway.refuse_early(reason, Reader::default(), &connection, &request_id);
-        let head = match RawHead::read(parts, &gateway.head_limits) {
-            Ok(head) => head,
-            Err(error) => return early(error.into()),
+        let early = |reason, hints: &ReaderHints| {
+            let reader = Gateway::reader_of(hints, None, &UserAgent::parse(hints.user_agent()));
+            gateway.refuse_early(reason, reader, &connection, &request_id)
         };
-        if let Err(error) = gateway.config.gateway.hosts.check(&head) {
-            return early(error.into());
+        if let Err(error) = gateway.config.gateway.hosts.check_parts(&parts) {
+            return early(error.into(), &ReaderHints::of_refused(&parts.headers));
         }
+        // Before the head is judged: a CONNECT has no path.
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            return early(Reason::MethodNotAllowed, &ReaderHints::of_refused(&parts.headers));
+        }
+        let head = match RawHead::take(&mut parts, &gateway.head_limits) {
+            Ok(head) => head,
+            Err(error) => return early(error.into(), &ReaderHints::of_refused(&parts.headers)),
+        };
         let proxies = &gateway.config.gateway.trusted_proxies;
         let client = match proxies.resolve(connection.peer.ip(), connection.scheme, &head) {
             Ok(client) => client,
-            Err(UnknownSource) => return early(Reason::UnknownSourceAddress),
+            Err(UnknownSource) => return early(Reason::UnknownSourceAddress, &ReaderHints::of(&head)),
         };
         line.client = Some(client);
         let now = gateway.clock.now();
         let visit = || Visit::of(gateway, &head, client, request_id, now);
-        if matches!(*head.method(), Method::CONNECT | Method::TRACE) {
-            return gateway.refuse(&visit(), Reason::MethodNotAllowed);
-        }
         let destination = match gateway.routes.find(head.path()) {
             Ok(destination) => destination,
             Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
@@ -79,7 +83,7 @@ impl Worker {
                     let visit = Visit::of(&gateway, &head, client, request_id, now);
                     gateway.own_page(&visit, body).await
                 });
-                page.await.unwrap_or_else(|_| early(Reason::Internal))
+                page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()))
             }
             Destination::Route(route) => {
                 self.forward(Passage { route, head, client, body, upgrade, request_id, now }).await

@@ -3,8 +3,8 @@
 //! Chooses how an answer looks, never what it says: nothing here may decide about access.
 //! `Accept-Charset` is ignored: handsets sent it wrongly, and browsers stopped sending it (RFC 9110 §12.5.2).
 
-use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
 
 use crate::carrier::{Charset, UserAgent};
 use crate::edge::RawHead;
@@ -59,6 +59,15 @@ impl ReaderHints {
             accept_language: all(&ACCEPT_LANGUAGE),
             user_agent: head.single(&USER_AGENT).cloned(),
         }
+    }
+
+    /// What the fields of a head say that was refused before it could be read.
+    #[must_use]
+    pub fn of_refused(fields: &HeaderMap) -> Self {
+        let all = |name| fields.get_all(name).iter().cloned().collect();
+        let mut user_agents = fields.get_all(USER_AGENT).iter();
+        let user_agent = user_agents.next().filter(|_| user_agents.next().is_none()).cloned();
+        Self { accept: all(ACCEPT), accept_language: all(ACCEPT_LANGUAGE), user_agent }
     }
 
     /// The User-Agent as sent; empty if there is none.
