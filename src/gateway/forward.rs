@@ -86,7 +86,8 @@ impl Worker {
                     UpstreamError::Unreachable => Reason::UpstreamUnreachable,
                     UpstreamError::Timeout => Reason::UpstreamTimeout,
                     UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
-                    UpstreamError::ClientGone => Reason::RequestTimeout,
+                    UpstreamError::BodyMalformed => Reason::MalformedRequest,
+                    UpstreamError::BodyIdle => Reason::RequestTimeout,
                     UpstreamError::SessionEnded => Reason::SessionExpired,
                 };
                 gateway.metrics.upstream(route.upstream, Some(reason));

@@ -41,9 +41,12 @@ pub enum UpstreamError {
     /// The client's body is larger than `limits.body`.
     #[error("body-too-large")]
     BodyTooLarge,
-    /// The client's body broke off, or stood still for too long.
-    #[error("the client went away")]
-    ClientGone,
+    /// The client's body breaks its framing, or broke off; then nobody reads the answer.
+    #[error("malformed-request")]
+    BodyMalformed,
+    /// The client's body stood still for too long.
+    #[error("request-timeout")]
+    BodyIdle,
     /// The session ended while the client's body was on its way.
     #[error("session-expired")]
     SessionEnded,
@@ -254,7 +257,8 @@ impl Upstream {
 fn blame(error: &hyper::Error) -> UpstreamError {
     match error.source().and_then(|source| source.downcast_ref()) {
         Some(BodyError::TooLarge) => UpstreamError::BodyTooLarge,
-        Some(BodyError::Peer(_) | BodyError::Idle) => UpstreamError::ClientGone,
+        Some(BodyError::Peer(_)) => UpstreamError::BodyMalformed,
+        Some(BodyError::Idle) => UpstreamError::BodyIdle,
         Some(BodyError::Ended) => UpstreamError::SessionEnded,
         None => UpstreamError::Unreachable,
     }

@@ -89,7 +89,7 @@ async fn a_client_that_stops_within_its_body() {
     let gateway = Gateway::with(&[server.address], timeouts(), SHORT, None).await;
     let (feed, body) = fed();
     feed.send(Frame::data("half".into())).await.unwrap();
-    assert_eq!(gateway.refusal(Request::post("/"), body).await, "the client went away");
+    assert_eq!(gateway.refusal(Request::post("/"), body).await, "request-timeout");
 }
 
 #[tokio::test]
