@@ -21,6 +21,8 @@ use sekisho::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::wire::tls_exchange;
+
 /// Part of every identifier in these tests: it may be found nowhere.
 pub(crate) const CANARY: &str = "QxCnry";
 
@@ -73,6 +75,11 @@ impl Harness {
     /// Where machines connect.
     pub(crate) fn ops(&self) -> SocketAddr {
         self.listener(Serves::Ops)
+    }
+
+    /// Where handsets connect over TLS, if the test's configuration has such a listener.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.running.listeners().iter().find(|l| l.serves == Serves::Handset && l.tls).unwrap().address
     }
 
     fn listener(&self, serves: Serves) -> SocketAddr {
@@ -277,6 +284,8 @@ pub(crate) struct Handset {
     pub(crate) extra: Vec<(String, String)>,
     pub(crate) user_agent: String,
     pub(crate) host: String,
+    /// Speaks TLS, to a TLS listener; HTTP/2 if that is agreed on.
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// An answer, whole.
@@ -340,6 +349,7 @@ impl Handset {
             extra: Vec::new(),
             user_agent: carrier.user_agent().to_owned(),
             host: HOST.to_owned(),
+            tls: None,
         }
     }
 
@@ -393,7 +403,11 @@ impl Handset {
         for (name, value) in fields.iter().chain(&extra) {
             request = request.header(*name, *value);
         }
-        let answer = exchange(self.source, self.gateway, request.body(Full::new(body)).unwrap()).await;
+        let request = request.body(Full::new(body)).unwrap();
+        let answer = match &self.tls {
+            None => exchange(self.source, self.gateway, request).await,
+            Some(tls) => tls_exchange(self.source, self.gateway, tls, request).await,
+        };
         self.keep_cookies(&answer.headers);
         assert!(!contains(&answer.body, CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
         assert!(!contains(&answer.body, AU_CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
@@ -440,6 +454,7 @@ pub(crate) struct Received {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) trailers: HeaderMap,
 }
 
 type Answering = dyn Fn(&Received) -> Response<Full<Bytes>> + Send + Sync;
@@ -467,12 +482,14 @@ impl RecordingUpstream {
                     let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
                     async move {
                         let (parts, body) = request.into_parts();
-                        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                        let body = body.collect().await;
+                        let trailers = body.as_ref().ok().and_then(|body| body.trailers().cloned());
                         let received = Received {
                             method: parts.method,
                             target: parts.uri.to_string(),
                             headers: parts.headers,
-                            body,
+                            body: body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+                            trailers: trailers.unwrap_or_default(),
                         };
                         log.lock().unwrap().push(received.clone());
                         let answering = Arc::clone(&answers.lock().unwrap());
