@@ -91,7 +91,7 @@ impl Gateway {
             let uri: Option<Uri> = referer.to_str().ok().and_then(|text| text.parse().ok());
             !uri.and_then(|uri| uri.host().map(|host| self.config.gateway.hosts.allows(host))).unwrap_or(false)
         };
-        navigation && !visit.is_cross_site() && !visit.head.all(&REFERER).any(from_elsewhere)
+        navigation && !visit.is_cross_site() && !visit.is_prefetch() && !visit.head.all(&REFERER).any(from_elsewhere)
     }
 
     /// Whether `origin` is `public_url` or `plain_url`.

@@ -15,6 +15,9 @@ use crate::pages::{Page, Reader, ReaderHints};
 use crate::refusal::Reason;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// How browsers say that nobody clicked: `Sec-Purpose` (Fetch), and what older ones sent before it.
+const PURPOSES: [HeaderName; 3] =
+    [HeaderName::from_static("sec-purpose"), HeaderName::from_static("purpose"), HeaderName::from_static("x-moz")];
 
 /// Who asks for one of our pages, from where, and what their browser can read.
 pub(super) struct Visit<'r> {
@@ -65,6 +68,12 @@ impl<'r> Visit<'r> {
     /// Whether a browser that tells says that another site made it ask.
     pub(super) fn is_cross_site(&self) -> bool {
         self.head.all(&SEC_FETCH_SITE).any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
+    }
+
+    /// Whether a browser fetches ahead of a click that may never come.
+    pub(super) fn is_prefetch(&self) -> bool {
+        let ahead = |value: &[u8]| value.get(..8).is_some_and(|word| word.eq_ignore_ascii_case(b"prefetch"));
+        PURPOSES.iter().any(|name| self.head.all(name).any(|value| ahead(value.as_bytes())))
     }
 }
 
