@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::pages::{BINDING_FIELD, Me, MeBinding, MeDone, MeSession, Page};
 use crate::refusal::Reason;
 use crate::session::SessionId;
-use crate::store::{SessionScope, StoreError};
+use crate::store::{BindingRecord, SessionScope, StoreError};
 use crate::telemetry::{self, Actor, SecurityEvent};
 
 impl Gateway {
@@ -73,30 +73,35 @@ impl Gateway {
             return self.refuse(visit, Reason::MalformedRequest);
         };
         let done = match self.remove_own(visit, &current, id).await {
-            Ok(true) => {
-                let event =
-                    SecurityEvent::BindingRemoved { account: &own.account, carrier: &own.carrier, by: Actor::Handset };
+            Ok(Some(removed)) => {
+                let (account, carrier) = (&removed.account, &removed.carrier);
+                let event = SecurityEvent::BindingRemoved { account, carrier, by: Actor::Handset };
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
                 Some(MeDone::HandsetRemoved)
             }
             // Gone already, or somebody else's: the page that comes back shows what is there.
-            Ok(false) => None,
+            Ok(None) => None,
             Err(error) => return self.me_unavailable(visit, &error),
         };
         if id == own.binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
     }
 
-    async fn remove_own(&self, visit: &Visit<'_>, current: &Current, id: BindingId) -> Result<bool, StoreError> {
+    async fn remove_own(
+        &self,
+        visit: &Visit<'_>,
+        current: &Current,
+        id: BindingId,
+    ) -> Result<Option<BindingRecord>, StoreError> {
         let account = &current.record().account;
         let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.record().binding == id);
         if !signed_in && !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
-            return Ok(false);
+            return Ok(None);
         }
         // First the binding, so that no sign-in can open a session between the two. Its sessions end even where it is
         // gone already: a call before this one may have died between the two.
         let removed = self.bindings.revoke(id).await?;
         self.sessions.end(SessionScope::Binding(id)).await?;
-        Ok(removed.is_some())
+        Ok(removed)
     }
 
     /// `POST /_sekisho/me/sessions/end`: ends one session of the person's own, or all.
