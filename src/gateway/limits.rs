@@ -1,12 +1,14 @@
 //! How often one handset, account or network may try: GCRA over the injected clock.
 //!
 //! Handsets and accounts are refused beyond their rate. A network is only slowed: one carrier gateway stands for
-//! thousands of handsets, so nobody may lock the others out.
+//! thousands of handsets, so nobody may lock the others out. Its tries take turns, so that many at once are no way
+//! around the rate.
 
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -41,7 +43,7 @@ pub(super) struct Limits {
     sign_in_by_handset: Limiter<HandsetKey>,
     sign_in_by_account: Limiter<AccountId>,
     code_by_handset: Limiter<HandsetKey>,
-    by_network: Limiter<IpNet>,
+    by_network: Turns,
 }
 
 impl Limits {
@@ -53,7 +55,7 @@ impl Limits {
             sign_in_by_handset: Limiter::new(limits.sign_in, clock),
             sign_in_by_account: Limiter::new(limits.sign_in, clock),
             code_by_handset: Limiter::new(limits.code, clock),
-            by_network: Limiter::new(limits.network, clock),
+            by_network: Turns::new(limits.network, clock),
         }
     }
 
@@ -99,10 +101,7 @@ impl Limits {
     /// How long a try from this network has to wait before it is looked at; zero within the rate.
     #[must_use]
     pub(super) fn slowdown(&self, client: ClientAddr) -> Duration {
-        match self.by_network.check(&client.network()) {
-            Ok(()) => Duration::ZERO,
-            Err(too_often) => too_often.retry_after.min(LONGEST_SLOWDOWN),
-        }
+        self.by_network.wait(client.network())
     }
 
     /// Forgets keys that are back at rest, so that chosen keys do not fill the memory.
@@ -147,6 +146,40 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 }
 
+/// Hands out turns at a rate: as [`Limiter`], but a try beyond the rate takes the next free turn instead of none,
+/// which governor cannot do.
+struct Turns {
+    /// When the last turn of a network that was handed out is over, in monotonic time.
+    taken_until: DashMap<IpNet, Duration>,
+    interval: Duration,
+    burst: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Turns {
+    fn new(rate: Rate, clock: &Arc<dyn Clock>) -> Self {
+        let interval = rate.period / rate.count.max(1);
+        let burst = interval.saturating_mul(rate.count);
+        Self { taken_until: DashMap::new(), interval, burst, clock: Arc::clone(clock) }
+    }
+
+    /// The time until its turn, [`LONGEST_SLOWDOWN`] at most.
+    fn wait(&self, network: IpNet) -> Duration {
+        let now = self.clock.monotonic();
+        let mut taken_until = self.taken_until.entry(network).or_insert(now);
+        let turn_over = (*taken_until).max(now) + self.interval;
+        // Turns beyond the longest wait are not kept: a flood is forgotten as soon as the last of it was heard.
+        *taken_until = turn_over.min(now + self.burst + LONGEST_SLOWDOWN);
+        turn_over.saturating_sub(self.burst + now).min(LONGEST_SLOWDOWN)
+    }
+
+    fn sweep(&self) {
+        let now = self.clock.monotonic();
+        self.taken_until.retain(|_, until| *until > now);
+        self.taken_until.shrink_to_fit();
+    }
+}
+
 /// The injected clock, as governor asks for it. Monotonic: a clock that is set back must not lock anybody out.
 #[derive(Clone)]
 struct Monotonic(Arc<dyn Clock>);
@@ -177,5 +210,23 @@ mod tests {
         manual.advance(Duration::from_secs(20));
         assert_eq!(by_key.check(&"a"), Ok(()));
         assert!(by_key.check(&"a").is_err());
+    }
+
+    #[test]
+    fn a_network_takes_turns_and_waits_at_most_so_long() {
+        let manual = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
+        let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;
+        let turns = Turns::new(Rate { count: 2, period: Duration::from_secs(2) }, &clock);
+        let (a, b): (IpNet, IpNet) = ("192.0.2.0/24".parse().unwrap(), "198.51.100.0/24".parse().unwrap());
+        for seconds in [0, 0, 1, 2, 3, 4, 5, 5, 5] {
+            assert_eq!(turns.wait(a), Duration::from_secs(seconds));
+        }
+        assert_eq!(turns.wait(b), Duration::ZERO, "another network is not touched");
+        manual.advance(Duration::from_secs(4));
+        assert_eq!(turns.wait(a), Duration::from_secs(2), "turns pass with time");
+        manual.advance(Duration::from_secs(10));
+        turns.sweep();
+        assert!(turns.taken_until.is_empty());
+        assert_eq!(turns.wait(a), Duration::ZERO);
     }
 }
