@@ -160,6 +160,14 @@ impl Running {
         &self.listeners
     }
 
+    /// One round of upkeep, for whoever moved the clock and does not want to wait for the next.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store refused; the next round does the rest.
+    pub async fn upkeep(&self) -> Result<(), StoreError> {
+        self.gateway.upkeep().await
+    }
+
     /// Stops accepting, lets open requests finish for at most `deadline`, and closes the store.
     pub async fn stop(self, deadline: Duration) {
         self.gateway.set_ready(false);
