@@ -21,6 +21,7 @@ use sekisho::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::logs;
 use crate::wire::tls_exchange;
 
 /// Part of every identifier in these tests: it may be found nowhere.
@@ -112,17 +113,40 @@ impl Harness {
         handset
     }
 
-    /// Searches every file of the gateway's folder for the canary, then stops it.
+    /// What monitoring sees.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = Request::builder().uri("/metrics").header("Host", "ops").body(Full::default()).unwrap();
+        exchange(Ipv4Addr::LOCALHOST.into(), self.ops(), request).await.text()
+    }
+
+    /// Searches metrics, log and files for the canaries, and stops the gateway.
     pub(crate) async fn finish(self) {
+        self.finish_without(&[]).await;
+    }
+
+    /// As [`Harness::finish`], and searches for these secrets too. Returns the access log.
+    pub(crate) async fn finish_without(self, secrets: &[&str]) -> String {
+        let metrics = self.metrics().await;
         self.running.stop(Duration::from_secs(5)).await;
-        for file in files(self.folder.path()) {
-            let content = std::fs::read(&file).unwrap();
-            assert!(!contains(&content, CANARY.as_bytes()), "the canary is in {}", file.display());
+        let log = logs::captured();
+        for secret in [&[CANARY, AU_CANARY], secrets].concat() {
+            assert!(!metrics.contains(secret), "a secret is in the metrics");
+            assert!(!log.contains(secret), "a secret is in the log");
+            assert_not_in_files(self.folder.path(), secret);
         }
+        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+    }
+}
+
+fn assert_not_in_files(folder: &Path, secret: &str) {
+    for file in files(folder) {
+        let content = std::fs::read(&file).unwrap();
+        assert!(!contains(&content, secret.as_bytes()), "a secret is in {}", file.display());
     }
 }
 
 async fn boot(folder: &Path, config: &str, clock: &Arc<ManualClock>) -> Running {
+    logs::capture();
     let file = folder.join("gateway.toml");
     std::fs::write(&file, config).unwrap();
     let config = match Config::load(&file) {
@@ -408,7 +432,11 @@ impl Handset {
             None => exchange(self.source, self.gateway, request).await,
             Some(tls) => tls_exchange(self.source, self.gateway, tls, request).await,
         };
+        let before = self.cookies.clone();
         self.keep_cookies(&answer.headers);
+        for token in before.values().chain(self.cookies.values()).filter(|token| token.len() >= 16) {
+            assert!(!contains(&answer.body, token.as_bytes()), "a cookie is in an answer: {}", answer.text());
+        }
         assert!(!contains(&answer.body, CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
         assert!(!contains(&answer.body, AU_CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
         answer

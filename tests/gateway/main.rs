@@ -2,16 +2,23 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
 
+mod admin;
 mod answers;
 mod assertion;
+mod csrf;
 mod enrolment;
 mod failures;
 mod harness;
+mod logs;
+mod me;
 mod ops;
 mod paths;
+mod retention;
+mod sessions;
 mod sign_in;
 mod smuggling;
 mod spoofing;
+mod strangers;
 mod streaming;
 mod tls;
 mod upgrade;
