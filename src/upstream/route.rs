@@ -93,15 +93,14 @@ impl Routes {
         while let Some(reading) = readings.get(next) {
             next += 1;
             bytes += reading.len();
-            // C0 and C1 begin no UTF-8 character, but overlong forms of `.`, `/` and `\` for lax decoders.
-            let overlong = reading.iter().any(|byte| matches!(byte, 0xC0 | 0xC1));
-            if bytes > MAX_READ_BYTES || overlong || reading.contains(&0) || self.longest(reading) != found {
+            if bytes > MAX_READ_BYTES || reading.contains(&0) || self.longest(reading) != found {
                 return Err(RouteRefusal::Ambiguous);
             }
             let further = [
                 decoded(reading, |_| true),
                 decoded(reading, |byte| !matches!(byte, b'/' | b'\\')),
                 backslashes_as_slashes(reading),
+                overlong_as_ascii(reading),
                 without_parameters(reading),
                 without_query(reading),
                 without_empty_segments(reading),
@@ -159,6 +158,24 @@ fn hex(digit: u8) -> Option<u8> {
 
 fn backslashes_as_slashes(path: &[u8]) -> Vec<u8> {
     path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect()
+}
+
+/// Lax decoders take the overlong UTF-8 forms of `.`, `/` and `\` for these (RFC 3629 §10). In `Shift_JIS` the same
+/// bytes are half-width kana, so they are one more reading and not refused as such.
+fn overlong_as_ascii(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        let ascii = match (byte, after.first()) {
+            (0xC0, Some(0xAE)) => Some(b'.'),
+            (0xC0, Some(0xAF)) => Some(b'/'),
+            (0xC1, Some(0x9C)) => Some(b'\\'),
+            _ => None,
+        };
+        out.push(ascii.unwrap_or(*byte));
+        rest = after.get(usize::from(ascii.is_some())..).unwrap_or_default();
+    }
+    out
 }
 
 /// Cuts `;` and what follows it from each segment (RFC 3986 §3.3; servlet containers).

@@ -82,7 +82,8 @@ const FORMS: &[(&str, &str, u16, Option<&str>)] = &[
     ("TRACE /app HTTP/1.1", "Host: admin.example.jp\r\n", 405, None),
     ("CONNECT admin.example.jp:443 HTTP/1.1", "Host: admin.example.jp:443\r\n", 405, None),
     ("CONNECT /app HTTP/1.1", "Host: admin.example.jp\r\n", 405, None),
-    ("GET app HTTP/1.1", "Host: admin.example.jp\r\n", 400, None),
+    // A target without a slash is an authority, and not the one that Host names.
+    ("GET app HTTP/1.1", "Host: admin.example.jp\r\n", 421, None),
     ("GET ?x HTTP/1.1", "Host: admin.example.jp\r\n", 400, None),
     ("GET /app#x HTTP/1.1", "Host: admin.example.jp\r\n", 200, Some("/app")),
     ("GET /app x HTTP/1.1", "Host: admin.example.jp\r\n", 400, None),
