@@ -46,7 +46,7 @@ pub fn router(operations: Operations) -> Router {
     routes
         .with_state(operations)
         .route("/openapi.json", axum::routing::get(async move || Json(description.clone())))
-        .fallback(async || Refused::NotFound)
+        .fallback(async || Refused::NoSuchPath)
         .method_not_allowed_fallback(async || Refused::MethodNotAllowed)
         .layer(middleware::from_fn_with_state(answers, once))
 }

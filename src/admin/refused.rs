@@ -20,8 +20,10 @@ pub(super) enum Refused {
     RoleRequired(&'static str),
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
-    #[error("there is nothing of that id or path")]
+    #[error("no account, binding or session has that id")]
     NotFound,
+    #[error("the API has no such path; /openapi.json lists those it has")]
+    NoSuchPath,
     #[error("that path does not take this method")]
     MethodNotAllowed,
     #[error("an Idempotency-Key is 1 to 128 visible ASCII characters")]
@@ -41,7 +43,7 @@ impl Refused {
         match self {
             Self::RoleRequired(_) => (StatusCode::FORBIDDEN, "role-required"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::NotFound | Self::NoSuchPath => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::IdempotencyKeyInvalid => (StatusCode::BAD_REQUEST, "idempotency-key-invalid"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),

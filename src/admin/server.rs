@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -26,13 +27,13 @@ const CONNECTIONS: usize = 64;
 #[derive(Debug, Error)]
 pub enum BindSocketError {
     /// A gateway answers there already.
-    #[error("admin.socket: another gateway answers at {}; stop it or choose another path", .0.display())]
+    #[error("another gateway answers at {}; stop it or choose another path", .0.display())]
     InUse(PathBuf),
     /// Something that is no socket is there; it is left alone.
-    #[error("admin.socket: {} exists and is not a socket; move it away or choose another path", .0.display())]
+    #[error("{} exists and is not a socket; move it away or choose another path", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("admin.socket: cannot listen at {}: {source}", path.display())]
+    #[error("cannot listen at {}: {source}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -54,22 +55,28 @@ impl AdminServer {
     /// [`BindSocketError`]; what was there stays there.
     pub fn bind(path: &Path) -> Result<Self, BindSocketError> {
         let failed = |source| BindSocketError::Io { path: path.to_owned(), source };
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => return Err(BindSocketError::NotASocket(path.to_owned())),
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(BindSocketError::InUse(path.to_owned()));
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(folder) = path.parent() {
-                    std::fs::create_dir_all(folder).map_err(failed)?;
-                }
-            }
-            Err(error) => return Err(failed(error)),
+        if dead_socket(path)? {
+            std::fs::remove_file(path).map_err(failed)?;
+        } else if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Finds what [`AdminServer::bind`] would, changes nothing.
+    ///
+    /// # Errors
+    /// [`BindSocketError`].
+    pub fn probe(path: &Path) -> Result<(), BindSocketError> {
+        dead_socket(path)?;
+        let folders = path.ancestors().skip(1).map(|f| if f.as_os_str().is_empty() { Path::new(".") } else { f });
+        // The first folder upwards that is there takes the missing ones.
+        folders.into_iter().find(|folder| folder.exists()).map_or(Ok(()), |folder| {
+            accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+                .map_err(|error| BindSocketError::Io { path: path.to_owned(), source: error.into() })
+        })
     }
 
     /// Serves `router` until `shutdown` fires, then lets open requests finish.
@@ -108,6 +115,17 @@ impl Drop for AdminServer {
     fn drop(&mut self) {
         // Best effort: a file left behind is replaced at the next start.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Whether a dead gateway's socket is there, to be replaced. Anything else that is there is an error.
+fn dead_socket(path: &Path) -> Result<bool, BindSocketError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err(BindSocketError::NotASocket(path.to_owned())),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => Err(BindSocketError::InUse(path.to_owned())),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(BindSocketError::Io { path: path.to_owned(), source }),
     }
 }
 

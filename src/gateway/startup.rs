@@ -1,7 +1,8 @@
 //! From a configuration to a running gateway; `check` walks the same steps and keeps nothing.
 //!
-//! Order: what can be refused without touching anything comes first (certificates, KEK), then the store, then the
-//! keys in it, then the ports, and last the admin socket. A refusal at any step has changed nothing.
+//! Order: what can be refused without touching anything comes first (certificates, KEK, a look at ports, admin socket
+//! and access log), then the store, then the keys in it, then the ports, and last the admin socket. So a refusal leaves
+//! what was there as it was, and no store behind where there was none.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -65,6 +66,10 @@ impl Running {
         let now = clock.now();
         let (certificates, upstream_tls) = load_tls(&config, now)?;
         let kek = load_kek(&config)?;
+        let taken = taken_places(&config);
+        if !taken.is_empty() {
+            return Err(taken);
+        }
         let one = |finding| vec![finding];
         let at_store = |problem: String| one(config.finding("store.path", problem));
         let at_kek = |problem: String| one(config.finding("keys.kek", problem));
@@ -94,7 +99,7 @@ impl Running {
         end_orphans(&*bindings, &sessions, now).await.map_err(|error| at_store(error.to_string()))?;
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
-            .map_err(|error| one(config.finding("log.access", error.to_string())))?;
+            .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
         let mut bound = Vec::new();
         let mut listeners = Vec::new();
         for (i, (listener, certificate)) in config.listeners.iter().zip(certificates).enumerate() {
@@ -186,18 +191,14 @@ impl Running {
     }
 }
 
-/// What start-up would find, beyond the text of the configuration: certificates, KEK, store, keys, ports. Changes
-/// nothing and keeps nothing.
+/// What start-up would find, beyond the text of the configuration: certificates, KEK, ports, admin socket, access log,
+/// store, keys. Changes nothing and keeps nothing.
 pub async fn inspect(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(found) = load_tls(config, now) {
         findings.extend(found);
     }
-    for (i, listener) in config.listeners.iter().enumerate() {
-        if let Err(error) = BoundListener::probe(listener.address) {
-            findings.push(at_listener(config, i, error.to_string()));
-        }
-    }
+    findings.extend(taken_places(config));
     let kek = match load_kek(config) {
         Ok(kek) => Some(kek),
         Err(found) => {
@@ -234,6 +235,23 @@ async fn end_orphans(
     Ok(())
 }
 
+/// Ports, admin socket and access log that this gateway cannot have. Changes nothing and keeps nothing.
+fn taken_places(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (i, listener) in config.listeners.iter().enumerate() {
+        if let Err(error) = BoundListener::probe(listener.address) {
+            findings.push(at_listener(config, i, error.to_string()));
+        }
+    }
+    if let Some(Err(error)) = config.admin.socket.as_deref().map(AdminServer::probe) {
+        findings.push(config.finding("admin.socket", error.to_string()));
+    }
+    if let Err(error) = AccessLogger::probe(&config.log) {
+        findings.push(config.finding("log.access", at_access_log(&error)));
+    }
+    findings
+}
+
 type LoadedTls = (Vec<Option<Arc<ListenerTlsConfig>>>, Arc<UpstreamTls>);
 
 fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> {
@@ -267,6 +285,10 @@ fn load_kek(config: &Config) -> Result<Kek, Vec<Finding>> {
 
 fn at_listener(config: &Config, index: usize, problem: String) -> Finding {
     config.finding(&format!("listener[{index}].address"), problem)
+}
+
+fn at_access_log(error: &std::io::Error) -> String {
+    format!("the file cannot be written ({error}); make its folder, writable by the gateway's user")
 }
 
 fn own_uid() -> u32 {

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Access as Mode, AtFlags, CWD, accessat};
 use serde::Serialize;
 
 use super::client::ShownClient;
@@ -71,6 +73,19 @@ impl AccessLogger {
             }
         };
         Ok(Self { queue, detail: privacy.client_address })
+    }
+
+    /// Finds what [`AccessLogger::new`] would say of the file, changes nothing.
+    ///
+    /// # Errors
+    /// What the system says of the file, or of the folder that it would be made in.
+    pub fn probe(log: &LogConfig) -> io::Result<()> {
+        let AccessLog::File(path) = &log.access else { return Ok(()) };
+        if path.exists() {
+            return OpenOptions::new().append(true).open(path).map(drop);
+        }
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(accessat(CWD, folder, Mode::WRITE_OK | Mode::EXEC_OK, AtFlags::EACCESS)?)
     }
 
     /// Whether lines are written at all, so that what they need is kept.
