@@ -86,6 +86,17 @@ pub enum Serves {
     Ops,
 }
 
+impl Serves {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handset => "handset",
+            Self::Ops => "ops",
+        }
+    }
+}
+
 /// Certificate and key of a TLS listener (PEM files).
 #[derive(Clone, Debug)]
 pub struct ListenerTls {

@@ -93,7 +93,7 @@ fn forbid_core_dumps() {
 async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode {
     for listener in running.listeners() {
         let scheme = if listener.tls { "https" } else { "http" };
-        tracing::info!(address = %listener.address, scheme, serves = ?listener.serves, "listening");
+        tracing::info!(address = %listener.address, scheme, serves = listener.serves.as_str(), "listening");
     }
     // Without a supervisor there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
