@@ -26,9 +26,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 refused (the reason is on stderr), 2 usage or configuration, 3 no gateway answers.
+
+accounts, codes, bindings and sessions talk to a running gateway; its socket is named by --socket, --config or
+SEKISHO_SOCKET. A newcomer starts with `sekisho dev`.";
+
+const SIGNALS: &str = "\
+Logs go to stdout as JSON lines, one each event; SEKISHO_LOG chooses the level, such as `warn` or
+`sekisho::upstream=debug`. SIGTERM and Ctrl-C let open requests finish, for 30 seconds at most.";
+
+const CHECK: &str = "\
+Looks at the configuration, certificates, the key-encryption key, ports, the admin socket and the store, and changes
+nothing. Each finding is a line `file:line: key: problem` on stderr; warnings do not keep a gateway from starting.
+Exit codes: 0 it would start, 2 it would not.";
+
 /// Signs handsets in by their carrier's identifier, in front of an admin console.
 #[derive(Parser)]
-#[command(name = "sekisho", version)]
+#[command(name = "sekisho", version, after_help = EXIT_CODES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -43,12 +58,14 @@ enum Command {
         dir: PathBuf,
     },
     /// Run the gateway
+    #[command(after_help = SIGNALS)]
     Serve {
-        /// Its configuration
+        /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Find what start-up would find wrong, all at once
+    #[command(after_help = CHECK)]
     Check {
         /// The configuration
         #[arg(long, value_name = "FILE")]
@@ -58,11 +75,11 @@ enum Command {
     Carriers(Carriers),
     /// Accounts of a running gateway
     Accounts(Accounts),
-    /// Enrolment codes
+    /// Enrolment codes, each binds one handset to an account
     Codes(Codes),
     /// Handsets bound to accounts
     Bindings(Bindings),
-    /// Open sessions
+    /// Sessions of handsets that are signed in
     Sessions(Sessions),
 }
 

@@ -14,6 +14,10 @@ use super::output::{Document, end, finish};
 use crate::carrier::{self, OverTls, Profile};
 use crate::config::Config;
 
+const EXAMPLE: &str = r#"One line in, one line out, until stdin ends; a line that is no request is answered by an error:
+{"remote_ip":"27.90.207.40","scheme":"http","method":"GET","target":"/","headers":[["Host","admin.example.jp"]]}
+{"outcome":"refused","reason":"missing-identifier","must_not_forward":[]}"#;
+
 #[derive(Args)]
 pub(super) struct Carriers {
     #[command(subcommand)]
@@ -32,11 +36,12 @@ enum Verb {
         json: bool,
     },
     /// Say of each request on stdin, one JSON object a line, what the gateway would make of its identifier
+    #[command(after_help = EXAMPLE)]
     Explain {
         /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Show HMAC-SHA256(HEX, identifier) too, to compare identifiers without seeing them
+        /// Add the identifier's fingerprint, HMAC-SHA256 under this key: tells identifiers apart without showing them
         #[arg(long, value_name = "HEX")]
         fingerprint_key: Option<String>,
     },

@@ -19,7 +19,7 @@ pub(super) struct Codes {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Issue a code that binds one handset to an account; the account is created if there is none
+    /// Issue a code, good once and for ten minutes, that binds a handset; the account is created if there is none
     Issue {
         /// An opaque id; never a telephone number or an e-mail address
         account: String,

@@ -18,7 +18,7 @@ const VARIABLE: &str = "SEKISHO_SOCKET";
 /// What every command that administers takes.
 #[derive(Args)]
 pub(super) struct Connection {
-    /// The running gateway's admin socket [default: that of --config, or of the environment's `SEKISHO_SOCKET`]
+    /// The running gateway's admin socket [default: that of --config, or $SEKISHO_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The gateway's configuration, for its admin.socket
