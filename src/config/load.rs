@@ -92,6 +92,8 @@ impl Config {
     #[must_use]
     pub fn finding(&self, key: &str, problem: String) -> Finding {
         let (file, line) = (self.file.clone(), self.lines.of(key));
+        // One finding, one line, whatever a library's message holds.
+        let problem = problem.replace(char::is_control, " ");
         Finding { file, line, key: key.to_owned(), severity: Severity::Error, problem }
     }
 }

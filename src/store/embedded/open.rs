@@ -204,7 +204,9 @@ fn first_defects(conn: &Connection, version: u32) -> rusqlite::Result<Option<Str
     let mut check = conn.prepare(&format!("PRAGMA integrity_check({DEFECTS})"))?;
     let defects: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     if defects != ["ok"] {
-        return Ok(Some(defects.join("; ")));
+        // A defect of the tree comes with a head line of its own, which tells nothing.
+        let lines = defects.iter().flat_map(|defect| defect.lines()).filter(|line| !line.starts_with("***"));
+        return Ok(Some(lines.collect::<Vec<_>>().join("; ")));
     }
     let orphan = conn.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?;
     if let Some(table) = orphan {
