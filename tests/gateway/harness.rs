@@ -363,7 +363,7 @@ impl Answer {
 }
 
 impl Handset {
-    fn new(gateway: SocketAddr, carrier: Carrier, tail: &str) -> Self {
+    pub(crate) fn new(gateway: SocketAddr, carrier: Carrier, tail: &str) -> Self {
         Self {
             gateway,
             carrier,
@@ -439,6 +439,8 @@ impl Handset {
         }
         assert!(!contains(&answer.body, CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
         assert!(!contains(&answer.body, AU_CANARY.as_bytes()), "the canary is in an answer: {}", answer.text());
+        let head = format!("{:?}", answer.headers);
+        assert!(!head.contains(CANARY) && !head.contains(AU_CANARY), "the canary is in a head: {head}");
         answer
     }
 
@@ -495,7 +497,7 @@ pub(crate) struct RecordingUpstream {
 }
 
 impl RecordingUpstream {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));

@@ -1,0 +1,16 @@
+//! The program as its users meet it: the real binary, its arguments, exit codes, streams, signals and files.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
+
+#[expect(dead_code, reason = "handsets and the upstream are shared with tests/gateway, its in-process gateway is not")]
+#[path = "../gateway/harness.rs"]
+mod around;
+
+mod check;
+mod command_line;
+mod crash;
+mod journey;
+mod lifecycle;
+mod offline;
+mod process;
+mod secrets;
