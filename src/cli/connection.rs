@@ -18,8 +18,12 @@ const VARIABLE: &str = "SEKISHO_SOCKET";
 /// What every command that administers takes.
 #[derive(Args)]
 pub(super) struct Connection {
-    /// The running gateway's admin socket [default: that of --config, or $SEKISHO_SOCKET]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help = "The running gateway's admin socket [default: that of --config, or $SEKISHO_SOCKET]"
+    )]
     socket: Option<PathBuf>,
     /// The gateway's configuration, for its admin.socket
     #[arg(long, global = true, value_name = "FILE")]

@@ -93,7 +93,7 @@ impl Config {
     pub fn finding(&self, key: &str, problem: String) -> Finding {
         let (file, line) = (self.file.clone(), self.lines.of(key));
         // One finding, one line, whatever a library's message holds.
-        let problem = problem.replace(char::is_control, " ");
+        let problem = if problem.contains(char::is_control) { problem.replace(char::is_control, " ") } else { problem };
         Finding { file, line, key: key.to_owned(), severity: Severity::Error, problem }
     }
 }
