@@ -95,7 +95,8 @@ async fn everything_wrong_is_told_at_once() {
 #[tokio::test]
 async fn a_port_that_anybody_holds_is_found_and_no_store_is_made() {
     let folder = Folder::alone();
-    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own: nobody else may take the port once it is free again.
+    let busy = TcpListener::bind("127.0.77.2:0").unwrap();
     folder.edit("127.0.0.1:0", &busy.local_addr().unwrap().to_string());
     refused(&folder, &["listener[0].address"], &["in use"]).await;
     drop(busy);

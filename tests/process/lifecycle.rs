@@ -46,6 +46,8 @@ async fn a_request_in_flight_is_answered_while_new_connections_are_refused() {
     for signal in [Signal::TERM, Signal::INT] {
         let SlowUpstream { address, asked, release } = SlowUpstream::start().await;
         let folder = Folder::new(address);
+        // An address of its own: nobody else may listen there once the gateway does not.
+        folder.edit("127.0.0.1:0", "127.0.77.1:0");
         let mut gateway = folder.serve().await;
         let mut handset = gateway.handset(Carrier::Au, "a");
         let slow = tokio::spawn(async move { handset.get("/public/slow").await });
