@@ -9,6 +9,7 @@ use rcgen::{CertificateParams, KeyPair};
 use time::{Duration, OffsetDateTime};
 
 use crate::process::{Folder, KEK, ended, sekisho};
+use sekisho::clock::{Clock, SystemClock};
 
 /// A KEK that made no store here.
 const OTHER_KEK: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -185,7 +186,7 @@ async fn certificates_are_read_matched_and_dated() {
     );
     let write = |days: [i64; 2], other_key: bool| {
         let mut params = CertificateParams::new(vec!["admin.example.jp".to_owned()]).unwrap();
-        let now = OffsetDateTime::from(std::time::SystemTime::now());
+        let now = OffsetDateTime::from_unix_timestamp(SystemClock::default().now().unix_seconds()).unwrap();
         [params.not_before, params.not_after] = days.map(|days| now + Duration::days(days));
         let pair = KeyPair::generate().unwrap();
         folder.write("tls.pem", &pem("CERTIFICATE", params.self_signed(&pair).unwrap().der()));

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::around::{Carrier, RecordingUpstream};
+use crate::harness::{Carrier, RecordingUpstream};
 use crate::process::{Ended, Folder, ended, sekisho, with_nobody_reading};
 
 const DONE: i32 = 0;

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::around::{Carrier, RecordingUpstream};
+use crate::harness::{Carrier, RecordingUpstream};
 use crate::process::Folder;
 
 #[tokio::test]

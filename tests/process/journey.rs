@@ -4,7 +4,7 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::around::{AU_CANARY, CANARY, Carrier, HOST, RecordingUpstream, contains, files};
+use crate::harness::{AU_CANARY, CANARY, Carrier, HOST, RecordingUpstream, contains, files};
 use crate::process::Folder;
 
 /// Serials as docomo and SoftBank handsets write them into their User-Agent.

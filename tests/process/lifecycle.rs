@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::around::{Carrier, RecordingUpstream};
+use crate::harness::{Carrier, RecordingUpstream};
 use crate::process::Folder;
 
 /// An upstream that takes one request and answers when it is released.

@@ -4,7 +4,13 @@
 
 #[expect(dead_code, reason = "handsets and the upstream are shared with tests/gateway, its in-process gateway is not")]
 #[path = "../gateway/harness.rs"]
-mod around;
+mod harness;
+#[expect(dead_code, reason = "what the shared harness needs")]
+#[path = "../gateway/logs.rs"]
+mod logs;
+#[expect(dead_code, reason = "what the shared harness needs")]
+#[path = "../gateway/wire.rs"]
+mod wire;
 
 mod check;
 mod command_line;

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::around::{Carrier, HOST, Handset};
+use crate::harness::{Carrier, HOST, Handset};
 
 /// The KEK that a folder starts with.
 pub(crate) const KEK: &str = "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=";
@@ -187,7 +187,7 @@ impl Folder {
             let content = std::fs::read(&file).unwrap();
             (file, (mode, content))
         };
-        crate::around::files(self.root()).into_iter().map(entry).collect()
+        crate::harness::files(self.root()).into_iter().map(entry).collect()
     }
 }
 
@@ -252,9 +252,9 @@ impl Serving {
     }
 
     /// `GET path` at the ops listener.
-    pub(crate) async fn ops(&self, path: &str) -> crate::around::Answer {
+    pub(crate) async fn ops(&self, path: &str) -> crate::harness::Answer {
         let request = http::Request::get(path).header("Host", HOST).body(http_body_util::Full::default()).unwrap();
-        crate::around::exchange([127, 0, 0, 1].into(), self.address("ops"), request).await
+        crate::harness::exchange([127, 0, 0, 1].into(), self.address("ops"), request).await
     }
 
     pub(crate) fn stdout(&self) -> String {
