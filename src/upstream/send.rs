@@ -280,8 +280,9 @@ fn compose(request: UpstreamRequest, body: RequestBody, upgrades: bool) -> Reque
         if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-    } else if body.size_hint().exact().is_none() {
-        // Said for GET too, where the codec would otherwise leave the body out.
+    } else if body.size_hint().exact().is_none() || fields.contains_key(TRAILER) {
+        // Said for GET too, where the codec would otherwise leave the body out; and where trailers may follow a body
+        // of known length, as HTTP/2 allows, because here they need chunks.
         fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut composed = Request::new(body);
