@@ -9,7 +9,7 @@ use crate::wire::{TestTls, Wire, connect, soon, tls_connect};
 /// Smuggled, it would come from nobody and reach what only the signed-in reach, or show up at the upstream.
 const SECOND: &str = "GET /public/second HTTP/1.1\r\nHost: admin.example.jp\r\nConnection: close\r\n\r\n";
 
-/// What follows the first two lines of a POST to `/public/first`, and what the upstream may see of it: its body, and
+/// What follows the first two lines of a POST, and what the upstream may see of it: its body, and
 /// whether what follows is a request of its own. `None`: refused with 400.
 fn framings() -> Vec<(String, Option<(&'static str, bool)>)> {
     let mut rows: Vec<(String, Option<(&'static str, bool)>)> = Vec::new();
@@ -82,31 +82,34 @@ async fn a_body_has_one_end() {
     let harness = Harness::start().await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut problems = Vec::new();
-    for (framing, expected) in framings() {
+    for (i, (framing, expected)) in framings().into_iter().enumerate() {
         let before = harness.upstream.received().len();
+        // A name of its own: what breaks off is recorded late.
+        let first = format!("/public/{i}");
         let mut wire = Wire::connect(source, harness.address()).await;
-        let head = format!("POST /public/first HTTP/1.1\r\nHost: {HOST}\r\n");
+        let head = format!("POST {first} HTTP/1.1\r\nHost: {HOST}\r\n");
         wire.send(format!("{head}{framing}{SECOND}")).await;
         let answers = String::from_utf8_lossy(&wire.rest().await).into_owned();
         let received = harness.upstream.received();
         // What broke off on the way is recorded without its body.
         let seen: Vec<_> = received[before..]
             .iter()
+            .filter(|r| r.target == first || r.target == "/public/second")
             .map(|r| (r.target.as_str(), String::from_utf8_lossy(&r.body).into_owned()))
             .collect();
         let holds = match expected {
             // One refusal, and nothing after it is believed.
             None => {
                 let refused = answers.starts_with("HTTP/1.1 400 ") && answers.matches("HTTP/1.1 ").count() == 1;
-                refused && seen.iter().all(|(target, body)| *target == "/public/first" && body.is_empty())
+                refused && seen.iter().all(|(target, body)| *target == first && body.is_empty())
             }
             Some((body, another)) => {
-                let mut requests = vec![("/public/first", body.to_owned())];
+                let mut requests = vec![(first.as_str(), body.to_owned())];
                 if another {
                     requests.push(("/public/second", String::new()));
                 }
-                let first = received.get(before).map(|r| &r.headers);
-                let said = |name: &str| first.is_some_and(|headers| headers.contains_key(name));
+                let headers = received.iter().find(|r| r.target == first).map(|r| &r.headers);
+                let said = |name: &str| headers.is_some_and(|headers| headers.contains_key(name));
                 seen == requests && said("content-length") != said("transfer-encoding")
             }
         };
@@ -249,8 +252,8 @@ async fn http_2_cannot_say_what_http_1_would_misread() {
     for (extra, data, served) in [
         (None, &b""[..], true),
         (Some((&b"content-length"[..], &b"5"[..])), b"hello", true),
-        (Some((b"content-length", b"4")), b"hello", false),
         (Some((b"te", b"trailers")), b"hello", true),
+        (Some((b"content-length", b"4")), b"hello", false),
     ] {
         let before = harness.upstream.received().len();
         let stream = &mut tls_connect([127, 0, 4, 7].into(), harness.tls_address(), &tls.http2()).await;

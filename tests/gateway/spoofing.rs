@@ -2,13 +2,14 @@
 //! under every spelling, in heads and trailers, over HTTP/1.1 and HTTP/2.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
 use sekisho::assertion::AssertionVerifier;
 use sekisho::clock::Clock;
 use sekisho::edge::fold;
 
 use crate::harness::{Carrier, HOST, Handset, Harness, Received};
-use crate::wire::{TestTls, Wire};
+use crate::wire::{TestTls, Wire, tls_exchange};
 
 const SPOOFED: &str = include_str!("../data/spoofed_headers.txt");
 const STRIP_ALWAYS: &str = include_str!("../data/strip_always.txt");
@@ -124,6 +125,10 @@ async fn nobody_but_the_gateway_speaks_for_the_gateway_over_http_1() {
     for received in harness.upstream.received() {
         if let Some(token) = received.headers.get("sekisho-jwt-assertion") {
             verifier.verify(token.to_str().unwrap(), harness.clock.now()).unwrap();
+        }
+        for name in ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "traceparent"]
+        {
+            assert_eq!(received.headers.get_all(name).iter().count(), 1, "{name}");
         }
         let of = |name: &str| received.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         assert!(["127.0.3.7", "127.0.2.7"].contains(&of("x-forwarded-for")), "{received:?}");
@@ -262,6 +267,32 @@ async fn trailers_carry_nothing_forged_either() {
             assert_eq!(received.trailers.len(), 1, "{:?}", received.trailers);
             assert_eq!(received.headers["trailer"], "x-sum", "what does not come is not announced");
         }
+    }
+    harness.finish().await;
+}
+
+/// HTTP/2 announces no trailers, so any may come.
+#[tokio::test]
+async fn trailers_of_http_2_are_filtered_alike() {
+    let tls = TestTls::new();
+    let harness = Harness::with(|config| tls.listening(&config)).await;
+    for announced in ["x-sum, sekisho-jwt-assertion, x-dcmguid, x-forwarded-for", "X-Sum", "", "*, x-sum"] {
+        let trailers: HeaderMap =
+            ["x-sum", "sekisho-jwt-assertion", "sekisho_jwt_assertion", "x-dcmguid", "x-forwarded-for", "x-other"]
+                .into_iter()
+                .map(|name| (name.parse().unwrap(), if name == "x-sum" { "1" } else { FORGED }.parse().unwrap()))
+                .collect();
+        let body = Full::new(Bytes::from_static(b"hello")).with_trailers(std::future::ready(Some(Ok(trailers))));
+        let request = Request::post("/public").header("host", HOST).header("te", "trailers");
+        let request = request.header("trailer", announced).body(Box::pin(body)).unwrap();
+        let source = [127, 0, 4, 7].into();
+        let answer = tls_exchange(source, harness.tls_address(), &tls.http2(), request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{announced}");
+        let received = harness.upstream.last();
+        assert_eq!(&received.body[..], b"hello");
+        assert_clean(&received, false, announced);
+        let names: Vec<_> = received.trailers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, if announced.is_empty() { &[][..] } else { &["x-sum"] }, "{announced}");
     }
     harness.finish().await;
 }

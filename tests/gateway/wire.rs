@@ -1,5 +1,6 @@
 //! Sockets whose bytes a test writes and reads itself, TLS and HTTP/2 for handsets, and an upstream that is played.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::header::HOST as HOST_FIELD;
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -267,12 +269,15 @@ pub(crate) async fn tls_connect(
 }
 
 /// One request over TLS, in the protocol that both sides agree on.
-pub(crate) async fn tls_exchange(
+pub(crate) async fn tls_exchange<B>(
     source: IpAddr,
     to: SocketAddr,
     client: &Arc<rustls::ClientConfig>,
-    mut request: Request<Full<Bytes>>,
-) -> Answer {
+    mut request: Request<B>,
+) -> Answer
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let stream = tls_connect(source, to, client).await;
     let answer = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         let host = request.headers_mut().remove(HOST_FIELD).unwrap();
