@@ -1,0 +1,232 @@
+//! What prose cannot keep true: who may import whom, where a crate is named, the map of the folders, the samples.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use regex::Regex;
+use sekisho::config::{Config, Finding, Severity};
+
+/// A file longer than this has a seam that somebody should look for.
+const MOST_LINES: usize = 600;
+
+/// What the code of a folder or file of `src/` may import from the others, as `module` or `module::Item`.
+///
+/// The primitives ([`PRIMITIVES`]) are everybody's. Who is missing here may import anything but [`TOP`].
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("entropy", &[]),
+    ("secret", &[]),
+    ("refusal", &[]),
+    ("body", &[]),
+    ("tls", &["config"]),
+    ("config", &["carrier", "edge", "store::StretchParameters"]),
+    ("edge", &["body", "config", "tls"]),
+    ("carrier", &["edge", "refusal"]),
+    ("keys", &["assertion::Signer", "binding", "carrier::RawIdentifier", "config", "store"]),
+    ("binding", &["carrier", "keys", "store"]),
+    ("session", &["binding", "carrier::CarrierName", "carrier::RawIdentifier", "edge", "store"]),
+    ("assertion", &[]),
+    ("upstream", &["assertion::Assertion", "body", "carrier", "config", "edge", "session::SessionCookie", "tls"]),
+    ("pages", &["carrier", "config", "edge", "refusal"]),
+    (
+        "store",
+        &[
+            "binding::AccountId",
+            "binding::AccountState",
+            "binding::BindingDigest",
+            "binding::BindingId",
+            "binding::Chain",
+            "carrier::CarrierName",
+            "session::SessionId",
+            "session::TokenHash",
+        ],
+    ),
+    ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session"]),
+    ("admin", &["assertion", "binding", "config", "keys", "session", "store", "telemetry"]),
+];
+
+/// Injected and guarded primitives, which know nothing of the stages.
+const PRIMITIVES: &[&str] = &["clock", "entropy", "secret"];
+
+/// What knows the order of the stages, and who may name it.
+const TOP: &[(&str, &[&str])] = &[("gateway", &["cli", "dev", "main"]), ("cli", &["main"]), ("dev", &["cli", "main"])];
+
+/// Crates with a strong shape, and the only places that name them: swapping one is one diff.
+const CRATES: &[(&str, &[&str])] = &[
+    ("argon2", &["binding/stretch.rs"]),
+    ("askama", &["pages/", "dev/"]),
+    ("axum", &["admin/", "cli/connection.rs"]),
+    ("clap", &["cli/"]),
+    ("comfy_table", &["cli/"]),
+    ("jsonwebtoken", &["assertion/"]),
+    ("prometheus_client", &["telemetry/"]),
+    ("rcgen", &["dev/", "tls/"]),
+    ("rusqlite", &["store/embedded/"]),
+    ("rusqlite_migration", &["store/embedded/"]),
+    ("rustls", &["tls/", "tls.rs"]),
+    ("rustls_native_certs", &["tls/", "tls.rs"]),
+    ("socket2", &["edge/"]),
+    ("tokio_rustls", &["tls/", "tls.rs"]),
+    ("tracing_subscriber", &["telemetry/"]),
+    ("utoipa", &["admin/"]),
+];
+
+/// A file of `src/`: its path there, and its code without comments and without the tests at its end.
+struct Source {
+    path: String,
+    text: String,
+    code: String,
+}
+
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+    let root = root().join("src");
+    files(&root, "rs")
+        .into_iter()
+        .map(|file| {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            // By convention unit tests are the last item of a file; folders of tests are skipped by name.
+            let code = code.take_while(|line| *line != "#[cfg(test)]").collect::<Vec<_>>().join("\n");
+            Source { path: file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), text, code }
+        })
+        .collect()
+});
+
+impl Source {
+    /// `edge` for `edge/head.rs` and `body` for `body.rs`.
+    fn top(&self) -> &str {
+        self.path.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.contains("/tests/") || self.path.ends_with("/tests.rs")
+    }
+
+    /// The modules it names, each once as `module` and once as `module::Item`.
+    fn imports(&self) -> BTreeSet<(String, String)> {
+        static PATH: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"\bcrate::(?:(\w+)(?:::(?:(\w+)|\{([^}]*)))?|\{([^}]*))").unwrap());
+        let mut found = BTreeSet::new();
+        for path in PATH.captures_iter(&self.code) {
+            let part = |group| path.get(group).map(|m| m.as_str());
+            let names = |list: &str| {
+                list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect::<Vec<_>>()
+            };
+            if let Some(modules) = part(4) {
+                found.extend(names(modules).into_iter().map(|module| (module, String::new())));
+            } else if let Some(module) = part(1) {
+                let items = part(3).map_or_else(|| vec![part(2).unwrap_or_default().to_owned()], names);
+                found.extend(items.into_iter().map(|item| (module.to_owned(), item)));
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn a_stage_imports_only_what_the_map_allows() {
+    let mut breaches = Vec::new();
+    for source in SOURCES.iter().filter(|source| !source.is_test()) {
+        let here = source.top();
+        let allowed = IMPORTS.iter().find(|(name, _)| *name == here).map(|(_, allowed)| *allowed);
+        for (module, item) in source.imports() {
+            let may = module == here
+                || PRIMITIVES.contains(&module.as_str())
+                || match (TOP.iter().find(|(name, _)| *name == module), allowed) {
+                    (Some((_, by)), _) => by.contains(&here),
+                    (None, Some(allowed)) => {
+                        allowed.contains(&module.as_str()) || allowed.contains(&format!("{module}::{item}").as_str())
+                    }
+                    (None, None) => true,
+                };
+            if !may {
+                breaches.push(format!("src/{}: crate::{module}::{item}", source.path));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "imports against the direction:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn every_folder_and_file_has_its_place_in_the_table() {
+    let tops: BTreeSet<&str> = SOURCES.iter().map(Source::top).filter(|top| !["lib", "main"].contains(top)).collect();
+    let placed = IMPORTS.iter().chain(TOP).map(|(name, _)| *name).collect();
+    assert_eq!(tops, placed);
+}
+
+#[test]
+fn a_crate_with_a_strong_shape_is_named_in_one_place() {
+    let mut breaches = Vec::new();
+    for (name, places) in CRATES {
+        let named = Regex::new(&format!(r"(?:^|[^\w:])(?:::)?{name}::|\buse {name}\b")).unwrap();
+        let sources = SOURCES.iter().filter(|source| !source.is_test() && named.is_match(&source.code));
+        let elsewhere = sources.filter(|source| !places.iter().any(|place| source.path.starts_with(place)));
+        breaches.extend(elsewhere.map(|source| format!("src/{}: {name}", source.path)));
+    }
+    assert!(breaches.is_empty(), "crates named outside their place:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    let lines = |source: &Source| source.text.lines().count();
+    let long = SOURCES.iter().filter(|source| lines(source) > MOST_LINES);
+    let long: Vec<_> = long.map(|source| format!("src/{}: {} lines", source.path, lines(source))).collect();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn the_map_in_the_architecture_page_is_the_tree() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, map) = page.split_once("## The folders").unwrap();
+    let map = map.split("\n## ").next().unwrap();
+    let named = Regex::new(r"`src/(\w+)/`|`(\w+\.rs)`").unwrap();
+    let drawn: BTreeSet<String> = named
+        .captures_iter(map)
+        .map(|c| c.get(1).map_or_else(|| c[2].to_owned(), |folder| format!("{}/", folder.as_str())))
+        .collect();
+    let there: BTreeSet<String> = fs::read_dir(root().join("src"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let slash = if entry.file_type().unwrap().is_dir() { "/" } else { "" };
+            entry.file_name().to_str().unwrap().to_owned() + slash
+        })
+        .filter(|name| !["lib.rs", "main.rs"].contains(&name.as_str()))
+        .collect();
+    assert_eq!(drawn, there, "ARCHITECTURE.md against src/");
+}
+
+#[test]
+fn deployment_samples_load() {
+    let samples = files(&root().join("deploy"), "toml");
+    assert!(!samples.is_empty());
+    for sample in samples {
+        let text = fs::read_to_string(&sample).unwrap();
+        let (Ok(findings) | Err(findings)) = Config::parse(&text, &sample).map(|(_, doubts)| doubts);
+        let errors: Vec<_> =
+            findings.iter().filter(|finding| finding.severity == Severity::Error).map(Finding::to_string).collect();
+        assert!(errors.is_empty(), "{}", errors.join("\n"));
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below `folder` with this extension, in order.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
