@@ -1,0 +1,195 @@
+//! What each fuzz target does with its bytes: one call into the crate, and what must hold of the answer.
+//!
+//! A request is written as text, so that corpora can be read and written by hand:
+//!
+//! ```text
+//! 127.0.1.7 http GET /login?guid=ON
+//! Host: admin.example.jp
+//! X-DCMGUID: 2cXoloo
+//! ```
+//!
+//! The bytes of a value are taken as they are, and what the HTTP codec would refuse is left out: the codec is hyper's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use http::{HeaderName, HeaderValue, Method, Request};
+use sekisho::assertion::AssertionVerifier;
+use sekisho::binding::EnrolmentCode;
+use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
+use sekisho::clock::Timestamp;
+use sekisho::config::{Access, Config, RouteConfig, Severity};
+use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold};
+use sekisho::pages::Reader;
+use sekisho::session::{CookiePresence, SessionCookie};
+use sekisho::upstream::{Destination, Routes, StrippedHead};
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes: 4096, headers: 32, url_bytes: 1024 };
+
+/// A docomo, an au and a SoftBank gateway on loopback, as `sekisho dev` has them, and an access point of one's own.
+static CARRIERS: LazyLock<Carriers> = LazyLock::new(|| {
+    let at = |network: &str| Some(Networks::List(vec![network.to_owned()]));
+    let specs = BTreeMap::from([
+        ("docomo".to_owned(), ProfileSpec { networks: at("127.0.1.0/24"), ..ProfileSpec::default() }),
+        ("au".to_owned(), ProfileSpec { networks: at("127.0.2.0/24"), ..ProfileSpec::default() }),
+        ("softbank".to_owned(), ProfileSpec { networks: at("127.0.3.0/24"), ..ProfileSpec::default() }),
+        (
+            "private-apn".to_owned(),
+            ProfileSpec {
+                header: Some("X-Device-Ref".to_owned()),
+                grammar: Some("^[A-Za-z0-9_-]{22,64}$".to_owned()),
+                user_agent: Some("any".to_owned()),
+                over_tls: Some("accept".to_owned()),
+                networks: at("127.0.4.0/24"),
+                ..ProfileSpec::default()
+            },
+        ),
+    ]);
+    Carriers::build(&specs).unwrap_or_else(|problems| panic!("{problems:?}")).0
+});
+
+/// A head is bounded, and its host is ours only if it is named once.
+pub fn head(data: &[u8]) {
+    let Some((_, _, head)) = request(data) else { return };
+    assert!(head.path().len() <= LIMITS.url_bytes);
+    for name in head.names() {
+        let folded = fold(name.as_str());
+        assert_eq!(fold(&folded), folded);
+    }
+    let hosts = HostAllowList::new(["admin.example.jp".to_owned()]);
+    if hosts.check(&head).is_ok() {
+        assert!(hosts.allows(head.host().expect("a host that was checked")));
+    }
+}
+
+/// A client is never one of our proxies.
+pub fn client_addr(data: &[u8]) {
+    let Some((peer, scheme, head)) = request(data) else { return };
+    let proxies = TrustedProxies::new(vec!["127.0.9.0/24".parse().expect("a network")]);
+    if let Ok(client) = proxies.resolve(peer, scheme, &head) {
+        assert!(!proxies.trusts(client.address.ip()));
+    }
+}
+
+/// An identifier comes from a network of its carrier, and a session of that carrier would see the same one.
+pub fn identifier(data: &[u8]) {
+    let Some((client, head)) = direct(data) else { return };
+    if let Ok(identifier) = CARRIERS.identify(&head, &client) {
+        let profile = CARRIERS.match_source(&client).expect("a network of a carrier");
+        assert_eq!(profile.name(), identifier.carrier());
+        let Ok(Some(presented)) = CARRIERS.presented(&head, identifier.carrier()) else {
+            panic!("identified but not presented")
+        };
+        assert_eq!(presented.expose(), identifier.expose());
+    }
+}
+
+/// What may be logged of a User-Agent has nothing left to cut out.
+pub fn user_agent(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let redacted = UserAgent::parse(text).redacted;
+    assert_eq!(UserAgent::parse(&redacted).redacted, redacted);
+}
+
+/// A session token is what a token looks like, under the name that belongs to the scheme.
+pub fn cookie(data: &[u8]) {
+    let Some((_, scheme, head)) = request(data) else { return };
+    if let CookiePresence::Token(token) = SessionCookie::of(scheme).find(&head) {
+        assert!(token.expose().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+    }
+}
+
+/// A configuration is refused with a reason or taken without an error.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let is_error = |severity| matches!(severity, Severity::Error);
+    match Config::parse(text, Path::new("gateway.toml")) {
+        Ok((_, findings)) => assert!(!findings.iter().any(|finding| is_error(finding.severity))),
+        Err(findings) => assert!(findings.iter().any(|finding| is_error(finding.severity))),
+    }
+}
+
+/// Any preferences have an answer.
+pub fn reader(data: &[u8]) {
+    let Some((_, _, head)) = request(data) else { return };
+    let user_agent = UserAgent::parse(head.text(&http::header::USER_AGENT).unwrap_or_default());
+    let _ = Reader::of(&head, false, &user_agent);
+}
+
+/// A code is twelve digits, and reads back as it is shown.
+pub fn code(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(code) = EnrolmentCode::parse(text) {
+        assert!(code.expose().len() == 12 && code.expose().bytes().all(|b| b.is_ascii_digit()));
+        let shown = EnrolmentCode::parse(&code.expose_grouped()).expect("a code as we show it");
+        assert_eq!(shown.expose(), code.expose());
+    }
+}
+
+/// Nothing below the reserved prefix has a route, under no reading of it.
+pub fn route(data: &[u8]) {
+    static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+        let route = |path: &str, access| RouteConfig { path: path.to_owned(), upstream: 0, access };
+        Routes::new(vec![
+            route("/", Access::Session),
+            route("/admin", Access::Session),
+            route("/static", Access::Public),
+            route("/static/login", Access::Login),
+        ])
+    });
+    let Ok(path) = std::str::from_utf8(data) else { return };
+    if let Ok(Destination::Route(route)) = ROUTES.find(path) {
+        assert!(!path.starts_with("/_sekisho/"));
+        assert!(path.starts_with(&route.path));
+    }
+}
+
+/// Any head can be stripped or is refused.
+pub fn strip(data: &[u8]) {
+    let Some((_, _, head)) = request(data) else { return };
+    let _ = StrippedHead::of(head, CARRIERS.reserved());
+}
+
+/// No bytes are an assertion of a key that nobody has.
+pub fn assertion(data: &[u8]) {
+    // The example key of RFC 7517 appendix A.1; its private half signs nothing here.
+    static VERIFIER: LazyLock<AssertionVerifier> = LazyLock::new(|| {
+        let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"1",
+            "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+        AssertionVerifier::new(jwks, "http://admin.example.jp", "https://console.internal").expect("a JWKS")
+    });
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    assert!(VERIFIER.verify(text, Timestamp::from_unix_millis(1_800_000_000_000)).is_err());
+    let _ = AssertionVerifier::new(text, "http://admin.example.jp", "https://console.internal");
+}
+
+/// A request whose peer is its client.
+fn direct(data: &[u8]) -> Option<(Client, RawHead)> {
+    let (peer, scheme, head) = request(data)?;
+    let client = TrustedProxies::new(Vec::new()).resolve(peer, scheme, &head).ok()?;
+    Some((client, head))
+}
+
+fn request(data: &[u8]) -> Option<(IpAddr, Scheme, RawHead)> {
+    let mut lines = data.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let first = std::str::from_utf8(lines.next()?).ok()?;
+    let mut words = first.splitn(4, ' ');
+    let peer = words.next()?.parse().ok()?;
+    let scheme = match words.next()? {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return None,
+    };
+    let mut request = Request::builder().method(Method::from_bytes(words.next()?.as_bytes()).ok()?).uri(words.next()?);
+    for line in lines {
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            request = request.header(name, value);
+        }
+    }
+    let (parts, ()) = request.body(()).ok()?.into_parts();
+    Some((peer, scheme, RawHead::read(parts, &LIMITS).ok()?))
+}
