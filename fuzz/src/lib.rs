@@ -22,7 +22,7 @@ use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold};
-use sekisho::pages::Reader;
+use sekisho::pages::{Reader, ReaderHints};
 use sekisho::session::{CookiePresence, SessionCookie};
 use sekisho::upstream::{Destination, Routes, StrippedHead};
 
@@ -114,8 +114,8 @@ pub fn config(data: &[u8]) {
 /// Any preferences have an answer.
 pub fn reader(data: &[u8]) {
     let Some((_, _, head)) = request(data) else { return };
-    let user_agent = UserAgent::parse(head.text(&http::header::USER_AGENT).unwrap_or_default());
-    let _ = Reader::of(&head, false, &user_agent);
+    let hints = ReaderHints::of(&head);
+    let _ = Reader::of(&hints, false, &UserAgent::parse(hints.user_agent()));
 }
 
 /// A code is twelve digits, and reads back as it is shown.
