@@ -139,7 +139,8 @@ pub fn route(data: &[u8]) {
             route("/static/login", Access::Login),
         ])
     });
-    let Ok(path) = std::str::from_utf8(data) else { return };
+    // As RawHead gives it.
+    let Some(path) = std::str::from_utf8(data).ok().filter(|path| path.starts_with('/')) else { return };
     if let Ok(Destination::Route(route)) = ROUTES.find(path) {
         assert!(!path.starts_with("/_sekisho/"));
         assert!(path.starts_with(&route.path));
