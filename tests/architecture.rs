@@ -70,7 +70,7 @@ const TOP: &[(&str, &[&str])] = &[("gateway", &["cli", "dev", "main"]), ("cli", 
 const CRATES: &[(&str, &[&str])] = &[
     ("argon2", &["binding/stretch.rs"]),
     ("askama", &["pages/", "dev/"]),
-    ("axum", &["admin/", "cli/connection.rs"]),
+    ("axum", &["admin/", "cli/connection.rs", "dev/"]),
     ("clap", &["cli/"]),
     ("comfy_table", &["cli/"]),
     ("jsonwebtoken", &["assertion/"]),
