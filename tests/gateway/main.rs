@@ -13,6 +13,7 @@ mod logs;
 mod me;
 mod ops;
 mod paths;
+mod regressions;
 mod retention;
 mod sessions;
 mod sign_in;
