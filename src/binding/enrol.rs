@@ -1,4 +1,4 @@
-//! Binding a handset by a one-time code, and issuing the code.
+//! Binding a handset by a one-time code or by the word of an upstream that may, and issuing the code.
 
 use thiserror::Error;
 
@@ -41,6 +41,7 @@ pub enum EnrolError {
     #[error("code-invalid")]
     CodeInvalid,
     /// The account has its fill of bindings, or the handset belongs to another account. The code stays.
+    /// [`enrol_by_console`] says it of a suspended account too.
     #[error("binding-limit")]
     BindingLimit,
     /// The key ring moved on since the digests were made. The identifier is gone by now: the person has to try
@@ -65,28 +66,63 @@ pub async fn enrol_by_code(
     entropy: &dyn Entropy,
     now: Timestamp,
 ) -> Result<BoundAccount, EnrolError> {
-    let Candidates { carrier, probes, flat: (chain, digest), generation } = candidates;
     let CodeAttempt { selector, macs, handset_tag } = attempt;
-    let enrolment = Enrolment {
-        authority: EnrolmentAuthority::Code { selector, macs },
-        handset_tag,
-        carrier,
-        probes,
-        digest,
-        chain,
-        generation,
-        id: BindingId::from_random(random(entropy)),
-        per_account,
-    };
-    match store.enrol(enrolment, now).await? {
-        EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => {
-            let BindingRecord { account, id, carrier, .. } = record;
-            Ok(BoundAccount::new(account, id, carrier))
-        }
+    let authority = EnrolmentAuthority::Code { selector, macs, handset_tag };
+    match store.enrol(enrolment(authority, candidates, per_account, entropy), now).await? {
+        EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => Ok(bound(record)),
         EnrolOutcome::CodeInvalid | EnrolOutcome::Suspended => Err(EnrolError::CodeInvalid),
         EnrolOutcome::BindingLimit => Err(EnrolError::BindingLimit),
         EnrolOutcome::Stale => Err(EnrolError::Unsettled),
     }
+}
+
+/// What the word of an upstream led to.
+pub enum ByConsole {
+    /// The handset was bound.
+    Bound(BoundAccount),
+    /// It was bound to that account before.
+    AlreadyBound(BoundAccount),
+}
+
+/// Binds the handset of `candidates` to `account`, because an upstream that may bind said that it is this account's;
+/// the account is created if there is none.
+///
+/// # Errors
+/// [`EnrolError`], never [`EnrolError::CodeInvalid`]; nothing changed.
+pub async fn enrol_by_console(
+    store: &dyn BindingStore,
+    candidates: Candidates,
+    account: AccountId,
+    per_account: u32,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<ByConsole, EnrolError> {
+    let authority = EnrolmentAuthority::Console { account };
+    match store.enrol(enrolment(authority, candidates, per_account, entropy), now).await? {
+        EnrolOutcome::Bound(record) => Ok(ByConsole::Bound(bound(record))),
+        EnrolOutcome::AlreadyBound(record) => Ok(ByConsole::AlreadyBound(bound(record))),
+        // One answer for all: whose handset it is, and who is suspended, is not for the console to learn.
+        EnrolOutcome::BindingLimit | EnrolOutcome::Suspended | EnrolOutcome::CodeInvalid => {
+            Err(EnrolError::BindingLimit)
+        }
+        EnrolOutcome::Stale => Err(EnrolError::Unsettled),
+    }
+}
+
+fn enrolment(
+    authority: EnrolmentAuthority,
+    candidates: Candidates,
+    per_account: u32,
+    entropy: &dyn Entropy,
+) -> Enrolment {
+    let Candidates { carrier, probes, flat: (chain, digest), generation } = candidates;
+    let id = BindingId::from_random(random(entropy));
+    Enrolment { authority, carrier, probes, digest, chain, generation, id, per_account }
+}
+
+fn bound(record: BindingRecord) -> BoundAccount {
+    let BindingRecord { account, id, carrier, .. } = record;
+    BoundAccount::new(account, id, carrier)
 }
 
 /// Draws a code whose selector is free, keeps its keyed hash, and creates the account if there is none. Returns the

@@ -1,7 +1,7 @@
 //! `RawIdentifier` -> [`Candidates`] -> [`BoundAccount`]: the keyed hashes that stand for handsets.
 //!
 //! [`KeyRing::digest`] takes the clear identifier by value, so nothing after it can keep one. [`resolve()`] and
-//! [`enrol_by_code`] ask the store; only they make a [`BoundAccount`], which proves that an active account held the
+//! the enrolments ask the store; only they make a [`BoundAccount`], which proves that an active account held the
 //! binding. The design, its key states and the order of probes are those of `rotation.md` §3. Absent on purpose:
 //! SQL, HTTP, and the rotation that moves keys from state to state.
 
@@ -16,7 +16,7 @@ mod stretch;
 pub use account::{AccountId, AccountIdError, AccountState};
 pub use code::EnrolmentCode;
 pub use digest::{BindingDigest, BindingId, Chain, ChainError, KeyId};
-pub use enrol::{CodeAttempt, EnrolError, enrol_by_code, issue_code};
+pub use enrol::{ByConsole, CodeAttempt, EnrolError, enrol_by_code, enrol_by_console, issue_code};
 pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError};
 pub use resolve::{BindingError, BoundAccount, resolve};
 pub use stretch::{StretchOutOfRange, Stretcher};

@@ -147,6 +147,8 @@ pub struct UpstreamConfig {
     pub servers: Vec<UpstreamServer>,
     /// The assertion's `aud`.
     pub audience: String,
+    /// Whether it may have handsets bound to its accounts, from routes with [`Access::Login`].
+    pub may_bind: bool,
     /// What the assertion's `sub` is.
     pub subject: SubjectKind,
     /// Roots (PEM file) for https servers, in place of the system's.

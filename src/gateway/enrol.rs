@@ -7,7 +7,7 @@ use super::Gateway;
 use super::form::Form;
 use super::form_token;
 use super::local_path::LocalPath;
-use super::login::SignInError;
+use super::login::{SignInError, opening};
 use super::visit::Visit;
 use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
 use crate::body::Body;
@@ -61,6 +61,6 @@ impl Gateway {
         self.metrics.enrolment(bound.carrier());
         let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
         telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
-        self.open_session(visit, bound, token, continuity, handset).await
+        self.enter_with(visit, opening(bound, token, continuity), handset).await
     }
 }

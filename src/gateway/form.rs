@@ -10,8 +10,9 @@ use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
 
 use super::Gateway;
-use super::visit::Visit;
+use super::visit::{Visit, is_cross_site, is_prefetch};
 use crate::carrier::Charset;
+use crate::edge::RawHead;
 use crate::refusal::Reason;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -79,8 +80,12 @@ impl Gateway {
     /// # Errors
     /// [`Reason::ForeignOrigin`].
     pub(super) fn own_origin(&self, visit: &Visit<'_>) -> Result<(), Reason> {
-        let foreign = visit.head.all(&ORIGIN).any(|o| !self.is_own_origin(o.as_bytes()));
-        if foreign || visit.is_cross_site() { Err(Reason::ForeignOrigin) } else { Ok(()) }
+        if self.is_from_elsewhere(visit.head) { Err(Reason::ForeignOrigin) } else { Ok(()) }
+    }
+
+    /// Whether the request's browser tells that another site's page made it.
+    pub(super) fn is_from_elsewhere(&self, head: &RawHead) -> bool {
+        head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes())) || is_cross_site(head)
     }
 
     /// Whether the request is a person's click on one of our own pages, as far as its browser tells: a page elsewhere
@@ -91,7 +96,10 @@ impl Gateway {
             let uri: Option<Uri> = referer.to_str().ok().and_then(|text| text.parse().ok());
             !uri.and_then(|uri| uri.host().map(|host| self.config.gateway.hosts.allows(host))).unwrap_or(false)
         };
-        navigation && !visit.is_cross_site() && !visit.is_prefetch() && !visit.head.all(&REFERER).any(from_elsewhere)
+        navigation
+            && !is_cross_site(visit.head)
+            && !is_prefetch(visit.head)
+            && !visit.head.all(&REFERER).any(from_elsewhere)
     }
 
     /// Whether `origin` is `public_url` or `plain_url`.

@@ -9,7 +9,9 @@ use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
 use super::access_line::RequestId;
+use super::console::Withheld;
 use super::handle::Worker;
+use super::respond::retry_after_in;
 use super::session_check::{Current, Presented};
 use super::visit::Visit;
 use crate::assertion::{Assertion, Claims, UpstreamIdentity};
@@ -64,6 +66,7 @@ impl Worker {
         };
         let session = current.as_ref().map(|session| session.ended().clone());
         let ends = Ends { session, shutdown: gateway.shutdown.clone() };
+        let applicant = gateway.applicant(route, upstream, &head, &client);
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| gateway.answer_failure(reason, gateway.reader(&hints, &client), client.scheme, &request_id);
@@ -76,10 +79,15 @@ impl Worker {
         let request =
             stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
         match self.upstreams.send(route.upstream, request, body, upgrade, &ends).await {
-            Ok(mut answer) => {
+            Ok(answered) => {
                 gateway.metrics.upstream(route.upstream, None);
-                gateway.protect_transport(&mut answer, client.scheme);
-                answer
+                match gateway.answer_of_console(answered, applicant, upstream, &client).await {
+                    Ok(mut answer) => {
+                        gateway.protect_transport(&mut answer, client.scheme);
+                        answer
+                    }
+                    Err(Withheld { reason, retry_after }) => retry_after_in(fail(reason), retry_after),
+                }
             }
             Err(error) => {
                 let reason = match error {

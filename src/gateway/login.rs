@@ -12,10 +12,10 @@ use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
-use crate::edge::ClientAddr;
+use crate::edge::{Client, ClientAddr, RawHead, Scheme};
 use crate::pages::Page;
 use crate::refusal::Reason;
-use crate::session::{CookiePresence, Opening, SessionCookie, SessionToken};
+use crate::session::{CookiePresence, Opening, SessionCookie, SessionToken, TokenHash};
 use crate::store::{StoreError, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
 
@@ -42,6 +42,16 @@ pub(super) enum SignInError {
     Code(HandsetKey, Reason),
     #[error("the key ring keeps moving")]
     Unsettled,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why there is no session for a handset that was just recognised or bound.
+#[derive(Debug, Error)]
+pub(super) enum NotOpened {
+    /// Its binding was revoked, or its account suspended, meanwhile.
+    #[error("not bound any more")]
+    Gone,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -80,7 +90,7 @@ impl Gateway {
             Err(BindingError::Store(error)) => return Err(error.into()),
         };
         self.limits.sign_in_to(bound.account())?;
-        self.open_session(visit, bound, token, continuity, handset).await
+        self.enter_with(visit, opening(bound, token, continuity), handset).await
     }
 
     /// An identifier is read only after the click: a link without a token of ours, a prefetch, or a page elsewhere
@@ -102,31 +112,40 @@ impl Gateway {
         }
     }
 
-    /// Opens the session of a handset that was just recognised or bound; a session that this browser had ends.
-    pub(super) async fn open_session(
+    /// Opens the session of the handset that visits; a session that this browser had ends.
+    pub(super) async fn enter_with(
         &self,
         visit: &Visit<'_>,
-        bound: BoundAccount,
-        token: SessionToken,
-        continuity: [u8; 32],
+        opening: Opening,
         handset: HandsetKey,
     ) -> Result<SessionToken, SignInError> {
-        let (account, binding, carrier) = bound.into_parts();
-        let replaces = match SessionCookie::of(visit.client.scheme).find(visit.head) {
-            CookiePresence::Token(old) => Some(old.hash()),
-            CookiePresence::Absent | CookiePresence::Unusable => None,
-        };
-        let opening = Opening { account, binding, carrier, token, continuity, transport: TokenTransport::Cookie };
-        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, self.clock.now()).await?;
+        let replaces = replaced_session(visit.head, visit.client.scheme);
+        match self.open_session(&visit.client, opening, replaces, self.clock.now()).await {
+            Ok(token) => Ok(token),
+            Err(NotOpened::Gone) => Err(SignInError::NotBound(handset)),
+            Err(NotOpened::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Opens the session of a handset that was just recognised or bound; `replaces` ends with it.
+    pub(super) async fn open_session(
+        &self,
+        client: &Client,
+        opening: Opening,
+        replaces: Option<TokenHash>,
+        now: Timestamp,
+    ) -> Result<SessionToken, NotOpened> {
+        let binding = opening.binding;
+        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, now).await?;
         // A revocation or suspension between the look-up and this line found no session to end: look again.
         if !self.bindings.stands(binding).await? {
             self.sessions.end_one(token.hash()).await?;
-            return Err(SignInError::NotBound(handset));
+            return Err(NotOpened::Gone);
         }
         let record = session.record();
         self.metrics.sign_in(&record.carrier);
         let event = SecurityEvent::SignedIn { account: &record.account, carrier: &record.carrier };
-        telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+        telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
         Ok(token)
     }
 
@@ -191,5 +210,19 @@ impl Gateway {
             answer.headers_mut().append(http::header::SET_COOKIE, cookie);
         }
         answer
+    }
+}
+
+/// A session of `bound`, kept in a cookie.
+pub(super) fn opening(bound: BoundAccount, token: SessionToken, continuity: [u8; 32]) -> Opening {
+    let (account, binding, carrier) = bound.into_parts();
+    Opening { account, binding, carrier, token, continuity, transport: TokenTransport::Cookie }
+}
+
+/// The session that this browser has, or had.
+pub(super) fn replaced_session(head: &RawHead, scheme: Scheme) -> Option<TokenHash> {
+    match SessionCookie::of(scheme).find(head) {
+        CookiePresence::Token(old) => Some(old.hash()),
+        CookiePresence::Absent | CookiePresence::Unusable => None,
     }
 }

@@ -5,6 +5,7 @@
 
 mod access_line;
 mod clock_watch;
+mod console;
 mod enrol;
 mod form;
 mod form_token;

@@ -32,9 +32,7 @@ impl Gateway {
 
     /// `rate-limited`, with the time after which a try will be heard.
     pub(super) fn refuse_for_now(&self, visit: &Visit<'_>, retry_after: Duration) -> Response<Body> {
-        let seconds = retry_after.as_secs_f64().ceil().max(1.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1, below a day")]
-        let seconds = seconds.min(86_400.0) as u64;
+        let seconds = whole_seconds(retry_after);
         self.note_refusal(visit, Reason::RateLimited);
         let page = visit.refusal(Reason::RateLimited, Some(seconds));
         let mut answer = self.page(visit, Reason::RateLimited.status(), &page);
@@ -155,6 +153,20 @@ impl Gateway {
         fields.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         fields.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     }
+}
+
+/// Says after which time a try will be heard, if there is one.
+pub(super) fn retry_after_in(mut answer: Response<Body>, retry_after: Option<Duration>) -> Response<Body> {
+    if let Some(retry_after) = retry_after {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
+    }
+    answer
+}
+
+/// Rounded up; at least a second and at most a day.
+fn whole_seconds(duration: Duration) -> u64 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    seconds.clamp(1, 86_400)
 }
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

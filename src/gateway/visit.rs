@@ -64,17 +64,17 @@ impl<'r> Visit<'r> {
         let carrier = self.carrier.map(|c| c.name().as_str()).unwrap_or_default();
         [carrier.as_bytes(), b"\0", self.user_agent.redacted.as_bytes()].concat()
     }
+}
 
-    /// Whether a browser that tells says that another site made it ask.
-    pub(super) fn is_cross_site(&self) -> bool {
-        self.head.all(&SEC_FETCH_SITE).any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
-    }
+/// Whether a browser that tells says that another site made it ask.
+pub(super) fn is_cross_site(head: &RawHead) -> bool {
+    head.all(&SEC_FETCH_SITE).any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
+}
 
-    /// Whether a browser fetches ahead of a click that may never come.
-    pub(super) fn is_prefetch(&self) -> bool {
-        let ahead = |value: &[u8]| value.get(..8).is_some_and(|word| word.eq_ignore_ascii_case(b"prefetch"));
-        PURPOSES.iter().any(|name| self.head.all(name).any(|value| ahead(value.as_bytes())))
-    }
+/// Whether a browser fetches ahead of a click that may never come.
+pub(super) fn is_prefetch(head: &RawHead) -> bool {
+    let ahead = |value: &[u8]| value.get(..8).is_some_and(|word| word.eq_ignore_ascii_case(b"prefetch"));
+    PURPOSES.iter().any(|name| head.all(name).any(|value| ahead(value.as_bytes())))
 }
 
 /// The first value of a query parameter, decoded; `None` if it is not there or no UTF-8.

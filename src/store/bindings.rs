@@ -85,8 +85,6 @@ pub enum IssueOutcome {
 pub struct Enrolment {
     /// Why this handset may be bound.
     pub authority: EnrolmentAuthority,
-    /// Keyed, code-scoped tag of the handset; counts its wrong tries against that code only.
-    pub handset_tag: [u8; 16],
     /// The carrier profile.
     pub carrier: CarrierName,
     /// Every digest under which this handset may be bound already, in migration order.
@@ -111,23 +109,31 @@ pub enum EnrolmentAuthority {
         selector: String,
         /// Keyed hashes of what was typed under each key that may have made the stored one: (key id, mac).
         macs: Vec<(String, [u8; 32])>,
+        /// Keyed, code-scoped tag of the handset; counts its wrong tries against that code only.
+        handset_tag: [u8; 16],
+    },
+    /// An upstream that may bind said whose request it was, after a login of its own.
+    Console {
+        /// Whose. The account is created with the binding if there is none.
+        account: AccountId,
     },
 }
 
 /// What became of an enrolment. Only the first two changed a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnrolOutcome {
-    /// Bound; the code is spent.
+    /// Bound; the code, if it was one, is spent.
     Bound(BindingRecord),
-    /// It was bound to that very account before; the code is spent, and the day of the last use is today.
+    /// It was bound to that very account before; the code is spent alike, and the day of the last use is today.
     AlreadyBound(BindingRecord),
     /// No live code matches, or its tries are used up. A wrong try at a live code was counted; the tries of a handset
     /// that has used up its own are not, so one handset cannot burn a code for the others. Whether the selector
     /// exists does not change the work.
     CodeInvalid,
-    /// The code is right, but the account has its fill or the handset belongs to another account. The code stays.
+    /// The authority holds, but the account has its fill or the handset belongs to another account. A code stays; no
+    /// account is created.
     BindingLimit,
-    /// The code is right, but its account is suspended. The code stays.
+    /// The authority holds, but its account is suspended. A code stays.
     Suspended,
     /// The key ring moved on meanwhile: compute the digests again.
     Stale,

@@ -26,6 +26,50 @@ const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
 
 type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
 
+/// What came of an upstream's `Sekisho-Bind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindOutcome {
+    /// The handset was bound and signed in.
+    Bound,
+    /// It was bound to that account before, and signed in.
+    AlreadyBound,
+    /// The upstream may not bind, or not on that route.
+    NotAllowed,
+    /// Repeated, misspelt, no account id, somebody's number, or beside a failed login.
+    Malformed,
+    /// The request was no form sent from a page of ours.
+    NotAsked,
+    /// The handset could not be identified.
+    NotIdentified,
+    /// The handset is another account's, the account has its fill, or it is suspended.
+    Refused,
+    /// Too often, or too many at once.
+    RateLimited,
+    /// The store or a key failed.
+    Failed,
+}
+
+impl BindOutcome {
+    /// In their order.
+    const WORDS: [&'static str; 9] = [
+        "bound",
+        "already-bound",
+        "not-allowed",
+        "malformed",
+        "not-asked",
+        "not-identified",
+        "refused",
+        "rate-limited",
+        "failed",
+    ];
+
+    /// The word in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.get(self as usize).copied().unwrap_or_default()
+    }
+}
+
 /// All metrics of one gateway.
 pub struct Metrics {
     registry: Registry,
@@ -33,6 +77,8 @@ pub struct Metrics {
     duration: DurationHistogram,
     sign_ins: Labelled<1>,
     enrolments: Labelled<1>,
+    /// In the order of [`BindOutcome::WORDS`].
+    console_bindings: [Counter; BindOutcome::WORDS.len()],
     /// In the order of [`Reason::ALL`].
     refusals: Vec<Counter>,
     /// In the order of the configuration, then of [`OUTCOMES`].
@@ -57,6 +103,8 @@ impl Metrics {
         registry.register_with_unit("request_duration", help, Unit::Seconds, duration.clone());
         let sign_ins = register(&mut registry, "sign_ins", "Bound handsets that signed in");
         let enrolments = register(&mut registry, "enrolments", "Handsets bound");
+        let help = "Answers of upstreams with Sekisho-Bind, by what came of it";
+        let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
         let refusals: Labelled<1> = register(&mut registry, "refusals", "Requests refused, by reason");
         let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
@@ -73,6 +121,8 @@ impl Metrics {
             duration,
             sign_ins,
             enrolments,
+            console_bindings: BindOutcome::WORDS
+                .map(|word| console_bindings.get_or_create_owned(&[("outcome", word.to_owned())])),
             refusals: Reason::ALL
                 .iter()
                 .map(|reason| refusals.get_or_create_owned(&[("reason", reason.as_str().to_owned())]))
@@ -101,6 +151,13 @@ impl Metrics {
     /// A handset was bound.
     pub fn enrolment(&self, carrier: &CarrierName) {
         self.enrolments.get_or_create(&[("carrier", carrier.as_str().to_owned())]).inc();
+    }
+
+    /// An upstream said `Sekisho-Bind`.
+    pub fn bound_by_console(&self, outcome: BindOutcome) {
+        if let Some(counter) = self.console_bindings.get(outcome as usize) {
+            counter.inc();
+        }
     }
 
     /// A request was refused.
@@ -212,6 +269,8 @@ mod tests {
         metrics.upstream(0, Some(Reason::UpstreamTimeout));
         metrics.upstream(0, Some(Reason::BodyTooLarge));
         metrics.live_sessions(7);
+        metrics.bound_by_console(BindOutcome::Bound);
+        metrics.bound_by_console(BindOutcome::Failed);
         metrics.headers_stripped(3);
         metrics.code_issued();
         let text = metrics.render();
@@ -232,6 +291,9 @@ mod tests {
             "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"timeout\"} 1",
             "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"failed\"} 1",
             "sekisho_sessions_live 7",
+            "sekisho_console_bindings_total{outcome=\"bound\"} 1",
+            "sekisho_console_bindings_total{outcome=\"not-allowed\"} 0",
+            "sekisho_console_bindings_total{outcome=\"failed\"} 1",
             "sekisho_headers_stripped_total 3",
             "sekisho_code_issued_total 1",
         ] {

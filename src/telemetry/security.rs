@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::BindOutcome;
 use super::client::ShownClient;
 use crate::binding::AccountId;
 use crate::carrier::CarrierName;
@@ -60,6 +61,17 @@ pub enum SecurityEvent<'a> {
     Refused {
         /// Why.
         reason: Reason,
+        /// From which carrier, where that is known.
+        carrier: Option<&'a CarrierName>,
+    },
+    /// An upstream said whose handset it is, and it was not bound.
+    NotBoundByConsole {
+        /// The upstream's name in the configuration.
+        upstream: &'a str,
+        /// Why not.
+        outcome: BindOutcome,
+        /// Whose it said, if that is an account id.
+        account: Option<&'a AccountId>,
         /// From which carrier, where that is known.
         carrier: Option<&'a CarrierName>,
     },
@@ -124,7 +136,8 @@ pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: C
         event = fields.event,
         account = fields.account.map(AccountId::as_str),
         carrier = fields.carrier.map(CarrierName::as_str),
-        reason = fields.reason.map(Reason::as_str),
+        reason = fields.reason,
+        upstream = fields.upstream,
         client = ShownClient::of(client, detail).map(tracing::field::display),
         count = fields.count,
         by = fields.by.map(tracing::field::display),
@@ -136,7 +149,8 @@ struct Fields<'a> {
     event: &'static str,
     account: Option<&'a AccountId>,
     carrier: Option<&'a CarrierName>,
-    reason: Option<Reason>,
+    reason: Option<&'static str>,
+    upstream: Option<&'a str>,
     count: Option<usize>,
     by: Option<Actor>,
 }
@@ -153,8 +167,16 @@ impl<'a> Fields<'a> {
             }
             SecurityEvent::SignedOut { account } => Self { event: "signed-out", account: Some(account), ..none },
             SecurityEvent::Refused { reason, carrier } => {
-                Self { event: "refused", reason: Some(reason), carrier, ..none }
+                Self { event: "refused", reason: Some(reason.as_str()), carrier, ..none }
             }
+            SecurityEvent::NotBoundByConsole { upstream, outcome, account, carrier } => Self {
+                event: "not-bound-by-console",
+                account,
+                carrier,
+                reason: Some(outcome.as_str()),
+                upstream: Some(upstream),
+                ..none
+            },
             SecurityEvent::DeviceMismatch { account, carrier } => {
                 Self { event: "device-mismatch", account: Some(account), carrier: Some(carrier), ..none }
             }

@@ -126,6 +126,7 @@ mod tests {
             name: name.to_owned(),
             servers: vec![UpstreamServer { https, host: "console.internal".to_owned(), port: 443 }],
             audience: "https://console.internal".to_owned(),
+            may_bind: false,
             subject: SubjectKind::Pairwise,
             ca,
             timeout: UpstreamTimeouts { connect: second, first_byte: second, idle: second },

@@ -1,14 +1,28 @@
-//! What of an upstream's answer never reaches a client; pure.
+//! What of an upstream's answer never reaches a client, and the one thing in it that is for the gateway; pure.
 
 use http::HeaderMap;
 use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 
 use super::cookies::{cookie_name, is_gateway_cookie};
 use super::fields::{HOP_BY_HOP, connection_options, is_gateways_own};
+use crate::edge::fold;
+
+/// By which an upstream says whose request it answers (`interface.md` §3, console-driven enrolment).
+const BIND: &str = "sekisho-bind";
+
+/// What an answer says of whom its handset should be bound to. Any upstream can say it: nothing is proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindClaim {
+    /// The value of the one field.
+    Of(HeaderValue),
+    /// Repeated, or under another spelling.
+    Unclear,
+}
 
 /// Takes out hop-by-hop fields, the gateway's own fields and cookies, and `Alt-Svc`, which would lead the client
-/// around the gateway. `Trailer` stays: the trailers it announces do too.
-pub(super) fn strip(fields: &mut HeaderMap) {
+/// around the gateway. `Trailer` stays: the trailers it announces do too. Gives back what it said of binding.
+pub(super) fn strip(fields: &mut HeaderMap) -> Option<BindClaim> {
+    let claim = bind_claim(fields);
     let named: Vec<_> = connection_options(fields).filter_map(|o| HeaderName::from_bytes(o).ok()).collect();
     for name in named {
         // What frames the body is not the upstream's to take away (RFC 9110 §7.6.1 forbids naming it).
@@ -28,6 +42,21 @@ pub(super) fn strip(fields: &mut HeaderMap) {
         }
     }
     strip_common(fields);
+    claim
+}
+
+fn bind_claim(fields: &HeaderMap) -> Option<BindClaim> {
+    // Nearly every answer ends here; the letters and the separator are compared only where a name begins like ours.
+    if !fields.keys().any(|name| is_gateways_own(name.as_str())) {
+        return None;
+    }
+    let mut spellings = fields.keys().filter(|name| fold(name.as_str()) == BIND);
+    let spelling = spellings.next()?;
+    let mut values = fields.get_all(spelling).iter();
+    match (values.next(), values.next(), spellings.next()) {
+        (Some(value), None, None) if spelling.as_str() == BIND => Some(BindClaim::Of(value.clone())),
+        _ => Some(BindClaim::Unclear),
+    }
 }
 
 /// The same for trailers, where no cookie is ever set.
@@ -77,10 +106,31 @@ mod tests {
             ("trailer", "x-sum"),
             ("upgrade", "h2c"),
         ]);
-        strip(&mut fields);
+        assert_eq!(strip(&mut fields), Some(BindClaim::Unclear));
         let expected =
             map(&[("content-length", "3"), ("content-type", "text/html"), ("sekishop", "stays"), ("trailer", "x-sum")]);
         assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn one_plain_field_is_a_claim() {
+        let unclear = Some(BindClaim::Unclear);
+        for (sent, expected) in [
+            (&[("sekisho-bind", "alice")][..], Some(BindClaim::Of(HeaderValue::from_static("alice")))),
+            (
+                &[("sekisho-bind", "alice"), ("connection", "sekisho-bind")],
+                Some(BindClaim::Of(HeaderValue::from_static("alice"))),
+            ),
+            (&[("sekisho-bind", "alice"), ("sekisho-bind", "alice")], unclear.clone()),
+            (&[("sekisho-bind", "alice"), ("sekisho_bind", "bob")], unclear.clone()),
+            (&[("sekisho.bind", "alice")], unclear.clone()),
+            (&[("sekisho-binding", "alice"), ("sekisho-jwt-assertion", "x")], None),
+            (&[("content-type", "text/html")], None),
+        ] {
+            let mut fields = map(sent);
+            assert_eq!(strip(&mut fields), expected, "{sent:?}");
+            assert!(fields.keys().all(|name| !name.as_str().contains("bind")), "{sent:?}");
+        }
     }
 
     #[test]

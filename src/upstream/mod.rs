@@ -19,7 +19,8 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
+pub use answer::BindClaim;
 pub use flow::UpstreamBody;
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
-pub use send::{Ends, UpstreamError, Upstreams};
+pub use send::{Answered, Ends, UpstreamError, Upstreams};

@@ -163,6 +163,7 @@ mod tests {
         Servers::new(&UpstreamConfig {
             name: "console".to_owned(),
             servers: (0..count).map(server).collect(),
+            may_bind: false,
             audience: "https://console.internal".to_owned(),
             subject: SubjectKind::Pairwise,
             ca: None,

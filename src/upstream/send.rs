@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::answer;
+use super::answer::{self, BindClaim};
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::pool::{Lease, Sender, Server, Servers};
 use super::sanitize::UpstreamRequest;
@@ -58,6 +58,14 @@ pub struct Upstreams {
     tls: Arc<UpstreamTls>,
     body_bytes: u64,
     body_idle: Duration,
+}
+
+/// An upstream's answer.
+pub struct Answered {
+    /// Its head, hop-by-hop and gateway fields taken out, its body streaming.
+    pub response: Response<Body>,
+    /// What it said to the gateway of whom the handset should be bound to.
+    pub bind: Option<BindClaim>,
 }
 
 struct Upstream {
@@ -108,7 +116,7 @@ impl Upstreams {
         }
     }
 
-    /// Sends the request and gives back the answer's head, hop-by-hop and gateway fields taken out, its body streaming.
+    /// Sends the request and gives back the answer.
     ///
     /// `upstream` is an index into `Config::upstreams`. An upgrade (101) is spliced in a task of its own until both
     /// sides close or one of `ends` fires; bodies fail when their session ends. Dropping the future, or the answer's body, ends the exchange with the upstream.
@@ -122,7 +130,7 @@ impl Upstreams {
         body: Incoming,
         upgrade: Option<OnUpgrade>,
         ends: &Ends,
-    ) -> Result<Response<Body>, UpstreamError> {
+    ) -> Result<Answered, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
         if body.size_hint().lower() > self.body_bytes {
             return Err(UpstreamError::BodyTooLarge);
@@ -137,13 +145,14 @@ impl Upstreams {
             let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
             let server = hyper::upgrade::on(&mut response);
             tokio::spawn(splice(client, server, ends.clone(), lease.outstanding));
-            return Ok(switching(response));
+            let (response, bind) = switching(response);
+            return Ok(Answered { response, bind });
         }
         let (mut head, body) = response.into_parts();
-        answer::strip(&mut head.headers);
+        let bind = answer::strip(&mut head.headers);
         head.version = Version::HTTP_11;
         let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, ends.session.as_ref(), lease));
-        Ok(Response::from_parts(head, body))
+        Ok(Answered { response: Response::from_parts(head, body), bind })
     }
 
     async fn exchange(
@@ -292,14 +301,14 @@ fn compose(request: UpstreamRequest, body: RequestBody, upgrades: bool) -> Reque
     composed
 }
 
-fn switching(response: Response<Incoming>) -> Response<Body> {
+fn switching(response: Response<Incoming>) -> (Response<Body>, Option<BindClaim>) {
     let (mut head, _) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();
-    answer::strip(&mut head.headers);
+    let bind = answer::strip(&mut head.headers);
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(UPGRADE, protocol);
     }
     head.version = Version::HTTP_11;
-    Response::from_parts(head, Body::empty())
+    (Response::from_parts(head, Body::empty()), bind)
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod answers;
 mod assertion;
+mod bind;
 mod csrf;
 mod enrolment;
 mod failures;

@@ -75,6 +75,7 @@ fn one(key: &str, raw: raw::Upstream, cx: &mut Context) -> UpstreamConfig {
         name: name.unwrap_or_default(),
         servers: servers(&format!("{key}.servers"), raw.servers.as_deref(), cx),
         audience: audience.unwrap_or_default(),
+        may_bind: raw.may_bind.unwrap_or(false),
         subject: match raw.subject {
             Some(raw::Subject::Account) => SubjectKind::Account,
             Some(raw::Subject::Pairwise) | None => SubjectKind::Pairwise,

@@ -27,7 +27,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
     ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
     ("listener[].proxy_protocol", True, "let the proxy send X-Forwarded-For and name it in gateway.trusted_proxies"),
     ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
-    ("upstream[].may_bind", True, "enrol with codes: sekisho codes issue ACCOUNT"),
     ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
     ("upstream[].servers[]", Begins("unix:"), "use http://127.0.0.1:PORT"),
     ("route[].assurance", Is("device+pin"), "use \"device\""),

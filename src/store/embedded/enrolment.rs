@@ -18,20 +18,29 @@ pub(super) fn enrol(conn: &Connection, enrolment: &Enrolment, now: Timestamp) ->
     }
     let digests = enrolment.probes.iter().map(|probe| probe.digest.as_bytes());
     let bound = first_hit(conn, &enrolment.carrier, digests)?.map(|hit| hit.binding);
-    let Some(code) = try_code(conn, enrolment, now)? else { return Ok(EnrolOutcome::CodeInvalid) };
-    if code.state == AccountState::Suspended {
+    let entitled = match &enrolment.authority {
+        EnrolmentAuthority::Code { selector, macs, handset_tag } => {
+            match try_code(conn, selector, macs, handset_tag, now)? {
+                Some(entitled) => entitled,
+                None => return Ok(EnrolOutcome::CodeInvalid),
+            }
+        }
+        EnrolmentAuthority::Console { account } => named(conn, account)?,
+    };
+    if entitled.state == AccountState::Suspended {
         return Ok(EnrolOutcome::Suspended);
     }
     match bound {
-        Some(binding) if binding.account != code.account => Ok(EnrolOutcome::BindingLimit),
+        Some(binding) if binding.account != entitled.account => Ok(EnrolOutcome::BindingLimit),
         Some(binding) => {
-            spend(conn, &code)?;
+            spend(conn, &enrolment.authority)?;
             Ok(EnrolOutcome::AlreadyBound(use_today(conn, binding, now)?))
         }
-        None if code.bindings >= enrolment.per_account => Ok(EnrolOutcome::BindingLimit),
+        None if entitled.bindings >= enrolment.per_account => Ok(EnrolOutcome::BindingLimit),
         None => {
-            spend(conn, &code)?;
-            Ok(EnrolOutcome::Bound(bind(conn, enrolment, &code.account, now)?))
+            spend(conn, &enrolment.authority)?;
+            create_account(conn, &entitled.account, now)?;
+            Ok(EnrolOutcome::Bound(bind(conn, enrolment, &entitled.account, now)?))
         }
     }
 }
@@ -45,10 +54,7 @@ pub(super) fn issue_code(conn: &Connection, code: &NewCode) -> Result<IssueOutco
     }
     erase_dead_codes(conn, code.issued_at)?;
     conn.prepare_cached("DELETE FROM codes WHERE account = ?1")?.execute([account])?;
-    conn.prepare_cached(
-        "INSERT INTO accounts (account, state, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-    )?
-    .execute((account, AccountState::Active.as_str(), issued_at))?;
+    create_account(conn, &code.account, code.issued_at)?;
     conn.prepare_cached(
         "INSERT INTO codes (selector, account, mac, key, issued_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
@@ -63,30 +69,50 @@ pub(super) fn erase_dead_codes(conn: &Connection, now: Timestamp) -> Result<(), 
     Ok(())
 }
 
-/// The account that a right code is for.
-struct RightCode {
-    selector: String,
+/// The account that the authority is for.
+struct Entitled {
     account: AccountId,
     state: AccountState,
     bindings: u32,
 }
 
+/// The account of that name; one that is not there yet is active and has nothing.
+fn named(conn: &Connection, account: &AccountId) -> Result<Entitled, StoreError> {
+    let mut select = conn.prepare_cached(
+        "SELECT state, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings \
+         FROM accounts a WHERE account = ?1",
+    )?;
+    let mut rows = select.query([account.as_str()])?;
+    let (state, bindings) = match rows.next()? {
+        Some(row) => (account_state(row)?, column(row, "bindings", Some)?),
+        None => (AccountState::Active, 0),
+    };
+    Ok(Entitled { account: account.clone(), state, bindings })
+}
+
+/// Does nothing if there is one.
+fn create_account(conn: &Connection, account: &AccountId, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "INSERT INTO accounts (account, state, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    conn.prepare_cached(sql)?.execute((account.as_str(), AccountState::Active.as_str(), now.unix_millis()))?;
+    Ok(())
+}
+
 /// Compares what was typed with the code that the selector names. A wrong try is counted, in the same transaction.
-fn try_code(conn: &Connection, enrolment: &Enrolment, now: Timestamp) -> Result<Option<RightCode>, StoreError> {
-    let EnrolmentAuthority::Code { selector, macs } = &enrolment.authority;
+fn try_code(
+    conn: &Connection,
+    selector: &str,
+    macs: &[(String, [u8; 32])],
+    handset_tag: &[u8; 16],
+    now: Timestamp,
+) -> Result<Option<Entitled>, StoreError> {
     let mut select = conn.prepare_cached(
         "SELECT c.account, c.mac, c.key, a.state, \
          (SELECT count(*) FROM bindings b WHERE b.account = c.account) AS bindings \
          FROM codes c JOIN accounts a USING (account) LEFT JOIN code_tries t ON t.selector = c.selector AND t.handset_tag = ?2 \
          WHERE c.selector = ?1 AND c.expires_at >= ?3 AND c.wrong_tries < ?4 AND coalesce(t.wrong_tries, 0) < ?5",
     )?;
-    let mut rows = select.query((
-        selector,
-        enrolment.handset_tag,
-        now.unix_millis(),
-        CodeLimits::IN_ALL,
-        CodeLimits::PER_HANDSET,
-    ))?;
+    let mut rows =
+        select.query((selector, handset_tag, now.unix_millis(), CodeLimits::IN_ALL, CodeLimits::PER_HANDSET))?;
     let Some(row) = rows.next()? else {
         // No code, a dead one, or a handset that is out of tries: the same comparisons, the same kind of write.
         matches(macs, "", &[0; 32]);
@@ -95,8 +121,7 @@ fn try_code(conn: &Connection, enrolment: &Enrolment, now: Timestamp) -> Result<
     };
     let key: String = column(row, "key", Some)?;
     if matches(macs, &key, &column(row, "mac", Some)?) {
-        return Ok(Some(RightCode {
-            selector: selector.clone(),
+        return Ok(Some(Entitled {
             account: column(row, "account", |text: String| AccountId::parse(&text).ok())?,
             state: account_state(row)?,
             bindings: column(row, "bindings", Some)?,
@@ -107,7 +132,7 @@ fn try_code(conn: &Connection, enrolment: &Enrolment, now: Timestamp) -> Result<
         "INSERT INTO code_tries (selector, handset_tag, wrong_tries) VALUES (?1, ?2, 1) \
          ON CONFLICT (selector, handset_tag) DO UPDATE SET wrong_tries = wrong_tries + 1",
     )?
-    .execute((selector, enrolment.handset_tag))?;
+    .execute((selector, handset_tag))?;
     Ok(None)
 }
 
@@ -117,8 +142,10 @@ fn matches(typed: &[(String, [u8; 32])], key: &str, stored: &[u8; 32]) -> bool {
     typed.iter().map(right).fold(Choice::from(0), |any, one| any | one).into()
 }
 
-fn spend(conn: &Connection, code: &RightCode) -> Result<(), StoreError> {
-    conn.prepare_cached("DELETE FROM codes WHERE selector = ?1")?.execute([&code.selector])?;
+fn spend(conn: &Connection, authority: &EnrolmentAuthority) -> Result<(), StoreError> {
+    if let EnrolmentAuthority::Code { selector, .. } = authority {
+        conn.prepare_cached("DELETE FROM codes WHERE selector = ?1")?.execute([selector])?;
+    }
     Ok(())
 }
 

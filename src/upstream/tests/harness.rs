@@ -82,6 +82,7 @@ impl Gateway {
             name: "console".to_owned(),
             servers: servers.iter().map(server).collect(),
             audience: "https://console.internal".to_owned(),
+            may_bind: false,
             subject: SubjectKind::Pairwise,
             ca: None,
             timeout,
@@ -169,7 +170,7 @@ async fn pass(
         )
         .await
     {
-        Ok(response) => response,
+        Ok(answered) => answered.response,
         Err(error) => Response::builder().status(500).header("refusal", error.to_string()).body(Body::empty()).unwrap(),
     }
 }

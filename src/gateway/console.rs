@@ -1,0 +1,196 @@
+//! Console-driven enrolment: an upstream that may bind says whose handset sent the login that it just accepted.
+//!
+//! The identifier is read before the request leaves, because its head ends there: only from a login form that was
+//! sent to an upstream that may bind, and that submit is the click. It is stretched and hashed only once the upstream
+//! has said `Sekisho-Bind`, so a wrong password costs no Argon2 and its identifier is wiped when the answer's head is
+//! there. What any other upstream says of binding is counted, and nothing else comes of it.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE};
+use http::{Method, Response};
+
+use super::Gateway;
+use super::limits::TooOften;
+use super::login::{NotOpened, opening, replaced_session};
+use crate::binding::{self, AccountId, ByConsole, DigestError, EnrolError};
+use crate::body::Body;
+use crate::carrier::RawIdentifier;
+use crate::config::{Access, RouteConfig, UpstreamConfig};
+use crate::edge::{Client, RawHead};
+use crate::refusal::Reason;
+use crate::session::{Opening, SessionCookie, SessionToken, TokenHash};
+use crate::store::StoreError;
+use crate::telemetry::{self, BindOutcome, SecurityEvent};
+use crate::upstream::{Answered, BindClaim};
+
+/// The handset whose login form is on its way to an upstream that may bind it.
+pub(super) struct Applicant {
+    /// Or why it will not be bound, whatever the upstream says.
+    identifier: Result<RawIdentifier, BindOutcome>,
+    replaces: Option<TokenHash>,
+}
+
+/// The upstream's answer is withheld, because the binding that it asked for could not be judged or made durable.
+pub(super) struct Withheld {
+    pub(super) reason: Reason,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Why nobody was signed in.
+enum NotBound {
+    /// The upstream's answer passes without a session.
+    Passes(BindOutcome),
+    /// It does not pass.
+    Withheld(BindOutcome, Withheld),
+}
+
+impl Gateway {
+    /// Reads who asks, if this request may end in a binding at all; `None` on every other request, at no cost.
+    pub(super) fn applicant(
+        &self,
+        route: &RouteConfig,
+        upstream: &UpstreamConfig,
+        head: &RawHead,
+        client: &Client,
+    ) -> Option<Applicant> {
+        if route.access != Access::Login || !upstream.may_bind {
+            return None;
+        }
+        // A page elsewhere that submits somebody else's password would bind this handset to that account.
+        let identifier = if *head.method() != Method::POST || self.is_from_elsewhere(head) {
+            Err(BindOutcome::NotAsked)
+        } else {
+            self.config.carriers.identify(head, client).map_err(|_| BindOutcome::NotIdentified)
+        };
+        Some(Applicant { identifier, replaces: replaced_session(head, client.scheme) })
+    }
+
+    /// What the client gets: the upstream's answer, with a session if the upstream bound its handset.
+    ///
+    /// # Errors
+    /// [`Withheld`], where the binding could not be judged or made durable.
+    pub(super) async fn answer_of_console(
+        &self,
+        answered: Answered,
+        applicant: Option<Applicant>,
+        upstream: &UpstreamConfig,
+        client: &Client,
+    ) -> Result<Response<Body>, Withheld> {
+        let Answered { mut response, bind: Some(claim) } = answered else { return Ok(answered.response) };
+        // A claim beside a failed login contradicts it; one that nobody may make is not even read.
+        let sound = response.status().is_success() || response.status().is_redirection();
+        let account = account_of(&claim).filter(|_| sound && applicant.is_some());
+        let (outcome, answer) = match self.bind_by_console(account.as_ref(), applicant, client).await {
+            Ok((token, outcome)) => {
+                if let Some(cookie) = SessionCookie::of(client.scheme).set(&token) {
+                    response.headers_mut().append(SET_COOKIE, cookie);
+                }
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                self.metrics.bound_by_console(outcome);
+                return Ok(response);
+            }
+            Err(NotBound::Passes(outcome)) => (outcome, Ok(response)),
+            Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err(withheld)),
+        };
+        self.metrics.bound_by_console(outcome);
+        let carrier = self.config.carriers.match_source(client).map(|profile| profile.name());
+        let event =
+            SecurityEvent::NotBoundByConsole { upstream: &upstream.name, outcome, account: account.as_ref(), carrier };
+        telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
+        answer
+    }
+
+    async fn bind_by_console(
+        &self,
+        account: Option<&AccountId>,
+        applicant: Option<Applicant>,
+        client: &Client,
+    ) -> Result<(SessionToken, BindOutcome), NotBound> {
+        let Applicant { identifier, replaces } = applicant.ok_or(NotBound::Passes(BindOutcome::NotAllowed))?;
+        let account = account.ok_or(NotBound::Passes(BindOutcome::Malformed))?.clone();
+        let identifier = identifier.map_err(NotBound::Passes)?;
+        self.limits.code(self.limits.handset_key(&identifier))?;
+        self.slow_down(client.address).await;
+        let token = SessionToken::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&token, &identifier);
+        // By value: the clear identifier ends here.
+        let candidates = self.keys.binding.digest(identifier).await?;
+        // The upstream may have thought for long.
+        let now = self.clock.now();
+        let per_account = self.config.binding.per_account;
+        let enrolled =
+            binding::enrol_by_console(&*self.bindings, candidates, account, per_account, &*self.entropy, now).await?;
+        let (bound, outcome) = match enrolled {
+            ByConsole::AlreadyBound(bound) => (bound, BindOutcome::AlreadyBound),
+            ByConsole::Bound(bound) => {
+                self.metrics.enrolment(bound.carrier());
+                let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
+                telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
+                (bound, BindOutcome::Bound)
+            }
+        };
+        let token = self.open_session(client, opening(bound, token, continuity), replaces, now).await?;
+        Ok((token, outcome))
+    }
+}
+
+/// The account that a claim names; `None` if it is unclear, malformed, or looks like somebody's number.
+fn account_of(claim: &BindClaim) -> Option<AccountId> {
+    match claim {
+        BindClaim::Of(value) => AccountId::parse(value.to_str().ok()?).ok(),
+        BindClaim::Unclear => None,
+    }
+}
+
+impl NotBound {
+    const fn withheld(outcome: BindOutcome, reason: Reason) -> Self {
+        Self::Withheld(outcome, Withheld { reason, retry_after: None })
+    }
+
+    const fn later(retry_after: Duration) -> Self {
+        let withheld = Withheld { reason: Reason::RateLimited, retry_after: Some(retry_after) };
+        Self::Withheld(BindOutcome::RateLimited, withheld)
+    }
+}
+
+impl From<TooOften> for NotBound {
+    fn from(TooOften { retry_after }: TooOften) -> Self {
+        Self::later(retry_after)
+    }
+}
+
+impl From<DigestError> for NotBound {
+    fn from(error: DigestError) -> Self {
+        match error {
+            DigestError::Busy => Self::later(Duration::from_secs(1)),
+            DigestError::KeySuspended => Self::withheld(BindOutcome::Failed, Reason::KeySuspended),
+        }
+    }
+}
+
+impl From<EnrolError> for NotBound {
+    fn from(error: EnrolError) -> Self {
+        match error {
+            EnrolError::BindingLimit | EnrolError::CodeInvalid => Self::Passes(BindOutcome::Refused),
+            EnrolError::Unsettled => Self::withheld(BindOutcome::Failed, Reason::StoreUnavailable),
+            EnrolError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotOpened> for NotBound {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::Gone => Self::Passes(BindOutcome::Refused),
+            NotOpened::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for NotBound {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a console's login could not be bound; its answer was withheld");
+        Self::withheld(BindOutcome::Failed, Reason::StoreUnavailable)
+    }
+}
