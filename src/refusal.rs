@@ -96,6 +96,8 @@ reasons! {
     UpstreamUnreachable = "upstream-unreachable", BAD_GATEWAY;
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT;
+    /// The gateway has not proved yet that no forged field passes it.
+    NotReady = "not-ready", SERVICE_UNAVAILABLE;
     /// The store failed; nothing was acknowledged.
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE;
     /// A key that the answer needs is suspended.

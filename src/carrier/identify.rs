@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::identifier::RawIdentifier;
 use super::profile::{CarrierName, ExpectedBrowser, OverTls, Profile};
 use super::ranges::Ranges;
-use super::reserved::{ReservedFields, folds_to};
+use super::reserved::{ReservedFields, folds_to, forgeable};
 use super::spec::RequiredQuery;
 use super::user_agent::{UserAgent, UserAgentKind};
 use crate::edge::{Client, RawHead, Scheme, fold};
@@ -161,6 +161,19 @@ impl Carriers {
     #[must_use]
     pub const fn reserved(&self) -> &ReservedFields {
         &self.reserved
+    }
+
+    /// As if one rule of the reserved fields had been lost.
+    #[cfg(test)]
+    pub(crate) fn lose_rule(&mut self, rule: &str) {
+        self.reserved.lose(rule);
+    }
+
+    /// The field names that no client may get through, as written in the profiles and data, to be tried in every
+    /// spelling.
+    #[must_use]
+    pub fn forgeable(&self) -> Vec<String> {
+        forgeable(self.fields.iter().map(|(field, _)| field.as_str()))
     }
 
     /// All profiles, by name.

@@ -17,15 +17,26 @@ pub struct ReservedFields {
     query_keys: Vec<Box<[u8]>>,
 }
 
+/// The names of the rules, as written: the built-in ones and the identifier fields of the profiles.
+fn names<'n>(identifier_fields: impl IntoIterator<Item = &'n str>) -> impl Iterator<Item = &'n str> {
+    // A built-in field is reserved even where an operator gave that profile another one.
+    let built_in = PROFILES.values().flat_map(|profile| profile.header.iter().chain(&profile.other_headers));
+    RESERVED.headers.values().flatten().chain(built_in).map(String::as_str).chain(identifier_fields)
+}
+
+/// What a client could forge and [`ReservedFields`] must hold: every name, and one for each suffix. Made from the data
+/// and not from the rules, so that the gateway's test of itself misses a rule that was lost.
+pub(super) fn forgeable<'n>(identifier_fields: impl IntoIterator<Item = &'n str>) -> Vec<String> {
+    let suffixed = RESERVED.folded_suffixes.iter().map(|suffix| format!("X-Self-Test-{suffix}"));
+    names(identifier_fields).map(str::to_owned).chain(suffixed).collect()
+}
+
 impl ReservedFields {
     /// The built-in names and the identifier fields of the profiles.
     pub(super) fn new<'n>(identifier_fields: impl IntoIterator<Item = &'n str>) -> Self {
         let folded = |names: &[String]| names.iter().map(|name| fold(name).into_bytes().into()).collect();
-        // A built-in field is reserved even where an operator gave that profile another one.
-        let built_in = PROFILES.values().flat_map(|profile| profile.header.iter().chain(&profile.other_headers));
-        let names = RESERVED.headers.values().flatten().chain(built_in).map(String::as_str).chain(identifier_fields);
         let mut by_length: Vec<Vec<Box<[u8]>>> = Vec::new();
-        for name in names {
+        for name in names(identifier_fields) {
             let name: Box<[u8]> = fold(name).into_bytes().into();
             if by_length.len() <= name.len() {
                 by_length.resize_with(name.len() + 1, Vec::new);
@@ -42,6 +53,15 @@ impl ReservedFields {
             cookies: folded(&RESERVED.cookies),
             query_keys: folded(&RESERVED.query_keys),
         }
+    }
+
+    /// As if one rule, a name or a suffix, had been lost.
+    #[cfg(test)]
+    pub(crate) fn lose(&mut self, rule: &str) {
+        let rule = fold(rule).into_bytes().into_boxed_slice();
+        let rules = self.by_length.iter_mut().chain([&mut self.suffixes]);
+        let lost: usize = rules.map(|rules| rules.extract_if(.., |known| *known == rule).count()).sum();
+        assert_eq!(lost, 1, "no such rule");
     }
 
     /// Whether the field is reserved under any spelling. Allocates nothing: it is asked for every field of every

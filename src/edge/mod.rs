@@ -11,4 +11,5 @@ mod listener;
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource};
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
+pub(crate) use listener::serve_stream;
 pub use listener::{BindError, BoundListener, Connection, Handler, Workers};

@@ -51,6 +51,9 @@ impl Worker {
         if let Err(error) = gateway.config.gateway.hosts.check_parts(&parts) {
             return early(error.into(), &ReaderHints::of_refused(&parts.headers));
         }
+        if !gateway.is_unforgeable() {
+            return early(Reason::NotReady, &ReaderHints::of_refused(&parts.headers));
+        }
         // Before the head is judged: a CONNECT has no path.
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return early(Reason::MethodNotAllowed, &ReaderHints::of_refused(&parts.headers));

@@ -18,6 +18,7 @@ mod logout;
 mod me;
 mod own_pages;
 mod respond;
+mod self_test;
 mod serve;
 mod session_check;
 mod startup;

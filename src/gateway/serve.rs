@@ -95,9 +95,16 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
         let scheme = if listener.tls { "https" } else { "http" };
         tracing::info!(address = %listener.address, scheme, serves = listener.serves.as_str(), "listening");
     }
-    // Without a supervisor there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    signals.stop().await;
+    let told = async {
+        running.ready().await;
+        // Without a supervisor there is nobody to notify.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = told => {}
+        () = signals.stop() => {}
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("draining");
     tokio::select! {

@@ -130,6 +130,7 @@ impl Running {
             entropy: Arc::clone(&entropy),
             shutdown: shutdown.clone(),
         }));
+        gateway.self_test().await;
         let background = TaskTracker::new();
         if let Some(server) = admin_server {
             let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
@@ -171,6 +172,11 @@ impl Running {
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
         self.gateway.upkeep().await
+    }
+
+    /// Resolves once handsets are served; at once, unless the gateway's test of itself failed.
+    pub async fn ready(&self) {
+        self.gateway.ready().await;
     }
 
     /// Stops accepting, lets open requests finish for at most `deadline`, and closes the store.

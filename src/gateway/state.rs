@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::form_token::FormTokens;
 use super::limits::Limits;
+use super::self_test;
 use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
 use crate::carrier::OverTls;
@@ -20,7 +22,7 @@ use crate::pages::content_security_policy;
 use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore};
 use crate::telemetry::{AccessLogger, Metrics};
-use crate::upstream::Routes;
+use crate::upstream::{Routes, StrippedHead};
 
 /// What [`Gateway::new`] is made of: everything that was opened before.
 pub struct Parts {
@@ -69,6 +71,8 @@ pub struct Gateway {
     /// Held for a whole round: rounds do not overlap, and requests never wait for it.
     pub(super) upkeep: tokio::sync::Mutex<Upkeep>,
     ready: AtomicBool,
+    unforgeable: AtomicBool,
+    became_ready: Notify,
 }
 
 impl Gateway {
@@ -107,18 +111,52 @@ impl Gateway {
             shutdown,
             upkeep: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
+            unforgeable: AtomicBool::new(false),
+            became_ready: Notify::new(),
         }
     }
 
     /// Says whether requests may come: after start-up, and no longer once draining began.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+        self.became_ready.notify_waiters();
     }
 
     /// Whether requests may come.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether the last [`Gateway::self_test`] saw every forged field taken out. Until then, and no longer once one
+    /// failed, nothing is passed to an upstream.
+    #[must_use]
+    pub fn is_unforgeable(&self) -> bool {
+        self.unforgeable.load(Ordering::Acquire)
+    }
+
+    /// Resolves once requests may come and are served.
+    pub async fn ready(&self) {
+        loop {
+            let changed = self.became_ready.notified();
+            if self.is_ready() && self.is_unforgeable() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Sends forged fields through the stages to an upstream of its own, at start-up and whenever somebody doubts.
+    /// What survives is named in the log, and handsets are answered 503 until a test passes.
+    pub async fn self_test(&self) {
+        let config = Arc::clone(&self.config);
+        let strip = Arc::new(move |head| StrippedHead::of(head, config.carriers.reserved()));
+        let tested = self_test::run(&self.config.carriers.forgeable(), strip, &*self.entropy).await;
+        if let Err(error) = &tested {
+            error.log();
+        }
+        self.unforgeable.store(tested.is_ok(), Ordering::Release);
+        self.became_ready.notify_waiters();
     }
 
     /// Forgets what limits and forms no longer need.

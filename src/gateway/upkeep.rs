@@ -30,6 +30,10 @@ pub(super) async fn run(gateway: Arc<Gateway>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
         }
+        // It may have failed for want of a port or a descriptor.
+        if !gateway.is_unforgeable() {
+            gateway.self_test().await;
+        }
         if let Err(error) = gateway.upkeep().await {
             // Tried again at the next tick; nothing was acknowledged.
             tracing::warn!(%error, "upkeep could not be done");

@@ -18,6 +18,7 @@ struct Readiness {
     listeners: bool,
     store: bool,
     keys: bool,
+    forged_headers: bool,
 }
 
 impl Gateway {
@@ -62,7 +63,9 @@ impl Gateway {
         let listeners = self.is_ready();
         let store = self.bindings.generation().await.is_ok();
         let keys = self.key_store.keys().await.is_ok_and(|stored| !stored.keys.is_empty() && stored.scheme.is_some());
-        let readiness = Readiness { ready: listeners && store && keys, listeners, store, keys };
+        let forged_headers = self.is_unforgeable();
+        let ready = listeners && store && keys && forged_headers;
+        let readiness = Readiness { ready, listeners, store, keys, forged_headers };
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         plain(status, "application/json", serde_json::to_string(&readiness).unwrap_or_default(), method)
     }

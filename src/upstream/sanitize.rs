@@ -80,6 +80,12 @@ impl StrippedHead {
         self.stripped
     }
 
+    /// As if the rule had been lost that takes this field out.
+    #[cfg(test)]
+    pub(crate) fn smuggle(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.fields.append(name, value);
+    }
+
     /// Adds what the gateway itself says; exactly one assertion, or none.
     #[must_use]
     pub fn with(self, assertion: Option<Assertion>, forwarded: &Forwarded<'_>) -> UpstreamRequest {

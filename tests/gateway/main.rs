@@ -14,6 +14,7 @@ mod logs;
 mod me;
 mod ops;
 mod paths;
+mod readiness;
 mod regressions;
 mod retention;
 mod sessions;

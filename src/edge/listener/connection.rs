@@ -69,6 +69,22 @@ pub(super) struct Server<H> {
     pub(super) shutdown: CancellationToken,
 }
 
+/// Serves one stream as a listener serves its connections, until the client ends it; `http2` as if TLS had agreed on
+/// it. For the gateway's test of itself, which needs no port.
+pub(crate) async fn serve_stream<H, T>(
+    handler: Arc<H>,
+    stream: T,
+    http2: bool,
+    connection: Connection,
+    limits: &LimitsConfig,
+) where
+    H: Handler,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+    Server::new(handler, limits, CancellationToken::new()).serve(stream, protocol, connection).await;
+}
+
 impl<H: Handler> Server<H> {
     pub(super) fn new(handler: Arc<H>, limits: &LimitsConfig, shutdown: CancellationToken) -> Self {
         let timeouts = limits.timeouts;

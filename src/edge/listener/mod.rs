@@ -14,5 +14,6 @@ mod watched;
 mod workers;
 
 pub use bind::{BindError, BoundListener};
+pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
 pub use workers::Workers;
