@@ -31,7 +31,7 @@ async fn with(edit: impl FnOnce(String) -> String) -> Harness {
     harness
 }
 
-/// A console with a password of its own; `/raw` and below say what they were asked to say.
+/// A console with a password of its own, that answers a right one with the status and fields that the form names.
 fn console(request: &Received) -> Response<Full<Bytes>> {
     let form = String::from_utf8_lossy(&request.body).into_owned();
     let field = |name: &str| {
