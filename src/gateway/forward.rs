@@ -64,9 +64,10 @@ impl Worker {
                 Err(reason) => return gateway.refuse(&visit(), reason),
             },
         };
-        let session = current.as_ref().map(|session| session.ended().clone());
-        let ends = Ends { session, shutdown: gateway.shutdown.clone() };
         let applicant = gateway.applicant(route, upstream, &head, &client);
+        // The answer to a login may end the session that it was sent in, and belongs to the next one.
+        let session = current.as_ref().filter(|_| applicant.is_none()).map(|session| session.ended().clone());
+        let ends = Ends { session, shutdown: gateway.shutdown.clone() };
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| gateway.answer_failure(reason, gateway.reader(&hints, &client), client.scheme, &request_id);

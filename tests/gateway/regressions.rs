@@ -23,12 +23,15 @@ async fn a_sign_out_is_done_to_its_end_though_its_person_hangs_up() {
     client
         .send(format!(
             "POST /_sekisho/logout HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: {}\r\nCookie: sekisho={}\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
             alice.user_agent,
             alice.cookies["sekisho"],
             body.len(),
         ))
         .await;
+    // Told to go on: the sign-out has begun.
+    assert!(client.head().await.starts_with("HTTP/1.1 100 "));
+    client.send(body).await;
     drop(client);
     // The access log says when the gateway has noticed.
     soon(async {
