@@ -139,6 +139,41 @@ pub enum EnrolOutcome {
     Stale,
 }
 
+/// A binding to be made because the operator brings it along from another system.
+pub struct ImportedBinding {
+    /// Whose it is to be. The account is created if there is none.
+    pub account: AccountId,
+    /// The carrier profile.
+    pub carrier: CarrierName,
+    /// Every digest under which this handset may be bound already, in migration order.
+    pub probes: Vec<Probe>,
+    /// The digest to store: made by the active key alone. It is among `probes`.
+    pub digest: BindingDigest,
+    /// The chain of `digest`.
+    pub chain: Chain,
+    /// Generation of the key ring that made the digests.
+    pub generation: u64,
+    /// Id for the new binding.
+    pub id: BindingId,
+}
+
+/// What became of an imported binding. Only the first changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportOutcome {
+    /// Bound, as if enrolled and last used today.
+    Bound,
+    /// It was bound to that very account before; an import is no use of it.
+    AlreadyBound,
+    /// It is bound to another account.
+    BoundElsewhere,
+    /// The account is suspended.
+    Suspended,
+    /// The account has its fill.
+    BindingLimit,
+    /// The key ring moved on meanwhile: compute the digests again.
+    Stale,
+}
+
 /// Wrong tries that end a code, per handset and in all (`interface.md` §3).
 #[derive(Clone, Copy, Debug)]
 pub struct CodeLimits;
@@ -153,7 +188,7 @@ impl CodeLimits {
 /// Accounts, enrolment codes and bindings: one consistency domain.
 ///
 /// 5. **One account per handset.** No two bindings ever share (carrier, digest); an enrolment whose
-///    probes hit any binding never makes a second one.
+///    probes hit any binding never makes a second one, nor does an import.
 /// 6. **Single use.** Of any number of concurrent enrolments with one code, at most one binds.
 /// 7. **Counted.** A wrong try is counted durably before the refusal is returned.
 /// 8. **Snapshot.** `resolve` judges all probes against one state of the store.
@@ -187,6 +222,20 @@ pub trait BindingStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Corrupt`] if the store has no scheme yet: no key can have made the digests.
     async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError>;
+
+    /// Binds many handsets at once, on the operator's word alone, in order: each is judged by what those before it left.
+    /// An account gets at most `per_account` bindings. The records carry the store's scheme.
+    ///
+    /// 17. One outcome for each binding, in their order. All are durable, or the call fails and none is there.
+    ///
+    /// # Errors
+    /// As [`BindingStore::enrol`].
+    async fn import(
+        &self,
+        bindings: Vec<ImportedBinding>,
+        per_account: u32,
+        now: Timestamp,
+    ) -> Result<Vec<ImportOutcome>, StoreError>;
 
     /// Keeps a new code and creates the account if there is none.
     ///

@@ -26,7 +26,7 @@ mod sessions;
 
 pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
-    IssueOutcome, NewCode, Probe,
+    ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
 };
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened};
 pub use error::StoreError;

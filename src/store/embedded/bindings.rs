@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connection::column;
-use super::{EmbeddedStore, enrolment};
-use crate::binding::{AccountId, AccountState, BindingId, Chain};
+use super::{EmbeddedStore, enrolment, import};
+use crate::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
 use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    AccountRecord, BindingRecord, BindingStore, EnrolOutcome, Enrolment, Hit, IssueOutcome, NewCode, Probe, StoreError,
+    AccountRecord, BindingRecord, BindingStore, EnrolOutcome, Enrolment, Hit, ImportOutcome, ImportedBinding,
+    IssueOutcome, NewCode, Probe, StoreError,
 };
 
 const ACCOUNTS: &str = "SELECT *, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings \
@@ -46,6 +47,15 @@ impl BindingStore for EmbeddedStore {
 
     async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError> {
         self.writer.run(move |conn| enrolment::enrol(conn, &enrolment, now)).await
+    }
+
+    async fn import(
+        &self,
+        bindings: Vec<ImportedBinding>,
+        per_account: u32,
+        now: Timestamp,
+    ) -> Result<Vec<ImportOutcome>, StoreError> {
+        self.writer.run(move |conn| import::import(conn, &bindings, per_account, now)).await
     }
 
     async fn issue_code(&self, code: NewCode) -> Result<IssueOutcome, StoreError> {
@@ -147,6 +157,37 @@ pub(super) fn first_hit<'a>(
         first = first.or(found);
     }
     Ok(first)
+}
+
+/// Makes an active account if there is none of that id.
+pub(super) fn create_account(conn: &Connection, account: &AccountId, now: Timestamp) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO accounts (account, state, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )?
+    .execute((account.as_str(), AccountState::Active.as_str(), now.unix_millis()))?;
+    Ok(())
+}
+
+/// Puts a new binding in, under the store's scheme.
+pub(super) fn insert(conn: &Connection, record: &BindingRecord, digest: &BindingDigest) -> Result<(), StoreError> {
+    let mut scheme = conn.prepare_cached("SELECT id FROM schemes ORDER BY rowid")?;
+    let scheme: Option<String> = scheme.query_row([], |row| row.get(0)).optional()?;
+    let scheme = scheme.ok_or_else(|| StoreError::Corrupt("a binding before there are keys".into()))?;
+    conn.prepare_cached(
+        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((
+        record.id.to_string(),
+        record.account.as_str(),
+        record.carrier.as_str(),
+        scheme,
+        record.chain.to_string(),
+        digest.as_bytes(),
+        record.bound_on.unix_days(),
+        record.last_used_on.unix_days(),
+    ))?;
+    Ok(())
 }
 
 /// A row of `bindings`.

@@ -1,9 +1,9 @@
 //! One-time codes, and the one critical section in which a handset is bound.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::bindings::{account_state, first_hit, generation};
+use super::bindings::{account_state, create_account, first_hit, generation, insert};
 use super::connection::column;
 use crate::binding::{AccountId, AccountState};
 use crate::clock::Timestamp;
@@ -155,9 +155,6 @@ fn bind(
     account: &AccountId,
     now: Timestamp,
 ) -> Result<BindingRecord, StoreError> {
-    let mut scheme = conn.prepare_cached("SELECT id FROM schemes ORDER BY rowid")?;
-    let scheme: Option<String> = scheme.query_row([], |row| row.get(0)).optional()?;
-    let scheme = scheme.ok_or_else(|| StoreError::Corrupt("a binding before there are keys".into()))?;
     let today = now.day();
     let record = BindingRecord {
         id: enrolment.id,
@@ -167,19 +164,7 @@ fn bind(
         bound_on: today,
         last_used_on: today,
     };
-    conn.prepare_cached(
-        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
-    )?
-    .execute((
-        record.id.to_string(),
-        account.as_str(),
-        record.carrier.as_str(),
-        scheme,
-        record.chain.to_string(),
-        enrolment.digest.as_bytes(),
-        today.unix_days(),
-    ))?;
+    insert(conn, &record, &enrolment.digest)?;
     Ok(record)
 }
 

@@ -11,6 +11,7 @@ mod bindings;
 mod connection;
 mod enrolment;
 mod file;
+mod import;
 mod keys;
 mod open;
 mod reader;
