@@ -7,7 +7,7 @@ use ring::hmac;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::stretch::{Stretched, Stretcher};
+use super::stretch::{Stretched, Stretcher, Urgency};
 use super::{BindingDigest, Chain, KeyId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::keys::{framed, mac, subkey};
@@ -69,9 +69,22 @@ impl KeyRing {
     /// # Errors
     /// [`DigestError`] if too many wait for the stretch, or a key in use is suspended.
     pub async fn digest(&self, identifier: RawIdentifier) -> Result<Candidates, DigestError> {
+        self.digest_for(identifier, Urgency::SignIn).await
+    }
+
+    /// As [`KeyRing::digest`], for one of many that nobody waits for: is never refused for being too many, and leaves
+    /// half of the stretches at a time to sign-ins.
+    ///
+    /// # Errors
+    /// [`DigestError`] if a key in use is suspended, or the gateway ends.
+    pub async fn digest_in_bulk(&self, identifier: RawIdentifier) -> Result<Candidates, DigestError> {
+        self.digest_for(identifier, Urgency::Bulk).await
+    }
+
+    async fn digest_for(&self, identifier: RawIdentifier, urgency: Urgency) -> Result<Candidates, DigestError> {
         self.keys.load().usable()?;
         let carrier = identifier.carrier().clone();
-        let stretched = self.stretcher.stretch(identifier).await?;
+        let stretched = self.stretcher.stretch(identifier, urgency).await?;
         // Loaded again: the stretch may have waited while a rotation replaced the keys.
         let keys = self.keys.load();
         keys.usable()?;

@@ -26,6 +26,17 @@ pub struct Stretcher {
     salt: [u8; 16],
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    /// How much of `running` an import may have.
+    in_bulk: Arc<Semaphore>,
+}
+
+/// For whom a stretch is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// A person waits: at once, or not at all where too many wait already.
+    SignIn,
+    /// An import: whenever there is room, on half of the cores at most, so that sign-ins are not held up.
+    Bulk,
 }
 
 /// Costs outside the accepted range.
@@ -68,15 +79,20 @@ impl Stretcher {
             salt: scheme.salt,
             running: Arc::new(Semaphore::new(at_once)),
             admitted: Arc::new(Semaphore::new(at_once + waiting)),
+            in_bulk: Arc::new(Semaphore::new((at_once / 2).max(1))),
         })
     }
 
     /// Stretches `identifier` on a blocking thread if its space is small; the clear identifier is wiped there.
-    pub(super) async fn stretch(&self, identifier: RawIdentifier) -> Result<Stretched, DigestError> {
+    pub(super) async fn stretch(&self, identifier: RawIdentifier, urgency: Urgency) -> Result<Stretched, DigestError> {
         let Some(argon2) = self.argon2.as_ref().filter(|_| identifier.small_space()) else {
             return Ok(Stretched::Plain(identifier));
         };
-        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DigestError::Busy)?;
+        let admitted = match urgency {
+            Urgency::SignIn => Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DigestError::Busy)?,
+            Urgency::Bulk => Arc::clone(&self.in_bulk).acquire_owned().await.map_err(|_| DigestError::Busy)?,
+        };
+        // Served in the order of asking, so that an import never overtakes a sign-in that waits.
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DigestError::Busy)?;
         let (argon2, salt) = (argon2.clone(), self.salt);
         let work = tokio::task::spawn_blocking(move || {
@@ -130,7 +146,9 @@ mod tests {
             ((19_456, 2), "d390652476641f3a73a732850eb6ff01975de194f03e408d6ce2e89be5f556d7"),
         ] {
             let stretcher = Stretcher::new(&scheme(Some(cost))).unwrap();
-            let Ok(Stretched::Argon2id(out)) = stretcher.stretch(identifier(true)).await else { panic!("{cost:?}") };
+            let Ok(Stretched::Argon2id(out)) = stretcher.stretch(identifier(true), Urgency::SignIn).await else {
+                panic!("{cost:?}")
+            };
             assert_eq!(hex(out.as_slice()), expected, "{cost:?}");
         }
     }
@@ -139,7 +157,7 @@ mod tests {
     async fn large_spaces_and_stores_without_a_stretch_stay_plain() {
         for (cost, small) in [(Some((64, 1)), false), (None, true), (None, false)] {
             let stretcher = Stretcher::new(&scheme(cost)).unwrap();
-            let Ok(Stretched::Plain(same)) = stretcher.stretch(identifier(small)).await else {
+            let Ok(Stretched::Plain(same)) = stretcher.stretch(identifier(small), Urgency::SignIn).await else {
                 panic!("{cost:?} {small}")
             };
             assert_eq!(same.expose(), b"0123abc");
@@ -161,18 +179,41 @@ mod tests {
         let waiting: Vec<_> = (0..2)
             .map(|_| {
                 let stretcher = Arc::clone(&stretcher);
-                tokio::spawn(async move { stretcher.stretch(identifier(true)).await.map(|_| ()) })
+                tokio::spawn(async move { stretcher.stretch(identifier(true), Urgency::SignIn).await.map(|_| ()) })
             })
             .collect();
         while stretcher.admitted.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(stretcher.stretch(identifier(true)).await.err(), Some(DigestError::Busy));
-        assert!(stretcher.stretch(identifier(false)).await.is_ok(), "what needs no stretch needs no place");
+        assert_eq!(stretcher.stretch(identifier(true), Urgency::SignIn).await.err(), Some(DigestError::Busy));
+        assert!(
+            stretcher.stretch(identifier(false), Urgency::SignIn).await.is_ok(),
+            "what needs no stretch needs no place"
+        );
         drop(held);
         for one in waiting {
             assert_eq!(one.await.unwrap(), Ok(()));
         }
-        assert!(stretcher.stretch(identifier(true)).await.is_ok());
+        assert!(stretcher.stretch(identifier(true), Urgency::SignIn).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_import_has_half_of_the_slots_and_waits_instead_of_being_refused() {
+        let scheme = scheme(Some((64, 1)));
+        for (at_once, in_bulk) in [(1, 1), (2, 1), (4, 2), (5, 2)] {
+            let stretcher = Stretcher::with_slots(&scheme, at_once, 0).unwrap();
+            assert_eq!(stretcher.in_bulk.available_permits(), in_bulk, "of {at_once}");
+        }
+        let stretcher = Stretcher::with_slots(&scheme, 4, 0).unwrap();
+        let other_lines = Arc::clone(&stretcher.in_bulk).acquire_many_owned(2).await.unwrap();
+        let mut line = Box::pin(stretcher.stretch(identifier(true), Urgency::Bulk));
+        assert!(futures_util::poll!(line.as_mut()).is_pending());
+        assert_eq!(stretcher.running.available_permits(), 4, "it takes no slot while it waits");
+        assert!(stretcher.stretch(identifier(true), Urgency::SignIn).await.is_ok());
+
+        let sign_ins = Arc::clone(&stretcher.admitted).acquire_many_owned(4).await.unwrap();
+        drop(other_lines);
+        assert!(line.await.is_ok());
+        drop(sign_ins);
     }
 }
