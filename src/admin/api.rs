@@ -14,6 +14,7 @@ use super::access::Operator;
 use super::documents::{
     Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
 };
+use super::import;
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
@@ -42,16 +43,15 @@ struct Description;
 /// The API over `operations`. Each request must carry the [`Peer`](super::Peer) of its connection as an extension.
 pub fn router(operations: Operations) -> Router {
     let answers = Arc::new(Answers::new(Arc::clone(&operations.clock)));
-    let (routes, description) = verbs();
+    let (routes, description) = verbs(answers);
     routes
         .with_state(operations)
         .route("/openapi.json", axum::routing::get(async move || Json(description.clone())))
         .fallback(async || Refused::NoSuchPath)
         .method_not_allowed_fallback(async || Refused::MethodNotAllowed)
-        .layer(middleware::from_fn_with_state(answers, once))
 }
 
-fn verbs() -> (Router<Operations>, utoipa::openapi::OpenApi) {
+fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(issue_code))
         .routes(routes!(accounts))
@@ -64,6 +64,10 @@ fn verbs() -> (Router<Operations>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions))
         .routes(routes!(account_sessions, end_account_sessions))
         .routes(routes!(end_session))
+        .layer(middleware::from_fn_with_state(answers, once))
+        // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
+        // stream. It may be asked again as it is.
+        .routes(routes!(import::import))
         .split_for_parts()
 }
 
@@ -258,10 +262,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::clock::SystemClock;
 
     #[test]
     fn every_verb_of_the_contract_is_described() {
-        let (_, description) = verbs();
+        let (_, description) = verbs(Arc::new(Answers::new(Arc::new(SystemClock::default()))));
         let described: BTreeSet<String> = serde_json::to_value(&description).unwrap()["paths"]
             .as_object()
             .unwrap()
@@ -281,6 +286,7 @@ mod tests {
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",
+            "post /v1/bindings/import",
         ];
         assert_eq!(described, expected.map(str::to_owned).into());
     }

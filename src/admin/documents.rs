@@ -142,6 +142,64 @@ pub struct Sessions {
     pub sessions: Vec<Session>,
 }
 
+/// What an import did.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Imported {
+    /// Handsets bound.
+    pub imported: u64,
+    /// Lines whose handset was bound to that very account before.
+    pub unchanged: u64,
+    /// Lines that were not taken, by number; at most 10,000 are listed.
+    pub refused: Vec<RefusedLine>,
+    /// Lines that were not taken and are not listed either.
+    pub refused_beyond: u64,
+}
+
+impl Imported {
+    /// All lines that were not taken.
+    #[must_use]
+    pub fn refused_in_all(&self) -> u64 {
+        self.refused_beyond.saturating_add(self.refused.len() as u64)
+    }
+}
+
+/// A line of an import that was not taken; nothing of it is repeated.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RefusedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// One word: `line-too-long`, `malformed-line`, `account-invalid`, `carrier-unknown`, `missing-identifier` (the
+    /// carrier sends none), `malformed-identifier`, `transient-identifier`, `bound-elsewhere`, `account-suspended`,
+    /// `binding-limit`, `key-ring-moved` (run the import again).
+    pub reason: String,
+}
+
+/// How far an import is. What it counts is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportProgress {
+    /// Handsets bound so far.
+    pub imported: u64,
+    /// Lines that changed nothing.
+    pub unchanged: u64,
+    /// Lines that were not taken.
+    pub refused: u64,
+}
+
+/// One line of the answer to an import. The last one is [`Imported`] or a [`Refusal`].
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ImportEvent {
+    /// How far it is.
+    Progress {
+        /// The counts.
+        progress: ImportProgress,
+    },
+    /// It is done.
+    Done(Imported),
+    /// It ended early; what the last progress counted is kept.
+    Refused(Refusal),
+}
+
 /// How many were ended or erased.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Revoked {

@@ -7,6 +7,8 @@ mod access;
 mod api;
 mod client;
 mod documents;
+mod import;
+mod lines;
 mod operations;
 mod refused;
 mod replay;
@@ -16,7 +18,8 @@ pub use access::{Peer, Roles};
 pub use api::router;
 pub use client::{AdminClient, ClientError};
 pub use documents::{
-    Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
+    Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,
+    RefusedLine, Revoked, Session, Sessions,
 };
 pub use operations::Operations;
 pub use server::{AdminServer, BindSocketError};

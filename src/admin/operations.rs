@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use tokio_util::sync::CancellationToken;
 
 use super::access::Roles;
 use crate::assertion::AssertionCache;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::keys::KeySet;
 use crate::session::Sessions;
@@ -28,8 +30,12 @@ pub struct Operations {
     pub entropy: Arc<dyn Entropy>,
     /// Source of `now`.
     pub clock: Arc<dyn Clock>,
-    /// Counts codes.
+    /// Counts codes and imported bindings.
     pub metrics: Arc<Metrics>,
+    /// The configuration in force: carriers and limits.
+    pub config: Arc<Config>,
+    /// Fires when the gateway is told to stop.
+    pub shutdown: CancellationToken,
 }
 
 impl FromRef<Operations> for Arc<Roles> {

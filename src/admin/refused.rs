@@ -34,6 +34,12 @@ pub(super) enum Refused {
     IdempotencyKeyBusy,
     #[error("the store cannot be used, so nothing is acknowledged; the gateway's log says why")]
     Store(#[from] StoreError),
+    #[error(
+        "a binding key is suspended, so no handset can be looked up; `sekisho keys resume` or a rotation ends that"
+    )]
+    KeySuspended,
+    #[error("the gateway stops; what it took is kept: run the same lines again once it is back")]
+    Stopping,
     #[error("the gateway failed at this request; its log says where")]
     Internal,
 }
@@ -49,12 +55,17 @@ impl Refused {
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             Self::IdempotencyKeyBusy => (StatusCode::CONFLICT, "idempotency-key-busy"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            Self::KeySuspended => (StatusCode::SERVICE_UNAVAILABLE, "key-suspended"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "gateway-stopping"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
         }
     }
 
     /// The document of the answer.
     pub(super) fn document(&self) -> Refusal {
+        if let Self::Store(error) = self {
+            tracing::error!(%error, "an admin call failed");
+        }
         Refusal { error: RefusalDetail { reason: self.reason().1.to_owned(), message: self.to_string() } }
     }
 }
@@ -69,7 +80,7 @@ impl IntoResponses for Refused {
             ("409", "idempotency-key-busy"),
             ("422", "idempotency-key-reused"),
             ("500", "internal-error"),
-            ("503", "store-unavailable"),
+            ("503", "store-unavailable, key-suspended, gateway-stopping"),
         ];
         let schema = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Refusal"))).build();
         let response = |reasons| ResponseBuilder::new().description(reasons).content("application/json", schema());
@@ -79,9 +90,6 @@ impl IntoResponses for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
-            tracing::error!(%error, "an admin call failed");
-        }
         (self.reason().0, Json(self.document())).into_response()
     }
 }

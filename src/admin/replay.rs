@@ -35,7 +35,8 @@ pub(super) struct Answers {
 struct Entry {
     peer: Peer,
     key: Box<str>,
-    /// SHA-256 of method and target: bounded, and no place where a telephone number could stay. No verb has a body.
+    /// SHA-256 of method and target: bounded, and no place where a telephone number could stay. No verb
+    /// that is remembered has a body.
     request: [u8; 32],
     begun_at: Timestamp,
     /// `None` while the first request is at work.

@@ -128,6 +128,7 @@ mod tests {
             "bindings list",
             "bindings list --account alice",
             "bindings revoke id",
+            "bindings import --json",
             "sessions list --account alice",
             "sessions revoke id",
             "sessions revoke --account alice",

@@ -1,4 +1,4 @@
-//! `bindings list | revoke`.
+//! `bindings list | revoke | import`.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use super::connection::{Connection, path};
+use super::import;
 use super::output::Document;
 use crate::admin::{self, Revoked};
 
@@ -30,6 +31,11 @@ enum Verb {
         /// Its id, as `bindings list` shows it
         id: String,
     },
+    /// Bind handsets that another system knew: JSON lines {"account","carrier","identifier"} on stdin
+    ///
+    /// Accounts are created where there are none. Lines that are not taken are listed by number and not repeated; the
+    /// exit code is 1 then. Running the same lines again changes nothing, so an import that broke off is run again.
+    Import,
 }
 
 impl Bindings {
@@ -40,6 +46,7 @@ impl Bindings {
                 let path = account.map_or_else(|| path(["bindings"]), |a| path(["accounts", &a, "bindings"]));
                 connection.call::<admin::Bindings>(Method::GET, &path)
             }
+            Verb::Import => connection.finish(import::run(&connection)),
             Verb::Revoke { id } => connection.call::<Revoked>(Method::DELETE, &path(["bindings", &id])),
         }
     }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, Findings};
 use super::output::{Document, finish};
-use crate::admin::AdminClient;
+use crate::admin::{AdminClient, ClientError};
 use crate::config::Config;
 
 const VARIABLE: &str = "SEKISHO_SOCKET";
@@ -36,13 +36,23 @@ pub(super) struct Connection {
 impl Connection {
     /// Sends one request and prints the document of the answer.
     pub(super) fn call<D: Document + DeserializeOwned>(&self, method: Method, path: &str) -> ExitCode {
-        finish(self.fetch::<D>(method, path), self.json)
+        self.finish(self.fetch::<D>(method, path))
     }
 
     fn fetch<D: DeserializeOwned>(&self, method: Method, path: &str) -> Result<D, Failure> {
+        self.run(async |client| client.call(method, path).await)
+    }
+
+    /// Does `work` with the running gateway.
+    pub(super) fn run<T>(&self, work: impl AsyncFnOnce(AdminClient) -> Result<T, ClientError>) -> Result<T, Failure> {
         let client = AdminClient::new(&self.socket(std::env::var_os(VARIABLE).map(PathBuf::from))?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(client.call(method, path))?)
+        Ok(runtime.block_on(work(client))?)
+    }
+
+    /// Prints what became of a command, and its exit code.
+    pub(super) fn finish<D: Document>(&self, outcome: Result<D, Failure>) -> ExitCode {
+        finish(outcome, self.json)
     }
 
     /// What was typed comes before what the environment says.

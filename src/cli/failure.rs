@@ -71,6 +71,7 @@ impl Failure {
                 ClientError::Unreachable { .. }
                 | ClientError::Forbidden { .. }
                 | ClientError::Silent { .. }
+                | ClientError::BrokenOff { .. }
                 | ClientError::Protocol { .. },
             ) => Exit::NotReachable,
             Self::NoSocket | Self::NoSocketConfigured(_) | Self::Configuration(_) | Self::FingerprintKey => Exit::Usage,

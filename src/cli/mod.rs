@@ -10,6 +10,7 @@ mod carriers;
 mod codes;
 mod connection;
 mod failure;
+mod import;
 mod output;
 mod sessions;
 

@@ -16,6 +16,11 @@ pub(super) trait Document: Serialize {
 
     /// The rows, each as wide as the columns.
     fn rows(&self) -> Vec<Vec<String>>;
+
+    /// How the command ended that brought it.
+    fn exit(&self) -> Exit {
+        Exit::Done
+    }
 }
 
 impl Document for Revoked {
@@ -31,9 +36,13 @@ pub(super) fn finish<D: Document>(outcome: Result<D, Failure>, json: bool) -> Ex
     let printed = outcome.and_then(|document| {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Ok(print(&document, json, terminal, &mut stdout.lock())?)
+        print(&document, json, terminal, &mut stdout.lock())?;
+        Ok(document.exit())
     });
-    end(printed, json)
+    match printed {
+        Ok(exit) => exit.into(),
+        Err(failure) => end(Err(failure), json),
+    }
 }
 
 /// Says on stderr why a command failed, if it did, and gives its exit code.

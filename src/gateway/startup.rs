@@ -18,7 +18,7 @@ use crate::admin::{self, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, Serves};
+use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{Kek, KeySet};
@@ -74,23 +74,13 @@ impl Running {
         let at_store = |problem: String| one(config.finding("store.path", problem));
         let at_kek = |problem: String| one(config.finding("keys.kek", problem));
 
-        let (store, opened) =
-            EmbeddedStore::open(&config.store.path, now, &*entropy).map_err(|error| at_store(error.to_string()))?;
-        let store = Arc::new(store);
-        match opened {
-            Opened::Created => tracing::info!(path = %config.store.path.display(), "a new store was created"),
-            Opened::Existing => {}
-            Opened::Upgraded => tracing::info!(path = %config.store.path.display(), "the store was upgraded"),
-        }
+        let store = open_store(&config, now, &*entropy)?;
         let keys = KeySet::open(&*store, &kek, config.binding.stretch, &*entropy, now)
             .await
             .map_err(|error| at_kek(error.to_string()))?;
         let keys = Arc::new(keys);
-        let policy = SessionPolicy {
-            idle: config.session.idle,
-            absolute: config.session.absolute,
-            per_account: config.session.per_account,
-        };
+        let SessionConfig { idle, absolute, per_account } = config.session;
+        let policy = SessionPolicy { idle, absolute, per_account };
         let shutdown = CancellationToken::new();
         let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
         let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
@@ -100,15 +90,7 @@ impl Running {
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
-        let mut bound = Vec::new();
-        let mut listeners = Vec::new();
-        for (i, (listener, certificate)) in config.listeners.iter().zip(certificates).enumerate() {
-            let tls = certificate.is_some();
-            let socket = BoundListener::bind(listener, certificate, cores)
-                .map_err(|error| one(at_listener(&config, i, error.to_string())))?;
-            listeners.push(Listening { serves: listener.serves, tls, address: socket.address() });
-            bound.push(socket);
-        }
+        let (bound, listeners) = bind_listeners(&config, certificates, cores)?;
         let admin_server = match &config.admin.socket {
             Some(path) => {
                 Some(AdminServer::bind(path).map_err(|error| one(config.finding("admin.socket", error.to_string())))?)
@@ -134,7 +116,17 @@ impl Running {
         let background = TaskTracker::new();
         if let Some(server) = admin_server {
             let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
-            let operations = Operations { bindings, sessions, keys, roles, entropy, clock, metrics };
+            let operations = Operations {
+                bindings,
+                sessions,
+                keys,
+                roles,
+                entropy,
+                clock,
+                metrics,
+                config: Arc::clone(&config),
+                shutdown: shutdown.clone(),
+            };
             background.spawn(server.serve(admin::router(operations), shutdown.clone()));
         }
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
@@ -256,6 +248,33 @@ fn taken_places(config: &Config) -> Vec<Finding> {
         findings.push(config.finding("log.access", at_access_log(&error)));
     }
     findings
+}
+
+fn open_store(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<Arc<EmbeddedStore>, Vec<Finding>> {
+    let path = &config.store.path;
+    let (store, opened) = EmbeddedStore::open(path, now, entropy)
+        .map_err(|error| vec![config.finding("store.path", error.to_string())])?;
+    match opened {
+        Opened::Created => tracing::info!(path = %path.display(), "a new store was created"),
+        Opened::Existing => {}
+        Opened::Upgraded => tracing::info!(path = %path.display(), "the store was upgraded"),
+    }
+    Ok(Arc::new(store))
+}
+
+fn bind_listeners(
+    config: &Config,
+    certificates: Vec<Option<Arc<ListenerTlsConfig>>>,
+    cores: usize,
+) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
+    let bind = |(i, (listener, certificate)): (usize, (&ListenerConfig, Option<_>))| {
+        let tls = certificate.is_some();
+        let socket = BoundListener::bind(listener, certificate, cores)
+            .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
+        let address = socket.address();
+        Ok((socket, Listening { serves: listener.serves, tls, address }))
+    };
+    config.listeners.iter().zip(certificates).enumerate().map(bind).collect()
 }
 
 type LoadedTls = (Vec<Option<Arc<ListenerTlsConfig>>>, Arc<UpstreamTls>);

@@ -86,6 +86,7 @@ pub struct Metrics {
     sessions_live: Gauge,
     headers_stripped: Counter,
     codes_issued: Counter,
+    bindings_imported: Counter,
     lines_lost: Labelled<1>,
 }
 
@@ -110,6 +111,7 @@ impl Metrics {
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
         let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
         let codes_issued = register(&mut registry, "code_issued", "Enrolment codes issued");
+        let bindings_imported = register(&mut registry, "bindings_imported", "Handsets bound by an import");
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let outcome = |upstream: &str, outcome: &str| {
@@ -131,6 +133,7 @@ impl Metrics {
             sessions_live,
             headers_stripped,
             codes_issued,
+            bindings_imported,
             lines_lost,
         }
     }
@@ -193,6 +196,11 @@ impl Metrics {
     /// An enrolment code was issued.
     pub fn code_issued(&self) {
         self.codes_issued.inc();
+    }
+
+    /// So many handsets were bound by an import.
+    pub fn bindings_imported(&self, count: u64) {
+        self.bindings_imported.inc_by(count);
     }
 
     /// The counter of lines that never reached `stream`.
@@ -273,6 +281,7 @@ mod tests {
         metrics.bound_by_console(BindOutcome::Failed);
         metrics.headers_stripped(3);
         metrics.code_issued();
+        metrics.bindings_imported(5);
         let text = metrics.render();
         for line in [
             "sekisho_requests_total{status=\"2xx\"} 1",
@@ -296,6 +305,7 @@ mod tests {
             "sekisho_console_bindings_total{outcome=\"failed\"} 1",
             "sekisho_headers_stripped_total 3",
             "sekisho_code_issued_total 1",
+            "sekisho_bindings_imported_total 5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }

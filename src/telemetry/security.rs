@@ -91,6 +91,17 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
+    /// Handsets were bound by an import, however it ended.
+    BindingsImported {
+        /// How many.
+        count: u64,
+        /// Lines that changed nothing.
+        unchanged: u64,
+        /// Lines that were not taken.
+        refused: u64,
+        /// By whom.
+        by: Actor,
+    },
     /// Sessions were ended.
     SessionsEnded {
         /// Whose they were, where all were one account's.
@@ -140,6 +151,8 @@ pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: C
         upstream = fields.upstream,
         client = ShownClient::of(client, detail).map(tracing::field::display),
         count = fields.count,
+        unchanged = fields.unchanged,
+        refused = fields.refused,
         by = fields.by.map(tracing::field::display),
     );
 }
@@ -151,7 +164,9 @@ struct Fields<'a> {
     carrier: Option<&'a CarrierName>,
     reason: Option<&'static str>,
     upstream: Option<&'a str>,
-    count: Option<usize>,
+    count: Option<u64>,
+    unchanged: Option<u64>,
+    refused: Option<u64>,
     by: Option<Actor>,
 }
 
@@ -183,8 +198,12 @@ impl<'a> Fields<'a> {
             SecurityEvent::BindingRemoved { account, carrier, by } => {
                 Self { event: "binding-removed", account: Some(account), carrier: Some(carrier), by: Some(by), ..none }
             }
+            SecurityEvent::BindingsImported { count, unchanged, refused, by } => {
+                let (count, unchanged, refused) = (Some(count), Some(unchanged), Some(refused));
+                Self { event: "bindings-imported", count, unchanged, refused, by: Some(by), ..none }
+            }
             SecurityEvent::SessionsEnded { account, count, by } => {
-                Self { event: "sessions-ended", account, count: Some(count), by: Some(by), ..none }
+                Self { event: "sessions-ended", account, count: Some(count as u64), by: Some(by), ..none }
             }
             SecurityEvent::CodeIssued { account, by } => {
                 Self { event: "code-issued", account: Some(account), by: Some(by), ..none }

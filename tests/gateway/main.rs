@@ -10,6 +10,7 @@ mod csrf;
 mod enrolment;
 mod failures;
 mod harness;
+mod import;
 mod logs;
 mod me;
 mod ops;

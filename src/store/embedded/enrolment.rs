@@ -90,13 +90,6 @@ fn named(conn: &Connection, account: &AccountId) -> Result<Entitled, StoreError>
     Ok(Entitled { account: account.clone(), state, bindings })
 }
 
-/// Does nothing if there is one.
-fn create_account(conn: &Connection, account: &AccountId, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "INSERT INTO accounts (account, state, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-    conn.prepare_cached(sql)?.execute((account.as_str(), AccountState::Active.as_str(), now.unix_millis()))?;
-    Ok(())
-}
-
 /// Compares what was typed with the code that the selector names. A wrong try is counted, in the same transaction.
 fn try_code(
     conn: &Connection,
