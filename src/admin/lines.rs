@@ -38,6 +38,7 @@ pub(super) fn read_lines<T>(
             }
         }
     })
+    .fuse()
 }
 
 struct Lines {
@@ -137,6 +138,16 @@ mod tests {
         let (read, whole) = lines(vec![Ok(b"a\n\nb".to_vec()), Ok(b"c\r\n \t\n".to_vec()), Ok(b"d".to_vec())]);
         assert!(whole);
         assert_eq!(read, [(1, Some(b"a".to_vec())), (3, Some(b"bc\r".to_vec())), (5, Some(b"d".to_vec()))]);
+    }
+
+    #[tokio::test]
+    async fn after_its_end_or_an_error_nothing_follows() {
+        let broken: Vec<io::Result<Vec<u8>>> = vec![Err(io::ErrorKind::ConnectionReset.into()), Ok(b"a\n".to_vec())];
+        for (chunks, items) in [(Vec::new(), 0), (broken, 1)] {
+            let mut lines = Box::pin(read_lines(Body::from_stream(stream::iter(chunks)), owned));
+            assert_eq!(lines.as_mut().count().await, items);
+            assert!(lines.next().await.is_none());
+        }
     }
 
     #[test]

@@ -191,6 +191,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_sent_to_a_gateway_that_refuses_the_import() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let detail = || RefusalDetail { reason: "role-required".to_owned(), message: "not you".to_owned() };
+        let refuse = post(async move || (http::StatusCode::FORBIDDEN, Json(Refusal { error: detail() })));
+        let router = Router::new().route("/v1/bindings/import", refuse);
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(AdminServer::bind(&path).unwrap().serve(router, shutdown.clone()));
+        let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let lines = {
+            let asked = Arc::clone(&asked);
+            futures_util::stream::repeat_with(move || {
+                asked.store(true, std::sync::atomic::Ordering::SeqCst);
+                Ok(bytes::Bytes::from_static(b"{}\n"))
+            })
+        };
+        let refused = AdminClient::new(&path).import(lines, |_| ()).await;
+        assert!(matches!(refused, Err(ClientError::Refused(detail)) if detail.reason == "role-required"));
+        assert!(!asked.load(std::sync::atomic::Ordering::SeqCst));
+        shutdown.cancel();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_dead_socket_is_replaced_and_a_file_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
