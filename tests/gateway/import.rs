@@ -54,6 +54,11 @@ fn refused(imported: &Imported) -> Vec<(u64, &str)> {
     imported.refused.iter().map(|refused| (refused.line, refused.reason.as_str())).collect()
 }
 
+async fn next(progress: &mut mpsc::UnboundedReceiver<ImportProgress>) -> ImportProgress {
+    let next = tokio::time::timeout(Duration::from_secs(30), progress.recv()).await;
+    next.expect("the gateway tells how far it is").unwrap()
+}
+
 async fn bound(harness: &Harness) -> usize {
     let listed: Value = harness.admin().call(Method::GET, "/v1/bindings").await.unwrap();
     listed["bindings"].as_array().unwrap().len()
@@ -186,10 +191,10 @@ async fn the_first_batch_is_durable_before_the_last_line_was_sent() {
     let text = many(BATCH + 2);
     let last = text.trim_end().rfind('\n').unwrap() + 1;
     send.send(Ok(text[..last].to_owned().into())).await.unwrap();
-    while progress.recv().await.unwrap().imported < BATCH as u64 {}
+    while next(&mut progress).await.imported < BATCH as u64 {}
     assert!(bound(&harness).await >= BATCH);
     // A batch that does not fill is written too.
-    while progress.recv().await.unwrap().imported <= BATCH as u64 {}
+    while next(&mut progress).await.imported <= BATCH as u64 {}
     assert_eq!(bound(&harness).await, BATCH + 1);
     send.send(Ok(text[last..].to_owned().into())).await.unwrap();
     drop(send);
@@ -235,7 +240,7 @@ async fn a_gateway_that_stops_says_so_and_keeps_what_it_took() {
     let lines = stream::poll_fn(move |context| lines.poll_recv(context));
     let running = tokio::spawn(async move { admin.import(lines, |p| heard.send(p).unwrap_or_default()).await });
     send.send(Ok(many(BATCH).into())).await.unwrap();
-    while progress.recv().await.unwrap().imported < BATCH as u64 {}
+    while next(&mut progress).await.imported < BATCH as u64 {}
     let harness = harness.restart().await;
     let ended = running.await.unwrap();
     assert!(matches!(&ended, Err(ClientError::Refused(why)) if why.reason == "gateway-stopping"), "{ended:?}");
@@ -279,7 +284,7 @@ async fn a_killed_gateway_loses_nothing_that_it_acknowledged() {
     send.send(Ok(many(LINES).into())).await.unwrap();
     let mut acknowledged = 0;
     while acknowledged < 2 * BATCH as u64 {
-        acknowledged = progress.recv().await.unwrap().imported;
+        acknowledged = next(&mut progress).await.imported;
     }
     drop(gateway);
     let ended = running.await.unwrap();
