@@ -170,8 +170,8 @@ mod tests {
         let stretcher = Stretcher::with_slots(&scheme(Some((64, 1))), 2, 2).unwrap();
         let mut outputs = Vec::new();
         for _ in 0..3 {
-            let stretched = stretcher.stretch(identifier(true), Urgency::SignIn).await;
-            let Ok(Stretched::Argon2id(out)) = stretched else { panic!("it is stretched") };
+            let made = stretcher.stretch(identifier(true), Urgency::SignIn).await;
+            let Ok(Stretched::Argon2id(out)) = made else { panic!("it is stretched") };
             outputs.push(hex(out.as_slice()));
             let idle = stretcher.idle.lock().unwrap();
             assert_eq!((idle.len(), idle[0].len()), (1, 64));
