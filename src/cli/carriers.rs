@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::failure::{Failure, Findings};
 use super::output::{Document, end, finish};
 use crate::carrier::{self, OverTls, Profile};
-use crate::config::Config;
+use crate::config::Identification;
 
 const EXAMPLE: &str = r#"One line in, one line out, until stdin ends; a line that is no request is answered by an error:
 {"remote_ip":"27.90.207.40","scheme":"http","method":"GET","target":"/","headers":[["Host","admin.example.jp"]]}
@@ -38,7 +38,7 @@ enum Verb {
     /// Say of each request on stdin, one JSON object a line, what the gateway would make of its identifier
     #[command(after_help = EXAMPLE)]
     Explain {
-        /// The configuration
+        /// The configuration; of it, [gateway] and [carriers.*] are enough
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Add the identifier's fingerprint, HMAC-SHA256 under this key: tells identifiers apart without showing them
@@ -66,10 +66,10 @@ fn explain(config: &Path, fingerprint_key: Option<String>) -> Result<(), Failure
         None => None,
         Some(hex) => Some(parse_hex(&hex).ok_or(Failure::FingerprintKey)?),
     };
-    let config = load(config)?;
-    let (hosts, proxies) = (&config.gateway.hosts, &config.gateway.trusted_proxies);
+    let Identification { gateway, carriers } = load(config)?;
+    let (hosts, proxies) = (&gateway.hosts, &gateway.trusted_proxies);
     let key = key.as_ref().map(|key| key.as_slice());
-    Ok(carrier::explain_lines(&config.carriers, hosts, proxies, key, io::stdin().lock(), io::stdout().lock())?)
+    Ok(carrier::explain_lines(&carriers, hosts, proxies, key, io::stdin().lock(), io::stdout().lock())?)
 }
 
 fn list(config: Option<&Path>) -> Result<Profiles, Failure> {
@@ -84,13 +84,13 @@ fn list(config: Option<&Path>) -> Result<Profiles, Failure> {
     Ok(Profiles { carriers: carriers.profiles().iter().map(|profile| ProfileDocument::of(profile)).collect() })
 }
 
-/// Reads the configuration; warnings go to stderr.
-fn load(file: &Path) -> Result<Config, Failure> {
-    let (config, warnings) = Config::load(file).map_err(|found| Failure::Configuration(Findings(found)))?;
+/// Reads what the tools need of the configuration; warnings go to stderr.
+fn load(file: &Path) -> Result<Identification, Failure> {
+    let (parts, warnings) = Identification::load(file).map_err(|found| Failure::Configuration(Findings(found)))?;
     for warning in warnings {
         let _ = writeln!(io::stderr(), "{warning}"); // nowhere is left to say that stderr failed
     }
-    Ok(config)
+    Ok(parts)
 }
 
 fn parse_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {

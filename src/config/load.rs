@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::check::{self, Checked};
 use super::document::{join, line_at};
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Report, Severity};
 use super::secret_source::open_to_others;
-use super::types::Config;
+use super::types::{CarrierSpecs, Config, GatewayConfig};
 use crate::carrier::{Carriers, OverTls};
 
 impl Config {
@@ -16,15 +16,7 @@ impl Config {
     /// All findings at once, warnings included, if there is at least one error. With a good configuration come its
     /// warnings.
     pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
-        let alone = |line, problem: String| {
-            let (file, key) = (path.to_owned(), "(file)".to_owned());
-            vec![Finding { file, line, key, severity: Severity::Error, problem }]
-        };
-        let bytes = std::fs::read(path).map_err(|error| alone(1, format!("cannot be read: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = line_at(&String::from_utf8_lossy(error.as_bytes()), error.utf8_error().valid_up_to());
-            alone(line, "is not UTF-8 from here on".to_owned())
-        })?;
+        let text = read(path)?;
         let (config, mut findings) = Self::parse(&text, path)?;
         findings.extend(config.secrets_open_to_others());
         findings.sort_by_key(|finding| finding.line);
@@ -36,32 +28,15 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
-        let Checked { config, specs, mut report } = check::check(text, path);
-        let key = |profile: &str, key: &str| {
-            let table = join("carriers", profile);
-            if key.is_empty() { table } else { format!("{table}.{key}") }
-        };
+        let Checked { config, specs, mut report, .. } = check::check(text, path);
         // The profiles are judged even where something else is wrong already: all findings at once.
-        let carriers = match Carriers::build(&specs) {
-            Ok((carriers, doubts)) => {
-                for doubt in doubts {
-                    report.warning(&key(&doubt.profile, &doubt.key), doubt.problem);
-                }
-                Some(carriers)
-            }
-            Err(problems) => {
-                for problem in problems {
-                    report.error(&key(&problem.profile, &problem.key), problem.problem);
-                }
-                None
-            }
-        };
+        let carriers = judge(&specs, &mut report);
         if let (Some(config), Some(carriers)) = (&config, &carriers)
             && config.gateway.public_url.https
         {
             for profile in carriers.profiles().iter().filter(|p| p.enabled() && p.over_tls() == OverTls::Refuse) {
                 report.warning(
-                    &key(profile.name().as_str(), "over_tls"),
+                    &profile_key(profile.name().as_str(), "over_tls"),
                     "its identifier is refused over TLS and public_url is https, so its handsets cannot sign in: the hand-over \
                      from the plain listener is not available in this version; use an http public_url inside a private network, \
                      or \"accept\" where the carrier's gateway is known to insert the identifier over TLS",
@@ -132,4 +107,72 @@ impl<C> Config<C> {
             privacy: self.privacy,
         }
     }
+}
+
+/// The parts that the offline tools do without. What is neither theirs nor one of these is a slip of the pen.
+const OTHER_PARTS: [&str; 12] = [
+    "listener", "admin", "upstream", "route", "session", "binding", "store", "limits", "keys", "notice", "log",
+    "privacy",
+];
+
+/// What the offline tools need of a configuration: who is believed, and which profiles there are.
+pub struct Identification {
+    /// `[gateway]`.
+    pub gateway: GatewayConfig,
+    /// `[carriers.*]`.
+    pub carriers: Carriers,
+}
+
+impl Identification {
+    /// Reads these two parts of a configuration file; the others may be missing or wrong.
+    ///
+    /// # Errors
+    /// All findings about these parts. With good ones come their warnings.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        let Checked { gateway, specs, mut report, .. } = check::check(&read(path)?, path);
+        let carriers = judge(&specs, &mut report);
+        let part = |finding: &Finding| finding.key.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let findings: Vec<Finding> =
+            report.into_findings().into_iter().filter(|finding| !OTHER_PARTS.contains(&&*part(finding))).collect();
+        let sound = findings.iter().all(|finding| finding.severity == Severity::Warning);
+        match (gateway, carriers) {
+            (Some(gateway), Some(carriers)) if sound => Ok((Self { gateway, carriers }, findings)),
+            _ => Err(findings),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, Vec<Finding>> {
+    let alone = |line, problem: String| {
+        let (file, key) = (path.to_owned(), "(file)".to_owned());
+        vec![Finding { file, line, key, severity: Severity::Error, problem }]
+    };
+    let bytes = std::fs::read(path).map_err(|error| alone(1, format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = line_at(&String::from_utf8_lossy(error.as_bytes()), error.utf8_error().valid_up_to());
+        alone(line, "is not UTF-8 from here on".to_owned())
+    })
+}
+
+/// Builds the profiles; what is wrong or doubtful about them goes into the report.
+fn judge(specs: &CarrierSpecs, report: &mut Report) -> Option<Carriers> {
+    match Carriers::build(specs) {
+        Ok((carriers, doubts)) => {
+            for doubt in doubts {
+                report.warning(&profile_key(&doubt.profile, &doubt.key), doubt.problem);
+            }
+            Some(carriers)
+        }
+        Err(problems) => {
+            for problem in problems {
+                report.error(&profile_key(&problem.profile, &problem.key), problem.problem);
+            }
+            None
+        }
+    }
+}
+
+fn profile_key(profile: &str, key: &str) -> String {
+    let table = join("carriers", profile);
+    if key.is_empty() { table } else { format!("{table}.{key}") }
 }

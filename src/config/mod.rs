@@ -19,6 +19,7 @@ mod types;
 pub use check::parts;
 pub use duration::Rate;
 pub use finding::{Finding, Severity};
+pub use load::Identification;
 pub use origin::Origin;
 pub use secret_source::{SecretError, SecretSource};
 pub use types::*;

@@ -55,6 +55,7 @@ pub struct Config<C = Carriers> {
 pub type CarrierSpecs = BTreeMap<String, ProfileSpec>;
 
 /// Where the gateway is seen from outside, and whom it believes.
+#[derive(Clone)]
 pub struct GatewayConfig {
     /// What handsets type; its scheme decides where sessions live. Also `iss`.
     pub public_url: Origin,

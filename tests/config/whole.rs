@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
-use sekisho::config::{Config, Finding, SecretSource};
+use sekisho::config::{Config, Finding, Identification, SecretSource};
 
 const CONTRACT: &str = include_str!("../data/config/good-contract.toml");
 
@@ -92,4 +92,22 @@ proptest! {
         let text = format!("{}{with}{}", &CONTRACT[..at], &CONTRACT[end..]);
         let _ = Config::parse(&text, Path::new("x.toml"));
     }
+}
+
+#[test]
+fn the_offline_tools_need_two_parts_and_judge_these_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |text: &str| {
+        let file = folder.path().join("gateway.toml");
+        fs::write(&file, text).unwrap();
+        Identification::load(&file)
+            .map(|(found, warnings)| (found.carriers.profiles().iter().filter(|p| p.enabled()).count(), warnings))
+            .map_err(|findings| findings.iter().map(|finding| finding.key.clone()).collect::<Vec<_>>())
+    };
+    let parts = "[gateway]\npublic_url = \"http://admin.example.jp\"\n[carriers.au]\nnetworks = [\"127.0.2.0/24\"]\n";
+    assert_eq!(load(parts).unwrap().0, 1);
+    assert_eq!(load(&format!("{parts}[session]\nidle = \"never\"\n")).unwrap().0, 1);
+    let wrong = parts.replace("http://admin", "ftp://admin").replace("127.0.2.0/24", "127.0.2.0/99");
+    assert_eq!(load(&wrong).unwrap_err(), ["gateway.public_url", "carriers.au.networks[0]"]);
+    assert_eq!(load("[gateway\n").unwrap_err().len(), 1);
 }

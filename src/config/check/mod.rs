@@ -20,13 +20,15 @@ use std::path::Path;
 use super::document::Document;
 use super::finding::{Finding, Report};
 use super::raw;
-use super::types::{CarrierSpecs, Config};
+use super::types::{CarrierSpecs, Config, GatewayConfig};
 use values::Context;
 
 /// What was found out without judging the carriers' profiles.
 pub(super) struct Checked {
     /// The configuration, if no error stands in its way.
     pub(super) config: Option<Config<CarrierSpecs>>,
+    /// `[gateway]`, even if something else is wrong.
+    pub(super) gateway: Option<GatewayConfig>,
     /// What is written about carriers, even if something else is wrong.
     pub(super) specs: CarrierSpecs,
     /// The findings so far.
@@ -54,7 +56,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
             for error in errors {
                 report.error_at(error.line, &error.key, error.problem);
             }
-            return Checked { config: None, specs: CarrierSpecs::new(), report };
+            return Checked { config: None, gateway: None, specs: CarrierSpecs::new(), report };
         }
     };
     let mut cx =
@@ -78,7 +80,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let privacy = house::privacy(raw.privacy, &mut cx);
 
     let report = cx.report;
-    let config = match (gateway, store, keys, notice) {
+    let config = match (gateway.clone(), store, keys, notice) {
         (Some(gateway), Some(store), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
             file: path.to_owned(),
             lines,
@@ -99,5 +101,5 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
         }),
         _ => None,
     };
-    Checked { config, specs, report }
+    Checked { config, gateway, specs, report }
 }
