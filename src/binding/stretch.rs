@@ -209,9 +209,12 @@ mod tests {
                 tokio::spawn(async move { stretcher.stretch(identifier(true), Urgency::SignIn).await.map(|_| ()) })
             })
             .collect();
-        while stretcher.admitted.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let taken = async {
+            while stretcher.admitted.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), taken).await.expect("the queue fills");
         assert_eq!(stretcher.stretch(identifier(true), Urgency::SignIn).await.err(), Some(DigestError::Busy));
         assert!(
             stretcher.stretch(identifier(false), Urgency::SignIn).await.is_ok(),

@@ -36,8 +36,8 @@ pub fn identify_request(
     proxies: &TrustedProxies,
     carriers: &Carriers,
 ) -> Result<RawIdentifier, Reason> {
+    hosts.check_parts(&parts).map_err(head_reason)?;
     let head = RawHead::read(parts, limits).map_err(head_reason)?;
-    hosts.check(&head).map_err(head_reason)?;
     let client = proxies.resolve(peer, connection, &head).map_err(|_| Reason::UnknownSourceAddress)?;
     Ok(carriers.identify(&head, &client)?)
 }

@@ -256,7 +256,7 @@ pub struct StoreConfig {
 pub struct LimitsConfig {
     /// Sign-ins, per handset and per account. Default 10/1m.
     pub sign_in: Rate,
-    /// Wrong codes, per handset and per account. Default 10/1h.
+    /// Typed codes, per handset. Default 10/1h.
     pub code: Rate,
     /// Sign-ins and codes from one network (/24, /48), slowed beyond it. Default 100/1m.
     pub network: Rate,

@@ -22,7 +22,7 @@ pub struct HeadLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HeadError {
     /// More bytes or fields than [`HeadLimits`] allow.
-    #[error("request-too-large")]
+    #[error("request-head-too-large")]
     TooLarge,
     /// The target is longer than [`HeadLimits::url_bytes`].
     #[error("url-too-long")]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 
 use super::Gateway;
 use crate::edge::Client;
@@ -33,6 +33,10 @@ impl<'g> AccessLine<'g> {
 impl Drop for AccessLine<'_> {
     fn drop(&mut self) {
         let Self { gateway, started, asked, request_id, client, status } = self;
+        if std::thread::panicking() {
+            // The client gets a 500 from the listener.
+            *status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+        }
         let duration = started.elapsed();
         gateway.metrics.request(*status, duration);
         let Some((method, path)) = asked else { return };
@@ -60,26 +64,36 @@ impl RequestId {
     }
 }
 
-/// Names requests: a random prefix of this worker, and a counter.
+/// Names requests: a random prefix of this worker, and a counter that begins at a random number, so that either half
+/// alone tells requests of all workers and runs apart.
 pub(super) struct RequestIds {
-    prefix: u64,
+    prefix: [u8; 16],
     next: AtomicU64,
 }
 
 impl RequestIds {
     pub(super) fn new(entropy: &dyn Entropy) -> Self {
-        Self { prefix: u64::from_be_bytes(random(entropy)), next: AtomicU64::new(1) }
+        let number = || u64::from_be_bytes(random(entropy));
+        Self { prefix: hexadecimal(number()), next: AtomicU64::new(number()) }
     }
 
     pub(super) fn next(&self) -> RequestId {
-        let number = (u128::from(self.prefix) << 64) | u128::from(self.next.fetch_add(1, Ordering::Relaxed));
         let mut digits = [0; 32];
-        for (i, digit) in digits.iter_mut().rev().enumerate() {
-            let nibble = (number >> (4 * i)) & 0xf;
-            *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
-        }
+        let (prefix, counter) = digits.split_at_mut(16);
+        prefix.copy_from_slice(&self.prefix);
+        counter.copy_from_slice(&hexadecimal(self.next.fetch_add(1, Ordering::Relaxed)));
         RequestId(digits)
     }
+}
+
+fn hexadecimal(number: u64) -> [u8; 16] {
+    let mut digits = [b'0'; 16];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        }
+    }
+    digits
 }
 
 #[cfg(test)]
@@ -92,6 +106,8 @@ mod tests {
         let ids = RequestIds::new(&SeededEntropy::new(1));
         let (a, b) = (ids.next(), ids.next());
         assert_eq!(a.as_str()[..16], b.as_str()[..16]);
-        assert!(a.as_str().ends_with("0000000000000001") && b.as_str().ends_with("0000000000000002"));
+        let counted = |id: RequestId| u64::from_str_radix(&id.as_str()[16..], 16).unwrap();
+        assert_eq!(counted(b), counted(a).wrapping_add(1));
+        assert_eq!(&hexadecimal(0x0123_4567_89ab_cdef), b"0123456789abcdef");
     }
 }

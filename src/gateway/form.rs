@@ -108,11 +108,19 @@ impl Gateway {
     }
 }
 
+/// All of a small body; `idle` is the time that its sender may be silent.
 async fn collect(body: Incoming, idle: Duration) -> Result<Zeroizing<Vec<u8>>, Reason> {
-    match tokio::time::timeout(idle, Limited::new(body, MAX_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(Zeroizing::new(collected.to_bytes().to_vec())),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reason::BodyTooLarge),
-        Ok(Err(_)) | Err(_) => Err(Reason::MalformedRequest),
+    let mut body = Limited::new(body, MAX_BYTES);
+    // Sized beforehand: growing would leave unwiped copies behind.
+    let mut collected = Zeroizing::new(Vec::with_capacity(MAX_BYTES));
+    loop {
+        match tokio::time::timeout(idle, body.frame()).await {
+            Ok(None) => return Ok(collected),
+            Ok(Some(Ok(frame))) => collected.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Ok(Some(Err(error))) if error.is::<http_body_util::LengthLimitError>() => return Err(Reason::BodyTooLarge),
+            Ok(Some(Err(_))) => return Err(Reason::MalformedRequest),
+            Err(_) => return Err(Reason::RequestTimeout),
+        }
     }
 }
 

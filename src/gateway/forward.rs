@@ -66,8 +66,8 @@ impl Worker {
         };
         let applicant = gateway.applicant(route, upstream, &head, &client);
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
-        let session = current.as_ref().filter(|_| applicant.is_none()).map(|session| session.ended().clone());
-        let ends = Ends { session, shutdown: gateway.shutdown.clone() };
+        let session = current.as_ref().filter(|_| applicant.is_none()).map(|session| session.ended());
+        let ends = Ends { session, shutdown: &gateway.shutdown };
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| gateway.answer_failure(reason, gateway.reader(&hints, &client), client.scheme, &request_id);
@@ -79,7 +79,7 @@ impl Worker {
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
         let request =
             stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
-        match self.upstreams.send(route.upstream, request, body, upgrade, &ends).await {
+        match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
                 gateway.metrics.upstream(route.upstream, None);
                 match gateway.answer_of_console(answered, applicant, upstream, &client).await {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -25,6 +26,9 @@ pub struct Worker {
     pub(super) upstreams: Upstreams,
     request_ids: RequestIds,
 }
+
+/// What an upstream may be asked with.
+const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Worker {
     /// A worker with an empty pool.
@@ -56,7 +60,9 @@ impl Worker {
         }
         // Before the head is judged: a CONNECT has no path.
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-            return early(Reason::MethodNotAllowed, &ReaderHints::of_refused(&parts.headers));
+            let mut answer = early(Reason::MethodNotAllowed, &ReaderHints::of_refused(&parts.headers));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(SERVED_METHODS));
+            return answer;
         }
         let head = match RawHead::take(&mut parts, &gateway.head_limits) {
             Ok(head) => head,
@@ -75,7 +81,8 @@ impl Worker {
             Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
             Err(RouteRefusal::NoRoute) => return gateway.refuse(&visit(), Reason::NoRoute),
         };
-        if gateway.config.gateway.public_url.https && client.scheme == Scheme::Http {
+        let in_the_clear = gateway.config.gateway.public_url.https && client.scheme == Scheme::Http;
+        if in_the_clear && !matches!(head.path(), "/_sekisho/notice" | "/_sekisho/jwks.json") {
             return gateway.to_public_url(&head);
         }
         match destination {

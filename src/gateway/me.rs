@@ -129,11 +129,7 @@ impl Gateway {
             }
             Err(error) => return self.me_unavailable(visit, &error),
         }
-        if ends_this {
-            self.signed_out(visit)
-        } else {
-            self.me_page(visit, &current, Some(MeDone::SessionsEnded)).await
-        }
+        if ends_this { self.signed_out(visit) } else { self.me_page(visit, &current, Some(MeDone::SessionEnded)).await }
     }
 
     fn me_unavailable(&self, visit: &Visit<'_>, error: &StoreError) -> Response<Body> {

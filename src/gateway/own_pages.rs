@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 
 use super::Gateway;
 use super::local_path::LocalPath;
-use super::visit::Visit;
+use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::pages::{NoticeFacts, Page};
 use crate::refusal::Reason;
@@ -19,7 +19,10 @@ impl Gateway {
         match path {
             "login" if read => self.login(visit).await,
             // A form that was reloaded or bookmarked: begin again.
-            "enrol" if read => self.sign_in_page(visit, &LocalPath::root(), Reason::SignInRequired),
+            "enrol" if read => {
+                let to = LocalPath::parse(&query_value(visit.head, "to").unwrap_or_default());
+                self.sign_in_page(visit, &to, Reason::SignInRequired)
+            }
             "enrol" if post => self.enrol(visit, body).await,
             "logout" if read => self.logout_form(visit).await,
             "logout" if post => self.logout(visit, body).await,

@@ -1,6 +1,8 @@
 //! What machines ask for: keys, health, readiness, metrics. Reads no session.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Method, Response, StatusCode};
 use serde::Serialize;
 
@@ -45,7 +47,9 @@ impl Gateway {
     /// A request on an ops listener.
     pub(super) async fn ops(&self, head: &RawHead, scheme: Scheme) -> Response<Body> {
         if !matches!(*head.method(), Method::GET | Method::HEAD) {
-            return plain(Reason::MethodNotAllowed.status(), TEXT, "GET or HEAD\n", head.method());
+            let mut answer = plain(Reason::MethodNotAllowed.status(), TEXT, "GET or HEAD\n", head.method());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
         }
         match head.path() {
             "/healthz" => plain(StatusCode::OK, TEXT, "alive\n", head.method()),

@@ -131,7 +131,7 @@ texts! {
     Refusal { wait, request }
     Me {
         title, account, handsets, this, bound, last_used, remove, no_handsets, sessions, this_session, created,
-        last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, sessions_ended,
+        last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended,
     }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }

@@ -104,8 +104,8 @@ pub struct Me<'a> {
 pub enum MeDone {
     /// A binding was removed.
     HandsetRemoved,
-    /// The account's other sessions were ended.
-    SessionsEnded,
+    /// One session, not the one in hand, was ended.
+    SessionEnded,
 }
 
 /// A bound handset.

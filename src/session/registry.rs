@@ -23,7 +23,7 @@ pub struct LiveSession<S> {
     stored_seen: AtomicI64,
     /// Whether the store has it: until then nobody holds its token, and nobody may end it.
     durable: AtomicBool,
-    ended: CancellationToken,
+    ended: Arc<CancellationToken>,
     state: S,
 }
 
@@ -42,7 +42,7 @@ impl<S> LiveSession<S> {
 
     /// Fires when the session ends, for connections that outlive their request.
     #[must_use]
-    pub fn ended(&self) -> &CancellationToken {
+    pub const fn ended(&self) -> &Arc<CancellationToken> {
         &self.ended
     }
 
@@ -290,7 +290,7 @@ impl<S: Default> LiveSession<S> {
             last_seen: AtomicI64::new(seen),
             stored_seen: AtomicI64::new(seen),
             durable: AtomicBool::new(false),
-            ended: CancellationToken::new(),
+            ended: Arc::default(),
             state: S::default(),
         }
     }

@@ -40,7 +40,7 @@ pub struct Access<'a> {
     pub status: u16,
     /// Who asked.
     pub client: Option<ClientAddr>,
-    /// From the head's last byte to the end of the answer.
+    /// From the head's last byte until the head of the answer is ready; its body may stream on.
     pub duration: Duration,
     /// The carrier whose networks it came from.
     pub carrier: Option<&'a CarrierName>,

@@ -32,9 +32,10 @@ impl RequestBody {
         inner: Incoming,
         limit: u64,
         idle: Duration,
-        ended: Option<&CancellationToken>,
+        ended: Option<&Arc<CancellationToken>>,
     ) -> (Self, Option<Arc<Progress>>) {
         let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new()));
+        let ended = ended.filter(|_| progress.is_some());
         (Self { inner, left: limit, watch: Watch::new(idle, ended), progress: progress.clone() }, progress)
     }
 }
@@ -102,7 +103,7 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     /// Fails when the upstream is silent for `idle`, or when the session that it was asked for `ended`.
-    pub(super) fn new(inner: Incoming, idle: Duration, ended: Option<&CancellationToken>, lease: Lease) -> Self {
+    pub(super) fn new(inner: Incoming, idle: Duration, ended: Option<&Arc<CancellationToken>>, lease: Lease) -> Self {
         let mut body = Self { inner, watch: Watch::new(idle, ended), lease: Some(lease) };
         body.release_at_end();
         body
@@ -161,12 +162,12 @@ struct Watch {
     limit: Duration,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    ended: Option<CancellationToken>,
+    ended: Option<Arc<CancellationToken>>,
     notice: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Watch {
-    fn new(limit: Duration, ended: Option<&CancellationToken>) -> Self {
+    fn new(limit: Duration, ended: Option<&Arc<CancellationToken>>) -> Self {
         Self { limit, since: None, timer: None, ended: ended.cloned(), notice: None }
     }
 
@@ -175,7 +176,7 @@ impl Watch {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_ref().is_some_and(CancellationToken::is_cancelled) {
+        if self.ended.as_ref().is_some_and(|ended| ended.is_cancelled()) {
             return Poll::Ready(Some(Err(BodyError::Ended)));
         }
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
@@ -183,7 +184,7 @@ impl Watch {
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
         }
         if let Some(ended) = &self.ended {
-            let notice = self.notice.get_or_insert_with(|| Box::pin(ended.clone().cancelled_owned()));
+            let notice = self.notice.get_or_insert_with(|| Box::pin(CancellationToken::clone(ended).cancelled_owned()));
             if notice.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Some(Err(BodyError::Ended)));
             }

@@ -77,23 +77,29 @@ struct Upstream {
 }
 
 /// What ends an exchange before its own end.
-#[derive(Clone, Debug)]
-pub struct Ends {
+///
+/// By reference: to clone a token takes a lock that all cores share, and most exchanges end by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
     /// The end of the session that it belongs to, if there is one.
-    pub session: Option<CancellationToken>,
+    pub session: Option<&'a Arc<CancellationToken>>,
     /// The gateway stops. Answers are let finish; what has no end of its own, an upgraded connection, is not.
-    pub shutdown: CancellationToken,
+    pub shutdown: &'a CancellationToken,
 }
 
-impl Ends {
+impl Ends<'_> {
     /// Resolves when the session ends or the gateway stops.
-    pub(super) async fn any(&self) {
-        match &self.session {
-            Some(session) => tokio::select! {
-                () = session.cancelled() => {}
-                () = self.shutdown.cancelled() => {}
-            },
-            None => self.shutdown.cancelled().await,
+    fn any(self) -> impl Future<Output = ()> + Send + 'static {
+        let session = self.session.cloned();
+        let shutdown = self.shutdown.clone();
+        async move {
+            match session {
+                Some(session) => tokio::select! {
+                    () = session.cancelled() => {}
+                    () = shutdown.cancelled() => {}
+                },
+                None => shutdown.cancelled().await,
+            }
         }
     }
 }
@@ -119,7 +125,8 @@ impl Upstreams {
     /// Sends the request and gives back the answer.
     ///
     /// `upstream` is an index into `Config::upstreams`. An upgrade (101) is spliced in a task of its own until both
-    /// sides close or one of `ends` fires; bodies fail when their session ends. Dropping the future, or the answer's body, ends the exchange with the upstream.
+    /// sides close or one of `ends` fires; bodies fail when their session ends. Dropping the future, or the answer's
+    /// body, ends the exchange with the upstream.
     ///
     /// # Errors
     /// [`UpstreamError`]; once a head was given back, failures show in its body.
@@ -129,14 +136,14 @@ impl Upstreams {
         request: UpstreamRequest,
         body: Incoming,
         upgrade: Option<OnUpgrade>,
-        ends: &Ends,
+        ends: Ends<'_>,
     ) -> Result<Answered, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
         if body.size_hint().lower() > self.body_bytes {
             return Err(UpstreamError::BodyTooLarge);
         }
         let upgrade = upgrade.filter(|_| request.upgrade);
-        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle, ends.session.as_ref());
+        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle, ends.session);
         let request = compose(request, body, upgrade.is_some());
         let (lease, mut response) = self.exchange(upstream, request, progress.as_deref()).await?;
 
@@ -144,14 +151,14 @@ impl Upstreams {
             // Nobody asked, so nobody would check what the client says next.
             let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
             let server = hyper::upgrade::on(&mut response);
-            tokio::spawn(splice(client, server, ends.clone(), lease.outstanding));
+            tokio::spawn(splice(client, server, ends.any(), lease.outstanding));
             let (response, bind) = switching(response);
             return Ok(Answered { response, bind });
         }
         let (mut head, body) = response.into_parts();
         let bind = answer::strip(&mut head.headers);
         head.version = Version::HTTP_11;
-        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, ends.session.as_ref(), lease));
+        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, ends.session, lease));
         Ok(Answered { response: Response::from_parts(head, body), bind })
     }
 

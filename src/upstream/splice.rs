@@ -5,12 +5,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
 use super::pool::Outstanding;
-use super::send::Ends;
 
-/// Copies until both sides have closed, one fails, the session ended, or the gateway stops; then both connections are gone.
+/// Copies until both sides have closed, one fails, or `end` comes; then both connections are gone.
 ///
 /// A side that closes only its writing half still receives the rest, as some protocols rely on.
-pub(super) async fn splice(client: OnUpgrade, upstream: OnUpgrade, ends: Ends, _counted: Outstanding) {
+pub(super) async fn splice(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    end: impl Future<Output = ()>,
+    _counted: Outstanding,
+) {
     let copied = async {
         // A side that never upgrades has closed its connection; the other is closed with it.
         if let Ok((client, upstream)) = tokio::try_join!(client, upstream) {
@@ -18,7 +22,7 @@ pub(super) async fn splice(client: OnUpgrade, upstream: OnUpgrade, ends: Ends, _
         }
     };
     tokio::select! {
-        () = ends.any() => {}
+        () = end => {}
         () = copied => {}
     }
 }

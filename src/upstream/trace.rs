@@ -13,7 +13,7 @@ pub(super) fn set_trace_context(fields: &mut HeaderMap, request_id: &str) {
         (Some(one), None) => one.to_str().ok().and_then(parse_traceparent),
         _ => None,
     };
-    // The second half of a UUID is its random one.
+    // The second half of a request id counts from a random number.
     let step = request_id.get(16..).unwrap_or_default();
     let value = match continued {
         _ if !is_hex_id(request_id, 32) || !is_hex_id(step, 16) => None,

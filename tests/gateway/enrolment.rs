@@ -361,10 +361,6 @@ async fn a_network_beyond_its_rate_is_slowed_and_the_right_code_passes() {
     assert!(crowd.join_all().await.iter().all(|status| *status == StatusCode::FORBIDDEN));
     assert!(started.elapsed() >= turn * 4, "{:?}", started.elapsed());
 
-    // Here the next turn is more than seven away.
-    let started = Instant::now();
-    drop(harness.handset(Carrier::SoftBank, "a").click_sign_in("/").await);
-    assert!(started.elapsed() < turn * 7, "another network does not wait");
     harness.finish().await;
 }
 

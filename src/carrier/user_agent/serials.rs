@@ -5,7 +5,12 @@
 
 /// The string without serials and their separators; `None` where it has none.
 pub(crate) fn without_serials(text: &[u8]) -> Option<Vec<u8>> {
-    let mut kept: Vec<u8> = Vec::new();
+    // Most strings have none, and every request has a string: nothing is copied before one is seen.
+    let mut words = text.split(|b| !b.is_ascii_alphanumeric());
+    if !words.any(|word| [&b"SN"[..], b"ser", b"icc"].iter().any(|prefix| word.starts_with(prefix))) {
+        return None;
+    }
+    let mut kept: Vec<u8> = Vec::with_capacity(text.len());
     let mut found = false;
     let mut rest = text;
     while !rest.is_empty() {
@@ -14,10 +19,7 @@ pub(crate) fn without_serials(text: &[u8]) -> Option<Vec<u8>> {
         let serial = kept.last().is_some_and(|before| is_serial(*before, word));
         rest = after;
         if serial {
-            if !found {
-                kept.reserve(text.len());
-                found = true;
-            }
+            found = true;
             if kept.ends_with(b"(") {
                 // The first item of a list takes the separator behind it along.
                 rest = rest.strip_prefix(b";").unwrap_or(rest);

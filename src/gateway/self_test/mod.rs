@@ -166,7 +166,7 @@ struct Stage {
     routes: Routes,
     proxies: TrustedProxies,
     upstreams: Upstreams,
-    ends: Ends,
+    shutdown: CancellationToken,
 }
 
 impl Stage {
@@ -187,7 +187,7 @@ impl Stage {
             routes: Routes::new(vec![RouteConfig { path: "/".to_owned(), upstream: 0, access: Access::Public }]),
             proxies: TrustedProxies::new(Vec::new()),
             upstreams: Upstreams::new(&[config], Arc::new(tls), &limits()),
-            ends: Ends { session: None, shutdown: CancellationToken::new() },
+            shutdown: CancellationToken::new(),
         })
     }
 
@@ -201,7 +201,11 @@ impl Stage {
         let host = head.host()?.to_owned();
         let forwarded = Forwarded { client: &client, host: &host, request_id: "00000000000000000000000000000000" };
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
-        let answered = self.upstreams.send(upstream, request, body, None, &self.ends).await.ok()?;
+        let answered = self
+            .upstreams
+            .send(upstream, request, body, None, Ends { session: None, shutdown: &self.shutdown })
+            .await
+            .ok()?;
         Some(answered.response)
     }
 }

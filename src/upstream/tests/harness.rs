@@ -166,7 +166,7 @@ async fn pass(
             request,
             body,
             Some(upgrade),
-            &Ends { session: Some(ended.clone()), shutdown: CancellationToken::new() },
+            Ends { session: Some(&Arc::new(ended.clone())), shutdown: &CancellationToken::new() },
         )
         .await
     {
