@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use thiserror::Error;
 
 use crate::upstream::UpstreamBody;
@@ -33,8 +32,6 @@ pub enum Body {
     Full(Option<Bytes>),
     /// An upstream's answer, passed on as it comes.
     Upstream(UpstreamBody),
-    /// Any other stream with back-pressure.
-    Stream(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 impl Body {
@@ -50,11 +47,6 @@ impl Body {
         let bytes = bytes.into();
         Self::Full((!bytes.is_empty()).then_some(bytes))
     }
-
-    /// Passes a stream on.
-    pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self::Stream(UnsyncBoxBody::new(body))
-    }
 }
 
 impl HttpBody for Body {
@@ -65,7 +57,6 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
 
@@ -73,7 +64,6 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
-            Self::Stream(stream) => stream.is_end_stream(),
         }
     }
 
@@ -81,7 +71,6 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
-            Self::Stream(stream) => stream.size_hint(),
         }
     }
 }

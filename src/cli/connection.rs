@@ -61,7 +61,7 @@ impl Connection {
             (Some(socket), _) => Ok(socket.clone()),
             (None, Some(file)) => {
                 let (config, _) = Config::load(file).map_err(|found| Failure::Configuration(Findings(found)))?;
-                config.admin.socket.ok_or_else(|| Failure::NoSocketConfigured(file.clone()))
+                Ok(config.admin.socket)
             }
             (None, None) => environment.filter(|path| !path.as_os_str().is_empty()).ok_or(Failure::NoSocket),
         }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use thiserror::Error;
@@ -32,8 +31,6 @@ pub(super) enum Failure {
     Gateway(#[from] ClientError),
     #[error("name the running gateway's socket with --socket, --config or SEKISHO_SOCKET")]
     NoSocket,
-    #[error("{} names no admin.socket; set it, or name the socket with --socket", .0.display())]
-    NoSocketConfigured(PathBuf),
     #[error("{}", lines(.0))]
     Configuration(Findings),
     #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
@@ -74,7 +71,7 @@ impl Failure {
                 | ClientError::BrokenOff { .. }
                 | ClientError::Protocol { .. },
             ) => Exit::NotReachable,
-            Self::NoSocket | Self::NoSocketConfigured(_) | Self::Configuration(_) | Self::FingerprintKey => Exit::Usage,
+            Self::NoSocket | Self::Configuration(_) | Self::FingerprintKey => Exit::Usage,
         }
     }
 
@@ -84,7 +81,7 @@ impl Failure {
             Self::Gateway(ClientError::Refused(detail)) => &detail.reason,
             Self::Gateway(_) => "not-reachable",
             Self::Stream(_) => "stream-failed",
-            Self::NoSocket | Self::NoSocketConfigured(_) | Self::Configuration(_) | Self::FingerprintKey => "usage",
+            Self::NoSocket | Self::Configuration(_) | Self::FingerprintKey => "usage",
         };
         Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
     }

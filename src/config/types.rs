@@ -110,7 +110,7 @@ pub struct ListenerTls {
 /// `[admin]`.
 pub struct AdminConfig {
     /// The UNIX socket of the admin API.
-    pub socket: Option<PathBuf>,
+    pub socket: PathBuf,
     /// Who has which role, beside the gateway's own uid and root, which have every role.
     pub roles: BTreeMap<Role, Vec<Principal>>,
 }

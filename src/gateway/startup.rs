@@ -91,12 +91,8 @@ impl Running {
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
         let (bound, listeners) = bind_listeners(&config, certificates, cores)?;
-        let admin_server = match &config.admin.socket {
-            Some(path) => {
-                Some(AdminServer::bind(path).map_err(|error| one(config.finding("admin.socket", error.to_string())))?)
-            }
-            None => None,
-        };
+        let admin_server = AdminServer::bind(&config.admin.socket)
+            .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
 
         let limits = config.limits;
         let config = Arc::new(config);
@@ -114,21 +110,19 @@ impl Running {
         }));
         gateway.self_test().await;
         let background = TaskTracker::new();
-        if let Some(server) = admin_server {
-            let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
-            let operations = Operations {
-                bindings,
-                sessions,
-                keys,
-                roles,
-                entropy,
-                clock,
-                metrics,
-                config: Arc::clone(&config),
-                shutdown: shutdown.clone(),
-            };
-            background.spawn(server.serve(admin::router(operations), shutdown.clone()));
-        }
+        let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
+        let operations = Operations {
+            bindings,
+            sessions,
+            keys,
+            roles,
+            entropy,
+            clock,
+            metrics,
+            config: Arc::clone(&config),
+            shutdown: shutdown.clone(),
+        };
+        background.spawn(admin_server.serve(admin::router(operations), shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
         let workers = {
             let gateway = Arc::clone(&gateway);
@@ -241,7 +235,7 @@ fn taken_places(config: &Config) -> Vec<Finding> {
             findings.push(at_listener(config, i, error.to_string()));
         }
     }
-    if let Some(Err(error)) = config.admin.socket.as_deref().map(AdminServer::probe) {
+    if let Err(error) = AdminServer::probe(&config.admin.socket) {
         findings.push(config.finding("admin.socket", error.to_string()));
     }
     if let Err(error) = AccessLogger::probe(&config.log) {

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::clock_watch::ClockWatch;
 use crate::binding::BindingId;
 use crate::store::{SessionScope, StoreError};
+use crate::telemetry::{self, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -57,6 +58,10 @@ impl Gateway {
         let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
         let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
         let erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
+        if !erased.is_empty() {
+            let event = SecurityEvent::BindingsErased { count: erased.len() };
+            telemetry::security(&event, None, self.config.privacy.client_address);
+        }
         upkeep.erased.extend(erased);
         while let Some(binding) = upkeep.erased.last() {
             self.sessions.end(SessionScope::Binding(*binding)).await?;

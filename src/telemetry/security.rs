@@ -111,6 +111,11 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
+    /// Handsets that were not used for too long were erased.
+    BindingsErased {
+        /// How many.
+        count: usize,
+    },
     /// An enrolment code was issued.
     CodeIssued {
         /// For whom.
@@ -204,6 +209,9 @@ impl<'a> Fields<'a> {
             }
             SecurityEvent::SessionsEnded { account, count, by } => {
                 Self { event: "sessions-ended", account, count: Some(count as u64), by: Some(by), ..none }
+            }
+            SecurityEvent::BindingsErased { count } => {
+                Self { event: "bindings-erased", count: Some(count as u64), by: Some(Actor::Retention), ..none }
             }
             SecurityEvent::CodeIssued { account, by } => {
                 Self { event: "code-issued", account: Some(account), by: Some(by), ..none }

@@ -87,7 +87,7 @@ fn values_of_a_good_configuration_arrive() {
     assert_eq!(config.gateway.plain_url.to_string(), "http://plain.example.jp:8081");
     assert!(config.gateway.hosts.allows("[2001:db8::1]:80"));
     assert!(config.gateway.trusted_proxies.trusts("2001:db8:ff::9".parse().unwrap()));
-    assert_eq!(config.admin.socket.as_deref(), Some(Path::new("/run/sekisho/admin.sock")));
+    assert_eq!(config.admin.socket, Path::new("/run/sekisho/admin.sock"));
     assert!(!config.carriers["docomo"].cookies.as_ref().unwrap()["all"]);
     assert_eq!(config.upstreams[0].ca.as_deref(), Some(Path::new("/etc/sekisho/certs/internal-ca.pem")));
     assert_eq!(config.upstreams[0].servers[2].host, "2001:db8::2");

@@ -15,8 +15,8 @@ const GROUPS: &str = "/etc/group";
 
 pub(super) fn check(raw: Option<Table<raw::Admin>>, cx: &mut Context) -> AdminConfig {
     let Table(raw) = raw.unwrap_or_default();
-    let socket = cx.path("admin.socket", Some(raw.socket.as_deref().unwrap_or(DEFAULT_SOCKET)));
-    if socket.as_ref().is_some_and(|path| path.as_os_str().len() > LONGEST_SOCKET_PATH) {
+    let socket = cx.path("admin.socket", Some(raw.socket.as_deref().unwrap_or(DEFAULT_SOCKET))).unwrap_or_default();
+    if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
         let problem = format!("the path of a socket holds at most {LONGEST_SOCKET_PATH} bytes, folder included");
         cx.report.error("admin.socket", problem);
     }
