@@ -22,6 +22,7 @@ use crate::entropy::{Entropy, random};
 const MARK: &str = "# Written by `sekisho dev`, anew at every start";
 
 const CONFIGURATION: &str = "gateway.toml";
+const PASSWORD: &str = "secrets/console-password";
 
 /// Why the folder cannot be used.
 #[derive(Debug, Error)]
@@ -106,6 +107,12 @@ impl DevFolder {
                 write_secret(&path, Zeroizing::new(STANDARD.encode(*secret) + "\n").as_bytes())?;
             }
         }
+        let path = root.join(PASSWORD);
+        if !path.exists() {
+            // Digits, because they are what a handset types with one press each.
+            let figures = u64::from_be_bytes(random(entropy)) % 100_000_000;
+            write_secret(&path, Zeroizing::new(format!("{figures:08}\n")).as_bytes())?;
+        }
         certificates::ensure(&root.join("certs"), now)?;
         Ok(Self { root, lock })
     }
@@ -129,6 +136,18 @@ impl DevFolder {
         let text = Zeroizing::new(fs::read_to_string(&path).map_err(at(&path))?);
         let seed = STANDARD.decode(text.trim()).ok().map(Zeroizing::new).filter(|seed| seed.len() == 32);
         seed.map(|seed| HandsetSeed::new(&seed)).ok_or(FolderError::Secret { path })
+    }
+
+    /// The password of the sample console's own login.
+    ///
+    /// # Errors
+    /// [`FolderError`].
+    pub(super) fn console_password(&self) -> Result<Zeroizing<String>, FolderError> {
+        let path = self.root.join(PASSWORD);
+        let text = Zeroizing::new(fs::read_to_string(&path).map_err(at(&path))?);
+        let password = Zeroizing::new(text.trim().to_owned());
+        let sound = password.len() == 8 && password.bytes().all(|octet| octet.is_ascii_digit());
+        if sound { Ok(password) } else { Err(FolderError::Secret { path }) }
     }
 
     /// Writes `gateway.toml` for this start and says where it is.
@@ -235,13 +254,15 @@ mod tests {
         configure(&first);
         let kek = fs::read(dir.join("secrets/kek")).unwrap();
         let identifier = first.handset_seed().unwrap().identifier(HANDSET);
+        let password = first.console_password().unwrap();
         assert!(matches!(open(&dir, 2), Err(FolderError::InUse { .. })), "two at once");
         drop(first);
         let again = open(&dir, 2).unwrap();
         assert_eq!(fs::read(dir.join("secrets/kek")).unwrap(), kek);
         assert_eq!(again.handset_seed().unwrap().identifier(HANDSET), identifier);
+        assert_eq!(again.console_password().unwrap(), password);
         assert_eq!(mode(&dir), 0o700);
-        for secret in ["secrets/kek", "secrets/handset-seed", "certs/server.key"] {
+        for secret in ["secrets/kek", "secrets/handset-seed", PASSWORD, "certs/server.key"] {
             assert_eq!(mode(&dir.join(secret)), 0o600, "{secret}");
         }
     }
@@ -257,11 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_seed_is_said_and_not_replaced() {
+    fn a_damaged_secret_is_said_and_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path(), 1).unwrap();
         fs::write(dir.path().join("secrets/handset-seed"), "short").unwrap();
         assert!(matches!(folder.handset_seed(), Err(FolderError::Secret { .. })));
+        fs::write(dir.path().join(PASSWORD), "\n").unwrap();
+        let folder = { drop(folder); open(dir.path(), 1).unwrap() };
+        assert!(matches!(folder.console_password(), Err(FolderError::Secret { .. })), "an empty password lets anybody in");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::CarrierGateways;
-use super::console::{self, GatewayKeys, LastTold};
+use super::console::{self, GatewayKeys, LastTold, Login};
 use super::folder::{DevFolder, FolderError};
 use super::ports::{self, GatewayPorts};
 use super::serve::serve;
@@ -26,7 +26,7 @@ use crate::gateway::Running;
 use crate::telemetry::{self, Metrics};
 
 /// Whose handsets the simulated ones are to be.
-const ACCOUNT: &str = "sato.admin";
+const ACCOUNT: &str = "demo";
 /// Whom the gateway's assertions are for.
 const AUDIENCE: &str = "https://console.internal";
 /// How long open requests may take to end.
@@ -78,12 +78,20 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
     let running =
-        Running::start(config, Arc::clone(&clock), entropy, metrics, cores).await.map_err(DevError::Gateway)?;
+        Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores).await.map_err(DevError::Gateway)?;
 
     let shutdown = CancellationToken::new();
     let told = LastTold::default();
     let keys = Arc::new(GatewayKeys::new(gateway.plain, AUDIENCE));
-    let console = console::router(keys, clock, told.clone());
+    let password = folder.console_password()?;
+    let login = Login {
+        account: ACCOUNT.to_owned(),
+        password: password.clone(),
+        origin: format!("http://{}", gateway.plain),
+        entropy,
+        last: told.clone(),
+    };
+    let console = console::router(keys, clock, told.clone(), login);
     tokio::spawn(serve(console_listener, console, shutdown.clone()));
     let simulator = Simulator {
         address: page_address,
@@ -91,13 +99,15 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
         carriers: CarrierGateways::new(gateway.plain, folder.handset_seed()?),
         admin: AdminClient::new(&folder.socket()),
         account: ACCOUNT.to_owned(),
+        password: password.clone(),
         told,
     };
     tokio::spawn(serve(page_listener, simulator::router(simulator), shutdown.clone()));
 
     match issue_code(&AdminClient::new(&folder.socket()), ACCOUNT).await {
         Ok(code) => {
-            welcome(&Welcome { page: page_address, gateway, console: console_address, code: &code, folder: &folder });
+            let (page, console) = (page_address, console_address);
+            welcome(&Welcome { page, gateway, console, code: &code, password: &password, folder: &folder });
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
@@ -130,6 +140,7 @@ struct Welcome<'a> {
     gateway: GatewayPorts,
     console: SocketAddr,
     code: &'a IssuedCode,
+    password: &'a str,
     folder: &'a DevFolder,
 }
 
@@ -148,10 +159,12 @@ fn welcome(w: &Welcome<'_>) {
     row("Account", ACCOUNT, "");
     let until = w.code.expires_at.get(11..16).unwrap_or_default();
     row("Enrolment code", &bold(&w.code.code), &format!("for one handset, until {until} UTC"));
+    row("Console password", &bold(w.password), "the other way in: the console's own login, /login");
     println!("\n  1  Open the page and choose a handset: docomo, au or SoftBank.");
     println!("  2  On its screen press [1], \"sign in\". Only now its identifier is read.");
     println!("  3  Type the code. The handset is bound to the account, and the console opens.");
-    println!("  4  Press [5] there: it shows all that it was told. For the next handset, the page makes a new code.");
+    println!("  4  Press [5] there: it shows all that it was told.");
+    println!("  5  Take the next handset: make a new code on the page, or type the password into the console's own login.");
     let root = w.folder.root().display();
     println!("\n  Everything is in {root} (gateway.toml explains each setting).");
     let program = std::env::args_os().next().map_or_else(|| "sekisho".into(), PathBuf::from);

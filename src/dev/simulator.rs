@@ -22,6 +22,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::carrier::{Ask, CarrierError, CarrierGateways, Fetched};
 use super::console::{LastTold, Told};
@@ -49,6 +50,8 @@ pub(super) struct Simulator {
     pub(super) admin: AdminClient,
     /// Whose handsets these are to be.
     pub(super) account: String,
+    /// The password of the console's own login for it.
+    pub(super) password: Zeroizing<String>,
     /// What the console was told.
     pub(super) told: LastTold,
 }
@@ -76,6 +79,7 @@ type Shared = State<Arc<Simulator>>;
 struct Facts<'a> {
     gateway: String,
     account: &'a str,
+    password: &'a str,
     handsets_each: u8,
     carriers: Vec<CarrierFacts>,
 }
@@ -105,6 +109,7 @@ async fn facts(State(simulator): Shared) -> Response {
     Json(Facts {
         gateway: format!("http://{}", simulator.gateway),
         account: &simulator.account,
+        password: &simulator.password,
         handsets_each: HANDSETS_EACH,
         carriers: carriers.into(),
     })
@@ -255,7 +260,8 @@ mod tests {
             gateway,
             carriers: CarrierGateways::new(gateway, HandsetSeed::new(b"seed")),
             admin: AdminClient::new(std::path::Path::new("/nonexistent/admin.sock")),
-            account: "sato".to_owned(),
+            account: "demo".to_owned(),
+            password: Zeroizing::new("48151623".to_owned()),
             told: LastTold::default(),
         })
     }

@@ -4,7 +4,7 @@
     tests/browser/dev.py target/debug/sekisho [--screenshots FOLDER]
 
 For docomo, au and SoftBank: sign in, type the code, see the console and what it was told, the self-service page, sign
-out, sign in again without a code. Then it starts anew with the same folder, and at last searches every file there for
+out, sign in again without a code. Another docomo handset is bound by the console's own login. Then it starts anew with the same folder, and at last searches every file there for
 the identifiers that were used.
 Needs Chromium and chromedriver, and nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
@@ -140,6 +140,8 @@ class Walk:
 
     def shot(self, name):
         if self.screenshots:
+            still = "return document.getAnimations().every((one) => one.playState !== 'running')"
+            until("everything stands still", lambda: self.browser.script(still))
             picture = base64.b64decode(self.browser.call("GET", "/screenshot"))
             (self.screenshots / f"{name}.png").write_bytes(picture)
 
@@ -205,6 +207,9 @@ class Walk:
         self.shot(f"{name}-4-told")
         self.press("9")
         self.waits_for("the self-service page", "form[action='/_sekisho/me/remove']")
+        stands = "return document.getElementById('frame').contentDocument.querySelector('[data-cursor]')?.form?.method"
+        if self.browser.script(stands) == "post":
+            raise Failed("on the self-service page OK would change something at once")
         self.shot(f"{name}-5-me")
         self.press("9")
         self.waits_for("the sign-out page", "form[action='/_sekisho/logout']")
@@ -215,6 +220,35 @@ class Walk:
         self.sign_in_page()
         self.press("1")
         self.console()  # the handset is known now: no code
+
+    def by_password(self, name, password):
+        """Binds the second handset of that carrier by the console's own login."""
+        self.browser.click(f"#choose [data-name='{name}']")
+        self.browser.click("#numbers [data-number='2']")
+        self.sign_in_page()
+        self.browser.click("#open-login")
+        self.waits_for("the console's login", "input[name='password']")
+        self.shot(f"{name}-7-login")
+        self.press(password + "0")
+        self.press(["ok"])
+        until("the wrong password is said to be wrong", lambda: "do not go together" in self.on_screen())
+        identifier = self.note_identifier()
+        told = self.browser.script("return document.getElementById('told').innerText")
+        if "sekisho-jwt-assertion" in told or identifier in told or "user-agent" not in told:
+            raise Failed(f"the panel beside the handset shows this as told to the console:\n{told}")
+        self.browser.click("#type-password")
+        self.shot(f"{name}-8-login-again")
+        self.press(["ok"])
+        self.console()
+        self.shot(f"{name}-9-bound")
+        self.press("0")
+        self.waits_for("the sign-out page", "form[action='/_sekisho/logout']")
+        self.press("1")
+        until("signed out", lambda: self.on_screen() and "/_sekisho/logout" in self.last_request())
+        self.press(["home"])
+        self.sign_in_page()
+        self.press("1")
+        self.console()  # bound: no code, no password
 
     def new_code(self):
         shown = "return document.getElementById('code').textContent"
@@ -263,12 +297,13 @@ def needed(*names):
 
 
 def dev(binary, folder, running):
-    """Starts `sekisho dev`: the process, the page's URL and the printed code."""
+    """Starts `sekisho dev`: the process, the page's URL, the printed code and password."""
     sekisho = Process(binary, "dev", "--dir", str(folder))
     running.append(sekisho)
     page = sekisho.says(r"Open this page +(http://127\.0\.0\.1:\d+/)").group(1)
     code = sekisho.says(r"Enrolment code +(\d{4}[- ]\d{4}[- ]\d{4})").group(1)
-    return sekisho, page, code
+    password = sekisho.says(r"Console password +(\d{8})\b").group(1)
+    return sekisho, page, code, password
 
 
 def interrupt(sekisho):
@@ -279,16 +314,18 @@ def interrupt(sekisho):
 
 
 def everything(walk, binary, folder, running):
-    sekisho, page, code = dev(binary, folder, running)
+    sekisho, page, code, password = dev(binary, folder, running)
     walk.browser.call("POST", "/url", {"url": page})
     for carrier in CARRIERS:
         walk.carrier(carrier, code)
         code = None  # it served once
         print(f"ok: {carrier} signs in by a code, sees the console, signs out, signs in again", flush=True)
+    walk.by_password("docomo", password)
+    print("ok: a second docomo handset is bound by the console's own login", flush=True)
     walk.sizes()
     search(folder, walk.identifiers)  # while the store is open: its write-ahead log, too
     interrupt(sekisho)
-    again, page, _ = dev(binary, folder, running)
+    again, page, _, _ = dev(binary, folder, running)
     walk.browser.call("POST", "/url", {"url": page})
     walk.sign_in_page()
     walk.press("1")
@@ -297,7 +334,7 @@ def everything(walk, binary, folder, running):
     print("ok: the folder is kept: after a new start the handset needs no code", flush=True)
     if complaints := walk.browser.complaints():
         raise Failed("the browser complains:\n" + "\n".join(complaints))
-    if len(walk.identifiers) != len(CARRIERS):
+    if len(walk.identifiers) != len(CARRIERS) + 1:
         raise Failed("two handsets have one identifier")
     if any(identifier in process.text for identifier in walk.identifiers for process in (sekisho, again)):
         raise Failed("an identifier was written to the terminal")

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::header::HeaderMap;
 use serde::Serialize;
 
 use super::gateway_keys::GatewayKeys;
@@ -15,10 +16,21 @@ use crate::clock::Clock;
 /// Everything that a request told this console.
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::dev) struct Told {
-    /// What the assertion says.
-    pub(in crate::dev) claims: VerifiedClaims,
+    /// What the assertion says; none on the login page, which asks for none.
+    pub(in crate::dev) claims: Option<VerifiedClaims>,
     /// The names of all header fields, as they came.
     pub(in crate::dev) headers: Vec<String>,
+}
+
+impl Told {
+    fn by(claims: VerifiedClaims, fields: &HeaderMap) -> Self {
+        Self { claims: Some(claims), ..Self::nobody(fields) }
+    }
+
+    /// By a request that was not asked who sent it.
+    pub(super) fn nobody(fields: &HeaderMap) -> Self {
+        Self { claims: None, headers: fields.keys().map(ToString::to_string).collect() }
+    }
 }
 
 /// What the console was told last; the simulator's page shows it beside the handset.
@@ -31,7 +43,7 @@ impl LastTold {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, told: Told) {
+    pub(super) fn put(&self, told: Told) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 }
@@ -55,8 +67,7 @@ pub(super) async fn admit(State(gate): State<Gate>, mut request: Request, next: 
     match gate.keys.verify(assertion, gate.clock.now()).await {
         Err(error) => Refused { language, because: Some(error) }.into_response(),
         Ok(claims) => {
-            let headers = request.headers().keys().map(ToString::to_string).collect();
-            let told = Told { claims, headers };
+            let told = Told::by(claims, request.headers());
             gate.last.put(told.clone());
             request.extensions_mut().insert(told);
             next.run(request).await

@@ -14,6 +14,7 @@ use ring::digest;
 
 use super::admission::{Gate, LastTold, Told, admit};
 use super::gateway_keys::GatewayKeys;
+use super::login::{self, Failed, Login, LoginForm};
 use super::sample::{MAILBOXES, NEWS, SITES, WEEK};
 use crate::assertion::{ASSERTION_FIELD, VerifyError};
 use crate::clock::{Clock, Timestamp};
@@ -45,7 +46,7 @@ impl Language {
 }
 
 /// The whole console.
-pub(in crate::dev) fn router(keys: Arc<GatewayKeys>, clock: Arc<dyn Clock>, last: LastTold) -> Router {
+pub(in crate::dev) fn router(keys: Arc<GatewayKeys>, clock: Arc<dyn Clock>, last: LastTold, login: Login) -> Router {
     Router::new()
         .route("/", get(overview))
         .route("/sites", get(sites))
@@ -54,6 +55,7 @@ pub(in crate::dev) fn router(keys: Arc<GatewayKeys>, clock: Arc<dyn Clock>, last
         .route("/told", get(told))
         .fallback(missing)
         .layer(middleware::from_fn_with_state(Gate { keys, clock, last }, admit))
+        .merge(login::router(login))
 }
 
 /// One page; which, says the template's `match`.
@@ -64,13 +66,14 @@ struct Screen<'a> {
     content: Content<'a>,
 }
 
-enum Content<'a> {
+pub(super) enum Content<'a> {
     Overview,
     Sites,
     Mail,
     Visits,
     Told(&'a Told),
     Missing,
+    Login(LoginForm<'a>),
     Refused(Option<VerifyError>),
 }
 
@@ -111,7 +114,8 @@ impl IntoResponse for Refused {
     }
 }
 
-fn show(status: StatusCode, fields: &HeaderMap, content: Content<'_>) -> Response {
+/// A page, in the language that `fields` ask for.
+pub(super) fn show(status: StatusCode, fields: &HeaderMap, content: Content<'_>) -> Response {
     Screen { language: Language::of(fields), content }.answer(status)
 }
 
@@ -139,12 +143,13 @@ impl Screen<'_> {
             Content::Visits => self.t("Visits", "アクセス統計"),
             Content::Told(_) => self.t("What I was told", "受け取った情報"),
             Content::Missing => self.t("No such page", "ページがありません"),
+            Content::Login(_) => self.t("Log in", "ログイン"),
             Content::Refused(_) => self.t("Not from the gateway", "関所を通っていません"),
         }
     }
 
     const fn is_inside(&self) -> bool {
-        !matches!(self.content, Content::Refused(_))
+        !matches!(self.content, Content::Login(_) | Content::Refused(_))
     }
 
     const fn is_overview(&self) -> bool {
@@ -236,7 +241,8 @@ mod tests {
         tokio::spawn(serve(listener, published, stop.clone()));
         let last = LastTold::default();
         let keys = Arc::new(GatewayKeys::new(gateway, AUDIENCE));
-        let console = router(keys, Arc::new(ManualClock::starting_at(now())), last.clone());
+        let login = login::tests::sample(last.clone());
+        let console = router(keys, Arc::new(ManualClock::starting_at(now())), last.clone(), login);
         (gateway, console, last, stop.drop_guard())
     }
 
@@ -285,5 +291,8 @@ mod tests {
         last.take();
         assert_eq!(ask(&console, "/", &[&forged]).await.0, StatusCode::FORBIDDEN);
         assert!(last.take().is_none(), "a stranger told us nothing");
+        let (status, page) = ask(&console, "/login", &[]).await;
+        assert_eq!(status, StatusCode::OK, "who is not asserted may log in");
+        assert!(!page.contains("hoshizora-cafe"));
     }
 }

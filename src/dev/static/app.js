@@ -4,42 +4,44 @@
 
 const TEXT = {
   en: {
-    language: "日本語", lead: "Sign in with the handset in your hand. Everything here runs on this machine.",
+    language: "日本語", lead: "Press 1 on the handset to sign in, then type the code. Everything here runs on this machine.",
     soft_back: "Back", soft_ok: "Select", soft_home: "Home", clear: "CLR", handset: "Handset", restart: "Switch off and on",
     station_handset: "Handset", station_carrier: "Carrier", station_console: "Console",
     sends: "asks", with_cookie: "with its cookie", without_cookie: "with no cookie", adds: "adds {name}", adds_nothing: "adds nothing",
     unasked: "adds nothing without {query}",
-    g200: "lets it through", g302: "knows it: new session", g401: "asks to sign in", g403: "refuses", g_own: "its own page", g403_enrol: "does not know it yet",
-    not_reached: "not reached", was_told: "told a signed sentence", code_title: "Enrolment code",
-    code_first: "One is printed in the terminal. Each serves one handset, once, for ten minutes.",
+    g200: "lets it through", g302: "knows it: new session", g_bound: "binds it: new session", g_login: "lets its login through", g401: "asks to sign in", g403: "refuses", g_own: "its own page", g403_enrol: "does not know it yet",
+    not_reached: "not reached", was_told: "told a signed sentence", told_nobody: "not told who", code_title: "Enrolment code",
+    code_first: "One is printed in the terminal, or:",
     code_until: "For {account}, once, until {time}.", code_new: "New code", code_type: "Type it",
+    password_title: "Or a password", password_note: "For the console's own login.", password_open: "Open it",
     travels: "What travels", travels_note: "Each request as the carrier's gateway passes it on, the latest first.",
     inserted_none: "nothing inserted", show: "show", hide: "hide", from: "from", cookie_sent: "cookie sent", set_cookie: "Set-Cookie",
-    kept: "What the gateway keeps", kept_note: "A keyed hash and two days for each handset. No identifier: nobody can read one out of it.",
-    kept_none: "Nothing yet. Sign in and type a code.", id: "binding", carrier: "carrier", chain: "keys", bound: "bound", used: "last used",
-    sessions: "Open sessions: {n}", told: "What the console was told", told_note: "A signed assertion, verified there. The identifier's header never arrives.",
-    told_none: "Nothing yet: it was not asked.", who: "who", how: "how well", when: "signed in", until: "good until", session: "session",
+    kept: "What the gateway keeps", kept_note: "A keyed hash and two days for each handset, no identifier.",
+    kept_none: "Nothing yet: no handset is bound.", id: "binding", carrier: "carrier", chain: "keys", bound: "bound", used: "last used",
+    sessions: "Open sessions: {n}", told: "What the console was told", told_note: "A signed assertion, and never the identifier's header.",
+    told_none: "Nothing yet: it was not asked.", told_form: "Not who it is: its own login finds out.", who: "who", how: "how well", when: "signed in", until: "good until", session: "session",
     fields: "header fields", elsewhere: "This handset reaches the gateway and nothing else.", restarted: "Off and on again: its browser forgot the session.",
-    no_field: "There is no field for a code on this screen.", lost: "The simulator does not answer. Is `sekisho dev` still running?",
+    no_field: "There is no field for it on this screen.", lost: "The simulator does not answer. Is `sekisho dev` still running?",
   },
   ja: {
-    language: "English", lead: "手の中の端末でログイン。すべてこのパソコンの中で動いています。",
+    language: "English", lead: "端末の1を押してログインし、コードを入力します。すべてこのパソコンの中で動いています。",
     soft_back: "戻る", soft_ok: "選択", soft_home: "トップ", clear: "クリア", handset: "端末", restart: "電源を入れ直す",
     station_handset: "端末", station_carrier: "携帯会社", station_console: "管理画面",
     sends: "要求", with_cookie: "Cookieあり", without_cookie: "Cookieなし", adds: "{name} を付加", adds_nothing: "何も付けない",
     unasked: "{query} がないので付けない",
-    g200: "通過", g302: "確認済み、新しいセッション", g401: "ログインを求める", g403: "拒否", g_own: "関所のページ", g403_enrol: "未登録の端末",
-    not_reached: "届いていない", was_told: "署名付きの証明を受信", code_title: "登録コード",
-    code_first: "ターミナルにも表示されています。1台に1回、10分間有効です。",
+    g200: "通過", g302: "確認済み、新しいセッション", g_bound: "登録、新しいセッション", g_login: "ログイン画面へ通す", g401: "ログインを求める", g403: "拒否", g_own: "関所のページ", g403_enrol: "未登録の端末",
+    not_reached: "届いていない", was_told: "署名付きの証明を受信", told_nobody: "利用者は知らされない", code_title: "登録コード",
+    code_first: "ターミナルにも表示されています。",
     code_until: "{account} 用、1回限り、{time} まで", code_new: "新しいコード", code_type: "入力する",
+    password_title: "またはパスワード", password_note: "管理画面のログイン用", password_open: "開く",
     travels: "通信の中身", travels_note: "携帯会社のゲートウェイを通ったリクエスト（新しい順）",
     inserted_none: "付加なし", show: "表示", hide: "隠す", from: "送信元", cookie_sent: "Cookie送信", set_cookie: "Set-Cookie",
-    kept: "関所が保存するもの", kept_note: "端末ごとに鍵付きハッシュと日付2つだけ。端末識別番号は保存されず、復元もできません。",
-    kept_none: "まだ何もありません。ログインしてコードを入力してください。", id: "登録", carrier: "携帯会社", chain: "鍵", bound: "登録日", used: "最終利用",
-    sessions: "有効なセッション: {n}", told: "管理画面が受け取ったもの", told_note: "検証済みの署名付き証明だけ。端末識別番号のヘッダーは届きません。",
-    told_none: "まだ届いていません。", who: "利用者", how: "確認の強さ", when: "ログイン", until: "有効期限", session: "セッション",
+    kept: "関所が保存するもの", kept_note: "端末ごとに鍵付きハッシュと日付2つだけ。識別番号は残りません。",
+    kept_none: "まだ何もありません。登録された端末はありません。", id: "登録", carrier: "携帯会社", chain: "鍵", bound: "登録日", used: "最終利用",
+    sessions: "有効なセッション: {n}", told: "管理画面が受け取ったもの", told_note: "署名付き証明だけ。識別番号のヘッダーは届きません。",
+    told_none: "まだ届いていません。", told_form: "利用者は届いていません。ログインで確認します。", who: "利用者", how: "確認の強さ", when: "ログイン", until: "有効期限", session: "セッション",
     fields: "ヘッダー", elsewhere: "この端末から接続できるのは関所だけです。", restarted: "電源を入れ直しました。セッションは端末から消えました。",
-    no_field: "この画面にはコードの入力欄がありません。", lost: "シミュレーターが応答しません。`sekisho dev` は動いていますか。",
+    no_field: "この画面には入力欄がありません。", lost: "シミュレーターが応答しません。`sekisho dev` は動いていますか。",
   },
 };
 const LABEL = { docomo: "docomo", au: "au", softbank: "SoftBank" };
@@ -181,7 +183,8 @@ function show(page) {
     inside.addEventListener("focusin", (event) => moveTo(event.target));
     inside.addEventListener("keydown", typed);
     selected = null;
-    moveTo(inside.querySelector("input:not([type=hidden]):not([type=submit])") ?? stops().find(isOnScreen));
+    const fields = stops().filter(isField);
+    moveTo(fields.find((field) => !field.value) ?? fields[0] ?? stops().find((one) => isOnScreen(one) && !acts(one)));
   };
   frame.srcdoc = `<!DOCTYPE html>${parsed.documentElement.outerHTML}`;
 }
@@ -190,6 +193,9 @@ function show(page) {
 function stops() {
   return [...(frame.contentDocument?.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea") ?? [])];
 }
+
+/** Whether OK on it changes something: a cursor that nobody moved must not stand there. */
+const acts = (element) => element.localName !== "a" && element.form?.method === "post";
 
 function moveTo(element) {
   if (!element?.matches?.("a, button, input, select, textarea")) return;
@@ -296,7 +302,7 @@ function drawWay(here) {
     carrier: hop?.inserted ? ["adds", t("adds", { name: hop.inserted.name })]
       : ["on", carrier.asked_by ? t("unasked", { query: carrier.asked_by }) : t("adds_nothing")],
     gateway: ["on", last ? gatewayDid(here) : ""],
-    console: here.reached ? ["good", t("was_told")] : ["", t("not_reached")],
+    console: !here.reached ? ["", t("not_reached")] : here.told.claims ? ["good", t("was_told")] : ["on", t("told_nobody")],
   };
   for (const station of $("way").children) {
     const [mark, text] = stations[station.dataset.station];
@@ -307,9 +313,9 @@ function drawWay(here) {
 
 function gatewayDid(here) {
   const last = here.hops[0];
-  const entered = here.hops.some((hop) => hop.fresh && hop.status === 302 && hop.set_cookie);
-  if (entered) return t("g302");
-  if (here.reached) return t("g200");
+  const entered = here.hops.find((hop) => hop.fresh && hop.status === 302 && hop.set_cookie);
+  if (entered) return t(entered.method === "POST" ? "g_bound" : "g302");
+  if (here.reached) return t(here.told.claims ? "g200" : "g_login");
   if (last.status === 401) return t("g401");
   if (last.status === 403) return t(frame.srcdoc.includes('name="code"') ? "g403_enrol" : "g403");
   return t("g_own");
@@ -373,16 +379,20 @@ function drawTold(told) {
     return;
   }
   const { claims, headers } = told;
+  $("told").replaceChildren(
+    claims ? drawClaims(claims) : el("p", { class: "empty" }, t("told_form")),
+    el("p", { class: "note" }, t("fields")),
+    el("div", { class: "chips" }, ...headers.map((name) => el("span", { class: name === "sekisho-jwt-assertion" ? "chip assertion" : "chip" }, name))),
+  );
+}
+
+function drawClaims(claims) {
   const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString(language);
   const rows = [
     ["who", el("code", {}, claims.sub)], ["how", `${claims.acr.split(":").pop()} (${claims.amr.join(", ")})`],
     ["when", time(claims.auth_time)], ["until", time(claims.exp)], ["session", el("code", {}, claims.sid)],
   ];
-  $("told").replaceChildren(
-    el("dl", {}, ...rows.flatMap(([name, value]) => [el("dt", {}, t(name)), el("dd", {}, value)])),
-    el("p", { class: "note" }, t("fields")),
-    el("div", { class: "chips" }, ...headers.map((name) => el("span", { class: name === "sekisho-jwt-assertion" ? "chip assertion" : "chip" }, name))),
-  );
+  return el("dl", {}, ...rows.flatMap(([name, value]) => [el("dt", {}, t(name)), el("dd", {}, value)]));
 }
 
 function drawCode() {
@@ -405,10 +415,10 @@ async function newCode() {
   }
 }
 
-function typeCode() {
-  const field = frame.contentDocument?.querySelector("input[name=code]");
+function type(name, text) {
+  const field = frame.contentDocument?.querySelector(`input[name=${name}]`);
   if (!field) return toast(t("no_field"));
-  field.value = code.code;
+  field.value = text;
   moveTo(field);
 }
 
@@ -442,7 +452,10 @@ async function start() {
   document.addEventListener("keydown", (event) => { if (!event.target.closest?.("button, a, input")) typed(event); });
   $("language").addEventListener("click", () => { if (!busy) { language = language === "en" ? "ja" : "en"; draw(); drawKept(); home(); } });
   $("new-code").addEventListener("click", newCode);
-  $("type-code").addEventListener("click", typeCode);
+  $("type-code").addEventListener("click", () => type("code", code.code));
+  $("open-login").addEventListener("click", () => go(`${facts.gateway}/login`));
+  $("type-password").addEventListener("click", () => type("password", facts.password));
+  $("password").textContent = `${facts.account} / ${facts.password}`;
   $("power").addEventListener("click", restart);
   take(hand);
 }
