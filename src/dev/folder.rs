@@ -284,8 +284,14 @@ mod tests {
         fs::write(dir.path().join("secrets/handset-seed"), "short").unwrap();
         assert!(matches!(folder.handset_seed(), Err(FolderError::Secret { .. })));
         fs::write(dir.path().join(PASSWORD), "\n").unwrap();
-        let folder = { drop(folder); open(dir.path(), 1).unwrap() };
-        assert!(matches!(folder.console_password(), Err(FolderError::Secret { .. })), "an empty password lets anybody in");
+        let folder = {
+            drop(folder);
+            open(dir.path(), 1).unwrap()
+        };
+        assert!(
+            matches!(folder.console_password(), Err(FolderError::Secret { .. })),
+            "an empty password lets anybody in"
+        );
     }
 
     #[test]

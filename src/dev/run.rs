@@ -77,8 +77,9 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let config = Config::load(&file).map_err(DevError::Gateway)?.0;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
-    let running =
-        Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores).await.map_err(DevError::Gateway)?;
+    let running = Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores)
+        .await
+        .map_err(DevError::Gateway)?;
 
     let shutdown = CancellationToken::new();
     let told = LastTold::default();
@@ -164,7 +165,9 @@ fn welcome(w: &Welcome<'_>) {
     println!("  2  On its screen press [1], \"sign in\". Only now its identifier is read.");
     println!("  3  Type the code. The handset is bound to the account, and the console opens.");
     println!("  4  Press [5] there: it shows all that it was told.");
-    println!("  5  Take the next handset: make a new code on the page, or type the password into the console's own login.");
+    println!(
+        "  5  Take the next handset: make a new code on the page, or type the password into the console's own login."
+    );
     let root = w.folder.root().display();
     println!("\n  Everything is in {root} (gateway.toml explains each setting).");
     let program = std::env::args_os().next().map_or_else(|| "sekisho".into(), PathBuf::from);
