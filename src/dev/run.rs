@@ -70,6 +70,7 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let folder = DevFolder::open(dir, &*entropy, clock.now())?;
+    let password = folder.console_password()?;
     let gateway = GatewayPorts::choose()?;
     let (console_listener, console_address) = listen(9000)?;
     let (page_listener, page_address) = listen(8000)?;
@@ -84,7 +85,6 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let shutdown = CancellationToken::new();
     let told = LastTold::default();
     let keys = Arc::new(GatewayKeys::new(gateway.plain, AUDIENCE));
-    let password = folder.console_password()?;
     let login = Login {
         account: ACCOUNT.to_owned(),
         password: password.clone(),
