@@ -70,7 +70,10 @@ impl Worker {
         let ends = Ends { session, shutdown: &gateway.shutdown };
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
-        let fail = |reason| gateway.answer_failure(reason, gateway.reader(&hints, &client), client.scheme, &request_id);
+        let fail = |reason| {
+            let carrier = gateway.config.carriers.match_source(&client).map(|profile| profile.name());
+            gateway.answer_failure(reason, carrier, gateway.reader(&hints, &client), client.scheme, &request_id)
+        };
         let host = head.host().unwrap_or_default().to_owned();
         let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
             Ok(stripped) => stripped,

@@ -14,6 +14,7 @@ use super::access_line::RequestId;
 use super::local_path::LocalPath;
 use super::visit::Visit;
 use crate::body::Body;
+use crate::carrier::CarrierName;
 use crate::edge::{Connection, Scheme};
 use crate::pages::{self, Page, Reader, Rendered};
 use crate::refusal::Reason;
@@ -50,27 +51,29 @@ impl Gateway {
     ) -> Response<Body> {
         let event = SecurityEvent::Refused { reason, carrier: None };
         telemetry::security(&event, None, self.config.privacy.client_address);
-        self.answer_failure(reason, reader, connection.scheme, request_id)
+        self.answer_failure(reason, None, reader, connection.scheme, request_id)
     }
 
     /// The page of a failure that is nobody's attempt.
     pub(super) fn answer_failure(
         &self,
         reason: Reason,
+        carrier: Option<&CarrierName>,
         reader: Reader,
         scheme: Scheme,
         request_id: &RequestId,
     ) -> Response<Body> {
-        self.metrics.refusal(reason);
+        self.metrics.refusal(reason, carrier);
         let page = Page::Refusal { reason, carrier: None, retry_after_seconds: None, request_id: request_id.as_str() };
         self.respond(reason.status(), pages::render(&page, reader), scheme, false)
     }
 
     /// Counts a refusal, and tells the security team if it says something about an attempt.
     pub(super) fn note_refusal(&self, visit: &Visit<'_>, reason: Reason) {
-        self.metrics.refusal(reason);
+        let carrier = visit.carrier.map(|profile| profile.name());
+        self.metrics.refusal(reason, carrier);
         if !matches!(reason, Reason::SignInRequired | Reason::SessionExpired | Reason::NoRoute) {
-            let event = SecurityEvent::Refused { reason, carrier: visit.carrier.map(|profile| profile.name()) };
+            let event = SecurityEvent::Refused { reason, carrier };
             telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
         }
     }

@@ -24,7 +24,9 @@ use crate::entropy::Entropy;
 use crate::keys::{Kek, KeySet};
 use crate::secret::SecretBytes;
 use crate::session::{SessionPolicy, Sessions};
-use crate::store::{BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError};
+use crate::store::{
+    BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError, WriteEvent,
+};
 use crate::telemetry::{AccessLogger, Metrics};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
 use crate::upstream::Upstreams;
@@ -75,6 +77,11 @@ impl Running {
         let at_kek = |problem: String| one(config.finding("keys.kek", problem));
 
         let store = open_store(&config, now, &*entropy)?;
+        let told = Arc::clone(&metrics);
+        store.observe_writes(move |event| match event {
+            WriteEvent::Waits => told.store_write_waits(),
+            WriteEvent::Answered(after) => told.store_write_answered(after),
+        });
         let keys = KeySet::open(&*store, &kek, config.binding.stretch, &*entropy, now)
             .await
             .map_err(|error| at_kek(error.to_string()))?;

@@ -52,6 +52,7 @@ impl Gateway {
         self.sweep();
         self.sessions.sweep(now, false).await?;
         self.metrics.live_sessions(self.sessions.len());
+        self.metrics.live_codes(self.bindings.live_codes(now).await?);
         let last_use = self.bindings.last_use().await?;
         let mut upkeep = self.upkeep.lock().await;
         // Codes end by the clock in any case: too early costs a new code, too late would be a way in.

@@ -243,6 +243,9 @@ pub trait BindingStore: Send + Sync + 'static {
     ///     out of tries) are erased.
     async fn issue_code(&self, code: NewCode) -> Result<IssueOutcome, StoreError>;
 
+    /// How many codes are live at `now`: neither past their end nor out of tries.
+    async fn live_codes(&self, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Bindings of one account, or of all, oldest first.
     async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError>;
 

@@ -28,7 +28,7 @@ pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
     ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
 };
-pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened};
+pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, WriteEvent};
 pub use error::StoreError;
 pub use keys::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys, StretchParameters};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};

@@ -79,13 +79,17 @@ pub struct Metrics {
     enrolments: Labelled<1>,
     /// In the order of [`BindOutcome::WORDS`].
     console_bindings: [Counter; BindOutcome::WORDS.len()],
-    /// In the order of [`Reason::ALL`].
-    refusals: Vec<Counter>,
+    refusals: Labelled<2>,
+    /// Those of no carrier's network, in the order of [`Reason::ALL`].
+    refusals_elsewhere: Vec<Counter>,
     /// In the order of the configuration, then of [`OUTCOMES`].
     upstreams: Vec<[Counter; OUTCOMES.len()]>,
     sessions_live: Gauge,
     headers_stripped: Counter,
     codes_issued: Counter,
+    codes_live: Gauge,
+    store_writes: DurationHistogram,
+    store_writes_waiting: Gauge,
     bindings_imported: Counter,
     lines_lost: Labelled<1>,
 }
@@ -106,11 +110,18 @@ impl Metrics {
         let enrolments = register(&mut registry, "enrolments", "Handsets bound");
         let help = "Answers of upstreams with Sekisho-Bind, by what came of it";
         let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
-        let refusals: Labelled<1> = register(&mut registry, "refusals", "Requests refused, by reason");
+        let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
+        let refusals: Labelled<2> = register(&mut registry, "refusals", help);
         let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
         let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
         let codes_issued = register(&mut registry, "code_issued", "Enrolment codes issued");
+        let codes_live = register(&mut registry, "codes_live", "Enrolment codes that may still be typed");
+        let store_writes = DurationHistogram::default();
+        let help = "Time from asking the store to write to its answer, which follows the commit";
+        registry.register_with_unit("store_write_duration", help, Unit::Seconds, store_writes.clone());
+        let store_writes_waiting =
+            register(&mut registry, "store_writes_waiting", "Writes that the store has not answered");
         let bindings_imported = register(&mut registry, "bindings_imported", "Handsets bound by an import");
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -125,14 +136,18 @@ impl Metrics {
             enrolments,
             console_bindings: BindOutcome::WORDS
                 .map(|word| console_bindings.get_or_create_owned(&[("outcome", word.to_owned())])),
-            refusals: Reason::ALL
+            refusals_elsewhere: Reason::ALL
                 .iter()
-                .map(|reason| refusals.get_or_create_owned(&[("reason", reason.as_str().to_owned())]))
+                .map(|reason| refusals.get_or_create_owned(&refusal_labels(*reason, "")))
                 .collect(),
+            refusals,
             upstreams: upstreams.into_iter().map(|name| OUTCOMES.map(|word| outcome(name, word))).collect(),
             sessions_live,
             headers_stripped,
             codes_issued,
+            codes_live,
+            store_writes,
+            store_writes_waiting,
             bindings_imported,
             lines_lost,
         }
@@ -163,9 +178,11 @@ impl Metrics {
         }
     }
 
-    /// A request was refused.
-    pub fn refusal(&self, reason: Reason) {
-        if let Some(counter) = self.refusals.get(reason as usize) {
+    /// A request was refused; `carrier` is the profile of its source network, never what a header says.
+    pub fn refusal(&self, reason: Reason, carrier: Option<&CarrierName>) {
+        if let Some(carrier) = carrier {
+            self.refusals.get_or_create(&refusal_labels(reason, carrier.as_str())).inc();
+        } else if let Some(counter) = self.refusals_elsewhere.get(reason as usize) {
             counter.inc();
         }
     }
@@ -201,6 +218,22 @@ impl Metrics {
         self.codes_issued.inc();
     }
 
+    /// So many enrolment codes may still be typed.
+    pub fn live_codes(&self, count: u64) {
+        self.codes_live.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The store was asked to write.
+    pub fn store_write_waits(&self) {
+        self.store_writes_waiting.inc();
+    }
+
+    /// The store answered a write, so long after it was asked.
+    pub fn store_write_answered(&self, after: Duration) {
+        self.store_writes_waiting.dec();
+        self.store_writes.observe(after);
+    }
+
     /// So many handsets were bound by an import.
     pub fn bindings_imported(&self, count: u64) {
         self.bindings_imported.inc_by(count);
@@ -218,6 +251,11 @@ impl Metrics {
         let _ = text::encode(&mut out, &self.registry); // a String takes every write
         out
     }
+}
+
+/// An empty label is none to Prometheus.
+fn refusal_labels(reason: Reason, carrier: &str) -> [(&'static str, String); 2] {
+    [("reason", reason.as_str().to_owned()), ("carrier", carrier.to_owned())]
 }
 
 fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
@@ -274,8 +312,9 @@ mod tests {
         let metrics = Metrics::new(["console", "reports"]);
         metrics.request(204, Duration::from_millis(1));
         metrics.request(502, Duration::from_mins(1));
-        metrics.refusal(Reason::CodeInvalid);
-        metrics.refusal(Reason::Internal);
+        let docomo = CarrierName::parse("docomo").unwrap();
+        metrics.refusal(Reason::CodeInvalid, Some(&docomo));
+        metrics.refusal(Reason::Internal, None);
         metrics.upstream(1, None);
         metrics.upstream(0, Some(Reason::UpstreamTimeout));
         metrics.upstream(0, Some(Reason::BodyTooLarge));
@@ -284,6 +323,10 @@ mod tests {
         metrics.bound_by_console(BindOutcome::Failed);
         metrics.headers_stripped(3);
         metrics.code_issued();
+        metrics.live_codes(2);
+        metrics.store_write_waits();
+        metrics.store_write_waits();
+        metrics.store_write_answered(Duration::from_millis(4));
         metrics.bindings_imported(5);
         let text = metrics.render();
         for line in [
@@ -296,9 +339,9 @@ mod tests {
             "sekisho_request_duration_seconds_bucket{le=\"0.001\"} 1",
             "sekisho_request_duration_seconds_bucket{le=\"10.0\"} 1",
             "sekisho_request_duration_seconds_bucket{le=\"+Inf\"} 2",
-            "sekisho_refusals_total{reason=\"code-invalid\"} 1",
-            "sekisho_refusals_total{reason=\"internal-error\"} 1",
-            "sekisho_refusals_total{reason=\"not-bound\"} 0",
+            "sekisho_refusals_total{reason=\"code-invalid\",carrier=\"docomo\"} 1",
+            "sekisho_refusals_total{reason=\"internal-error\",carrier=\"\"} 1",
+            "sekisho_refusals_total{reason=\"not-bound\",carrier=\"\"} 0",
             "sekisho_upstream_requests_total{upstream=\"reports\",outcome=\"ok\"} 1",
             "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"timeout\"} 1",
             "sekisho_upstream_requests_total{upstream=\"console\",outcome=\"failed\"} 1",
@@ -308,10 +351,45 @@ mod tests {
             "sekisho_console_bindings_total{outcome=\"failed\"} 1",
             "sekisho_headers_stripped_total 3",
             "sekisho_code_issued_total 1",
+            "sekisho_codes_live 2",
+            "sekisho_store_writes_waiting 1",
+            "sekisho_store_write_duration_seconds_count 1",
+            "sekisho_store_write_duration_seconds_bucket{le=\"0.005\"} 1",
             "sekisho_bindings_imported_total 5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
+    }
+
+    /// Each row of the page is `| name | type | labels | meaning |`.
+    #[test]
+    fn the_page_of_metrics_lists_what_is_served_and_no_other() {
+        let metrics = Metrics::new(["console"]);
+        let docomo = CarrierName::parse("docomo").unwrap();
+        metrics.sign_in(&docomo);
+        metrics.enrolment(&docomo);
+        metrics.lines_lost("log");
+        let mut served = Vec::new();
+        let text = metrics.render();
+        for (name, kind) in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
+            let suffix = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            let name = format!("{name}{suffix}");
+            let sample = text.lines().find(|line| line.starts_with(&name)).unwrap();
+            let labels = sample.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(labels, _)| labels);
+            let labels = labels.unwrap_or_default().split(',').filter_map(|label| label.split('=').next());
+            let labels: Vec<_> = labels.filter(|label| !["", "le"].contains(label)).map(|l| format!("`{l}`")).collect();
+            served.push(format!("| `{name}` | {kind} | {} |", labels.join(", ")).replace("|  |", "| |"));
+        }
+        let page = include_str!("../../docs/metrics.md");
+        let row = |line: &str| Some(line.rmatch_indices('|').nth(1).map(|(at, _)| line[..=at].to_owned())?);
+        let mut listed: Vec<_> = page.lines().filter(|line| line.starts_with("| `sekisho_")).filter_map(row).collect();
+        served.sort();
+        listed.sort();
+        assert_eq!(listed, served);
     }
 
     #[test]

@@ -437,6 +437,7 @@ pub(crate) async fn clause_11_codes_replace_refuse_and_die(backend: impl Backend
     }
     // Good in its last instant, dead after it.
     let after = Timestamp::from_unix_millis(at(10).unix_millis() + 1);
+    assert_eq!((store.live_codes(at(10)).await, store.live_codes(after).await), (Ok(1), Ok(0)));
     assert_eq!(store.enrol(enrolment(1, "2222", 4), after).await.unwrap(), EnrolOutcome::CodeInvalid);
     let reissued = NewCode { issued_at: at(10), expires_at: at(20), ..code("bob", "2222", 5) };
     assert_eq!(store.issue_code(reissued).await.unwrap(), IssueOutcome::SelectorTaken);

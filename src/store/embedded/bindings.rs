@@ -62,6 +62,10 @@ impl BindingStore for EmbeddedStore {
         self.writer.run(move |conn| enrolment::issue_code(conn, &code)).await
     }
 
+    async fn live_codes(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.readers.run(move |conn| enrolment::live_codes(conn, now)).await
+    }
+
     async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError> {
         let account = account.cloned();
         let sql = "SELECT * FROM bindings WHERE ?1 IS NULL OR account = ?1 ORDER BY seq";

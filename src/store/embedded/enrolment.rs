@@ -62,6 +62,15 @@ pub(super) fn issue_code(conn: &Connection, code: &NewCode) -> Result<IssueOutco
     Ok(IssueOutcome::Issued)
 }
 
+/// How many codes could still be typed at `now`.
+pub(super) fn live_codes(conn: &Connection, now: Timestamp) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) AS live FROM codes WHERE expires_at >= ?1 AND wrong_tries < ?2";
+    let mut select = conn.prepare_cached(sql)?;
+    select.query_row((now.unix_millis(), CodeLimits::IN_ALL), |row| {
+        Ok(column(row, "live", |count: i64| u64::try_from(count).ok()))
+    })?
+}
+
 /// Erases codes that are past their end at `now` or out of tries, and the tries with them.
 pub(super) fn erase_dead_codes(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
     let sql = "DELETE FROM codes WHERE expires_at < ?1 OR wrong_tries >= ?2";

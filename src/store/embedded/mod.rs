@@ -20,3 +20,4 @@ mod sessions;
 mod writer;
 
 pub use open::{EmbeddedStore, Inspection, OpenError, Opened};
+pub use writer::WriteEvent;

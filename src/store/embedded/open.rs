@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::connection::{Access, connect, is_damage};
 use super::reader::Readers;
-use super::writer::Writer;
+use super::writer::{WriteEvent, Writer};
 use super::{file, schema};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
@@ -153,6 +153,11 @@ impl EmbeddedStore {
             store_id: found.store_id,
             lock: Mutex::new(lock),
         }))
+    }
+
+    /// Tells `observer` of every write from now on, from any thread. Only the first observer is told.
+    pub fn observe_writes(&self, observer: impl Fn(WriteEvent) + Send + Sync + 'static) {
+        let _second = self.writer.observer.set(Box::new(observer));
     }
 
     /// Finishes what is queued, folds the journal into the file and lets the store go. Later calls get

@@ -5,10 +5,13 @@ use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::connection::{Access, connect, execute};
 use crate::store::StoreError;
@@ -16,8 +19,21 @@ use crate::store::StoreError;
 /// Most calls in one transaction: bounds how long the first waits for the last.
 const MAX_BATCH: usize = 256;
 
+/// What a store tells of each write: first that it waits, then that it does no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteEvent {
+    /// It was asked for.
+    Waits,
+    /// It was answered, so long after it was asked for: its commit reached the disk, or it failed.
+    Answered(Duration),
+}
+
+/// Hears of every write. Called by whoever asks and by the thread that writes, so it must be quick.
+pub(super) type WriteObserver = Box<dyn Fn(WriteEvent) + Send + Sync>;
+
 /// The way to the writing thread. Dropping it waits until all that was queued is done.
 pub(super) struct Writer {
+    pub(super) observer: Arc<OnceLock<WriteObserver>>,
     queue: Sender<Message>,
     thread: Option<JoinHandle<()>>,
 }
@@ -28,12 +44,12 @@ impl Writer {
         let (queue, messages) = channel();
         let work = move || write(&path, conn, &messages);
         let thread = Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { observer: Arc::default(), queue, thread: Some(thread) })
     }
 
     /// A writer that refuses every call, for a store that is only looked at.
     pub(super) fn absent() -> Self {
-        Self { queue: channel().0, thread: None }
+        Self { observer: Arc::default(), queue: channel().0, thread: None }
     }
 
     /// Runs `work` in a transaction; answers once that is committed. An error undoes the work of this call alone.
@@ -43,7 +59,7 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let call = Call { work: Some(work), outcome: None, reply };
+        let call = Call { work: Some(work), outcome: None, waiting: Waiting::begin(&self.observer), reply };
         self.queue.send(Message::Job(Box::new(call))).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -81,7 +97,32 @@ trait Job: Send {
 struct Call<T, F> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
+    /// Before the reply, also when both are dropped: who has the answer may look at the numbers.
+    waiting: Waiting,
     reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+/// A write that was asked for and not answered yet. Its end is told on drop, so that every beginning has one.
+struct Waiting {
+    since: Instant,
+    observer: Arc<OnceLock<WriteObserver>>,
+}
+
+impl Waiting {
+    fn begin(observer: &Arc<OnceLock<WriteObserver>>) -> Self {
+        if let Some(tell) = observer.get() {
+            tell(WriteEvent::Waits);
+        }
+        Self { since: Instant::now(), observer: Arc::clone(observer) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(tell) = self.observer.get() {
+            tell(WriteEvent::Answered(self.since.elapsed()));
+        }
+    }
 }
 
 impl<T, F> Job for Call<T, F>
@@ -110,6 +151,7 @@ where
             Ok(()) => self.outcome.unwrap_or(Err(StoreError::Closed)),
             Err(error) => Err(error.clone()),
         };
+        drop(self.waiting);
         // Whoever asked may have gone; the effect stands all the same.
         let _ = self.reply.send(answer);
     }
@@ -244,6 +286,27 @@ mod tests {
         let answers = in_one_batch(&path, vec![|conn| add(conn, 1), lost, |conn| add(conn, 2)]).await;
         assert!(rows(&path).is_empty());
         assert!(answers.iter().all(|a| *a == Err(StoreError::Unavailable("full".into()))), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn every_write_is_told_when_it_waits_and_when_it_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = start(&folder.path().join("t"));
+        let (tell, told) = channel();
+        assert!(writer.observer.set(Box::new(move |event| tell.send(event).unwrap())).is_ok());
+        let outcomes = [
+            writer.run(|conn| add(conn, 1)).await.is_ok(),
+            writer.run(|conn| add(conn, 1)).await.is_ok(),
+            writer.run::<(), _>(|_| panic!("on purpose")).await.is_ok(),
+            writer.close().await.is_ok(),
+            writer.run(|conn| add(conn, 2)).await.is_ok(),
+        ];
+        assert_eq!(outcomes, [true, false, false, true, false]);
+        let told: Vec<_> = told.try_iter().collect();
+        assert_eq!(told.len(), 8, "{told:?}");
+        for pair in told.chunks(2) {
+            assert!(matches!(pair, [WriteEvent::Waits, WriteEvent::Answered(_)]), "{told:?}");
+        }
     }
 
     #[tokio::test]
