@@ -17,13 +17,14 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use sekisho::assertion::AssertionVerifier;
-use sekisho::binding::EnrolmentCode;
+use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold};
+use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::pages::{Reader, ReaderHints};
-use sekisho::session::{CookiePresence, SessionCookie};
+use sekisho::session::{CookiePresence, SessionCookie, SessionId};
 use sekisho::upstream::{Destination, Routes, StrippedHead};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 4096, headers: 32, url_bytes: 1024 };
@@ -108,6 +109,57 @@ pub fn config(data: &[u8]) {
     match Config::parse(text, Path::new("gateway.toml")) {
         Ok((_, findings)) => assert!(!findings.iter().any(|finding| is_error(finding.severity))),
         Err(findings) => assert!(findings.iter().any(|finding| is_error(finding.severity))),
+    }
+}
+
+/// A line that was taken is taken with spaces around it as well, and not with anything else behind it.
+pub fn import_line(data: &[u8]) {
+    if ImportLine::read(data, &CARRIERS).is_ok() {
+        assert!(ImportLine::read(&[b" \t", data, b"\r"].concat(), &CARRIERS).is_ok());
+        assert!(ImportLine::read(&[data, b"{}"].concat(), &CARRIERS).is_err());
+    }
+}
+
+/// What the admin API reads out of a path is what stands there, and nobody's number.
+pub fn admin_path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for segment in text.split('/') {
+        if let Ok(account) = AccountId::parse(segment) {
+            assert_eq!(account.as_str(), segment);
+            assert!(segment.len() <= 64 && segment.is_ascii());
+            let digits: Vec<u8> = segment.bytes().filter(u8::is_ascii_alphanumeric).collect();
+            let number = digits.iter().all(u8::is_ascii_digit) && (10..=15).contains(&digits.len());
+            assert!(!number || digits[0] != b'0');
+        }
+        // UUIDs have other spellings (RFC 9562 §4); what is written is read again.
+        assert!(BindingId::parse(segment).is_none_or(|id| BindingId::parse(&id.to_string()) == Some(id)));
+        assert!(SessionId::parse(segment).is_none_or(|id| SessionId::parse(&id.to_string()) == Some(id)));
+    }
+}
+
+/// A form of plain ASCII reads alike in every charset; no field is longer than what was sent for it.
+pub fn form(data: &[u8]) {
+    for name in ["code", "to", "t"] {
+        let [shift_jis, euc_jp, utf8] = form_field(data, name);
+        if data.iter().all(|b| b.is_ascii() && *b != b'%') {
+            assert!(shift_jis == euc_jp && euc_jp == utf8);
+        }
+        // At worst each byte is replaced by U+FFFD, which has three, or is two characters in one.
+        assert!([shift_jis, euc_jp, utf8].iter().all(|text| text.len() <= 6 * data.len()));
+    }
+}
+
+/// A target of a sign-in is a path of this host, for a browser that reads it once more than it should as well.
+pub fn local_path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    for target in [read_to(text), wanted_path(path, query)] {
+        assert!(target.starts_with('/') && !target.starts_with("//") && target.len() <= 160);
+        assert!(target.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#'));
+        assert_eq!(read_to(&target), target);
+        let path = target.split('?').next().unwrap_or_default().to_ascii_lowercase();
+        assert!(!path.contains("//") && !path.contains("/%2f") && !path.contains("%5c"));
+        assert!(!path.starts_with("/_sekisho") || path == "/_sekisho/me" || path == "/_sekisho/notice");
     }
 }
 

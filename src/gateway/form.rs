@@ -41,7 +41,7 @@ impl Form {
         Ok(Self::parse(&collected, visit.reader.charset))
     }
 
-    fn parse(body: &[u8], charset: Charset) -> Self {
+    pub(super) fn parse(body: &[u8], charset: Charset) -> Self {
         let encoding = match charset {
             Charset::ShiftJis => encoding_rs::SHIFT_JIS,
             Charset::EucJp => encoding_rs::EUC_JP,

@@ -10,6 +10,8 @@ mod enrol;
 mod form;
 mod form_token;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handle;
 mod limits;
 mod local_path;
