@@ -16,6 +16,8 @@ mod me;
 mod ops;
 mod paths;
 mod readiness;
+mod redirects;
+mod reflected;
 mod regressions;
 mod retention;
 mod sessions;
