@@ -213,6 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn sprayed_keys_are_forgotten_at_rest_and_no_try_comes_back_with_it() {
+        let manual = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
+        let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;
+        let by_key = Limiter::new(Rate { count: 2, period: Duration::from_mins(1) }, &clock);
+        for key in 0..20_000 {
+            assert_eq!(by_key.check(&key), Ok(()));
+        }
+        assert_eq!((by_key.check(&7), by_key.check(&7).is_err()), (Ok(()), true));
+        by_key.sweep();
+        assert_eq!(by_key.inner.len(), 20_000);
+        manual.advance(Duration::from_secs(31));
+        by_key.sweep();
+        assert_eq!((by_key.check(&7), by_key.check(&7).is_err()), (Ok(()), true), "sweeping gives nothing back");
+        manual.advance(Duration::from_mins(2));
+        by_key.sweep();
+        assert!(by_key.inner.is_empty());
+    }
+
+    #[test]
     fn a_network_takes_turns_and_waits_at_most_so_long() {
         let manual = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
         let clock: Arc<dyn Clock> = Arc::clone(&manual) as Arc<dyn Clock>;

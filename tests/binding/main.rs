@@ -18,6 +18,8 @@ use sekisho::store::{BindingStore, CodeLimits, KeyState, KeyStore, SchemeRecord,
 
 use harness::{TestStore, handset};
 
+mod work;
+
 /// Cheap, so that the tests spend their time on what they test.
 const CHEAP: StretchParameters = StretchParameters { memory_kib: 64, passes: 1 };
 const PER_ACCOUNT: u32 = 3;

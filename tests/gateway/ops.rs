@@ -51,6 +51,40 @@ async fn the_ops_listener_tells_machines_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn metrics_tell_sign_ins_refusals_codes_and_the_store() {
+    let harness = Harness::start().await;
+    let count = async |line: &str| {
+        let text = harness.metrics().await;
+        let value = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' ')?.parse::<u64>().ok());
+        value.unwrap_or_else(|| panic!("no {line} in {text}"))
+    };
+    let writes = count("sekisho_store_write_duration_seconds_count").await;
+    drop(harness.signed_in(Carrier::SoftBank, "a", "alice").await);
+    assert!(count("sekisho_store_write_duration_seconds_count").await >= writes + 3, "code, binding, session");
+    assert_eq!(count("sekisho_store_writes_waiting").await, 0);
+    assert_eq!(count("sekisho_sign_ins_total{carrier=\"softbank\"}").await, 1);
+    assert_eq!(count("sekisho_enrolments_total{carrier=\"softbank\"}").await, 1);
+    assert_eq!(count("sekisho_refusals_total{reason=\"not-bound\",carrier=\"softbank\"}").await, 1);
+
+    let code = harness.code("bob").await;
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(count("sekisho_codes_live").await, 1);
+    assert_eq!(count("sekisho_code_issued_total").await, 2);
+    drop(harness.handset(Carrier::Docomo, "b").enrol("/", &code).await);
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(count("sekisho_codes_live").await, 0);
+
+    // The network says the carrier; what the request says of itself makes no label.
+    let mut liar = harness.handset(Carrier::Au, "c");
+    liar.source = [127, 0, 200, 7].into();
+    drop(liar.click_sign_in("/").await);
+    assert_eq!(count("sekisho_refusals_total{reason=\"untrusted-network\",carrier=\"\"}").await, 1);
+    let text = harness.metrics().await;
+    assert!(!text.contains("carrier=\"au\""), "{text}");
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn handsets_do_not_reach_what_is_for_machines() {
     // Without a route at the root these paths are nobody's.
     let harness = Harness::with(|config| config.replace("path = \"/\"\n", "path = \"/console\"\n")).await;
