@@ -224,6 +224,40 @@ fn deployment_samples_load() {
     }
 }
 
+/// A row of a table of attacks names a file that does something and a test that shows it, or says `none: why`.
+#[test]
+fn every_threat_has_its_file_and_its_test() {
+    let page = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let file = Regex::new(r"`((?:src|tests|docs|deploy|fuzz)/[\w./-]+|deny\.toml)`").unwrap();
+    let test = Regex::new(r"`([\w./-]+\.rs)::(\w+)`").unwrap();
+    let (mut gaps, mut rows, mut tests) = (Vec::new(), 0, 0);
+    let attacks =
+        page.split("| attack |").skip(1).flat_map(|table| table.lines().skip(2).take_while(|l| !l.is_empty()));
+    for row in attacks {
+        rows += 1;
+        let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        assert_eq!(cells.len(), 4, "{row}");
+        let named = file.captures_iter(cells[1]).filter(|named| !root().join(&named[1]).exists());
+        gaps.extend(named.map(|named| format!("{}: no file {}", cells[0], &named[1])));
+        let mut shown = test.captures_iter(cells[2]).peekable();
+        if shown.peek().is_none() && !cells[2].starts_with("none: ") {
+            gaps.push(format!("{}: no test", cells[0]));
+        }
+        for shown in shown {
+            tests += 1;
+            let text = fs::read_to_string(root().join(&shown[1])).unwrap_or_default();
+            // Clauses of a port become tests by a macro.
+            let before =
+                if shown[1].ends_with("conformance.rs") { r"pub\(crate\)" } else { r"test\b[^\n]*\](?:\s+#\[[^\n]*)*" };
+            if !Regex::new(&format!(r"{before}\s+(?:async )?fn {}\(", &shown[2])).unwrap().is_match(&text) {
+                gaps.push(format!("{}: no test {}::{}", cells[0], &shown[1], &shown[2]));
+            }
+        }
+    }
+    assert!(gaps.is_empty(), "docs/threats.md:\n{}", gaps.join("\n"));
+    assert!(rows > 50 && tests > 80, "{rows} rows, {tests} tests");
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
