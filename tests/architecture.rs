@@ -245,11 +245,11 @@ fn every_threat_has_its_file_and_its_test() {
         }
         for shown in shown {
             tests += 1;
-            let text = fs::read_to_string(root().join(&shown[1])).unwrap_or_default();
+            let source = fs::read_to_string(root().join(&shown[1])).unwrap_or_default();
             // Clauses of a port become tests by a macro.
             let before =
                 if shown[1].ends_with("conformance.rs") { r"pub\(crate\)" } else { r"test\b[^\n]*\](?:\s+#\[[^\n]*)*" };
-            if !Regex::new(&format!(r"{before}\s+(?:async )?fn {}\(", &shown[2])).unwrap().is_match(&text) {
+            if !Regex::new(&format!(r"{before}\s+(?:async )?fn {}\(", &shown[2])).unwrap().is_match(&source) {
                 gaps.push(format!("{}: no test {}::{}", cells[0], &shown[1], &shown[2]));
             }
         }

@@ -10,7 +10,7 @@ use regex::Regex;
 use crate::harness::{Carrier, HOST, Harness};
 use crate::wire::{RawAnswer, Wire};
 
-/// Lead bytes of Shift_JIS, EUC-JP and UTF-8, the bytes that begin nothing, and those that switch a charset.
+/// Lead bytes of `Shift_JIS`, EUC-JP and UTF-8, the bytes that begin nothing, and those that switch a charset.
 const LEADS: [&[u8]; 13] = [
     b"\x81",
     b"\x83\x5c",
@@ -126,7 +126,7 @@ async fn tokens(harness: &Harness, carrier: Carrier) -> [String; 2] {
 async fn whatever_is_echoed_stays_text_in_the_charset_of_the_page() {
     let limits = "[limits]\nsign_in = \"100000/1m\"\ncode = \"100000/1m\"\nnetwork = \"1000000/1m\"\n[[upstream]]";
     let harness = Harness::with(|config| config.replacen("[[upstream]]", limits, 1)).await;
-    let (mut pages, mut echoes) = (0, 0);
+    let (mut pages, mut came_back) = (0, 0);
     for carrier in [Carrier::SoftBank, Carrier::PrivateApn] {
         for (head, body) in PLACES {
             let alone = MARKUP.iter().map(|markup| markup.to_vec());
@@ -147,13 +147,13 @@ async fn whatever_is_echoed_stays_text_in_the_charset_of_the_page() {
                     pages += 1;
                     let echoed =
                         ["alert(1)", "alert%281%29", "alert%25281%2529"].iter().any(|echo| text.contains(echo));
-                    echoes += usize::from(echoed);
+                    came_back += usize::from(echoed);
                 }
             }
         }
     }
     // Or nothing was tested.
-    assert!(pages > 800 && echoes > 40, "{pages} pages, {echoes} echoes");
+    assert!(pages > 800 && came_back > 40, "{pages} pages, {came_back} with it");
     assert!(harness.upstream.received().is_empty());
     harness.finish().await;
 }
