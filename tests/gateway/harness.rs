@@ -20,6 +20,7 @@ use sekisho::gateway::Running;
 use sekisho::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::logs;
 use crate::wire::tls_exchange;
@@ -319,6 +320,9 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// Why there is no whole answer.
+pub(crate) type NoAnswer = Box<dyn std::error::Error + Send + Sync>;
+
 impl Answer {
     pub(crate) fn text(&self) -> String {
         let shift_jis = self.header("content-type").is_some_and(|t| t.contains("Shift_JIS"));
@@ -414,6 +418,27 @@ impl Handset {
     }
 
     pub(crate) async fn send(&mut self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Answer {
+        let Some(tls) = self.tls.clone() else {
+            return self.try_send(method, target, fields, body).await.unwrap();
+        };
+        let request = self.request(method, target, fields, body);
+        let answer = tls_exchange(self.source, self.gateway, &tls, request).await;
+        self.take(answer)
+    }
+
+    /// The same in clear, of a gateway that may end meanwhile.
+    pub(crate) async fn try_send(
+        &mut self,
+        method: Method,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, NoAnswer> {
+        let request = self.request(method, target, fields, body);
+        try_exchange(self.source, self.gateway, request).await.map(|answer| self.take(answer))
+    }
+
+    fn request(&self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::builder().method(method).uri(target).header("Host", &self.host);
         request = request.header("User-Agent", &self.user_agent);
         if let Some(identifier) = self.identifier.as_ref().filter(|_| self.gateway_inserts(target)) {
@@ -427,11 +452,11 @@ impl Handset {
         for (name, value) in fields.iter().chain(&extra) {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body)).unwrap();
-        let answer = match &self.tls {
-            None => exchange(self.source, self.gateway, request).await,
-            Some(tls) => tls_exchange(self.source, self.gateway, tls, request).await,
-        };
+        request.body(Full::new(body)).unwrap()
+    }
+
+    /// Keeps the answer's cookies, and looks for what no answer may hold.
+    fn take(&mut self, answer: Answer) -> Answer {
         let before = self.cookies.clone();
         self.keep_cookies(&answer.headers);
         for token in before.values().chain(self.cookies.values()).filter(|token| token.len() >= 16) {
@@ -465,16 +490,23 @@ impl Handset {
 
 /// One request on a connection of its own, from `source`.
 pub(crate) async fn exchange(source: IpAddr, to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(source, 0)).unwrap();
-    let stream = socket.connect(to).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let driver = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.unwrap();
-    let (parts, body) = answer.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    driver.abort();
-    Answer { status: parts.status, headers: parts.headers, body }
+    try_exchange(source, to, request).await.unwrap()
+}
+
+/// The same, of a gateway that may end meanwhile.
+pub(crate) async fn try_exchange(
+    source: IpAddr,
+    to: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, NoAnswer> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source, 0))?;
+    let stream = socket.connect(to).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
+    let (parts, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
 /// What the upstream received.

@@ -20,3 +20,4 @@ mod lifecycle;
 mod offline;
 mod process;
 mod secrets;
+mod soak;
