@@ -1,7 +1,9 @@
-//! Connections to the file: how they are opened, how they fail, how a column is read back.
+//! Connections to the file: how they are opened, that they are held to it, how they fail, how a column is read back.
 
+use std::fmt::Display;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -9,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
+use super::file::{self, Identity};
 use crate::store::StoreError;
 
 /// How long to wait for another program (a backup, a shell) to let go of the file.
@@ -29,6 +32,77 @@ pub(super) enum Access {
     Read,
     /// Read a file that nobody changes meanwhile and that has no journal; leaves no file behind.
     Frozen,
+}
+
+/// Where connections lead: the path, and the one file that may be there while the gateway runs.
+#[derive(Clone)]
+pub(super) struct Place {
+    path: PathBuf,
+    store: Identity,
+}
+
+impl Place {
+    /// The store that is at `path` now.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), store: file::identity(path)? })
+    }
+
+    /// Opens a connection to it.
+    ///
+    /// # Errors
+    /// [`StoreError`], also if another file is there now.
+    pub(super) fn connect(&self, access: Access) -> Result<Held, StoreError> {
+        self.hold(connect(&self.path, access)?)
+    }
+
+    /// Holds a connection that leads here.
+    pub(super) fn hold(&self, conn: Connection) -> Result<Held, StoreError> {
+        // The first read opens the journal.
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        let held = Held { journal: file::journal_identity(&self.path).map_err(moved)?, place: self.clone(), conn };
+        held.in_place()?;
+        Ok(held)
+    }
+}
+
+/// A connection, and the files it was opened on.
+pub(super) struct Held {
+    conn: Connection,
+    place: Place,
+    journal: Option<Identity>,
+}
+
+impl Held {
+    /// The connection, if its files are still where the next start looks for them: SQLite writes on into files that
+    /// were removed, and an answer would promise what nobody finds again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if either was moved away, removed or replaced. Keep the connection then: files that
+    /// come back are the ones it knows, and opening anew would mix a new journal with the index of the old one.
+    pub(super) fn in_place(&self) -> Result<&Connection, StoreError> {
+        let Place { path, store } = &self.place;
+        let there = file::identity(path).and_then(|store| Ok((store, file::journal_identity(path)?))).map_err(moved)?;
+        if there == (*store, self.journal) { Ok(&self.conn) } else { Err(moved("another is there")) }
+    }
+
+    /// Ends what an error left of a transaction.
+    pub(super) fn roll_back(&self) {
+        if !self.conn.is_autocommit() {
+            // One that cannot be ended makes the next fail, and the connection be closed.
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// The connection wherever its files are, to be closed.
+    pub(super) fn into_inner(self) -> Connection {
+        self.conn
+    }
+}
+
+fn moved(why: impl Display) -> StoreError {
+    StoreError::Unavailable(format!(
+        "its file or journal was moved away, removed or replaced ({why}); put it back, or restart the gateway"
+    ))
 }
 
 /// Opens a connection.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -81,6 +81,25 @@ pub(super) fn has_journal(store: &Path) -> io::Result<bool> {
     match fs::metadata(beside(store, "-wal")) {
         Ok(journal) => Ok(journal.len() > 0),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file, whatever its name: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+/// The file that the store's path leads to now.
+pub(super) fn identity(store: &Path) -> io::Result<Identity> {
+    let file = fs::metadata(store)?;
+    Ok(Identity(file.dev(), file.ino()))
+}
+
+/// The journal beside it, if there is one.
+pub(super) fn journal_identity(store: &Path) -> io::Result<Option<Identity>> {
+    match identity(&beside(store, "-wal")) {
+        Ok(journal) => Ok(Some(journal)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _};
 use thiserror::Error;
 
-use super::connection::{Access, connect, is_damage};
+use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
 use super::writer::{WriteEvent, Writer};
 use super::{file, schema};
@@ -126,8 +126,10 @@ impl EmbeddedStore {
         let conn = connect(path, Access::Write).map_err(failed)?;
         schema::migrate(&conn, now).map_err(failed)?;
         let store_id = read_meta(&conn, path)?;
-        let writer = Writer::start(path.clone(), conn).map_err(unusable)?;
-        let readers = Readers::start(path, Access::Read).map_err(unusable)?;
+        let place = Place::of(path).map_err(unusable)?;
+        let conn = place.hold(conn).map_err(|error| self::unusable(path, &error))?;
+        let readers = Readers::start(&place, Access::Read).map_err(unusable)?;
+        let writer = Writer::start(place, conn).map_err(unusable)?;
         Ok((Self { readers, writer, store_id, lock: Mutex::new(Some(lock)) }, opened))
     }
 
@@ -146,7 +148,8 @@ impl EmbeddedStore {
         file::check_writable(path).map_err(unusable)?;
         let lock = file::lock_to_look(path).map_err(|error| not_locked(path, &error))?;
         let Some(found) = examine(path)? else { return Ok(Inspection::NotThere) };
-        let readers = Readers::start(path, found.access).map_err(unusable)?;
+        let place = Place::of(path).map_err(unusable)?;
+        let readers = Readers::start(&place, found.access).map_err(unusable)?;
         Ok(Inspection::Sound(Self {
             readers,
             writer: Writer::absent(),

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -10,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::connection::{Access, connect, execute};
+use super::connection::{Access, Held, Place, execute};
 use crate::store::StoreError;
 
 /// Reads at once. They come from memory, so a few threads outrun any number of sign-ins.
@@ -27,13 +26,13 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Starts the threads; each opens the file when it has something to read.
-    pub(super) fn start(path: &Path, access: Access) -> io::Result<Self> {
+    pub(super) fn start(place: &Place, access: Access) -> io::Result<Self> {
         let (queue, tasks) = channel();
         let tasks = Arc::new(Mutex::new(tasks));
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
-            let (path, tasks) = (path.to_owned(), Arc::clone(&tasks));
-            let work = move || read(&path, access, &tasks);
+            let (place, tasks) = (place.clone(), Arc::clone(&tasks));
+            let work = move || read(&place, access, &tasks);
             threads.push(Builder::new().name(format!("store-reader-{number}")).spawn(work)?);
         }
         Ok(Self { queue: Mutex::new(Some(queue)), threads })
@@ -76,20 +75,20 @@ impl Drop for Readers {
     }
 }
 
-fn read(path: &Path, access: Access, tasks: &Mutex<Receiver<Task>>) {
-    let mut conn = None;
+fn read(place: &Place, access: Access, tasks: &Mutex<Receiver<Task>>) {
+    let mut held: Option<Held> = None;
     loop {
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(task) = task else { return };
-        let sound = catch_unwind(AssertUnwindSafe(|| match &mut conn {
-            Some(conn) => task(Ok(conn)),
-            None => match connect(path, access) {
-                Ok(opened) => task(Ok(conn.insert(opened))),
-                Err(error) => task(Err(error.into())),
+        let sound = catch_unwind(AssertUnwindSafe(|| match &held {
+            Some(held) => task(held.in_place()),
+            None => match place.connect(access) {
+                Ok(opened) => task(held.insert(opened).in_place()),
+                Err(error) => task(Err(error)),
             },
         }));
-        if !sound.unwrap_or(false) {
-            conn = None;
+        if !sound.unwrap_or(false) && held.as_ref().is_some_and(|held| held.in_place().is_ok()) {
+            held = None;
         }
     }
 }

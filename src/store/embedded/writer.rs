@@ -3,7 +3,6 @@
 use std::io;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -13,7 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connection::{Access, connect, execute};
+use super::connection::{Access, Held, Place, execute};
 use crate::store::StoreError;
 
 /// Most calls in one transaction: bounds how long the first waits for the last.
@@ -40,9 +39,9 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread on an open connection.
-    pub(super) fn start(path: PathBuf, conn: Connection) -> io::Result<Self> {
+    pub(super) fn start(place: Place, conn: Held) -> io::Result<Self> {
         let (queue, messages) = channel();
-        let work = move || write(&path, conn, &messages);
+        let work = move || write(&place, conn, &messages);
         let thread = Builder::new().name("store-writer".into()).spawn(work)?;
         Ok(Self { observer: Arc::default(), queue, thread: Some(thread) })
     }
@@ -157,7 +156,7 @@ where
     }
 }
 
-fn write(path: &Path, conn: Connection, messages: &Receiver<Message>) {
+fn write(place: &Place, conn: Held, messages: &Receiver<Message>) {
     let mut conn = Some(conn);
     while let Ok(first) = messages.recv() {
         let mut batch = Vec::new();
@@ -173,34 +172,39 @@ fn write(path: &Path, conn: Connection, messages: &Receiver<Message>) {
         }
         if !batch.is_empty() {
             // A panic is a defect, but it must not take every later sign-in with it.
-            let result = catch_unwind(AssertUnwindSafe(|| commit(path, &mut conn, &mut batch)))
+            let result = catch_unwind(AssertUnwindSafe(|| commit(place, &mut conn, &mut batch)))
                 .unwrap_or_else(|_| Err(StoreError::Unavailable("the writing thread panicked".into())));
             if result.is_err() {
-                // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
-                conn = None;
+                match &conn {
+                    Some(held) if held.in_place().is_err() => held.roll_back(),
+                    // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
+                    _ => conn = None,
+                }
             }
             for job in batch {
                 job.settle(&result);
             }
         }
         if let Some(reply) = close {
-            let _ = reply.send(conn.map_or(Ok(()), finish));
+            let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
             return;
         }
     }
 }
 
-fn commit(path: &Path, conn: &mut Option<Connection>, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    let conn = match conn {
-        Some(conn) => conn,
-        None => conn.insert(connect(path, Access::Write)?),
+fn commit(place: &Place, held: &mut Option<Held>, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    let held = match held {
+        Some(held) => held,
+        None => held.insert(place.connect(Access::Write)?),
     };
+    let conn = held.in_place()?;
     execute(conn, "BEGIN IMMEDIATE")?;
     for job in batch {
         job.run(conn)?;
     }
     execute(conn, "COMMIT")?;
-    Ok(())
+    // Nothing is acknowledged that went into files which left meanwhile.
+    held.in_place().map(drop)
 }
 
 fn finish(conn: Connection) -> Result<(), StoreError> {
@@ -211,10 +215,12 @@ fn finish(conn: Connection) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::future::{Future, poll_fn};
+    use std::path::Path;
     use std::pin::Pin;
     use std::task::Poll;
 
     use super::*;
+    use crate::store::embedded::connection::connect;
 
     type Work = fn(&Connection) -> Result<(), StoreError>;
     type Answer = Pin<Box<dyn Future<Output = Result<(), StoreError>>>>;
@@ -243,7 +249,9 @@ mod tests {
     fn start(path: &Path) -> Writer {
         let conn = connect(path, Access::Create).unwrap();
         conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (x UNIQUE)").unwrap();
-        Writer::start(path.to_owned(), conn).unwrap()
+        let place = Place::of(path).unwrap();
+        let held = place.hold(conn).unwrap();
+        Writer::start(place, held).unwrap()
     }
 
     fn add(conn: &Connection, value: u32) -> Result<(), StoreError> {
