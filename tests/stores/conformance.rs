@@ -353,7 +353,8 @@ pub(crate) async fn clause_07_counted_per_handset(backend: impl Backend) {
         assert_eq!(store.enrol(enrolment(2, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     }
     drop(store);
-    let store = backend.restart().bindings();
+    let backend = backend.restart();
+    let store = backend.bindings();
     assert_eq!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     // However often it goes on, that handset is out, and the code still serves another.
     for _ in 0..CodeLimits::IN_ALL {
