@@ -258,7 +258,9 @@ fn open_store(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<
     match opened {
         Opened::Created => tracing::info!(path = %path.display(), "a new store was created"),
         Opened::Existing => {}
-        Opened::Upgraded => tracing::info!(path = %path.display(), "the store was upgraded"),
+        Opened::Upgraded { backup } => {
+            tracing::info!(path = %path.display(), backup = %backup.display(), "the store was upgraded");
+        }
     }
     Ok(Arc::new(store))
 }

@@ -148,7 +148,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn beside(store: &Path, suffix: &str) -> PathBuf {
+/// The store's neighbour whose name is longer by `suffix`.
+pub(super) fn beside(store: &Path, suffix: &str) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension as _};
 use thiserror::Error;
 
 use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
+use super::schema::Format;
 use super::writer::{WriteEvent, Writer};
 use super::{file, schema};
 use crate::clock::Timestamp;
@@ -33,14 +35,17 @@ pub struct EmbeddedStore {
 }
 
 /// What opening did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// There was none; a new one was made. Worth a line in the log.
     Created,
     /// It was there in the newest format.
     Existing,
     /// It was there in an older format, and was brought to the newest.
-    Upgraded,
+    Upgraded {
+        /// The store as it was before.
+        backup: PathBuf,
+    },
 }
 
 /// What looking at a store found.
@@ -109,22 +114,35 @@ impl EmbeddedStore {
     /// # Errors
     /// [`OpenError`]; then whatever was there is as it was.
     pub fn open(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(Self, Opened), OpenError> {
+        Self::open_in(schema::FORMAT, path, now, entropy)
+    }
+
+    fn open_in(
+        format: Format,
+        path: &Path,
+        now: Timestamp,
+        entropy: &dyn Entropy,
+    ) -> Result<(Self, Opened), OpenError> {
         require_library()?;
         let unusable = |error: io::Error| unusable(path, &error);
         file::make_folder(file::folder_of(path)).map_err(unusable)?;
         let path = &file::resolve(path).map_err(unusable)?;
         let lock = file::lock(path).map_err(|error| not_locked(path, &error))?;
-        let opened = match examine(path)? {
-            None => {
-                create(path, now, entropy)?;
-                Opened::Created
-            }
-            Some(found) if found.version < schema::NEWEST => Opened::Upgraded,
-            Some(_) => Opened::Existing,
-        };
+        let found = examine(format, path)?;
+        if found.is_none() {
+            create(format, path, now, entropy)?;
+        }
         let failed = |error: rusqlite::Error| sqlite(path, &error);
         let conn = connect(path, Access::Write).map_err(failed)?;
-        schema::migrate(&conn, now).map_err(failed)?;
+        let opened = match found {
+            None => Opened::Created,
+            Some(found) if found.version == format.newest() => Opened::Existing,
+            Some(_) => {
+                let backup = back_up(&conn, path, format.newest())?;
+                format.migrate(&conn, now).map_err(failed)?;
+                Opened::Upgraded { backup }
+            }
+        };
         let store_id = read_meta(&conn, path)?;
         let place = Place::of(path).map_err(unusable)?;
         let conn = place.hold(conn).map_err(|error| self::unusable(path, &error))?;
@@ -147,7 +165,7 @@ impl EmbeddedStore {
         let path = &file::resolve(path).map_err(unusable)?;
         file::check_writable(path).map_err(unusable)?;
         let lock = file::lock_to_look(path).map_err(|error| not_locked(path, &error))?;
-        let Some(found) = examine(path)? else { return Ok(Inspection::NotThere) };
+        let Some(found) = examine(schema::FORMAT, path)? else { return Ok(Inspection::NotThere) };
         let place = Place::of(path).map_err(unusable)?;
         let readers = Readers::start(&place, found.access).map_err(unusable)?;
         Ok(Inspection::Sound(Self {
@@ -184,7 +202,7 @@ struct Found {
 }
 
 /// Judges what is at `path` without changing it. `None`: nothing.
-fn examine(path: &Path) -> Result<Option<Found>, OpenError> {
+fn examine(format: Format, path: &Path) -> Result<Option<Found>, OpenError> {
     let journal = file::has_journal(path).map_err(|error| unusable(path, &error))?;
     if !path.try_exists().map_err(|error| unusable(path, &error))? {
         // SQLite would play the old journal into a new file.
@@ -197,17 +215,17 @@ fn examine(path: &Path) -> Result<Option<Found>, OpenError> {
     let access = if journal { Access::Read } else { Access::Frozen };
     let conn = connect(path, access).map_err(failed)?;
     let version = schema::version(&conn).map_err(failed)?;
-    if version > schema::NEWEST {
-        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: schema::NEWEST });
+    if version > format.newest() {
+        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: format.newest() });
     }
-    if let Some(what) = first_defects(&conn, version).map_err(failed)? {
+    if let Some(what) = first_defects(format, &conn, version).map_err(failed)? {
         return Err(OpenError::Corrupt { path: path.to_owned(), what });
     }
     let store_id = read_meta(&conn, path)?;
     Ok(Some(Found { version, store_id, access }))
 }
 
-fn first_defects(conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
+fn first_defects(format: Format, conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
     // Not quick_check: only the full one compares indexes with tables, which finds a changed digest or hash.
     let mut check = conn.prepare(&format!("PRAGMA integrity_check({DEFECTS})"))?;
     let defects: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -223,7 +241,7 @@ fn first_defects(conn: &Connection, version: u32) -> rusqlite::Result<Option<Str
     if version == 0 {
         return Ok(Some("it does not tell its format".into()));
     }
-    let step = schema::first_foreign_step(conn, version)?;
+    let step = format.first_foreign_step(conn, version)?;
     Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
 }
 
@@ -237,10 +255,10 @@ fn read_meta(conn: &Connection, path: &Path) -> Result<[u8; 16], OpenError> {
     }
 }
 
-fn create(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(), OpenError> {
+fn create(format: Format, path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(), OpenError> {
     let fill = |draft: &Path| -> Result<(), CreateError> {
         let conn = connect(draft, Access::Create)?;
-        schema::migrate(&conn, now)?;
+        format.migrate(&conn, now)?;
         let sql = "INSERT INTO meta (one, store_id, created_at) VALUES (1, ?1, ?2)";
         conn.execute(sql, (random::<16>(entropy), now.unix_millis()))?;
         let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -251,6 +269,23 @@ fn create(path: &Path, now: Timestamp, entropy: &dyn Entropy) -> Result<(), Open
         Ok(())
     };
     file::create(path, fill).map_err(|error| unusable(path, &error))
+}
+
+/// Keeps the store as it is before it becomes version `next`: whole, on the disk, for this user alone.
+fn back_up(conn: &Connection, path: &Path, next: u32) -> Result<PathBuf, OpenError> {
+    let backup = file::beside(path, &format!(".before-v{next}"));
+    let fill = |draft: &Path| -> Result<(), CreateError> {
+        let mut copy = connect(draft, Access::Create)?;
+        // All pages in one step: nobody writes meanwhile.
+        match Backup::new(conn, &mut copy)?.step(-1)? {
+            StepResult::Done => {}
+            other => return Err(io::Error::other(format!("the copy did not end: {other:?}")).into()),
+        }
+        copy.close().map_err(|(_, error)| error)?;
+        Ok(())
+    };
+    file::create(&backup, fill).map_err(|error| unusable(&backup, &error))?;
+    Ok(backup)
 }
 
 #[derive(Debug, Error)]
@@ -278,4 +313,64 @@ fn not_locked(path: &Path, error: &io::Error) -> OpenError {
 
 fn unusable(path: &Path, error: &dyn std::error::Error) -> OpenError {
     OpenError::Unusable { path: path.to_owned(), what: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::entropy::SystemEntropy;
+    use crate::store::{BindingStore as _, KeyStore as _};
+
+    const NOW: Timestamp = Timestamp::from_unix_millis(1_795_530_000_000);
+    const LATER: Format = Format(&[schema::FORMAT.0[0], "ALTER TABLE accounts ADD COLUMN note TEXT"]);
+    const BROKEN: Format = Format(&[LATER.0[0], LATER.0[1], "ALTER TABLE nothing ADD COLUMN note TEXT"]);
+
+    fn open(format: Format, path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
+        EmbeddedStore::open_in(format, path, NOW, &SystemEntropy::default())
+    }
+
+    #[tokio::test]
+    async fn an_older_store_is_kept_as_it_was_and_brought_to_the_newest_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let (old, _) = open(schema::FORMAT, &path).unwrap();
+        let id = old.store_id().await.unwrap();
+        let insert = |conn: &Connection| Ok(conn.execute("INSERT INTO accounts VALUES ('alice', 'active', 1)", [])?);
+        old.writer.run(insert).await.unwrap();
+        drop(old);
+
+        // A step that fails takes those before it back, and leaves the store to the program that made it.
+        assert!(open(BROKEN, &path).is_err());
+        assert_eq!(open(schema::FORMAT, &path).unwrap().1, Opened::Existing);
+
+        let (new, opened) = open(LATER, &path).unwrap();
+        let backup = folder.path().join("store.before-v2");
+        assert_eq!(opened, Opened::Upgraded { backup: backup.clone() });
+        assert_eq!((new.store_id().await.unwrap(), new.accounts().await.unwrap().len()), (id, 1));
+        drop(new);
+        assert!(matches!(open(schema::FORMAT, &path), Err(OpenError::Newer { found: 2, known: 1, .. })));
+        assert_eq!(open(LATER, &path).unwrap().1, Opened::Existing);
+
+        assert_eq!(fs::metadata(&backup).unwrap().mode() & 0o777, 0o600);
+        let (restored, opened) = open(schema::FORMAT, &backup).unwrap();
+        assert_eq!((opened, restored.store_id().await.unwrap()), (Opened::Existing, id));
+        assert_eq!(restored.accounts().await.unwrap().len(), 1);
+        let drafts = fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().is_ok_and(|file| file.file_name().to_string_lossy().contains(".new")));
+        assert_eq!(drafts.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_a_backup_there_is_no_upgrade() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        drop(open(schema::FORMAT, &path).unwrap());
+        fs::create_dir(folder.path().join("store.before-v2")).unwrap();
+        assert!(matches!(open(LATER, &path), Err(OpenError::Unusable { .. })));
+        assert_eq!(open(schema::FORMAT, &path).unwrap().1, Opened::Existing);
+    }
 }
