@@ -127,6 +127,8 @@ impl EmbeddedStore {
         let unusable = |error: io::Error| unusable(path, &error);
         file::make_folder(file::folder_of(path)).map_err(unusable)?;
         let path = &file::resolve(path).map_err(unusable)?;
+        // All its files may be there already; a folder that takes no others fails later, and less clearly.
+        file::check_writable(path).map_err(unusable)?;
         let lock = file::lock(path).map_err(|error| not_locked(path, &error))?;
         let found = examine(format, path)?;
         if found.is_none() {
@@ -277,9 +279,9 @@ fn back_up(conn: &Connection, path: &Path, next: u32) -> Result<PathBuf, OpenErr
     let fill = |draft: &Path| -> Result<(), CreateError> {
         let mut copy = connect(draft, Access::Create)?;
         // All pages in one step: nobody writes meanwhile.
-        match Backup::new(conn, &mut copy)?.step(-1)? {
-            StepResult::Done => {}
-            other => return Err(io::Error::other(format!("the copy did not end: {other:?}")).into()),
+        let step = Backup::new(conn, &mut copy)?.step(-1)?;
+        if step != StepResult::Done {
+            return Err(io::Error::other(format!("another program holds the store: {step:?}")).into());
         }
         copy.close().map_err(|(_, error)| error)?;
         Ok(())
