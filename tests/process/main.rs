@@ -15,6 +15,7 @@ mod wire;
 mod check;
 mod command_line;
 mod crash;
+mod faults;
 mod journey;
 mod lifecycle;
 mod offline;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,6 +28,31 @@ pub(crate) fn sekisho<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Comma
     command.args(arguments).env_clear().current_dir("/").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// The same, run by `wrapper`, a program that becomes it.
+fn wrapped(wrapper: &[&str], command: &Command) -> Command {
+    let inner = command.as_std();
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().current_dir("/").kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The same, whom a file that may not grow costs a write, as on a full disk, and not its life.
+pub(crate) fn with_limited_files(command: &Command) -> Command {
+    wrapped(&["sh", "-c", r#"trap "" XFSZ; exec "$0" "$@""#], command)
+}
+
+/// The same, whom permissions concern: root passes them all.
+pub(crate) fn held_to_permissions(command: Command) -> Command {
+    if rustix::process::geteuid().is_root() {
+        let without = ["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"];
+        wrapped(&[&["setpriv"], &without[..]].concat(), &command)
+    } else {
+        command
+    }
 }
 
 /// What a process that ended left.
@@ -278,9 +303,26 @@ impl Serving {
         assert!(seen.is_ok(), "it ended without {text}: {}", self.stdout());
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    fn id(&self) -> Pid {
         let id = self.child.id().expect("it ended already");
-        rustix::process::kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.id(), signal).unwrap();
+    }
+
+    /// Lets the running process have no more than that, or as much as it may.
+    pub(crate) fn limit(&self, resource: Resource, to: Option<u64>) {
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let limit = Rlimit { current: to.or(maximum), maximum };
+        rustix::process::prlimit(Some(self.id()), resource, limit).unwrap();
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> u64 {
+        let folder = format!("/proc/{}/fd", self.id().as_raw_nonzero());
+        u64::try_from(std::fs::read_dir(folder).unwrap().count()).unwrap()
     }
 
     /// Waits for the end: its exit code, and both streams to their last byte.
