@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 use rustix::process::Resource;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::harness::{Answer, Carrier, HOST, Handset, RecordingUpstream};
+use crate::harness::{Answer, Carrier, Handset, RecordingUpstream};
 use crate::process::{Folder, Serving, ended_with, held_to_permissions, with_limited_files};
+use crate::wire::Wire;
 
 /// How long the gateway may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -180,20 +180,20 @@ async fn a_folder_that_may_not_be_entered_and_one_that_may_not_be_written_to() {
 #[tokio::test]
 async fn too_few_descriptors_for_its_connections() {
     let mut town = Town::with(|command| command).await;
+    let address = town.gateway.address("handset");
+    let mut inside = Wire::connect(town.signed_in.source, address).await;
+    inside.get("/", "").await;
+    assert_eq!(inside.answer().await.status(), StatusCode::UNAUTHORIZED);
     // A machine of many cores has more listeners.
     town.gateway.limit(Resource::Nofile, Some(64.max(town.gateway.descriptors() + 16)));
-    let address = town.gateway.address("handset");
     let mut crowd = Vec::new();
     for _ in 0..200 {
         crowd.push(TcpStream::connect(address).await.unwrap());
     }
     town.gateway.logged("cannot accept connections").await;
     // Whoever is in is served.
-    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-    crowd[0].write_all(request.as_bytes()).await.unwrap();
-    let mut answer = [0; 12];
-    timeout(PATIENCE, crowd[0].read_exact(&mut answer)).await.expect("no answer").unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 401");
+    inside.get("/", "").await;
+    assert_eq!(timeout(PATIENCE, inside.answer()).await.expect("no answer").status(), StatusCode::UNAUTHORIZED);
     crowd.clear();
     let mut bound = town.handset("1");
     let answer = timeout(PATIENCE, bound.click_sign_in("/")).await.expect("no answer");
