@@ -179,7 +179,7 @@ async fn a_folder_that_may_not_be_entered_and_one_that_may_not_be_written_to() {
 
 #[tokio::test]
 async fn too_few_descriptors_for_its_connections() {
-    let mut town = Town::with(|command| command).await;
+    let town = Town::with(|command| command).await;
     let address = town.gateway.address("handset");
     let mut inside = Wire::connect(town.signed_in.source, address).await;
     inside.get("/", "").await;
