@@ -161,9 +161,8 @@ async fn a_folder_that_may_not_be_entered_and_one_that_may_not_be_written_to() {
     // The files are open, and the folder is not needed any more: what is acknowledged is held.
     may(0o500);
     assert_eq!(town.handset("1").click_sign_in("/").await.status, StatusCode::FOUND);
-    let Town { folder, mut gateway, .. } = town;
-    gateway.signal(rustix::process::Signal::KILL);
-    gateway.end().await;
+    let Town { folder, gateway, .. } = town;
+    gateway.kill().await;
     for verb in ["check", "serve"] {
         let before = folder.snapshot();
         let ended = crate::process::ended(held_to_permissions(folder.command(verb))).await;
