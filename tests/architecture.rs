@@ -213,10 +213,12 @@ fn the_map_in_the_architecture_page_is_the_tree() {
 
 #[test]
 fn deployment_samples_load() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let least = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap().to_owned();
     let samples = files(&root().join("deploy"), "toml");
     assert!(!samples.is_empty());
-    for sample in samples {
-        let text = fs::read_to_string(&sample).unwrap();
+    let read = |sample: PathBuf| (fs::read_to_string(&sample).unwrap(), sample);
+    for (text, sample) in samples.into_iter().map(read).chain([(least, root().join("README.md"))]) {
         let (Ok(findings) | Err(findings)) = Config::parse(&text, &sample).map(|(_, doubts)| doubts);
         let errors: Vec<_> =
             findings.iter().filter(|finding| finding.severity == Severity::Error).map(Finding::to_string).collect();
