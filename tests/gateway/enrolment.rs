@@ -138,6 +138,25 @@ async fn twenty_handsets_at_once_and_one_gets_in() {
 }
 
 #[tokio::test]
+async fn one_handset_at_ten_accounts_at_once_becomes_one_account_s() {
+    let harness = Harness::start().await;
+    let mut forms = Vec::new();
+    for account in 0..10 {
+        let code = harness.code(&format!("account-{account}")).await;
+        let mut browser = harness.handset(Carrier::SoftBank, "a");
+        let page = browser.click_sign_in("/").await;
+        forms.push(async move { browser.type_code(&page, &code).await.status });
+    }
+    let tries: JoinSet<_> = forms.into_iter().collect();
+    let statuses = tries.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::FOUND).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::FORBIDDEN).count(), 9, "{statuses:?}");
+    let bound: serde_json::Value = harness.admin().call(Method::GET, "/v1/bindings").await.unwrap();
+    assert_eq!(bound["bindings"].as_array().unwrap().len(), 1);
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn a_code_lives_ten_minutes_and_until_the_next_of_its_account() {
     let harness = Harness::start().await;
     let minutes = |n: u64| Duration::from_mins(n);
