@@ -85,7 +85,13 @@ impl Gateway {
 
     /// Whether the request's browser tells that another site's page made it.
     pub(super) fn is_from_elsewhere(&self, head: &RawHead) -> bool {
-        head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes())) || is_cross_site(head)
+        self.has_foreign_origin(head) || is_cross_site(head)
+    }
+
+    /// Whether a browser says that another site's page asks; it does so with every WebSocket handshake too (RFC 6455
+    /// §10.2).
+    pub(super) fn has_foreign_origin(&self, head: &RawHead) -> bool {
+        head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes()))
     }
 
     /// Whether the request is a person's click on one of our own pages, as far as its browser tells: a page elsewhere

@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
-use http::header::ORIGIN;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -51,7 +50,7 @@ impl Worker {
             Presented::Ended if route.access == Access::Session => return gateway.expired(&visit()),
             Presented::Nothing | Presented::Ended => None,
         };
-        if upgrade.is_some() && gateway.is_foreign_handshake(&head) {
+        if upgrade.is_some() && gateway.has_foreign_origin(&head) {
             return gateway.refuse(&visit(), Reason::ForeignOrigin);
         }
         let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
@@ -161,10 +160,5 @@ impl Gateway {
                 Err(Reason::StoreUnavailable)
             }
         }
-    }
-
-    /// Whether a WebSocket handshake comes from another site's page (RFC 6455 §10.2). Browsers always tell.
-    fn is_foreign_handshake(&self, head: &RawHead) -> bool {
-        head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes()))
     }
 }
