@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::harness::{Answer, Carrier, Handset, Harness, Received, exchange};
+use crate::harness::{Answer, Carrier, Handset, Harness, exchange};
+use crate::recorder::Received;
 
 /// A gateway whose console may bind, with a second upstream that may not.
 async fn harness() -> Harness {

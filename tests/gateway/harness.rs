@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use sekisho::admin::AdminClient;
 use sekisho::clock::{Clock, ManualClock, Timestamp};
@@ -19,10 +18,11 @@ use sekisho::entropy::{Entropy, SeededEntropy};
 use sekisho::gateway::Running;
 use sekisho::telemetry::Metrics;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::logs;
+use crate::recorder::RecordingUpstream;
 use crate::wire::tls_exchange;
 
 /// Part of every identifier in these tests: it may be found nowhere.
@@ -173,6 +173,21 @@ fn fresh_seed() -> u64 {
     RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
+/// The carriers of [`Carrier`], each in a network of its own.
+pub(crate) const CARRIERS: &str = r#"[carriers.docomo]
+networks = ["127.0.1.0/24"]
+[carriers.au]
+networks = ["127.0.2.0/24"]
+[carriers.softbank]
+networks = ["127.0.3.0/24"]
+[carriers.private-apn]
+header = "X-Device-Ref"
+grammar = "^[A-Za-z0-9_-]{22,64}$"
+user_agent = "any"
+over_tls = "accept"
+networks = ["127.0.4.0/24"]
+"#;
+
 fn base_config(upstream: SocketAddr) -> String {
     format!(
         r#"
@@ -191,19 +206,7 @@ address = "127.0.0.1:0"
 [admin]
 socket = "admin.sock"
 
-[carriers.docomo]
-networks = ["127.0.1.0/24"]
-[carriers.au]
-networks = ["127.0.2.0/24"]
-[carriers.softbank]
-networks = ["127.0.3.0/24"]
-[carriers.private-apn]
-header = "X-Device-Ref"
-grammar = "^[A-Za-z0-9_-]{{22,64}}$"
-user_agent = "any"
-over_tls = "accept"
-networks = ["127.0.4.0/24"]
-
+{CARRIERS}
 [[upstream]]
 name = "console"
 servers = ["http://{upstream}"]
@@ -507,79 +510,6 @@ pub(crate) async fn try_exchange(
     let (parts, body) = sender.send_request(request).await?.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Answer { status: parts.status, headers: parts.headers, body })
-}
-
-/// What the upstream received.
-#[derive(Clone, Debug)]
-pub(crate) struct Received {
-    pub(crate) method: Method,
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) trailers: HeaderMap,
-}
-
-type Answering = dyn Fn(&Received) -> Response<Full<Bytes>> + Send + Sync;
-
-/// An upstream that keeps what it received and answers as it is told.
-pub(crate) struct RecordingUpstream {
-    pub(crate) address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
-    answering: Arc<Mutex<Arc<Answering>>>,
-}
-
-impl RecordingUpstream {
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let default: Arc<Answering> =
-            Arc::new(|_| Response::new(Full::new(Bytes::from_static(b"<html>console</html>"))));
-        let answering = Arc::new(Mutex::new(default));
-        let (log, answers) = (Arc::clone(&received), Arc::clone(&answering));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
-                    async move {
-                        let (parts, body) = request.into_parts();
-                        let body = body.collect().await;
-                        let trailers = body.as_ref().ok().and_then(|body| body.trailers().cloned());
-                        let received = Received {
-                            method: parts.method,
-                            target: parts.uri.to_string(),
-                            headers: parts.headers,
-                            body: body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
-                            trailers: trailers.unwrap_or_default(),
-                        };
-                        log.lock().unwrap().push(received.clone());
-                        let answering = Arc::clone(&answers.lock().unwrap());
-                        Ok::<_, std::convert::Infallible>(answering(&received))
-                    }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        Self { address, received, answering }
-    }
-
-    /// Answers like this from now on.
-    pub(crate) fn answer(&self, answering: impl Fn(&Received) -> Response<Full<Bytes>> + Send + Sync + 'static) {
-        *self.answering.lock().unwrap() = Arc::new(answering);
-    }
-
-    /// Everything received so far.
-    pub(crate) fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
-    }
-
-    /// The last thing received.
-    pub(crate) fn last(&self) -> Received {
-        self.received().last().expect("the upstream received nothing").clone()
-    }
 }
 
 pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -16,6 +16,7 @@ mod me;
 mod ops;
 mod paths;
 mod readiness;
+mod recorder;
 mod redirects;
 mod reflected;
 mod regressions;

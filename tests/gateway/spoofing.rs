@@ -8,7 +8,8 @@ use sekisho::assertion::AssertionVerifier;
 use sekisho::clock::Clock;
 use sekisho::edge::fold;
 
-use crate::harness::{Carrier, HOST, Handset, Harness, Received};
+use crate::harness::{Carrier, HOST, Handset, Harness};
+use crate::recorder::Received;
 use crate::wire::{TestTls, Wire, tls_exchange};
 
 const SPOOFED: &str = include_str!("../data/spoofed_headers.txt");

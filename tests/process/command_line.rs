@@ -4,8 +4,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Carrier, RecordingUpstream};
+use crate::harness::Carrier;
 use crate::process::{Ended, Folder, ended, sekisho, with_nobody_reading};
+use crate::recorder::RecordingUpstream;
 
 const DONE: i32 = 0;
 const REFUSED: i32 = 1;

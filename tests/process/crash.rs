@@ -2,8 +2,9 @@
 
 use http::StatusCode;
 
-use crate::harness::{Carrier, RecordingUpstream};
+use crate::harness::Carrier;
 use crate::process::Folder;
+use crate::recorder::RecordingUpstream;
 
 #[tokio::test]
 async fn what_was_answered_survives_a_kill() {

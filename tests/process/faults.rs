@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::harness::{Answer, Carrier, Handset, RecordingUpstream};
+use crate::harness::{Answer, Carrier, Handset};
 use crate::process::{Folder, Serving, ended_with, held_to_permissions, with_limited_files};
+use crate::recorder::RecordingUpstream;
 use crate::wire::Wire;
 
 /// How long the gateway may take for an answer.

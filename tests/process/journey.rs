@@ -4,8 +4,9 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{AU_CANARY, CANARY, Carrier, HOST, RecordingUpstream, contains, files};
+use crate::harness::{AU_CANARY, CANARY, Carrier, HOST, contains, files};
 use crate::process::Folder;
+use crate::recorder::RecordingUpstream;
 
 /// Serials as docomo and SoftBank handsets write them into their User-Agent.
 const SERIALS: [&str; 3] = ["SN012345678901234", "ser012345678901234", "icc01234567890123456789"];

@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::harness::{Carrier, RecordingUpstream};
+use crate::harness::Carrier;
 use crate::process::Folder;
+use crate::recorder::RecordingUpstream;
 
 /// An upstream that takes one request and answers when it is released.
 struct SlowUpstream {

@@ -9,6 +9,9 @@ mod harness;
 #[path = "../gateway/logs.rs"]
 mod logs;
 #[expect(dead_code, reason = "what the shared harness needs")]
+#[path = "../gateway/recorder.rs"]
+mod recorder;
+#[expect(dead_code, reason = "what the shared harness needs")]
 #[path = "../gateway/wire.rs"]
 mod wire;
 

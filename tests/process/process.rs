@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::harness::{Carrier, HOST, Handset};
+use crate::harness::{CARRIERS, Carrier, HOST, Handset};
 
 /// The KEK that a folder starts with.
 pub(crate) const KEK: &str = "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=";
@@ -363,19 +363,7 @@ address = "127.0.0.1:0"
 [admin]
 socket = "run/admin.sock"
 
-[carriers.docomo]
-networks = ["127.0.1.0/24"]
-[carriers.au]
-networks = ["127.0.2.0/24"]
-[carriers.softbank]
-networks = ["127.0.3.0/24"]
-[carriers.private-apn]
-header = "X-Device-Ref"
-grammar = "^[A-Za-z0-9_-]{{22,64}}$"
-user_agent = "any"
-over_tls = "accept"
-networks = ["127.0.4.0/24"]
-
+{CARRIERS}
 [[upstream]]
 name = "console"
 servers = ["http://{upstream}"]

@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{Answer, Carrier, Handset, NoAnswer, RecordingUpstream};
+use crate::harness::{Answer, Carrier, Handset, NoAnswer};
 use crate::process::{Folder, Serving};
+use crate::recorder::RecordingUpstream;
 
 /// Kills where the environment does not say.
 const ROUNDS: u32 = 10;
