@@ -72,6 +72,8 @@ reasons! {
     CodeInvalid = "code-invalid", FORBIDDEN;
     /// The account has its fill of handsets, or the handset is another account's.
     BindingLimit = "binding-limit", FORBIDDEN;
+    /// The hand-over ticket is spent, expired, or another carrier's.
+    TicketInvalid = "ticket-invalid", FORBIDDEN;
     /// The form token is missing, used, expired or another handset's.
     FormTokenInvalid = "form-token-invalid", FORBIDDEN;
     /// A form or a WebSocket handshake from another origin.

@@ -1,13 +1,14 @@
 //! The two ways in: a file, and a text for tests and fuzzing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::check::{self, Checked};
 use super::document::{join, line_at};
 use super::finding::{Finding, Report, Severity};
 use super::secret_source::open_to_others;
-use super::types::{CarrierSpecs, Config, GatewayConfig};
-use crate::carrier::{Carriers, OverTls};
+use super::types::{CarrierSpecs, Config, GatewayConfig, Serves};
+use crate::carrier::{Carriers, OverTls, Profile};
 
 impl Config {
     /// Reads and checks a configuration file. Beside it, only the permissions of secret files and `/etc/group` are looked at.
@@ -34,12 +35,15 @@ impl Config {
         if let (Some(config), Some(carriers)) = (&config, &carriers)
             && config.gateway.public_url.https
         {
-            for profile in carriers.profiles().iter().filter(|p| p.enabled() && p.over_tls() == OverTls::Refuse) {
+            // A proxy in front may say that a request came in the clear.
+            let has_plain = !config.gateway.trusted_proxies.is_empty()
+                || config.listeners.iter().any(|l| l.serves == Serves::Handset && l.tls.is_none());
+            let refusing = |p: &&Arc<Profile>| p.enabled() && p.over_tls() == OverTls::Refuse;
+            for profile in carriers.profiles().iter().filter(refusing).filter(|_| !has_plain) {
                 report.warning(
                     &profile_key(profile.name().as_str(), "over_tls"),
-                    "its identifier is refused over TLS and public_url is https, so its handsets cannot sign in: the hand-over \
-                     from the plain listener is not available in this version; use an http public_url inside a private network, \
-                     or \"accept\" where the carrier's gateway is known to insert the identifier over TLS",
+                    "its identifier is refused over TLS and public_url is https, but nothing listens in the clear where it could \
+                     be read, so its handsets cannot sign in; add a [[listener]] that serves \"handset\" without tls, seen from outside at gateway.plain_url",
                 );
             }
             let refusing = carriers.profiles().iter().find(|p| p.enabled() && p.over_tls() == OverTls::Refuse);

@@ -7,7 +7,7 @@ use super::Gateway;
 use super::form::Form;
 use super::form_token;
 use super::local_path::LocalPath;
-use super::login::{SignInError, opening};
+use super::login::{Entry, SignInError, opening};
 use super::visit::Visit;
 use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
 use crate::body::Body;
@@ -25,12 +25,12 @@ impl Gateway {
         };
         let to = LocalPath::parse(form.field(TO_FIELD));
         match self.bind(visit, &form).await {
-            Ok(token) => self.enter(visit, &token, &to),
+            Ok(entry) => self.enter(visit, &entry, &to),
             Err(error) => self.sign_in_refusal(visit, &to, error),
         }
     }
 
-    async fn bind(&self, visit: &Visit<'_>, form: &Form) -> Result<SessionToken, SignInError> {
+    async fn bind(&self, visit: &Visit<'_>, form: &Form) -> Result<Entry, SignInError> {
         self.slow_down(visit.client.address).await;
         let now = self.clock.now();
         // Read again from this request: what the page before was told is not remembered anywhere.

@@ -30,6 +30,9 @@ pub struct Worker {
 /// What an upstream may be asked with.
 const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// What is answered in the clear where sessions live over TLS; everything else is at `public_url` (`interface.md` §4).
+const IN_THE_CLEAR: [&str; 4] = ["/_sekisho/login", "/_sekisho/enrol", "/_sekisho/notice", "/_sekisho/jwks.json"];
+
 impl Worker {
     /// A worker with an empty pool.
     #[must_use]
@@ -81,8 +84,8 @@ impl Worker {
             Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
             Err(RouteRefusal::NoRoute) => return gateway.refuse(&visit(), Reason::NoRoute),
         };
-        let in_the_clear = gateway.config.gateway.public_url.https && client.scheme == Scheme::Http;
-        if in_the_clear && !matches!(head.path(), "/_sekisho/notice" | "/_sekisho/jwks.json") {
+        let in_the_clear = gateway.hands_over(client.scheme);
+        if in_the_clear && !IN_THE_CLEAR.contains(&head.path()) {
             return gateway.to_public_url(&head);
         }
         match destination {

@@ -7,6 +7,7 @@ use super::Gateway;
 use super::form_token::Form;
 use super::limits::{HandsetKey, TooOften};
 use super::local_path::LocalPath;
+use super::ticket::Ticket;
 use super::visit::{Visit, query_value};
 use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
@@ -56,6 +57,14 @@ pub(super) enum NotOpened {
     Store(#[from] StoreError),
 }
 
+/// How a handset that was recognised or bound comes in.
+pub(super) enum Entry {
+    /// By the session that was opened.
+    Session(SessionToken),
+    /// Over TLS, where a ticket opens one.
+    Ticket(Ticket),
+}
+
 impl From<TooOften> for SignInError {
     fn from(too_often: TooOften) -> Self {
         Self::TooOften(too_often)
@@ -67,12 +76,12 @@ impl Gateway {
     pub(super) async fn login(&self, visit: &Visit<'_>) -> Response<Body> {
         let to = LocalPath::parse(&query_value(visit.head, "to").unwrap_or_default());
         match self.sign_in(visit).await {
-            Ok(token) => self.enter(visit, &token, &to),
+            Ok(entry) => self.enter(visit, &entry, &to),
             Err(error) => self.sign_in_refusal(visit, &to, error),
         }
     }
 
-    async fn sign_in(&self, visit: &Visit<'_>) -> Result<SessionToken, SignInError> {
+    async fn sign_in(&self, visit: &Visit<'_>) -> Result<Entry, SignInError> {
         self.slow_down(visit.client.address).await;
         let now = self.clock.now();
         self.spend_login_token(visit, now)?;
@@ -112,8 +121,21 @@ impl Gateway {
         }
     }
 
-    /// Opens the session of the handset that visits; a session that this browser had ends.
+    /// Lets the handset that visits in: here, or by a ticket where this connection may carry no session.
     pub(super) async fn enter_with(
+        &self,
+        visit: &Visit<'_>,
+        opening: Opening,
+        handset: HandsetKey,
+    ) -> Result<Entry, SignInError> {
+        if self.hands_over(visit.client.scheme) {
+            return Ok(self.hand_over(opening, handset));
+        }
+        self.open_here(visit, opening, handset).await.map(Entry::Session)
+    }
+
+    /// Opens the session of the handset that visits; a session that this browser had ends.
+    pub(super) async fn open_here(
         &self,
         visit: &Visit<'_>,
         opening: Opening,
@@ -171,7 +193,8 @@ impl Gateway {
     /// The sign-in page for `to`, with a fresh button.
     pub(super) fn sign_in_page(&self, visit: &Visit<'_>, to: &LocalPath, reason: Reason) -> Response<Body> {
         let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
-        let mut login_url = format!("/_sekisho/login?to={}&t={form_token}", to.as_query_value());
+        let origin = self.identifying_origin(visit);
+        let mut login_url = format!("{origin}/_sekisho/login?to={}&t={form_token}", to.as_query_value());
         if let Some((name, value)) = visit.carrier.and_then(|profile| profile.required_query()) {
             login_url = format!("{login_url}&{name}={value}");
         }
@@ -189,9 +212,10 @@ impl Gateway {
     /// The page with the field for an enrolment code, for the handset that was just identified.
     fn enrolment_page(&self, visit: &Visit<'_>, to: &LocalPath, handset: HandsetKey, reason: Reason) -> Response<Body> {
         let form_token = self.forms.issue(Form::Enrol, handset.as_bytes(), &*self.entropy, visit.now);
+        let origin = self.identifying_origin(visit);
         let action = match visit.carrier.and_then(|profile| profile.required_query()) {
-            Some((name, value)) => format!("/_sekisho/enrol?{name}={value}"),
-            None => "/_sekisho/enrol".to_owned(),
+            Some((name, value)) => format!("{origin}/_sekisho/enrol?{name}={value}"),
+            None => format!("{origin}/_sekisho/enrol"),
         };
         self.note_refusal(visit, reason);
         let page = Page::Enrol {
@@ -203,8 +227,14 @@ impl Gateway {
         self.page(visit, reason.status(), &page)
     }
 
-    /// Sends the browser to `to` with its new session.
-    pub(super) fn enter(&self, visit: &Visit<'_>, token: &SessionToken, to: &LocalPath) -> Response<Body> {
+    /// Sends the browser to `to` with its new session, or to where its ticket opens one.
+    pub(super) fn enter(&self, visit: &Visit<'_>, entry: &Entry, to: &LocalPath) -> Response<Body> {
+        let token = match entry {
+            Entry::Session(token) => token,
+            Entry::Ticket(ticket) => {
+                return self.redirect_to(StatusCode::FOUND, &self.ticket_url(ticket, to), visit.client.scheme);
+            }
+        };
         let mut answer = self.redirect(visit, StatusCode::FOUND, to);
         if let Some(cookie) = SessionCookie::of(visit.client.scheme).set(token) {
             answer.headers_mut().append(http::header::SET_COOKIE, cookie);

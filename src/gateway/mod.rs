@@ -25,6 +25,7 @@ mod serve;
 mod session_check;
 mod startup;
 mod state;
+mod ticket;
 mod upkeep;
 mod visit;
 mod wellknown;

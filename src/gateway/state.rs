@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::form_token::FormTokens;
 use super::limits::Limits;
 use super::self_test;
+use super::ticket::Tickets;
 use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
 use crate::carrier::OverTls;
@@ -55,6 +56,8 @@ pub struct Gateway {
     pub(super) head_limits: HeadLimits,
     pub(super) limits: Limits,
     pub(super) forms: FormTokens,
+    /// Sign-ins on their way from the plain listener to TLS.
+    pub(super) tickets: Tickets,
     pub(super) issuer: String,
     pub(super) own_origins: [String; 2],
     pub(super) strict_transport: bool,
@@ -85,6 +88,7 @@ impl Gateway {
         let plain = &config.gateway.plain_url;
         let needs_plain =
             config.carriers.profiles().iter().any(|profile| profile.enabled() && profile.over_tls() == OverTls::Refuse);
+        let both = [public.clone(), plain.clone()];
         Self {
             routes: Routes::new(config.routes.clone()),
             head_limits: HeadLimits {
@@ -94,11 +98,13 @@ impl Gateway {
             },
             limits: Limits::new(limits, &clock, &*entropy),
             forms: FormTokens::new(&*entropy),
+            tickets: Tickets::default(),
             issuer: public.to_string(),
             own_origins: [public.to_string(), plain.to_string()],
             // HSTS would lock handsets out whose identifier is read over plain HTTP under the same name.
             strict_transport: public.https && (!needs_plain || plain.host != public.host),
-            content_security_policy: content_security_policy(&[]),
+            // Both, because a form that goes to one of them may be answered with a redirect to the other.
+            content_security_policy: content_security_policy(if public.https { &both } else { &[] }),
             config,
             bindings,
             key_store,
@@ -163,5 +169,6 @@ impl Gateway {
     pub fn sweep(&self) {
         self.limits.sweep();
         self.forms.sweep(self.clock.now());
+        self.tickets.sweep(self.clock.now());
     }
 }

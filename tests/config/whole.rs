@@ -38,9 +38,18 @@ fn the_contract_example_loads() {
     let enabled: Vec<_> =
         config.carriers.profiles().iter().filter(|p| p.enabled()).map(|p| p.name().as_str()).collect();
     assert_eq!(enabled.len(), 2, "{enabled:?}");
+    assert!(!mentions(&warnings, "carriers."), "{warnings:#?}");
+    assert!(!mentions(&warnings, "keys.kek: "), "{warnings:#?}");
+}
+
+#[test]
+fn an_identifier_that_no_listener_could_read_is_a_warning() {
+    let plain = "[[listener]]\nserves = \"handset\"\naddress = \"0.0.0.0:8080\"\n";
+    let text = CONTRACT.replace(plain, "");
+    assert_ne!(text, CONTRACT);
+    let (_, warnings) = load(&text, 0o600).unwrap_or_else(|findings| panic!("{findings:#?}"));
     assert!(mentions(&warnings, "carriers.docomo.over_tls: "), "{warnings:#?}");
     assert!(!mentions(&warnings, "carriers.private-apn.over_tls: "), "{warnings:#?}");
-    assert!(!mentions(&warnings, "keys.kek: "), "{warnings:#?}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod smuggling;
 mod spoofing;
 mod strangers;
 mod streaming;
+mod tickets;
 mod tls;
 mod upgrade;
 mod wire;

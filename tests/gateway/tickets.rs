@@ -1,0 +1,223 @@
+//! The hand-over to TLS: identified in the clear, signed in over TLS, with a ticket in between.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use crate::harness::{Answer, Carrier, Handset, Harness};
+
+const PUBLIC: &str = "https://admin.example.jp";
+const PLAIN: &str = "http://admin.example.jp";
+/// The trusted proxy that ends TLS.
+const PROXY: &str = "127.0.9.1";
+
+async fn harness() -> Harness {
+    Harness::with(|config| config.replace(PLAIN, PUBLIC)).await
+}
+
+/// The two sides of one handset: in the clear its carrier writes the identifier, over TLS nobody can.
+struct Sides {
+    clear: Handset,
+    tls: Handset,
+}
+
+impl Sides {
+    fn of(harness: &Harness, carrier: Carrier, tail: &str) -> Self {
+        let clear = harness.handset(carrier, tail);
+        Self { tls: over_tls(harness, carrier, tail), clear }
+    }
+
+    /// From the sign-in page over TLS, by a click, to the answer in the clear.
+    async fn click(&mut self, path: &str) -> Answer {
+        let page = self.tls.get(path).await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{}", page.text());
+        let link = page.link(&format!("{PLAIN}/_sekisho/login?"));
+        self.clear.get(link.strip_prefix(PLAIN).unwrap()).await
+    }
+
+    /// Enrols, up to the ticket's URL.
+    async fn enrol(&mut self, harness: &Harness, path: &str, account: &str) -> String {
+        let code = harness.code(account).await;
+        let page = self.click(path).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text());
+        let action = page.attribute("action", &format!("{PLAIN}/_sekisho/enrol"));
+        let (t, to) = (page.hidden("t"), page.hidden("to"));
+        let answer =
+            self.clear.post(action.strip_prefix(PLAIN).unwrap(), &[("code", &code), ("t", &t), ("to", &to)]).await;
+        ticket(&answer)
+    }
+
+    /// Signs in once more, up to the ticket's URL.
+    async fn ticket(&mut self) -> String {
+        let answer = self.click("/").await;
+        ticket(&answer)
+    }
+}
+
+fn over_tls(harness: &Harness, carrier: Carrier, tail: &str) -> Handset {
+    let mut handset = harness.handset(carrier, tail);
+    handset.extra = vec![
+        ("X-Forwarded-For".to_owned(), handset.source.to_string()),
+        ("X-Forwarded-Proto".to_owned(), "https".to_owned()),
+    ];
+    handset.source = PROXY.parse().unwrap();
+    handset.identifier = None;
+    handset
+}
+
+/// The ticket's URL, without the origin. Nothing else of a session is in an answer in the clear.
+fn ticket(answer: &Answer) -> String {
+    assert_eq!(answer.status, StatusCode::FOUND, "{}", answer.text());
+    assert!(answer.header("set-cookie").is_none(), "a cookie in the clear");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let location = answer.header("location").unwrap();
+    let url = location.strip_prefix(PUBLIC).unwrap_or_else(|| panic!("not over TLS: {location}"));
+    assert!(url.starts_with("/_sekisho/ticket?k="), "{url}");
+    url.to_owned()
+}
+
+fn refused(answer: &Answer) -> (u16, String) {
+    (answer.status.as_u16(), answer.reason())
+}
+
+fn invalid() -> (u16, String) {
+    (403, "ticket-invalid".to_owned())
+}
+
+#[tokio::test]
+async fn what_is_identified_in_the_clear_signs_in_over_tls() {
+    let harness = harness().await;
+    for (carrier, account) in [(Carrier::Docomo, "alice"), (Carrier::Au, "bob"), (Carrier::SoftBank, "carol")] {
+        let mut handset = Sides::of(&harness, carrier, "a");
+        let url = handset.enrol(&harness, "/orders?page=2", account).await;
+        let entered = handset.tls.get(&url).await;
+        assert_eq!(entered.header("location"), Some("https://admin.example.jp/orders?page=2"));
+        assert!(entered.header("set-cookie").unwrap().contains("; Secure; "));
+        let token = handset.tls.cookies["__Host-sekisho"].clone();
+        assert!(!url.contains(&token));
+        assert_eq!(handset.tls.get("/orders").await.status, StatusCode::OK);
+        assert!(handset.clear.cookies.is_empty());
+
+        // Once more, as a handset that is known; the earlier session of this browser ends.
+        let again = handset.ticket_of_another_browser(&harness, carrier).await;
+        let mut second = over_tls(&harness, carrier, "a");
+        assert_eq!(second.get(&again).await.status, StatusCode::FOUND);
+        assert_eq!(second.get("/").await.status, StatusCode::OK);
+    }
+    harness.finish().await;
+}
+
+impl Sides {
+    async fn ticket_of_another_browser(&mut self, harness: &Harness, carrier: Carrier) -> String {
+        Self { tls: over_tls(harness, carrier, "a"), clear: harness.handset(carrier, "a") }.ticket().await
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_serves_once() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    let mut second = over_tls(&harness, Carrier::Docomo, "a");
+    assert_eq!(handset.tls.get(&url).await.status, StatusCode::FOUND);
+    assert_eq!(refused(&second.get_json(&url).await), invalid());
+    assert!(second.cookies.is_empty());
+
+    let url = Sides::of(&harness, Carrier::Docomo, "a").ticket().await;
+    let tries = (0..20).map(|_| {
+        let mut browser = over_tls(&harness, Carrier::Docomo, "a");
+        let url = url.clone();
+        async move { browser.get_json(&url).await }
+    });
+    let answers = futures_util::future::join_all(tries).await;
+    let won = answers.iter().filter(|answer| answer.status == StatusCode::FOUND).count();
+    assert_eq!(won, 1);
+    assert!(answers.iter().filter(|answer| answer.status != StatusCode::FOUND).all(|a| refused(a) == invalid()));
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_late_ticket_is_refused() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    harness.clock.advance(Duration::from_secs(59));
+    assert_eq!(handset.tls.get(&url).await.status, StatusCode::FOUND);
+
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.ticket().await;
+    harness.clock.advance(Duration::from_mins(1));
+    assert_eq!(refused(&handset.tls.get_json(&url).await), invalid());
+    let page = handset.tls.get(&url).await;
+    assert!(page.text().contains(&format!("{PLAIN}/_sekisho/login?")), "the way back is on the page: {}", page.text());
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_ticket_from_another_network_is_refused_and_spent() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    handset.enrol(&harness, "/", "alice").await;
+    for carrier in [Carrier::Au, Carrier::PrivateApn] {
+        let url = handset.ticket().await;
+        assert_eq!(refused(&over_tls(&harness, carrier, "b").get_json(&url).await), invalid());
+        assert_eq!(refused(&handset.tls.get_json(&url).await), invalid(), "it was spent elsewhere");
+    }
+    let url = handset.ticket().await;
+    let mut nowhere = over_tls(&harness, Carrier::Docomo, "a");
+    nowhere.extra[0].1 = "192.0.2.7".to_owned();
+    assert_eq!(refused(&nowhere.get_json(&url).await), invalid());
+    for made_up in
+        ["", "k", "k=", "k=AAAA", "k=%00", &format!("k={}", "A".repeat(32)), &format!("k={}", "A".repeat(2000))]
+    {
+        let answer = handset.tls.get_json(&format!("/_sekisho/ticket?{made_up}")).await;
+        assert_eq!(refused(&answer), invalid(), "{made_up}");
+    }
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn only_following_a_ticket_spends_it() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    for method in [Method::HEAD, Method::POST, Method::PUT] {
+        let answer = handset.tls.send(method, &url, &[], bytes::Bytes::new()).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let ahead = handset.tls.send(Method::GET, &url, &[("Sec-Purpose", "prefetch")], bytes::Bytes::new()).await;
+    assert_eq!(ahead.status, StatusCode::FORBIDDEN);
+    // In the clear it is only sent on.
+    let mut clear = harness.handset(Carrier::Docomo, "a");
+    let moved = clear.get(&url).await;
+    assert_eq!(moved.header("location"), Some(&*format!("{PUBLIC}{url}")));
+    assert!(clear.cookies.is_empty());
+    assert_eq!(handset.tls.get(&url).await.status, StatusCode::FOUND);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_revoked_on_the_way_opens_nothing() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    harness.admin().call::<serde_json::Value>(Method::POST, "/v1/accounts/alice/suspend").await.unwrap();
+    let answer = handset.tls.get_json(&url).await;
+    assert_eq!(refused(&answer), (403, "not-bound".to_owned()));
+    assert!(handset.tls.cookies.is_empty());
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_ticket_is_logged_and_it_leads_nowhere_else() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    let key = url.split(['=', '&']).nth(1).unwrap().to_owned();
+    let led_astray = url.replace("to=/", "to=https%3A%2F%2Fevil.example%2F");
+    let entered = handset.tls.get(&led_astray).await;
+    assert_eq!(entered.header("location"), Some("https://admin.example.jp/"));
+    let token = handset.tls.cookies["__Host-sekisho"].clone();
+    let log = harness.finish_without(&[&key, &token]).await;
+    assert!(log.contains("\"path\":\"/_sekisho/ticket\""), "the access log was searched: {log}");
+}
