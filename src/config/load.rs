@@ -46,19 +46,6 @@ impl Config {
                      be read, so its handsets cannot sign in; add a [[listener]] that serves \"handset\" without tls, seen from outside at gateway.plain_url",
                 );
             }
-            let refusing = carriers.profiles().iter().find(|p| p.enabled() && p.over_tls() == OverTls::Refuse);
-            for (i, _) in config.upstreams.iter().enumerate().filter(|(_, upstream)| upstream.may_bind) {
-                if let Some(profile) = refusing {
-                    report.error(
-                        &format!("upstream[{i}].may_bind"),
-                        format_args!(
-                            "under an https public_url is not available in this version for carriers whose identifier is refused \
-                             over TLS ({}); remove it and enrol with codes: sekisho codes issue ACCOUNT",
-                            profile.name()
-                        ),
-                    );
-                }
-            }
         }
         match (config, carriers) {
             (Some(config), Some(carriers)) if !report.has_errors() => {

@@ -5,17 +5,19 @@
 //! has said `Sekisho-Bind`, so a wrong password costs no Argon2 and its identifier is wiped when the answer's head is
 //! there. What any other upstream says of binding is counted, and nothing else comes of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE};
 use http::{Method, Response};
 
 use super::Gateway;
+use super::bind_ticket::Claimed;
 use super::limits::TooOften;
 use super::login::{NotOpened, opening, replaced_session};
 use crate::binding::{self, AccountId, ByConsole, DigestError, EnrolError};
 use crate::body::Body;
-use crate::carrier::RawIdentifier;
+use crate::carrier::{IdentificationRefusal, Profile, RawIdentifier};
 use crate::config::{Access, RouteConfig, UpstreamConfig};
 use crate::edge::{Client, RawHead};
 use crate::refusal::Reason;
@@ -26,9 +28,18 @@ use crate::upstream::{Answered, BindClaim};
 
 /// The handset whose login form is on its way to an upstream that may bind it.
 pub(super) struct Applicant {
-    /// Or why it will not be bound, whatever the upstream says.
-    identifier: Result<RawIdentifier, BindOutcome>,
+    handset: Asked,
     replaces: Option<TokenHash>,
+}
+
+/// Which handset it is.
+enum Asked {
+    /// This one.
+    Here(RawIdentifier),
+    /// One of this carrier, whose gateway tells only in the clear.
+    InTheClear(Arc<Profile>),
+    /// None that can be bound.
+    Not(BindOutcome),
 }
 
 /// The upstream's answer is withheld, because the binding that it asked for could not be judged or made durable.
@@ -38,7 +49,7 @@ pub(super) struct Withheld {
 }
 
 /// Why nobody was signed in.
-enum NotBound {
+pub(super) enum NotBound {
     /// The upstream's answer passes without a session.
     Passes(BindOutcome),
     /// It does not pass.
@@ -58,12 +69,18 @@ impl Gateway {
             return None;
         }
         // A page elsewhere that submits somebody else's password would bind this handset to that account.
-        let identifier = if *head.method() != Method::POST || self.is_from_elsewhere(head) {
-            Err(BindOutcome::NotAsked)
+        let handset = if *head.method() != Method::POST || self.is_from_elsewhere(head) {
+            Asked::Not(BindOutcome::NotAsked)
         } else {
-            self.config.carriers.identify(head, client).map_err(|_| BindOutcome::NotIdentified)
+            match (self.config.carriers.identify(head, client), self.identified_in_the_clear(client)) {
+                (Ok(identifier), _) => Asked::Here(identifier),
+                (Err(IdentificationRefusal::MissingIdentifier), Some(profile)) => {
+                    Asked::InTheClear(Arc::clone(profile))
+                }
+                (Err(_), _) => Asked::Not(BindOutcome::NotIdentified),
+            }
         };
-        Some(Applicant { identifier, replaces: replaced_session(head, client.scheme) })
+        Some(Applicant { handset, replaces: replaced_session(head, client.scheme) })
     }
 
     /// What the client gets: the upstream's answer, with a session if the upstream bound its handset.
@@ -81,6 +98,11 @@ impl Gateway {
         // A claim beside a failed login contradicts it; one that nobody may make is not even read.
         let sound = response.status().is_success() || response.status().is_redirection();
         let account = account_of(&claim).filter(|_| sound && applicant.is_some());
+        if let (Some(account), Some(Applicant { handset: Asked::InTheClear(profile), .. })) = (&account, &applicant) {
+            let claimed = Claimed { account: account.clone(), upstream: upstream.name.clone() };
+            self.metrics.bound_by_console(BindOutcome::HandedOver);
+            return Ok(self.to_bind_ticket(claimed, profile, &response, client));
+        }
         let (outcome, answer) = match self.bind_by_console(account.as_ref(), applicant, client).await {
             Ok((token, outcome)) => {
                 if let Some(cookie) = SessionCookie::of(client.scheme).set(&token) {
@@ -93,12 +115,22 @@ impl Gateway {
             Err(NotBound::Passes(outcome)) => (outcome, Ok(response)),
             Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err(withheld)),
         };
+        self.note_not_bound(outcome, &upstream.name, account.as_ref(), client);
+        answer
+    }
+
+    /// Counts a claim that bound nobody, and tells the security team.
+    pub(super) fn note_not_bound(
+        &self,
+        outcome: BindOutcome,
+        upstream: &str,
+        account: Option<&AccountId>,
+        client: &Client,
+    ) {
         self.metrics.bound_by_console(outcome);
         let carrier = self.config.carriers.match_source(client).map(|profile| profile.name());
-        let event =
-            SecurityEvent::NotBoundByConsole { upstream: &upstream.name, outcome, account: account.as_ref(), carrier };
+        let event = SecurityEvent::NotBoundByConsole { upstream, outcome, account, carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
-        answer
     }
 
     async fn bind_by_console(
@@ -107,9 +139,25 @@ impl Gateway {
         applicant: Option<Applicant>,
         client: &Client,
     ) -> Result<(SessionToken, BindOutcome), NotBound> {
-        let Applicant { identifier, replaces } = applicant.ok_or(NotBound::Passes(BindOutcome::NotAllowed))?;
+        let Applicant { handset, replaces } = applicant.ok_or(NotBound::Passes(BindOutcome::NotAllowed))?;
         let account = account.ok_or(NotBound::Passes(BindOutcome::Malformed))?.clone();
-        let identifier = identifier.map_err(NotBound::Passes)?;
+        let identifier = match handset {
+            Asked::Here(identifier) => identifier,
+            Asked::InTheClear(_) => return Err(NotBound::Passes(BindOutcome::NotIdentified)),
+            Asked::Not(outcome) => return Err(NotBound::Passes(outcome)),
+        };
+        let (opening, outcome) = self.bind_claimed(identifier, account, client).await?;
+        let token = self.open_session(client, opening, replaces, self.clock.now()).await?;
+        Ok((token, outcome))
+    }
+
+    /// Binds the identified handset to the account that a console named.
+    pub(super) async fn bind_claimed(
+        &self,
+        identifier: RawIdentifier,
+        account: AccountId,
+        client: &Client,
+    ) -> Result<(Opening, BindOutcome), NotBound> {
         self.limits.code(self.limits.handset_key(&identifier))?;
         self.slow_down(client.address).await;
         let token = SessionToken::generate(&*self.entropy);
@@ -130,8 +178,7 @@ impl Gateway {
                 (bound, BindOutcome::Bound)
             }
         };
-        let token = self.open_session(client, opening(bound, token, continuity), replaces, now).await?;
-        Ok((token, outcome))
+        Ok((opening(bound, token, continuity), outcome))
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Worker {
 const SERVED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What is answered in the clear where sessions live over TLS; everything else is at `public_url` (`interface.md` §4).
-const IN_THE_CLEAR: [&str; 4] = ["/_sekisho/login", "/_sekisho/enrol", "/_sekisho/notice", "/_sekisho/jwks.json"];
+const IN_THE_CLEAR: [&str; 5] =
+    ["/_sekisho/login", "/_sekisho/enrol", "/_sekisho/bind", "/_sekisho/notice", "/_sekisho/jwks.json"];
 
 impl Worker {
     /// A worker with an empty pool.

@@ -24,6 +24,7 @@ impl Gateway {
                 self.sign_in_page(visit, &to, Reason::SignInRequired)
             }
             "ticket" if *visit.head.method() == Method::GET => self.redeem_ticket(visit).await,
+            "bind" if *visit.head.method() == Method::GET => self.redeem_bind_ticket(visit).await,
             "enrol" if post => self.enrol(visit, body).await,
             "logout" if read => self.logout_form(visit).await,
             "logout" if post => self.logout(visit, body).await,
@@ -33,7 +34,7 @@ impl Gateway {
             "notice" if read => self.notice(visit),
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
             "login" | "me" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD"),
-            "ticket" => self.wrong_method(visit, "GET"),
+            "ticket" | "bind" => self.wrong_method(visit, "GET"),
             "enrol" | "logout" => self.wrong_method(visit, "GET, HEAD, POST"),
             "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST"),
             _ => self.refuse(visit, Reason::NoRoute),

@@ -7,10 +7,11 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::bind_ticket::Claimed;
 use super::form_token::FormTokens;
 use super::limits::Limits;
 use super::self_test;
-use super::ticket::Tickets;
+use super::ticket::{SignIn, Tickets};
 use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
 use crate::carrier::OverTls;
@@ -57,7 +58,9 @@ pub struct Gateway {
     pub(super) limits: Limits,
     pub(super) forms: FormTokens,
     /// Sign-ins on their way from the plain listener to TLS.
-    pub(super) tickets: Tickets,
+    pub(super) tickets: Tickets<SignIn>,
+    /// What consoles said over TLS of handsets that are identified in the clear.
+    pub(super) bind_tickets: Tickets<Claimed>,
     pub(super) issuer: String,
     pub(super) own_origins: [String; 2],
     pub(super) strict_transport: bool,
@@ -99,6 +102,7 @@ impl Gateway {
             limits: Limits::new(limits, &clock, &*entropy),
             forms: FormTokens::new(&*entropy),
             tickets: Tickets::default(),
+            bind_tickets: Tickets::default(),
             issuer: public.to_string(),
             own_origins: [public.to_string(), plain.to_string()],
             // HSTS would lock handsets out whose identifier is read over plain HTTP under the same name.
@@ -170,5 +174,6 @@ impl Gateway {
         self.limits.sweep();
         self.forms.sweep(self.clock.now());
         self.tickets.sweep(self.clock.now());
+        self.bind_tickets.sweep(self.clock.now());
     }
 }

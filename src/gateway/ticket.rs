@@ -47,37 +47,49 @@ impl Ticket {
     }
 }
 
-/// The session that a ticket stands for; nothing of it is open yet.
-struct HandOver {
-    opening: Opening,
-    handset: HandsetKey,
+/// What was handed over, and to whom.
+struct Pending<T> {
+    what: T,
+    carrier: CarrierName,
     expires: Timestamp,
 }
 
-/// The tickets that were issued and not yet presented, by their hash.
-#[derive(Default)]
-pub(super) struct Tickets {
-    pending: DashMap<[u8; 32], HandOver>,
+/// The tickets that were issued and not yet presented, by their hash. Each stands for one `T`.
+pub(super) struct Tickets<T> {
+    pending: DashMap<[u8; 32], Pending<T>>,
 }
 
-impl Tickets {
-    fn issue(&self, opening: Opening, handset: HandsetKey, entropy: &dyn Entropy, now: Timestamp) -> Ticket {
+impl<T> Default for Tickets<T> {
+    fn default() -> Self {
+        Self { pending: DashMap::default() }
+    }
+}
+
+impl<T> Tickets<T> {
+    /// A ticket for `what`, to be presented from the networks of `carrier`.
+    pub(super) fn issue(&self, what: T, carrier: CarrierName, entropy: &dyn Entropy, now: Timestamp) -> Ticket {
         let bytes = Zeroizing::new(random::<BYTES>(entropy));
         let ticket = Ticket(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())));
-        self.pending.insert(hash(ticket.expose()), HandOver { opening, handset, expires: now.plus(LIFETIME) });
+        self.pending.insert(hash(ticket.expose()), Pending { what, carrier, expires: now.plus(LIFETIME) });
         ticket
     }
 
     /// Spends a ticket. Who presents it late, or from another carrier, has spent it too: it left its handset's hands.
-    fn redeem(&self, text: &str, carrier: Option<&CarrierName>, now: Timestamp) -> Option<(Opening, HandsetKey)> {
-        let (_, HandOver { opening, handset, expires }) = self.pending.remove(&hash(text))?;
-        (now < expires && carrier == Some(&opening.carrier)).then_some((opening, handset))
+    pub(super) fn redeem(&self, text: &str, carrier: Option<&CarrierName>, now: Timestamp) -> Option<T> {
+        let (_, pending) = self.pending.remove(&hash(text))?;
+        (now < pending.expires && carrier == Some(&pending.carrier)).then_some(pending.what)
     }
 
     /// Forgets tickets that have expired by now.
     pub(super) fn sweep(&self, now: Timestamp) {
-        self.pending.retain(|_, hand_over| now < hand_over.expires);
+        self.pending.retain(|_, pending| now < pending.expires);
     }
+}
+
+/// A session that is to be opened over TLS; nothing of it is open yet.
+pub(super) struct SignIn {
+    opening: Opening,
+    handset: HandsetKey,
 }
 
 fn hash(ticket: &str) -> [u8; 32] {
@@ -101,7 +113,8 @@ impl Gateway {
 
     /// A ticket for the session that `opening` would be.
     pub(super) fn hand_over(&self, opening: Opening, handset: HandsetKey) -> Entry {
-        Entry::Ticket(self.tickets.issue(opening, handset, &*self.entropy, self.clock.now()))
+        let carrier = opening.carrier.clone();
+        Entry::Ticket(self.tickets.issue(SignIn { opening, handset }, carrier, &*self.entropy, self.clock.now()))
     }
 
     /// Where a ticket is redeemed.
@@ -116,7 +129,7 @@ impl Gateway {
         let presented = query_value(visit.head, "k").filter(|_| !is_prefetch(visit.head)).map(Zeroizing::new);
         let carrier = visit.carrier.map(|profile| profile.name());
         let redeemed = presented.and_then(|ticket| self.tickets.redeem(&ticket, carrier, self.clock.now()));
-        let Some((opening, handset)) = redeemed else {
+        let Some(SignIn { opening, handset }) = redeemed else {
             return self.sign_in_page(visit, &to, Reason::TicketInvalid);
         };
         match self.open_here(visit, opening, handset).await {

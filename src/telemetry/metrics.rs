@@ -33,6 +33,8 @@ pub enum BindOutcome {
     Bound,
     /// It was bound to that account before, and signed in.
     AlreadyBound,
+    /// The handset is asked in the clear, where its identifier is: a bind ticket was issued.
+    HandedOver,
     /// The upstream may not bind, or not on that route.
     NotAllowed,
     /// Repeated, misspelt, no account id, somebody's number, or beside a failed login.
@@ -51,9 +53,10 @@ pub enum BindOutcome {
 
 impl BindOutcome {
     /// In their order.
-    const WORDS: [&'static str; 9] = [
+    const WORDS: [&'static str; 10] = [
         "bound",
         "already-bound",
+        "handed-over",
         "not-allowed",
         "malformed",
         "not-asked",

@@ -53,22 +53,6 @@ fn an_identifier_that_no_listener_could_read_is_a_warning() {
 }
 
 #[test]
-fn a_console_may_bind_only_where_the_identifier_is_read() {
-    let may = CONTRACT.replace("may_bind = false", "may_bind = true");
-    assert_ne!(may, CONTRACT);
-    let findings = load(&may, 0o600).err().unwrap();
-    let at: Vec<_> = findings.iter().filter(|f| f.starts_with("upstream[0].may_bind: ")).collect();
-    assert!(at.len() == 1 && at[0].contains("docomo") && at[0].contains("not available in this version"), "{at:?}");
-
-    let accepting = may.replace("[carriers.docomo]", "[carriers.docomo]\nover_tls = \"accept\"");
-    let plain = may.replace("public_url = \"https:", "public_url = \"http:");
-    for (text, why) in [(accepting, "accepted over TLS"), (plain, "no TLS")] {
-        let (config, _) = load(&text, 0o600).unwrap_or_else(|findings| panic!("{why}: {findings:#?}"));
-        assert!(config.upstreams[0].may_bind);
-    }
-}
-
-#[test]
 fn a_secret_file_open_to_others_is_a_warning() {
     let (_, warnings) = load(CONTRACT, 0o644).unwrap_or_else(|findings| panic!("{findings:#?}"));
     assert!(mentions(&warnings, "keys.kek: "), "{warnings:#?}");

@@ -221,3 +221,89 @@ async fn nothing_of_a_ticket_is_logged_and_it_leads_nowhere_else() {
     let log = harness.finish_without(&[&key, &token]).await;
     assert!(log.contains("\"path\":\"/_sekisho/ticket\""), "the access log was searched: {log}");
 }
+
+/// A console with a password login that may bind, at `/signin`.
+async fn binding_harness() -> Harness {
+    let harness = Harness::with(|config| {
+        let audience = "audience = \"https://console.internal\"\n";
+        config.replace(PLAIN, PUBLIC).replace(audience, &format!("{audience}may_bind = true\n"))
+    })
+    .await;
+    harness.upstream.answer(|request| {
+        let mut answer = http::Response::new(http_body_util::Full::default());
+        if request.target == "/signin" {
+            *answer.status_mut() = StatusCode::SEE_OTHER;
+            let account = String::from_utf8(request.body.to_vec()).unwrap().replace("account=", "");
+            answer.headers_mut().insert("sekisho-bind", account.parse().unwrap());
+            answer.headers_mut().insert("location", "/orders?page=2".parse().unwrap());
+            answer.headers_mut().append("set-cookie", "console=its-own; Path=/".parse().unwrap());
+        }
+        answer
+    });
+    harness
+}
+
+/// Logs in at the console over TLS; the bind ticket's URL, without the origin.
+async fn log_in(handset: &mut Sides, account: &str) -> String {
+    let answer = handset.tls.post("/signin", &[("account", account)]).await;
+    assert_eq!(answer.status, StatusCode::FOUND, "{}", answer.text());
+    assert!(answer.header("sekisho-bind").is_none());
+    let location = answer.header("location").unwrap();
+    assert!(location.starts_with(&format!("{PLAIN}/_sekisho/bind?k=")), "{location}");
+    location.strip_prefix(PLAIN).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_login_at_the_console_over_tls_binds_in_the_clear_and_signs_in_over_tls() {
+    let harness = binding_harness().await;
+    for (carrier, account) in [(Carrier::Docomo, "alice"), (Carrier::Au, "bob")] {
+        let mut handset = Sides::of(&harness, carrier, "a");
+        let bind = log_in(&mut handset, account).await;
+        assert_eq!(handset.tls.cookies["console"], "its-own", "the console's own cookie stays");
+        assert!(!handset.tls.cookies.contains_key("__Host-sekisho"), "not signed in before it is identified");
+        let url = ticket(&handset.clear.get(&bind).await);
+        let entered = handset.tls.get(&url).await;
+        assert_eq!(entered.header("location"), Some("https://admin.example.jp/orders?page=2"));
+        assert_eq!(handset.tls.get("/orders").await.status, StatusCode::OK);
+        // Bound for good: the next sign-in needs neither password nor code.
+        assert!(!Sides::of(&harness, carrier, "a").ticket().await.is_empty());
+    }
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_bind_ticket_serves_its_carrier_once() {
+    let harness = binding_harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+
+    // Another carrier's handset, a page elsewhere, a prefetch, HEAD, late, made up: nobody is bound.
+    let bind = log_in(&mut handset, "alice").await;
+    assert_eq!(refused(&harness.handset(Carrier::Au, "b").get_json(&bind).await), invalid());
+    assert_eq!(refused(&handset.clear.get_json(&bind).await), invalid(), "it was spent elsewhere");
+    let bind = log_in(&mut handset, "alice").await;
+    harness.clock.advance(Duration::from_mins(1));
+    assert_eq!(refused(&handset.clear.get_json(&bind).await), invalid());
+    assert_eq!(refused(&handset.clear.get_json("/_sekisho/bind?k=AAAA&guid=ON").await), invalid());
+    let bind = log_in(&mut handset, "alice").await;
+    for fields in [[("Referer", "http://evil.example/")], [("Sec-Purpose", "prefetch")]] {
+        let answer = handset.clear.send(Method::GET, &bind, &fields, bytes::Bytes::new()).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{fields:?}");
+    }
+    let answer = handset.clear.send(Method::HEAD, &bind, &[], bytes::Bytes::new()).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    let listed: serde_json::Value = harness.admin().call(Method::GET, "/v1/bindings").await.unwrap();
+    assert_eq!(listed["bindings"].as_array().unwrap().len(), 0);
+
+    // None of them spent it.
+    ticket(&handset.clear.get(&bind).await);
+    assert_eq!(refused(&handset.clear.get_json(&bind).await), invalid());
+
+    // A handset that is bound stays whose it is, and goes on without a session.
+    let bind = log_in(&mut handset, "mallory").await;
+    let answer = handset.clear.get(&bind).await;
+    assert_eq!(answer.header("location"), Some("https://admin.example.jp/orders?page=2"));
+    let listed: serde_json::Value = harness.admin().call(Method::GET, "/v1/bindings").await.unwrap();
+    assert_eq!(listed["bindings"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["bindings"][0]["account"], "alice");
+    harness.finish().await;
+}
