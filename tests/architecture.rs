@@ -74,6 +74,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("comfy_table", &["cli/"]),
     ("jsonwebtoken", &["assertion/"]),
+    ("proxy_header", &["edge/listener/"]),
     ("prometheus_client", &["telemetry/"]),
     ("rcgen", &["dev/", "tls/"]),
     ("rusqlite", &["store/embedded/"]),

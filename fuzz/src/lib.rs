@@ -21,7 +21,7 @@ use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Config, RouteConfig, Severity};
-use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold};
+use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::session::{CookiePresence, SessionCookie, SessionId};
@@ -71,6 +71,14 @@ pub fn client_addr(data: &[u8]) {
     let proxies = TrustedProxies::new(vec!["127.0.9.0/24".parse().expect("a network")]);
     if let Ok(client) = proxies.resolve(peer, scheme, &head) {
         assert!(!proxies.trusts(client.address.ip()));
+    }
+}
+
+/// A PROXY header names a source of a connection, or none; whatever else the bytes are, they are refused.
+pub fn proxy_header(data: &[u8]) {
+    if let Ok(proxied) = parse_proxy_header(data) {
+        assert!(data.starts_with(b"PROXY ") || data.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+        assert!(proxied.source.is_none_or(|_| data.len() >= 28));
     }
 }
 

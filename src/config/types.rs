@@ -76,6 +76,8 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// TLS, if any.
     pub tls: Option<ListenerTls>,
+    /// Whether every connection begins with a PROXY header, from trusted proxies.
+    pub proxy_protocol: bool,
 }
 
 /// What a listener serves.

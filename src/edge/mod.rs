@@ -12,4 +12,6 @@ pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource}
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;
-pub use listener::{BindError, BoundListener, Connection, Handler, Workers};
+pub use listener::{
+    BindError, BoundListener, Connection, Handler, Proxied, ProxyHeaderError, Workers, parse_proxy_header,
+};

@@ -270,9 +270,10 @@ fn bind_listeners(
     certificates: Vec<Option<Arc<ListenerTlsConfig>>>,
     cores: usize,
 ) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
+    let proxies = Arc::new(config.gateway.trusted_proxies.clone());
     let bind = |(i, (listener, certificate)): (usize, (&ListenerConfig, Option<_>))| {
         let tls = certificate.is_some();
-        let socket = BoundListener::bind(listener, certificate, cores)
+        let socket = BoundListener::bind(listener, certificate, &proxies, cores)
             .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
         let address = socket.address();
         Ok((socket, Listening { serves: listener.serves, tls, address }))

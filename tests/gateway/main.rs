@@ -15,6 +15,7 @@ mod logs;
 mod me;
 mod ops;
 mod paths;
+mod proxy_header;
 mod readiness;
 mod recorder;
 mod redirects;

@@ -30,6 +30,12 @@ pub(super) fn check(
         listeners.extend(listener.and_then(|(config, _)| config));
     }
 
+    for (index, _) in listeners.iter().enumerate().filter(|(_, listener)| listener.proxy_protocol) {
+        if gateway.is_some_and(|gateway| gateway.trusted_proxies.is_empty()) {
+            let problem = "nobody may send a PROXY header; name the proxy in gateway.trusted_proxies";
+            cx.report.error(&format!("listener[{index}].proxy_protocol"), problem);
+        }
+    }
     if !serves_handsets {
         let problem =
             "no listener serves handsets; write [[listener]] with serves = \"handset\" and address = \"0.0.0.0:8080\"";
@@ -70,7 +76,8 @@ fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<Listen
     let tls_key = format!("{key}.tls");
     let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, &tls, cx));
     let address = address?;
-    Some((serves.map(|serves| ListenerConfig { serves, address, tls }), address))
+    let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
+    Some((serves.map(|serves| ListenerConfig { serves, address, tls, proxy_protocol }), address))
 }
 
 fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {

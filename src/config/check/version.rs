@@ -25,7 +25,6 @@ use When::{Begins, Is, True, Written};
 const NOT_AVAILABLE: &[(&str, When, &str)] = &[
     ("listener[].serves", Is("forward-auth"), "remove this listener and let handsets reach a \"handset\" listener"),
     ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
-    ("listener[].proxy_protocol", True, "let the proxy send X-Forwarded-For and name it in gateway.trusted_proxies"),
     ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
     ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
     ("upstream[].servers[]", Begins("unix:"), "use http://127.0.0.1:PORT"),

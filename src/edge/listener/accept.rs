@@ -10,8 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::Protocol;
 use super::connection::{Connection, Handler, Server};
+use super::proxy_header::{self, ProxyHeaderError};
 use crate::config::Serves;
-use crate::edge::Scheme;
+use crate::edge::{Scheme, TrustedProxies};
 use crate::tls::{ListenerTlsConfig, agreed_on_h2};
 
 /// How long to leave the system alone when it has no descriptor or memory for a connection.
@@ -24,6 +25,8 @@ pub(super) struct Door {
     pub(super) socket: TcpListener,
     pub(super) serves: Serves,
     pub(super) tls: Option<Arc<ListenerTlsConfig>>,
+    /// Whose PROXY header is believed, where connections begin with one.
+    pub(super) proxies: Option<Arc<TrustedProxies>>,
 }
 
 impl Door {
@@ -40,7 +43,8 @@ impl Door {
             match accepted {
                 Ok((tcp, peer)) => {
                     let connection = Connection { peer, scheme, serves: self.serves };
-                    tasks.spawn(greet(tcp, connection, self.tls.clone(), Arc::clone(&server)));
+                    let (tls, proxies) = (self.tls.clone(), self.proxies.clone());
+                    tasks.spawn(greet(tcp, connection, tls, proxies, Arc::clone(&server)));
                 }
                 // The client changed its mind before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -60,13 +64,25 @@ impl Door {
 }
 
 async fn greet<H: Handler>(
-    tcp: TcpStream,
-    connection: Connection,
+    mut tcp: TcpStream,
+    mut connection: Connection,
     tls: Option<Arc<ListenerTlsConfig>>,
+    proxies: Option<Arc<TrustedProxies>>,
     server: Arc<Server<H>>,
 ) {
     // Fails only where the peer is gone already, which reading finds out.
     let _ = tcp.set_nodelay(true);
+    if let Some(proxies) = proxies {
+        let introduced = tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            introduced = timeout(server.handshake_timeout(), introduce(&mut tcp, &mut connection, &proxies)) => introduced,
+        };
+        match introduced {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return tracing::info!(%error, "a connection was closed at its PROXY header"),
+            Err(_) => return tracing::info!("a PROXY header took too long"),
+        }
+    }
     let Some(tls) = tls else {
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
         return server.serve(tcp, Protocol::Http1, connection).await;
@@ -83,4 +99,24 @@ async fn greet<H: Handler>(
         Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
         Err(_) => tracing::info!("a TLS handshake took too long"),
     }
+}
+
+/// Lets a trusted proxy say whose connection this is; from then on that one is the peer.
+async fn introduce(
+    tcp: &mut TcpStream,
+    connection: &mut Connection,
+    proxies: &TrustedProxies,
+) -> Result<(), ProxyHeaderError> {
+    if !proxies.trusts(connection.peer.ip()) {
+        // Not read: who may not say it has nothing to say.
+        return Err(ProxyHeaderError::Untrusted);
+    }
+    let told = proxy_header::read(tcp).await?;
+    if let Some(source) = told.source {
+        connection.peer = source;
+    }
+    if told.over_tls {
+        connection.scheme = Scheme::Https;
+    }
+    Ok(())
 }

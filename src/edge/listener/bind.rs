@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use crate::config::{ListenerConfig, Serves};
+use crate::edge::TrustedProxies;
 use crate::tls::ListenerTlsConfig;
 
 /// Connections that may wait to be accepted, a socket; the system may allow fewer (`net.core.somaxconn`).
@@ -37,11 +38,13 @@ pub struct BoundListener {
     pub(super) sockets: Vec<TcpListener>,
     pub(super) serves: Serves,
     pub(super) tls: Option<Arc<ListenerTlsConfig>>,
+    pub(super) proxies: Option<Arc<TrustedProxies>>,
     address: SocketAddr,
 }
 
 impl BoundListener {
-    /// Listens on the configured address with `workers` sockets, one at least.
+    /// Listens on the configured address with `workers` sockets, one at least. Where the configuration asks for a PROXY
+    /// header, `proxies` may send it.
     ///
     /// `SO_REUSEPORT` alone would let a second Sekisho of the same user share the port unnoticed. So the first socket
     /// binds and listens without it, which fails if anybody at all listens there; `listen` looks again, so of two that
@@ -52,6 +55,7 @@ impl BoundListener {
     pub fn bind(
         config: &ListenerConfig,
         tls: Option<Arc<ListenerTlsConfig>>,
+        proxies: &Arc<TrustedProxies>,
         workers: usize,
     ) -> Result<Self, BindError> {
         let failed = |error| BindError::from_io(config.address, error);
@@ -65,7 +69,8 @@ impl BoundListener {
         for _ in 1..workers {
             sockets.push(shared(address).map_err(failed)?);
         }
-        Ok(Self { sockets, serves: config.serves, tls, address })
+        let proxies = config.proxy_protocol.then(|| Arc::clone(proxies));
+        Ok(Self { sockets, serves: config.serves, tls, proxies, address })
     }
 
     /// Whether the address could be bound now, without keeping it and without accepting anybody.
@@ -121,11 +126,11 @@ mod tests {
     use crate::edge::listener::tests::own_address;
 
     fn config(address: impl Into<SocketAddr>) -> ListenerConfig {
-        ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None }
+        ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None, proxy_protocol: false }
     }
 
     fn bind(address: impl Into<SocketAddr>) -> Result<BoundListener, BindError> {
-        BoundListener::bind(&config(address), None, 4)
+        BoundListener::bind(&config(address), None, &Arc::new(TrustedProxies::new(vec![])), 4)
     }
 
     fn in_use(result: &Result<impl Sized, BindError>) -> bool {

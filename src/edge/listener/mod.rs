@@ -1,4 +1,4 @@
-//! Sockets -> requests: bind, accept, TLS, HTTP/1.1 and HTTP/2, time-outs towards clients, drain.
+//! Sockets -> requests: bind, accept, PROXY header, TLS, HTTP/1.1 and HTTP/2, time-outs towards clients, drain.
 //!
 //! In: `[[listener]]` and a [`Handler`]. Out: one call of the handler a request, with the [`Connection`] it came by.
 //! Every worker is one thread with a runtime, listening sockets and a handler of its own, so nothing on the way of a
@@ -8,6 +8,7 @@ mod accept;
 mod activity;
 mod bind;
 mod connection;
+mod proxy_header;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -16,4 +17,5 @@ mod workers;
 pub use bind::{BindError, BoundListener};
 pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
+pub use proxy_header::{Proxied, ProxyHeaderError, parse as parse_proxy_header};
 pub use workers::Workers;

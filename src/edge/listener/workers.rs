@@ -15,6 +15,7 @@ use super::accept::Door;
 use super::bind::BoundListener;
 use super::connection::{Handler, Server};
 use crate::config::{LimitsConfig, Serves};
+use crate::edge::TrustedProxies;
 use crate::tls::ListenerTlsConfig;
 
 /// How long a worker's end waits for work that it gave to blocking threads.
@@ -80,8 +81,8 @@ impl Workers {
     }
 }
 
-/// A listener's socket, what the listener serves, and its TLS.
-type Part = (std::net::TcpListener, Serves, Option<Arc<ListenerTlsConfig>>);
+/// A listener's socket, what the listener serves, its TLS, and whose PROXY header it believes.
+type Part = (std::net::TcpListener, Serves, Option<Arc<ListenerTlsConfig>>, Option<Arc<TrustedProxies>>);
 
 /// The n-th socket of every listener goes to the n-th worker, so that none is left without one who accepts.
 fn by_worker(listeners: Vec<BoundListener>) -> Vec<Vec<Part>> {
@@ -89,7 +90,7 @@ fn by_worker(listeners: Vec<BoundListener>) -> Vec<Vec<Part>> {
     let mut workers: Vec<Vec<Part>> = (0..count).map(|_| Vec::new()).collect();
     for listener in listeners {
         for (worker, socket) in workers.iter_mut().zip(listener.sockets) {
-            worker.push((socket, listener.serves, listener.tls.clone()));
+            worker.push((socket, listener.serves, listener.tls.clone(), listener.proxies.clone()));
         }
     }
     workers
@@ -97,7 +98,8 @@ fn by_worker(listeners: Vec<BoundListener>) -> Vec<Vec<Part>> {
 
 fn open(runtime: &Runtime, parts: Vec<Part>) -> io::Result<Vec<Door>> {
     let _entered = runtime.enter();
-    let door = |(socket, serves, tls)| Ok(Door { socket: TcpListener::from_std(socket)?, serves, tls });
+    let door =
+        |(socket, serves, tls, proxies)| Ok(Door { socket: TcpListener::from_std(socket)?, serves, tls, proxies });
     parts.into_iter().map(door).collect()
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ListenerConfig, ListenerTls, Serves};
-use crate::edge::{BoundListener, Workers};
+use crate::edge::{BoundListener, TrustedProxies, Workers};
 use crate::tls::ListenerTlsConfig;
 use crate::tls::test_certificates::TestCa;
 
@@ -39,10 +39,12 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let ca = TestCa::new(now);
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
-    let config = |tls| ListenerConfig { serves: Serves::Handset, address: (Ipv4Addr::LOCALHOST, 0).into(), tls };
-    let plain = BoundListener::bind(&config(None), None, workers).unwrap();
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let config = |tls| ListenerConfig { serves: Serves::Handset, address, tls, proxy_protocol: false };
+    let nobody = Arc::new(TrustedProxies::new(vec![]));
+    let plain = BoundListener::bind(&config(None), None, &nobody, workers).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
-    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), workers).unwrap();
+    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), &nobody, workers).unwrap();
     let (plain_address, tls_address) = (plain.address(), secure.address());
     let shutdown = CancellationToken::new();
     let paths = Paths::new(0);
