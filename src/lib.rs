@@ -21,6 +21,8 @@ pub mod assertion;
 
 pub mod upstream;
 
+pub mod links;
+
 pub mod pages;
 
 pub mod gateway;

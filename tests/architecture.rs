@@ -42,6 +42,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("links", &["body", "config::Origin", "edge::HostAllowList", "session::SessionToken"]),
     ("pages", &["carrier", "config", "edge", "refusal"]),
     (
         "store",
@@ -75,6 +76,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli/"]),
     ("jsonwebtoken", &["assertion/"]),
     ("proxy_header", &["edge/listener/"]),
+    ("lol_html", &["links/"]),
     ("prometheus_client", &["telemetry/"]),
     ("rcgen", &["dev/", "tls/"]),
     ("rusqlite", &["store/embedded/"]),
@@ -84,6 +86,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("socket2", &["edge/"]),
     ("tokio_rustls", &["tls/", "tls.rs"]),
     ("tracing_subscriber", &["telemetry/"]),
+    ("url", &["links/"]),
     ("utoipa", &["admin/"]),
 ];
 

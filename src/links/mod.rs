@@ -1,0 +1,18 @@
+//! A session without cookies: its token goes into the links of what the browser is shown, and comes back by them.
+//!
+//! In: an answer on its way to a handset whose browser keeps no cookies. Out: the same answer, its same-site links
+//! carrying `_sk` (and what the carrier must be asked with), its off-site links leading over `/_sekisho/leave`.
+//! What holds afterwards: the token stands in URLs of our own origins and nowhere else; every other byte is the
+//! upstream's; nothing was collected. Absent on purpose: who is signed in, and whether a token is believed.
+
+mod carry;
+mod leave;
+mod plan;
+mod query;
+mod sites;
+
+pub use carry::{ask_plainly, carry};
+pub use leave::{LeaveLinks, Target};
+pub use plan::LinkPlan;
+pub use query::{UrlTokens, take_token};
+pub use sites::OwnSites;
