@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use thiserror::Error;
 
+use crate::links::LinkedBody;
 use crate::upstream::UpstreamBody;
 
 /// Why a stream ended before its end; the connection is closed, so the client sees it too.
@@ -32,6 +33,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// An upstream's answer, passed on as it comes.
     Upstream(UpstreamBody),
+    /// A page whose links are rewritten as it passes.
+    Linked(LinkedBody),
 }
 
 impl Body {
@@ -57,6 +60,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Linked(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -64,6 +68,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Linked(body) => body.is_end_stream(),
         }
     }
 
@@ -71,6 +76,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
+            Self::Linked(body) => body.size_hint(),
         }
     }
 }

@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("entropy", &[]),
     ("secret", &[]),
     ("refusal", &[]),
-    ("body", &["upstream::UpstreamBody"]),
+    ("body", &["links::LinkedBody", "upstream::UpstreamBody"]),
     ("tls", &["config"]),
     ("config", &["carrier", "edge", "store::StretchParameters"]),
     ("edge", &["body", "config", "tls"]),

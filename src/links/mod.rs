@@ -5,12 +5,26 @@
 //! What holds afterwards: the token stands in URLs of our own origins and nowhere else; every other byte is the
 //! upstream's; nothing was collected. Absent on purpose: who is signed in, and whether a token is believed.
 
+mod body;
 mod carry;
+mod change;
+mod fields;
 mod leave;
+mod markup;
+mod mask;
 mod plan;
 mod query;
+mod refresh;
 mod sites;
+mod stream;
+mod text;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use body::LinkedBody;
 pub use carry::{ask_plainly, carry};
 pub use leave::{LeaveLinks, Target};
 pub use plan::LinkPlan;

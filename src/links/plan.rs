@@ -1,9 +1,14 @@
-//! What the links of one answer get.
+//! What the links of one answer get, and which of them.
 
 use std::sync::Arc;
 
-use super::leave::LeaveLinks;
-use super::sites::OwnSites;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::leave::{LEAVE_PATH, LeaveLinks};
+use super::query::{TOKEN_KEY, has_key, take_token};
+use super::sites::{OwnSites, Whose};
+use super::text::Reading;
 use crate::clock::Timestamp;
 use crate::session::SessionToken;
 
@@ -11,12 +16,23 @@ use crate::session::SessionToken;
 ///
 /// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`; it holds the token.
 pub struct LinkPlan {
-    token: zeroize::Zeroizing<String>,
+    token: Zeroizing<String>,
     carrier_query: Option<(String, String)>,
     page: String,
     sites: Arc<OwnSites>,
     leave: Arc<LeaveLinks>,
     now: Timestamp,
+}
+
+/// Where a link leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To a page of ours: it gets the token.
+    Ours,
+    /// To another site: it passes the leave page.
+    Off(Url),
+    /// To nothing that a token or a warning belongs to, or nowhere that all browsers agree on.
+    Neither,
 }
 
 impl LinkPlan {
@@ -32,7 +48,7 @@ impl LinkPlan {
         now: Timestamp,
     ) -> Self {
         Self {
-            token: zeroize::Zeroizing::new(token.expose().to_owned()),
+            token: Zeroizing::new(token.expose().to_owned()),
             carrier_query: carrier_query.map(|(key, value)| (key.to_owned(), value.to_owned())),
             page: page.to_owned(),
             sites,
@@ -42,18 +58,242 @@ impl LinkPlan {
     }
 
     /// A path on this site, with query and fragment or without, with the token (instead of one that is there) and the
-    /// carrier's query: for our own pages and redirects.
+    /// carrier's query: for our own pages and redirects. The caller vouches that it is a path.
     #[must_use]
     pub fn local(&self, target: &str) -> String {
         let (rest, fragment) = target.find('#').map_or((target, ""), |at| target.split_at(at));
         let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
-        let kept = super::query::take_token(query).0;
-        let mut added = format!("{}={}", super::query::TOKEN_KEY, *self.token);
-        if let Some((key, value)) = &self.carrier_query
-            && !kept.as_deref().unwrap_or_default().split('&').any(|pair| super::query::has_key(pair, key))
-        {
-            added = format!("{key}={value}&{added}");
+        let kept = take_token(query).0.map(|query| {
+            let kept: Vec<&str> = query.split('&').filter(|pair| !self.replaces(pair)).collect();
+            (!kept.is_empty()).then(|| kept.join("&"))
+        });
+        let added = self.added("&");
+        match kept.flatten() {
+            None => format!("{path}?{added}{fragment}"),
+            Some(kept) => format!("{path}?{added}&{kept}{fragment}"),
         }
-        kept.map_or_else(|| format!("{path}?{added}{fragment}"), |kept| format!("{path}?{added}&{kept}{fragment}"))
+    }
+
+    /// Path and query of the page that is answered.
+    pub(super) fn page(&self) -> &str {
+        &self.page
+    }
+
+    /// The page's own URL, which relative links start from; `None` where it is none.
+    pub(super) fn page_url(&self) -> Option<Url> {
+        self.sites.page(&self.page)
+    }
+
+    /// What is put into a query, `ampersand` as the place writes it.
+    pub(super) fn added(&self, ampersand: &str) -> String {
+        let pairs: Vec<String> = self.fields().map(|(key, value)| format!("{key}={value}")).collect();
+        pairs.join(ampersand)
+    }
+
+    /// The same as fields of a form: the carrier's first, so that the token stands next to what the author wrote.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let carrier = self.carrier_query.as_ref().map(|(key, value)| (key.as_str(), value.as_str()));
+        carrier.into_iter().chain([(TOKEN_KEY, self.token.as_str())])
+    }
+
+    /// Whether the pair of a query, or the name of a field, is one that [`Self::added`] replaces.
+    pub(super) fn replaces(&self, pair: &str) -> bool {
+        self.fields().any(|(key, _)| has_key(pair, key))
+    }
+
+    /// Where `written`, as the browser decodes it, leads from `base`; `None` as base: from nowhere of ours.
+    ///
+    /// The WHATWG URL standard decides whose it is. For a token that is not enough: browsers older than the standard
+    /// read `\`, control characters and `http:name` otherwise, so such a link of ours gets none.
+    pub(super) fn way(&self, base: Option<&Url>, written: &str, reading: Reading) -> Way {
+        let trimmed = written.trim_matches(|c: char| c <= ' ');
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            return Way::Neither;
+        }
+        let encoding = reading.encoding(trimmed.as_bytes());
+        let Ok(url) =
+            Url::options().base_url(base).encoding_override(Some(&|query| encoding.encode(query).0)).parse(trimmed)
+        else {
+            return Way::Neither;
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Way::Neither;
+        }
+        match self.sites.whose(&url) {
+            Whose::Ours if is_plain(trimmed, &url) && url.path() != LEAVE_PATH => Way::Ours,
+            Whose::Ours | Whose::OursInTheClear => Way::Neither,
+            Whose::Others => Way::Off(url),
+        }
+    }
+
+    /// The leave page's URL for `target`: absolute where the page has a base of its own.
+    pub(super) fn leave(&self, target: &Url, absolute: bool) -> String {
+        let local = self.leave.issue(target.as_str(), self.now);
+        if absolute { format!("{}{local}", self.sites.origin()) } else { local }
+    }
+}
+
+/// Whether every browser, old or new, takes `written` for what it resolved to, `url`.
+fn is_plain(written: &str, url: &Url) -> bool {
+    let before_query = written.split(['?', '#']).next().unwrap_or(written);
+    if before_query.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        return false;
+    }
+    // Browsers drop these wherever they stand.
+    let written: String = written.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).collect();
+    let authority = match scheme(&written) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(url.scheme()) => match rest.strip_prefix("//") {
+            Some(authority) => authority,
+            None => return false,
+        },
+        Some(_) => return false,
+        None => match written.strip_prefix("//") {
+            Some(authority) => authority,
+            // A path: `\evil` and `/\evil` are hosts to some.
+            None => return !(written.starts_with('\\') || written.starts_with("/\\")),
+        },
+    };
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}"));
+    let host = url.host_str().unwrap_or_default();
+    let without_default = authority.strip_suffix(if url.scheme() == "https" { ":443" } else { ":80" });
+    match port {
+        Some(port) => authority.eq_ignore_ascii_case(&format!("{host}{port}")),
+        None => without_default.unwrap_or(authority).eq_ignore_ascii_case(host),
+    }
+}
+
+/// Scheme and what follows its colon (RFC 3986 §3.1).
+fn scheme(written: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = written.split_once(':')?;
+    let mut characters = scheme.chars();
+    let letters = characters.next()?.is_ascii_alphabetic()
+        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    letters.then_some((scheme, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use static_assertions::assert_not_impl_any;
+
+    use super::*;
+    use crate::links::testing::{TOKEN, plan};
+
+    assert_not_impl_any!(LinkPlan: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+
+    fn way(written: &str) -> Way {
+        let plan = plan(None);
+        let base = plan.page_url();
+        plan.way(base.as_ref(), written, Reading::Unsaid)
+    }
+
+    #[test]
+    fn links_of_ours() {
+        for written in [
+            "/",
+            "/a?b#c",
+            "a",
+            "../a",
+            "?q",
+            "./a:b",
+            " /a ",
+            "//admin.example.jp/a",
+            "http://admin.example.jp",
+            "HTTP://ADMIN.EXAMPLE.JP/a",
+            "http://admin.example.jp:80/",
+            "http://admin.example.jp?x",
+            "/a\\b",
+            "/a//evil.example",
+            "/あ",
+            "a?u=http://evil.example/",
+            "/_sekisho/me",
+        ] {
+            assert_eq!(way(written), Way::Ours, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn links_of_others() {
+        for written in [
+            "http://evil.example/",
+            "//evil.example",
+            "/\\evil.example",
+            "\\\\evil.example",
+            "/\t/evil.example",
+            "\n//evil.example",
+            "http:\\\\evil.example",
+            "https:evil.example",
+            "https:/\\evil.example",
+            "http:/\\/evil.example",
+            "http://admin.example.jp@evil.example/",
+            "http://admin.example.jp:80@evil.example/",
+            "http://admin.example.jp.evil.example/",
+            "http://admin.example.jp:8080/",
+            "https://admin.example.jp/",
+            "http://admin.example.jp%2eevil.example/",
+            "http://ａｄｍｉｎ.evil.example/",
+            "http://evil.example\\@admin.example.jp/",
+            "http://evil.example#@admin.example.jp/",
+            "http://evil.example?@admin.example.jp/",
+        ] {
+            assert!(matches!(way(written), Way::Off(_)), "{written:?} {:?}", way(written));
+        }
+    }
+
+    #[test]
+    fn neither_token_nor_warning() {
+        for written in [
+            "",
+            "  ",
+            "#top",
+            " #top",
+            "mailto:root@admin.example.jp",
+            "tel:0312345678",
+            "javascript:alert(1)",
+            "java\tscript:alert(1)",
+            "JAVASCRIPT://admin.example.jp/%0aalert(1)",
+            "data:text/html,x",
+            "device:data/x",
+            "ftp://admin.example.jp/",
+            "evil:80/x",
+            // Ours to the standard, perhaps not to older readers.
+            "http:evil.example",
+            "http:/evil.example",
+            "http:///admin.example.jp/",
+            "http:\\\\admin.example.jp/",
+            "http://admin.example.jp\\@evil.example/",
+            "http://evil.example@admin.example.jp/",
+            "http://%61dmin.example.jp/",
+            "http://ａｄｍｉｎ.example.jp/",
+            "/\\admin.example.jp/",
+            "\\a",
+            "/\u{0}/evil.example",
+            "/\u{b}/evil.example",
+            "http://[/",
+            "http://admin.example.jp:99999/",
+            // No token on the page that exists to have none.
+            "/_sekisho/leave?s=x&u=http://evil.example/",
+            "http://admin.example.jp/_sekisho/leave",
+        ] {
+            let ours = way(written) == Way::Ours;
+            assert!(!ours, "{written:?}");
+            assert_eq!(way(written), Way::Neither, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_local_path_gets_the_token_once() {
+        let (bare, docomo) = (plan(None), plan(Some(("guid", "ON"))));
+        for (target, without, with) in [
+            ("/", "/?_sk=T", "/?guid=ON&_sk=T"),
+            ("/a?b=1#c", "/a?_sk=T&b=1#c", "/a?guid=ON&_sk=T&b=1#c"),
+            ("/a?_sk=old", "/a?_sk=T", "/a?guid=ON&_sk=T"),
+            ("/a?b&%5fsk=old&c", "/a?_sk=T&b&c", "/a?guid=ON&_sk=T&b&c"),
+            ("/a?guid=on&b", "/a?_sk=T&guid=on&b", "/a?guid=ON&_sk=T&b"),
+        ] {
+            assert_eq!(bare.local(target).replace(TOKEN, "T"), without);
+            assert_eq!(docomo.local(target).replace(TOKEN, "T"), with);
+            assert_eq!(docomo.local(&docomo.local(target)), docomo.local(target));
+        }
     }
 }
