@@ -72,6 +72,8 @@ reasons! {
     CodeInvalid = "code-invalid", FORBIDDEN;
     /// The account has its fill of handsets, or the handset is another account's.
     BindingLimit = "binding-limit", FORBIDDEN;
+    /// A link to another site that we did not sign, or too long ago.
+    LinkExpired = "link-expired", FORBIDDEN;
     /// The hand-over ticket is spent, expired, or another carrier's.
     TicketInvalid = "ticket-invalid", FORBIDDEN;
     /// The form token is missing, used, expired or another handset's.

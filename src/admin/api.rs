@@ -236,7 +236,7 @@ async fn show(ops: &Operations, account: &AccountId) -> Answer<Account> {
 
 fn list_sessions(ops: &Operations, account: Option<&AccountId>) -> Sessions {
     let open = ops.sessions.list(account, ops.clock.now());
-    Sessions { sessions: open.iter().map(|s| Session::of(s.record(), s.last_seen_at())).collect() }
+    Sessions { sessions: open.iter().map(|s| Session::of(s.record(), s.transport(), s.last_seen_at())).collect() }
 }
 
 async fn end_sessions(

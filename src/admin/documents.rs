@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::store::{AccountRecord, BindingRecord, SessionRecord};
+use crate::store::{AccountRecord, BindingRecord, SessionRecord, TokenTransport};
 
 /// A freshly issued enrolment code: the only time it is ever shown.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -120,14 +120,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// The document of `record`, last seen at `last_seen_at`.
+    /// The document of `record`, whose token travels by `transport`, last seen at `last_seen_at`.
     #[must_use]
-    pub fn of(record: &SessionRecord, last_seen_at: Timestamp) -> Self {
+    pub fn of(record: &SessionRecord, transport: TokenTransport, last_seen_at: Timestamp) -> Self {
         Self {
             id: record.id.to_string(),
             account: record.account.to_string(),
             carrier: record.carrier.to_string(),
-            transport: record.transport.as_str().to_owned(),
+            transport: transport.as_str().to_owned(),
             created_at: record.created_at.rfc3339(),
             last_seen_at: last_seen_at.rfc3339(),
             expires_at: record.expires_at.rfc3339(),

@@ -222,6 +222,21 @@ pub struct SessionConfig {
     pub absolute: Duration,
     /// Most sessions of an account. Default 5.
     pub per_account: u32,
+    /// How tokens travel. Default `auto`.
+    pub transport: TransportSetting,
+    /// Whether a URL may carry a session over TLS that hides the identifier. Default no.
+    pub url_over_tls: bool,
+}
+
+/// `session.transport`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportSetting {
+    /// In cookies where the browser keeps them, else in URLs.
+    Auto,
+    /// In cookies only.
+    Cookie,
+    /// In URLs only.
+    Url,
 }
 
 /// `[binding]`.

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
 use crate::edge::{Client, RawHead};
 use crate::entropy::random;
+use crate::links;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
 use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
@@ -63,6 +64,7 @@ impl Worker {
                 Err(reason) => return gateway.refuse(&visit(), reason),
             },
         };
+        let plan = current.as_ref().and_then(|_| gateway.link_plan(&head, &client, now));
         let applicant = gateway.applicant(route, upstream, &head, &client);
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
         let session = current.as_ref().filter(|_| applicant.is_none()).map(|session| session.ended());
@@ -74,10 +76,13 @@ impl Worker {
             gateway.answer_failure(reason, carrier, gateway.reader(&hints, &client), client.scheme, &request_id)
         };
         let host = head.host().unwrap_or_default().to_owned();
-        let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
+        let mut stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
             Ok(stripped) => stripped,
             Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
         };
+        if plan.is_some() {
+            stripped.edit(links::ask_plainly);
+        }
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
         let request =
             stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
@@ -85,7 +90,11 @@ impl Worker {
             Ok(answered) => {
                 gateway.metrics.upstream(route.upstream, None);
                 match gateway.answer_of_console(answered, applicant, upstream, &client).await {
-                    Ok(mut answer) => {
+                    Ok(answer) => {
+                        let mut answer = match plan {
+                            Some(plan) => links::carry(answer, plan),
+                            None => answer,
+                        };
                         gateway.protect_transport(&mut answer, client.scheme);
                         answer
                     }

@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
 use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, UnknownSource};
+use crate::links::{UrlTokens, take_token};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
@@ -80,6 +81,10 @@ impl Worker {
         line.client = Some(client);
         let now = gateway.clock.now();
         let visit = || Visit::of(gateway, &head, client, request_id, now);
+        // Which of two would be the session's is nobody's to guess.
+        if head.query().is_some() && matches!(take_token(head.query()).1, UrlTokens::Several) {
+            return gateway.refuse(&visit(), Reason::MalformedRequest);
+        }
         let destination = match gateway.routes.find(head.path()) {
             Ok(destination) => destination,
             Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
@@ -95,7 +100,8 @@ impl Worker {
                 let gateway = Arc::clone(&self.gateway);
                 let page = tokio::spawn(async move {
                     let visit = Visit::of(&gateway, &head, client, request_id, now);
-                    gateway.own_page(&visit, body).await
+                    let answer = gateway.own_page(&visit, body).await;
+                    gateway.carried(&visit, answer)
                 });
                 page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()))
             }

@@ -76,7 +76,7 @@ fn escaped_length(text: &str) -> usize {
 
 fn is_gateway_key(pair: &str) -> bool {
     let key = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
-    key.is_empty() || key == "_sk" || key.eq_ignore_ascii_case("guid")
+    key.is_empty() || key.eq_ignore_ascii_case("_sk") || key.eq_ignore_ascii_case("guid")
 }
 
 #[cfg(test)]

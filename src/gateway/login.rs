@@ -8,12 +8,14 @@ use super::form_token::Form;
 use super::limits::{HandsetKey, TooOften};
 use super::local_path::LocalPath;
 use super::ticket::Ticket;
+use super::url_session::Delivery;
 use super::visit::{Visit, query_value};
 use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
 use crate::edge::{Client, ClientAddr, RawHead, Scheme};
+use crate::links::carry;
 use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{CookiePresence, Opening, SessionCookie, SessionToken, TokenHash};
@@ -59,8 +61,8 @@ pub(super) enum NotOpened {
 
 /// How a handset that was recognised or bound comes in.
 pub(super) enum Entry {
-    /// By the session that was opened.
-    Session(SessionToken),
+    /// By the session that was opened, whose token travels like this.
+    Session(SessionToken, Delivery),
     /// Over TLS, where a ticket opens one.
     Ticket(Ticket),
 }
@@ -131,19 +133,21 @@ impl Gateway {
         if self.hands_over(visit.client.scheme) {
             return Ok(self.hand_over(opening, handset));
         }
-        self.open_here(visit, opening, handset).await.map(Entry::Session)
+        self.open_here(visit, opening, handset).await
     }
 
     /// Opens the session of the handset that visits; a session that this browser had ends.
     pub(super) async fn open_here(
         &self,
         visit: &Visit<'_>,
-        opening: Opening,
+        mut opening: Opening,
         handset: HandsetKey,
-    ) -> Result<SessionToken, SignInError> {
+    ) -> Result<Entry, SignInError> {
+        let delivery = self.delivery(visit);
+        opening.transport = delivery.transport();
         let replaces = replaced_session(visit.head, visit.client.scheme);
         match self.open_session(&visit.client, opening, replaces, self.clock.now()).await {
-            Ok(token) => Ok(token),
+            Ok(token) => Ok(Entry::Session(token, delivery)),
             Err(NotOpened::Gone) => Err(SignInError::NotBound(handset)),
             Err(NotOpened::Store(error)) => Err(error.into()),
         }
@@ -206,7 +210,11 @@ impl Gateway {
             retention_days: self.config.binding.retention_days,
             notice: &self.config.notice,
         };
-        self.page(visit, reason.status(), &page)
+        let mut answer = self.page(visit, reason.status(), &page);
+        if self.probes(visit) {
+            answer.headers_mut().append(http::header::SET_COOKIE, SessionCookie::of(visit.client.scheme).probe());
+        }
+        answer
     }
 
     /// The page with the field for an enrolment code, for the handset that was just identified.
@@ -229,14 +237,18 @@ impl Gateway {
 
     /// Sends the browser to `to` with its new session, or to where its ticket opens one.
     pub(super) fn enter(&self, visit: &Visit<'_>, entry: &Entry, to: &LocalPath) -> Response<Body> {
-        let token = match entry {
-            Entry::Session(token) => token,
+        let (token, delivery) = match entry {
+            Entry::Session(token, delivery) => (token, *delivery),
             Entry::Ticket(ticket) => {
                 return self.redirect_to(StatusCode::FOUND, &self.ticket_url(ticket, to), visit.client.scheme);
             }
         };
+        let cookie = SessionCookie::of(visit.client.scheme).set(token).filter(|_| delivery != Delivery::Url);
         let mut answer = self.redirect(visit, StatusCode::FOUND, to);
-        if let Some(cookie) = SessionCookie::of(visit.client.scheme).set(token) {
+        if delivery != Delivery::Cookie {
+            answer = carry(answer, self.plan(token, visit.carrier, to.as_str(), visit.now));
+        }
+        if let Some(cookie) = cookie {
             answer.headers_mut().append(http::header::SET_COOKIE, cookie);
         }
         answer

@@ -28,6 +28,7 @@ mod startup;
 mod state;
 mod ticket;
 mod upkeep;
+mod url_session;
 mod visit;
 mod wellknown;
 

@@ -86,7 +86,7 @@ impl Running {
             .await
             .map_err(|error| at_kek(error.to_string()))?;
         let keys = Arc::new(keys);
-        let SessionConfig { idle, absolute, per_account } = config.session;
+        let SessionConfig { idle, absolute, per_account, .. } = config.session;
         let policy = SessionPolicy { idle, absolute, per_account };
         let shutdown = CancellationToken::new();
         let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;

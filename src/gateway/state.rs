@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::edge::HeadLimits;
 use crate::entropy::Entropy;
 use crate::keys::KeySet;
+use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
 use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore};
@@ -57,6 +58,10 @@ pub struct Gateway {
     pub(super) head_limits: HeadLimits,
     pub(super) limits: Limits,
     pub(super) forms: FormTokens,
+    /// The links that lead off our sites from a URL session.
+    pub(super) leave: Arc<LeaveLinks>,
+    /// Which URLs are ours.
+    pub(super) sites: Arc<OwnSites>,
     /// Sign-ins on their way from the plain listener to TLS.
     pub(super) tickets: Tickets<SignIn>,
     /// What consoles said over TLS of handsets that are identified in the clear.
@@ -101,6 +106,8 @@ impl Gateway {
             },
             limits: Limits::new(limits, &clock, &*entropy),
             forms: FormTokens::new(&*entropy),
+            leave: Arc::new(LeaveLinks::new(&*entropy)),
+            sites: Arc::new(OwnSites::new(public, plain, &config.gateway.hosts)),
             tickets: Tickets::default(),
             bind_tickets: Tickets::default(),
             issuer: public.to_string(),

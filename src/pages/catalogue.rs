@@ -32,6 +32,7 @@ pub(super) struct Texts {
     pub(super) me: Me,
     pub(super) logout: Logout,
     pub(super) signed_out: SignedOut,
+    pub(super) leave: Leave,
     pub(super) notice: Notice,
     carriers: BTreeMap<String, Carrier>,
     refusals: BTreeMap<String, RefusalTexts>,
@@ -135,6 +136,7 @@ texts! {
     }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }
+    Leave { title, lead, go, back }
     Notice {
         title, revised, reads, reads_what, purpose, purpose_what, stored, stored_what, kept, kept_what, session,
         session_what, cookie, cookie_what, log, log_what, log_full, log_prefix, log_none, shared, shared_what,

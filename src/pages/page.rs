@@ -65,6 +65,13 @@ pub enum Page<'a> {
     },
     /// After logout.
     SignedOut,
+    /// Between a session in URLs and another site.
+    Leave {
+        /// Where the link leads.
+        url: &'a str,
+        /// Whose place that is.
+        host: &'a str,
+    },
 }
 
 /// What the privacy notice is made from: the configuration in force.

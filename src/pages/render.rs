@@ -82,6 +82,7 @@ impl Markup<'_> {
             Page::Me(_) => &self.t.me.title,
             Page::Logout { .. } => &self.t.logout.title,
             Page::SignedOut => &self.t.signed_out.title,
+            Page::Leave { .. } => &self.t.leave.title,
         }
     }
 
@@ -166,6 +167,7 @@ fn document(page: &Page<'_>, language: Language) -> Value {
         }),
         Page::Logout { .. } => json!({ "signed_out": false }),
         Page::SignedOut => json!({ "signed_out": true }),
+        Page::Leave { url, host } => json!({ "url": url, "host": host }),
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
     me_pages(show);
     show("logout", &Page::Logout { form_token: TOKEN });
     show("signed-out", &Page::SignedOut);
+    show("leave", &Page::Leave { url: "https://www.example.com/manual?page=2&lang=ja", host: "www.example.com" });
 }
 
 fn sign_in_pages(notice: &NoticeConfig, show: &mut dyn FnMut(&str, &Page<'_>)) {

@@ -1,5 +1,6 @@
 //! The session cookie: its name, its attributes, and how it is found in a request.
 
+use ::cookie::time::Duration;
 use ::cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::COOKIE;
@@ -11,6 +12,11 @@ use crate::edge::{RawHead, Scheme};
 const PLAIN: &str = "sekisho";
 /// Name over TLS: the `__Host-` prefix lets no other host and no plain page set it (RFC 6265bis §4.1.3.2).
 const SECURE: &str = "__Host-sekisho";
+/// Asks whether the browser keeps cookies; holds nothing of anybody.
+const PLAIN_PROBE: &str = "skprobe";
+const SECURE_PROBE: &str = "__Host-skprobe";
+/// As long as the button of a sign-in page serves.
+const PROBE_SECONDS: i64 = 600;
 
 /// The session cookie of a connection of one scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +34,7 @@ pub enum CookiePresence {
 
 impl SessionCookie {
     /// Names that are the gateway's own on any scheme; none of them reaches an upstream or comes from one.
-    pub const NAMES: [&'static str; 2] = [PLAIN, SECURE];
+    pub const NAMES: [&'static str; 4] = [PLAIN, SECURE, PLAIN_PROBE, SECURE_PROBE];
 
     /// The cookie that belongs to `scheme`.
     #[must_use]
@@ -73,6 +79,32 @@ impl SessionCookie {
         Some(value)
     }
 
+    /// `Set-Cookie` of the probe, sent with a sign-in page.
+    ///
+    /// # Panics
+    /// Never: it is constant and visible ASCII.
+    #[must_use]
+    pub fn probe(self) -> HeaderValue {
+        let mut cookie = self.build_named(self.probe_name(), "1");
+        cookie.set_max_age(Duration::seconds(PROBE_SECONDS));
+        HeaderValue::try_from(cookie.to_string()).expect("a constant of visible ASCII")
+    }
+
+    /// Whether the browser sent the probe back.
+    #[must_use]
+    pub fn probe_came_back(self, head: &RawHead) -> bool {
+        let name = self.probe_name().as_bytes();
+        let pairs = head.all(&COOKIE).flat_map(|field| field.as_bytes().split(|b| *b == b';'));
+        pairs.map(<[u8]>::trim_ascii).any(|pair| pair.strip_prefix(name) == Some(b"=1"))
+    }
+
+    const fn probe_name(self) -> &'static str {
+        match self.0 {
+            Scheme::Http => PLAIN_PROBE,
+            Scheme::Https => SECURE_PROBE,
+        }
+    }
+
     /// `Set-Cookie` that takes the token away.
     #[must_use]
     pub fn clear(self) -> Option<HeaderValue> {
@@ -82,7 +114,11 @@ impl SessionCookie {
     }
 
     fn build(self, value: &str) -> Cookie<'static> {
-        Cookie::build((self.name(), value.to_owned()))
+        self.build_named(self.name(), value)
+    }
+
+    fn build_named(self, name: &'static str, value: &str) -> Cookie<'static> {
+        Cookie::build((name, value.to_owned()))
             .path("/")
             .http_only(true)
             .same_site(SameSite::Lax)

@@ -23,6 +23,8 @@ pub struct LiveSession<S> {
     stored_seen: AtomicI64,
     /// Whether the store has it: until then nobody holds its token, and nobody may end it.
     durable: AtomicBool,
+    /// Opened for a browser that might keep no cookies, and it kept this one.
+    kept_cookie: AtomicBool,
     ended: Arc<CancellationToken>,
     state: S,
 }
@@ -265,6 +267,24 @@ impl<S: Default> Sessions<S> {
 }
 
 impl<S> LiveSession<S> {
+    /// Whether its token is taken this way. A cookie always is, and once it came the token in a URL no longer is.
+    #[must_use]
+    pub fn travels(&self, by_url: bool) -> bool {
+        if by_url {
+            return self.transport() == TokenTransport::Url;
+        }
+        if self.record.transport == TokenTransport::Url {
+            self.kept_cookie.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// How its token travels.
+    #[must_use]
+    pub fn transport(&self) -> TokenTransport {
+        if self.kept_cookie.load(Ordering::Relaxed) { TokenTransport::Cookie } else { self.record.transport }
+    }
+
     fn durable(&self) -> bool {
         self.durable.load(Ordering::Acquire)
     }
@@ -290,6 +310,7 @@ impl<S: Default> LiveSession<S> {
             last_seen: AtomicI64::new(seen),
             stored_seen: AtomicI64::new(seen),
             durable: AtomicBool::new(false),
+            kept_cookie: AtomicBool::new(false),
             ended: Arc::default(),
             state: S::default(),
         }

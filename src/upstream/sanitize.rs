@@ -80,6 +80,11 @@ impl StrippedHead {
         self.stripped
     }
 
+    /// Lets a later stage say what it wants the upstream to answer with; it never adds what was stripped.
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut HeaderMap)) {
+        change(&mut self.fields);
+    }
+
     /// As if the rule had been lost that takes this field out.
     #[cfg(test)]
     pub(crate) fn smuggle(&mut self, name: &HeaderName, value: HeaderValue) {

@@ -341,6 +341,12 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
+    /// Whether it gives the browser a session; the probe for cookies is none.
+    pub(crate) fn sets_session(&self) -> bool {
+        let cookies = self.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+        cookies.filter_map(|text| text.split_once('=')).any(|(name, _)| name.ends_with("sekisho"))
+    }
+
     /// The reason of a JSON refusal.
     pub(crate) fn reason(&self) -> String {
         self.json()["error"]["reason"].as_str().unwrap_or_default().to_owned()
@@ -382,6 +388,11 @@ impl Handset {
             host: HOST.to_owned(),
             tls: None,
         }
+    }
+
+    /// Whether its jar holds a session.
+    pub(crate) fn has_session(&self) -> bool {
+        self.cookies.keys().any(|name| name.ends_with("sekisho"))
     }
 
     pub(crate) async fn get(&mut self, target: &str) -> Answer {

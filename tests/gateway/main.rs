@@ -31,4 +31,5 @@ mod streaming;
 mod tickets;
 mod tls;
 mod upgrade;
+mod url_sessions;
 mod wire;

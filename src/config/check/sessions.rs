@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::values::Context;
 use crate::config::duration;
 use crate::config::raw::{self, Or, StretchWord, Table};
-use crate::config::types::{BindingConfig, SessionConfig, StretchSetting};
+use crate::config::types::{BindingConfig, SessionConfig, StretchSetting, TransportSetting};
 use crate::store::StretchParameters;
 
 /// A session that lives longer than a month is a second, weaker binding.
@@ -24,7 +24,20 @@ pub(super) fn session(raw: Option<Table<raw::Session>>, cx: &mut Context) -> Ses
         let (idle, absolute) = (duration::text(idle), duration::text(absolute));
         cx.report.error(key, format_args!("idle ({idle}) must not be longer than absolute ({absolute})"));
     }
-    SessionConfig { idle, absolute, per_account: cx.number("session.per_account", raw.per_account, 5, 1..=100) }
+    let transport = match raw.transport {
+        None | Some(raw::Transport::Auto) => TransportSetting::Auto,
+        Some(raw::Transport::Cookie) => TransportSetting::Cookie,
+        Some(raw::Transport::Url) => TransportSetting::Url,
+    };
+    let url_over_tls = raw.url_over_tls == Some(raw::UrlOverTls::Allow);
+    if url_over_tls {
+        cx.report.warning(
+            "session.url_over_tls",
+            "lets a URL that leaked be used by any subscriber of the same carrier, where TLS hides the identifier",
+        );
+    }
+    let per_account = cx.number("session.per_account", raw.per_account, 5, 1..=100);
+    SessionConfig { idle, absolute, per_account, transport, url_over_tls }
 }
 
 pub(super) fn binding(raw: Option<Table<raw::Binding>>, cx: &mut Context) -> BindingConfig {

@@ -29,8 +29,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
     ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
     ("upstream[].servers[]", Begins("unix:"), "use http://127.0.0.1:PORT"),
     ("route[].assurance", Is("device+pin"), "use \"device\""),
-    ("session.transport", Is("url"), "use \"cookie\" or \"auto\", which keep sessions in cookies only"),
-    ("session.url_over_tls", Written, "remove it; sessions are kept in cookies only"),
     ("store.url", Written, "use store.path, the embedded store"),
     ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
     ("log.access.sealed", True, "remove it and restrict who may read the file"),
