@@ -23,6 +23,7 @@ use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
+use sekisho::links::fuzz::{TOKEN, rewritten};
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::session::{CookiePresence, SessionCookie, SessionId};
 use sekisho::upstream::{Destination, Routes, StrippedHead};
@@ -155,6 +156,64 @@ pub fn form(data: &[u8]) {
         // At worst each byte is replaced by U+FFFD, which has three, or is two characters in one.
         assert!([shift_jis, euc_jp, utf8].iter().all(|text| text.len() <= 6 * data.len()));
     }
+}
+
+/// A page is the same however it is cut and however often it is rewritten; a token stands in a query or a field of ours;
+/// where nothing had to go, taking the tokens out gives the page back.
+pub fn links(data: &[u8]) {
+    const CHARSETS: [Option<&str>; 6] =
+        [None, Some("utf-8"), Some("shift_jis"), Some("euc-jp"), Some("iso-2022-jp"), Some("utf-16le")];
+    let Some((first, page)) = data.split_first() else { return };
+    let charset = CHARSETS[usize::from(*first) % CHARSETS.len()];
+    let whole = rewritten(page, charset, page.len());
+    assert_eq!(rewritten(page, charset, 1), whole);
+    assert_eq!(rewritten(page, charset, 2 + usize::from(*first) / CHARSETS.len()), whole);
+    if charset == Some("utf-16le") || page.starts_with(b"\xFE\xFF") || page.starts_with(b"\xFF\xFE") {
+        return;
+    }
+    assert_eq!(rewritten(&whole, charset, 7), whole);
+    let token = TOKEN.as_bytes();
+    if contains(page, &token[..8]) {
+        return;
+    }
+    for at in (0..whole.len()).filter(|at| whole[*at..].starts_with(token)) {
+        let before = &whole[..at];
+        assert!(before.ends_with(b"?_sk=") || before.ends_with(b"name=\"_sk\" value=\""));
+    }
+    // Links of others, keys and fields of ours, a base: what goes for them does not come back.
+    let lower = page.to_ascii_lowercase();
+    if contains(&whole, b"/_sekisho/leave")
+        || [&b"_s"[..], b"%", b"&#", b"base", b"action"].iter().any(|p| contains(&lower, p))
+    {
+        return;
+    }
+    let own = format!(" action=\"/dir/page?_sk={TOKEN}\"");
+    let field = format!("<input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\">");
+    let (more, only) = (format!("?_sk={TOKEN}&amp;"), format!("?_sk={TOKEN}"));
+    let mut stripped = whole;
+    for (put, was) in [(own.as_str(), ""), (&field, ""), (&more, "?"), (&only, "")] {
+        stripped = replaced(&stripped, put.as_bytes(), was.as_bytes());
+    }
+    assert_eq!(stripped, page);
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn replaced(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(from) {
+            out.extend_from_slice(to);
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = after;
+        }
+    }
+    out
 }
 
 /// A target of a sign-in is a path of this host, for a browser that reads it once more than it should as well.

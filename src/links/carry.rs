@@ -73,7 +73,7 @@ pub fn carry(answer: Response<Body>, plan: LinkPlan) -> Response<Body> {
         return Response::from_parts(head, body);
     }
     let stream = Stream::new(Page::new(plan, encoding, xml), encoding);
-    Response::from_parts(head, Body::Linked(LinkedBody::new(body, stream)))
+    Response::from_parts(head, Body::Linked(LinkedBody::new(Box::new(body), stream)))
 }
 
 /// The charset that the one Content-Type says, and whether it is XML. `None` for what is no page.
@@ -96,4 +96,126 @@ fn is_whole(status: StatusCode, fields: &HeaderMap) -> bool {
     status != StatusCode::PARTIAL_CONTENT
         && !fields.contains_key(CONTENT_RANGE)
         && fields.get_all(CONTENT_ENCODING).iter().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::links::testing::{TOKEN, plan};
+
+    /// Fields (`name: value`, sorted) and body of an answer with these fields and a page with a link.
+    fn carried(status: u16, fields: &[(&str, &str)]) -> (Vec<String>, String) {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in fields {
+            answer = answer.header(*name, *value);
+        }
+        let (head, body) = carry(answer.body(Body::full("<a href=/a>")).unwrap(), plan(None)).into_parts();
+        let mut seen: Vec<String> =
+            head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        seen.sort();
+        let body = body.collect().now_or_never().unwrap().unwrap().to_bytes();
+        (seen, String::from_utf8(body.into()).unwrap().replace(TOKEN, "T"))
+    }
+
+    #[test]
+    fn what_was_said_of_the_old_bytes_goes() {
+        let (fields, body) = carried(
+            200,
+            &[
+                ("content-type", "text/html; charset=Shift_JIS"),
+                ("content-length", "11"),
+                ("etag", "\"x\""),
+                ("last-modified", "Wed, 25 Nov 2026 12:00:00 GMT"),
+                ("accept-ranges", "bytes"),
+                ("content-md5", "x"),
+                ("digest", "x"),
+                ("content-digest", "x"),
+                ("repr-digest", "x"),
+                ("cache-control", "public, max-age=60"),
+                ("x-console", "1"),
+            ],
+        );
+        assert_eq!(body, "<a href=/a?_sk=T>");
+        assert_eq!(
+            fields,
+            [
+                "cache-control: no-store",
+                "content-type: text/html; charset=Shift_JIS",
+                "referrer-policy: same-origin",
+                "x-console: 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn pages_are_rewritten_and_nothing_else() {
+        for page in [
+            "text/html",
+            "Text/HTML ;charset=\"euc-jp\"",
+            "application/xhtml+xml",
+            "application/vnd.wap.xhtml+xml;charset=shift_jis",
+            "text/vnd.wap.wml",
+            "text/html;charset=unheard-of",
+        ] {
+            assert_eq!(carried(200, &[("content-type", page)]).1, "<a href=/a?_sk=T>", "{page}");
+            assert_eq!(
+                carried(404, &[("content-type", page), ("content-encoding", "identity")]).1,
+                "<a href=/a?_sk=T>"
+            );
+        }
+        for other in
+            ["text/plain", "text/htmlx", "application/json", "text/css", "image/gif", "application/octet-stream", ""]
+        {
+            let (fields, body) = carried(200, &[("content-type", other), ("etag", "x"), ("content-length", "11")]);
+            assert_eq!(body, "<a href=/a>", "{other}");
+            assert!(fields.contains(&"etag: x".to_owned()) && fields.contains(&"cache-control: no-store".to_owned()));
+        }
+        for (status, fields) in [
+            (200, &[("content-type", "text/html"), ("content-encoding", "gzip"), ("etag", "x")][..]),
+            (206, &[("content-type", "text/html"), ("content-range", "bytes 0-10/20"), ("etag", "x")]),
+            (200, &[("content-type", "text/html"), ("content-type", "text/html"), ("etag", "x")]),
+            (200, &[("etag", "x")]),
+        ] {
+            let (seen, body) = carried(status, fields);
+            assert_eq!(body, "<a href=/a>", "{fields:?}");
+            assert!(seen.contains(&"etag: x".to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_body_has_none_and_the_head_of_one_with_it() {
+        let answer = |body| {
+            let answer = Response::builder().header("content-type", "text/html").header("content-length", "11");
+            carry(answer.header("location", "/a").body(body).unwrap(), plan(None))
+        };
+        let (head, page) = (answer(Body::empty()), answer(Body::full("<a href=/a>")));
+        assert_eq!(head.headers(), page.headers());
+        assert!(head.body().is_end_stream() && !page.body().is_end_stream());
+        assert_eq!(head.headers()["location"], format!("/a?_sk={TOKEN}").as_str());
+    }
+
+    #[test]
+    fn a_stricter_referrer_policy_stays() {
+        let (fields, _) = carried(200, &[("referrer-policy", "no-referrer")]);
+        assert!(fields.contains(&"referrer-policy: no-referrer".to_owned()));
+        let (fields, _) = carried(200, &[("referrer-policy", "unsafe-url")]);
+        assert!(fields.contains(&"referrer-policy: same-origin".to_owned()));
+    }
+
+    #[test]
+    fn the_upstream_is_asked_for_the_whole_page_as_it_is() {
+        let mut fields = HeaderMap::new();
+        for name in ["range", "if-range", "if-none-match", "if-modified-since", "accept-encoding", "if-match", "accept"]
+        {
+            fields.insert(name, HeaderValue::from_static("x"));
+        }
+        fields.append(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        ask_plainly(&mut fields);
+        let mut left: Vec<_> = fields.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        left.sort();
+        assert_eq!(left, ["accept-encoding: identity", "accept: x", "if-match: x"]);
+    }
 }

@@ -40,7 +40,8 @@ fn whole<'a>(raw: &'a [u8], pieces: &'a [Piece]) -> Written<'a> {
 fn followed(written: &Written<'_>, plan: &LinkPlan, base: Option<&Url>) -> Vec<Change> {
     match written.way(plan, base) {
         Way::Ours => written.with_token(plan),
-        Way::Off(target) => written.replaced(plan.leave(&target, false)),
+        // In full: handsets of this age follow no other redirect.
+        Way::Off(target) => written.replaced(plan.leave(&target, true)),
         Way::Neither => Vec::new(),
     }
 }
@@ -115,7 +116,10 @@ mod tests {
         ] {
             let got = rewritten(&LOCATION, location);
             if expected == "LEAVE" {
-                assert!(got.starts_with("/_sekisho/leave?s=") && !got.contains("=T"), "{location} {got}");
+                assert!(
+                    got.starts_with("http://admin.example.jp/_sekisho/leave?s=") && !got.contains("=T"),
+                    "{location} {got}"
+                );
             } else {
                 assert_eq!(got, expected);
             }
@@ -126,7 +130,10 @@ mod tests {
     fn refresh_and_link_carry_it_too() {
         assert_eq!(rewritten(&REFRESH, "5; url='/a'"), "5; url='/a?guid=ON&_sk=T'");
         assert_eq!(rewritten(&REFRESH, "5"), "5");
-        assert!(rewritten(&REFRESH, "0;url=http://evil.example/").starts_with("0;url=/_sekisho/leave?"));
+        assert!(
+            rewritten(&REFRESH, "0;url=http://evil.example/")
+                .starts_with("0;url=http://admin.example.jp/_sekisho/leave?")
+        );
         assert_eq!(
             rewritten(
                 &LINK,

@@ -9,6 +9,8 @@ mod body;
 mod carry;
 mod change;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod leave;
 mod markup;
 mod mask;
