@@ -125,7 +125,9 @@ fn the_markup_is_what_old_and_new_browsers_share() {
 fn nothing_is_linked_but_our_own_paths_and_the_contact() {
     for_each(|name, html| {
         for url in attribute(html, "href").iter().chain(&attribute(html, "action")) {
-            assert!(url.starts_with('/') || url == "https://example.jp/contact", "{name}: {url}");
+            // The one page that is there for it leads to another site.
+            let leaves = name.starts_with("leave") && url.starts_with("https://www.example.com/");
+            assert!(url.starts_with('/') || url == "https://example.jp/contact" || leaves, "{name}: {url}");
         }
     });
 }
