@@ -1,9 +1,9 @@
-//! Writes every page in both languages and charsets to a folder, to be looked at: `cargo run --example pages -- DIR`.
+//! Writes every page in both languages, for a smartphone and two ages of handsets, to a folder, to be looked at: `cargo run --example pages -- DIR`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sekisho::carrier::Charset;
+use sekisho::carrier::{Charset, Markup};
 use sekisho::clock::{Day, Timestamp};
 use sekisho::config::{ClientAddressDetail, NoticeConfig};
 use sekisho::pages::{Language, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, Reader, render};
@@ -21,8 +21,12 @@ fn main() -> std::io::Result<()> {
     let mut result = Ok(());
     samples::each_page(&mut |name, page| {
         for language in [Language::Japanese, Language::English] {
-            for (charset, suffix) in [(Charset::Utf8, ""), (Charset::ShiftJis, ".sjis")] {
-                let rendered = render(page, Reader { language, charset, json: false });
+            for (charset, markup, posts, suffix) in [
+                (Charset::Utf8, Markup::Html, true, ""),
+                (Charset::ShiftJis, Markup::XhtmlMobile, true, ".xhtml"),
+                (Charset::ShiftJis, Markup::Chtml, false, ".chtml"),
+            ] {
+                let rendered = render(page, Reader { language, charset, markup, posts, json: false });
                 println!("{:5} {name}.{}{suffix}", rendered.body.len(), language.tag());
                 let file = folder.join(format!("{name}.{}{suffix}.html", language.tag()));
                 if let Err(error) = std::fs::write(file, &rendered.body) {

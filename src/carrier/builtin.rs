@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::profile::Charset;
+use super::profile::{Charset, Markup};
 use super::spec::RequiredQuery;
 use super::user_agent::UserAgentKind;
 
@@ -40,6 +40,12 @@ pub(super) struct BuiltinProfile {
     #[serde(default)]
     pub(super) cookies: BTreeMap<String, bool>,
     pub(super) charset: BTreeMap<String, Charset>,
+    #[serde(default)]
+    pub(super) markup: BTreeMap<String, Markup>,
+    #[serde(default)]
+    pub(super) posts: BTreeMap<String, bool>,
+    #[serde(default)]
+    pub(super) queries: BTreeMap<String, bool>,
     pub(super) reference: Option<ReferenceNetworks>,
     #[serde(default)]
     pub(super) browser: Vec<BrowserRow>,

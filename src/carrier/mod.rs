@@ -20,7 +20,7 @@ mod user_agent;
 pub use explain::{explain_lines, identify_request, user_agent_lines};
 pub use identifier::RawIdentifier;
 pub use identify::{Carriers, IdentificationRefusal};
-pub use profile::{CarrierName, Charset, OverTls, Profile};
+pub use profile::{CarrierName, Charset, Markup, OverTls, Profile};
 pub use reserved::ReservedFields;
 pub use spec::{Networks, ProfileSpec, RequiredQuery, SpecProblem};
 pub use user_agent::{UserAgent, UserAgentKind};

@@ -83,6 +83,20 @@ impl Charset {
     }
 }
 
+/// A markup language that a handset's browser reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Markup {
+    /// Compact HTML, the i-mode HTML of 1999 (W3C note of 1998-02-09): HTML 3.2 without style sheets.
+    #[serde(rename = "CHTML")]
+    Chtml,
+    /// XHTML Mobile Profile (OMA, WAP-277).
+    #[serde(rename = "XHTML-MP")]
+    XhtmlMobile,
+    /// HTML (WHATWG).
+    #[serde(rename = "HTML")]
+    Html,
+}
+
 /// Which browser must be seen with an identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ExpectedBrowser {

@@ -6,13 +6,14 @@
 mod classes;
 mod serials;
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::builtin::{BrowserRow, BuiltinProfile, PROFILES};
-use super::profile::{Charset, lookup};
+use super::profile::{Charset, Markup, lookup};
 
 pub(super) use serials::without_serials;
 
@@ -87,8 +88,34 @@ impl UserAgent {
     /// The encoding that its browser reads: a carrier's own browser may be older than UTF-8.
     #[must_use]
     pub fn charset(&self) -> Charset {
+        self.own(|profile| &profile.charset).unwrap_or(Charset::Utf8)
+    }
+
+    /// The markup that its browser reads: a carrier's own browser may be older than HTML as it is now.
+    #[must_use]
+    pub fn markup(&self) -> Markup {
+        self.own(|profile| &profile.markup).unwrap_or(Markup::Html)
+    }
+
+    /// Whether its browser can send a form by POST. `false`: some of its generation cannot.
+    #[must_use]
+    pub fn posts(&self) -> bool {
+        self.own(|profile| &profile.posts).unwrap_or(true)
+    }
+
+    /// Whether its browser keeps the query of a link's URL, without which nobody can be signed in.
+    #[must_use]
+    pub fn keeps_queries(&self) -> bool {
+        self.own(|profile| &profile.queries).unwrap_or(true)
+    }
+
+    /// What is known of a carrier's own browser; nothing of any other.
+    fn own<V: Copy + 'static>(
+        &self,
+        facts: impl Fn(&'static BuiltinProfile) -> &'static BTreeMap<String, V>,
+    ) -> Option<V> {
         let own = self.carrier.filter(|carrier| self.is_handset_of(carrier)).and_then(|carrier| PROFILES.get(carrier));
-        own.and_then(|profile| lookup(&profile.charset, self.browser, self.generation)).unwrap_or(Charset::Utf8)
+        lookup(facts(own?), self.browser, self.generation)
     }
 }
 
@@ -171,6 +198,35 @@ mod tests {
             assert_eq!(kind(text), (None, UserAgentKind::Other), "{text}");
         }
         assert_eq!(kind("KDDI-SA3A UP.Browser/6.2.0.13.1.4"), (Some("au"), UserAgentKind::Other));
+    }
+
+    #[test]
+    fn what_a_carriers_own_browser_reads_and_sends_is_known_by_its_generation() {
+        for (text, markup, posts, keeps_queries) in [
+            ("DoCoMo/1.0/D501i", Markup::Chtml, false, true),
+            ("DoCoMo/1.0/P503i/c10", Markup::Chtml, false, true),
+            ("DoCoMo/2.0 P903i(c100;TB;W24H12)", Markup::Chtml, true, true),
+            ("DoCoMo/2.0 P07A3(c500;TB;W24H15)", Markup::XhtmlMobile, true, true),
+            ("KDDI-SA3A UP.Browser/6.2.0.13.1.4 (GUI) MMP/2.0", Markup::XhtmlMobile, true, true),
+            ("UP.Browser/3.01-HI01 UP.Link/3.4.5.2", Markup::Chtml, true, true),
+            ("SoftBank/1.0/930SH/SHJ001 Browser/NetFront/3.4", Markup::XhtmlMobile, true, true),
+            ("J-PHONE/2.0/J-SA02", Markup::Chtml, false, false),
+            ("J-PHONE/4.0/J-K51 KW/1.00", Markup::Chtml, true, true),
+            ("J-PHONE/5.0/V801SA", Markup::XhtmlMobile, true, true),
+            ("Mozilla/3.0(DDIPOCKET;JRC/AH-J3001V,AH-J3002V/1.0/0100/c50)CNF/2.0", Markup::Chtml, true, true),
+            ("Mozilla/4.08 (D903i;FOMA;c300;TB)", Markup::Html, true, true),
+            // A robot behind a handset's string has the robot's abilities.
+            ("DoCoMo/1.0/P503i/c10(unheard)", Markup::Html, true, true),
+            ("Mozilla/5.0 (Linux; Android 14) Chrome/120.0.0.0 Mobile Safari/537.36", Markup::Html, true, true),
+            ("", Markup::Html, true, true),
+        ] {
+            let agent = UserAgent::parse(text);
+            assert_eq!(
+                (agent.markup(), agent.posts(), agent.keeps_queries()),
+                (markup, posts, keeps_queries),
+                "{text}"
+            );
+        }
     }
 
     #[test]

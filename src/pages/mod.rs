@@ -1,8 +1,8 @@
 //! What a handset shows: tiny pages in the language, charset and markup that its browser knows.
 //!
 //! [`Reader`] is what the browser can show, [`Page`] what there is to say, [`render`] brings them together.
-//! The words live in `texts/*.toml`, one file a language, the markup in `templates/`: what XHTML Mobile
-//! Profile and CHTML have in common, so that one source serves a handset of 2004 and a smartphone.
+//! The words live in `texts/*.toml`, one file a language, the markup in `templates/`: one source, written as XHTML Mobile
+//! Profile, that CHTML and HTML are made from, so that it serves a handset of 1999 and a smartphone.
 //! A page holds no script, no image, no table and nothing from elsewhere, and is at most 5 KiB long,
 //! which the earliest handsets can hold.
 

@@ -6,7 +6,7 @@
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 
-use crate::carrier::{Charset, UserAgent};
+use crate::carrier::{Charset, Markup, UserAgent};
 use crate::edge::RawHead;
 
 /// A language that the catalogue has.
@@ -36,6 +36,10 @@ pub struct Reader {
     pub language: Language,
     /// Of the page; JSON is always UTF-8 (RFC 8259 §8.1).
     pub charset: Charset,
+    /// Of the page.
+    pub markup: Markup,
+    /// Whether the browser can send a form by POST; where it cannot, the same forms are sent by GET.
+    pub posts: bool,
     /// A program that asked for `application/json`.
     pub json: bool,
 }
@@ -80,12 +84,12 @@ impl ReaderHints {
 /// A reader of whom nothing is known.
 impl Default for Reader {
     fn default() -> Self {
-        Self { language: Language::English, charset: Charset::Utf8, json: false }
+        Self { language: Language::English, charset: Charset::Utf8, markup: Markup::Html, posts: true, json: false }
     }
 }
 
 impl Reader {
-    /// Reads `Accept-Language` and `Accept`; the charset follows the browser's generation.
+    /// Reads `Accept-Language` and `Accept`; all else follows the browser's generation.
     ///
     /// Where the reader prefers neither Japanese nor English, it is Japanese inside a Japanese carrier's
     /// network (`japanese_network`) and for a Japanese carrier's handset, else English.
@@ -103,7 +107,13 @@ impl Reader {
         let html = quality(&hints.accept, |range| {
             range.eq_ignore_ascii_case("text/html") || range.eq_ignore_ascii_case("application/xhtml+xml")
         });
-        Self { language, charset: user_agent.charset(), json: json.0 > 0 && json.0 >= html.0 }
+        Self {
+            language,
+            charset: user_agent.charset(),
+            markup: user_agent.markup(),
+            posts: user_agent.posts(),
+            json: json.0 > 0 && json.0 >= html.0,
+        }
     }
 }
 

@@ -1,23 +1,27 @@
 //! `Page` + `Reader` -> octets and their type.
 //!
-//! Every text is escaped by the template engine while it still is Unicode, and only the whole page is turned into
+//! One source serves every markup: it is written as XHTML Mobile Profile, and what CHTML or HTML would say otherwise is
+//! said so in the layout or taken out afterwards. Every text is escaped by the template engine while it still is Unicode, and only the whole page is turned into
 //! octets. So no lead byte of `Shift_JIS` can swallow a quote that ends an attribute, and a character that
 //! `Shift_JIS` lacks becomes a numeric reference.
 
+use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use askama::Template;
 use bytes::Bytes;
 use encoding_rs::{EUC_JP, SHIFT_JIS};
 use http::HeaderValue;
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
 use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeDone, Page, TO_FIELD};
 use super::reader::{Language, Reader};
 use super::style::STYLE;
-use crate::carrier::Charset;
+use crate::carrier::{Charset, Markup};
 use crate::clock::Timestamp;
 use crate::config::ClientAddressDetail;
 use crate::refusal::Reason;
@@ -48,7 +52,8 @@ pub fn render(page: &Page<'_>, reader: Reader) -> Rendered {
             language,
         };
     }
-    let html = without_controls(Markup { t: Texts::of(reader.language), reader, page }.to_string());
+    let html = without_controls(Source { t: Texts::of(reader.language), reader, page }.to_string());
+    let html = if reader.markup == Markup::Chtml { as_chtml(&html) } else { html };
     let (content_type, body) = match reader.charset {
         Charset::Utf8 => ("text/html; charset=UTF-8", html.into_bytes()),
         Charset::ShiftJis => ("text/html; charset=Shift_JIS", SHIFT_JIS.encode(&html).0.into_owned()),
@@ -63,16 +68,32 @@ fn without_controls(html: String) -> String {
     if html.contains(unwanted) { html.replace(unwanted, "\u{FFFD}") } else { html }
 }
 
+/// Takes out what is said for style sheets and for XML. No text can be hit: in every one of them quotes and angle
+/// brackets are numeric references.
+fn as_chtml(xhtml: &str) -> String {
+    static CLASS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#" class="[a-z]"| /?(>)"#).expect("the pattern is valid"));
+    CLASS.replace_all(xhtml, "$1").into_owned()
+}
+
+/// A form: its fields are in the template, what its URL says is here.
+struct FormTag<'a> {
+    method: &'static str,
+    action: &'a str,
+    /// Of a form by GET, which replaces the query of its URL by its fields (HTML 4.01 §17.13.3).
+    query: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
 #[derive(Template)]
 #[template(path = "layout.html")]
-struct Markup<'a> {
+struct Source<'a> {
     t: &'static Texts,
     reader: Reader,
     page: &'a Page<'a>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the template engine passes arguments by reference")]
-impl Markup<'_> {
+impl Source<'_> {
     fn title(&self) -> &str {
         match self.page {
             Page::SignIn { .. } => &self.t.sign_in.title,
@@ -84,6 +105,22 @@ impl Markup<'_> {
             Page::SignedOut => &self.t.signed_out.title,
             Page::Leave { .. } => &self.t.leave.title,
         }
+    }
+
+    fn is_html(&self) -> bool {
+        self.reader.markup == Markup::Html
+    }
+
+    fn is_chtml(&self) -> bool {
+        self.reader.markup == Markup::Chtml
+    }
+
+    fn form<'a>(&self, url: &'a str) -> FormTag<'a> {
+        if self.reader.posts {
+            return FormTag { method: "post", action: url, query: Vec::new() };
+        }
+        let (action, query) = url.split_once('?').unwrap_or((url, ""));
+        FormTag { method: "get", action, query: form_urlencoded::parse(query.as_bytes()).collect() }
     }
 
     fn said(&self, reason: &Reason) -> &RefusalTexts {

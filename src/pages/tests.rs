@@ -1,4 +1,4 @@
-//! What holds for every page, in both languages and both charsets.
+//! What holds for every page, in every language, charset and markup, by POST and by GET.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::*;
-use crate::carrier::Charset;
+use crate::carrier::{Charset, Markup};
 use crate::clock::{Day, Timestamp};
 use crate::config::{ClientAddressDetail, NoticeConfig};
 use crate::refusal::Reason;
@@ -23,6 +23,24 @@ const PAGE_BYTES: usize = 5 * 1024;
 
 const LANGUAGES: [Language; 2] = [Language::Japanese, Language::English];
 const CHARSETS: [Charset; 3] = [Charset::ShiftJis, Charset::EucJp, Charset::Utf8];
+const MARKUPS: [Markup; 3] = [Markup::Chtml, Markup::XhtmlMobile, Markup::Html];
+
+/// A browser that posts.
+fn reader(language: Language, charset: Charset, markup: Markup) -> Reader {
+    Reader { language, charset, markup, posts: true, json: false }
+}
+
+/// Every browser in this language.
+fn readers_of(language: Language) -> impl Iterator<Item = Reader> {
+    let browsers = CHARSETS.into_iter().flat_map(|charset| MARKUPS.map(|markup| (charset, markup)));
+    browsers.flat_map(move |(charset, markup)| {
+        [true, false].map(|posts| Reader { posts, ..reader(language, charset, markup) })
+    })
+}
+
+fn readers() -> impl Iterator<Item = Reader> {
+    LANGUAGES.into_iter().flat_map(readers_of)
+}
 
 fn encoding(charset: Charset) -> &'static Encoding {
     match charset {
@@ -34,25 +52,27 @@ fn encoding(charset: Charset) -> &'static Encoding {
 
 /// The page as a browser reads it.
 fn html(page: &Page<'_>, language: Language, charset: Charset) -> String {
-    let rendered = render(page, Reader { language, charset, json: false });
-    let (text, malformed) = encoding(charset).decode_without_bom_handling(&rendered.body);
+    shown(page, reader(language, charset, Markup::XhtmlMobile))
+}
+
+fn shown(page: &Page<'_>, reader: Reader) -> String {
+    let rendered = render(page, reader);
+    let (text, malformed) = encoding(reader.charset).decode_without_bom_handling(&rendered.body);
     assert!(!malformed);
     text.into_owned()
 }
 
 fn json(page: &Page<'_>, language: Language) -> Value {
-    let rendered = render(page, Reader { language, charset: Charset::ShiftJis, json: true });
+    let rendered = render(page, Reader { json: true, ..reader(language, Charset::ShiftJis, Markup::Chtml) });
     assert_eq!(rendered.content_type, "application/json");
     serde_json::from_slice(&rendered.body).unwrap()
 }
 
-/// Every sample page in every language and charset.
-fn for_each(check: impl Fn(&str, &str)) {
+/// Every sample page for every browser.
+fn for_each(check: impl Fn(&str, Reader, &str)) {
     samples::each_page(&mut |name, page| {
-        for language in LANGUAGES {
-            for charset in CHARSETS {
-                check(&format!("{name} {language:?} {charset:?}"), &html(page, language, charset));
-            }
+        for reader in readers() {
+            check(&format!("{name} {reader:?}"), reader, &shown(page, reader));
         }
     });
 }
@@ -70,11 +90,12 @@ fn unescape(text: &str) -> String {
         .into_owned()
 }
 
-/// The names of the elements, in order; panics where they do not nest as XML asks for.
+/// The names of the elements, in order; panics where they do not nest as XML asks for, or HTML 3.2 does.
 fn elements(name: &str, html: &str) -> Vec<String> {
+    const EMPTY: [&str; 3] = ["br", "input", "meta"];
     static TAG: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r#"<(/?)([a-z0-9]+)((?: [a-z:-]+="[^"<]*")*)( ?/)?>"#).unwrap());
-    let (_, html) = html.split_once("DTD/xhtml-mobile10.dtd\">").unwrap();
+    let html = &html[html.find("<html").unwrap()..];
     let html = html.replace(style::STYLE, "");
     let (mut open, mut all) = (Vec::new(), Vec::new());
     for found in TAG.captures_iter(&html) {
@@ -84,7 +105,7 @@ fn elements(name: &str, html: &str) -> Vec<String> {
             continue;
         }
         all.push(element.clone());
-        if found.get(4).is_none() {
+        if found.get(4).is_none() && !EMPTY.contains(&element.as_str()) {
             open.push(element);
         }
     }
@@ -96,11 +117,9 @@ fn elements(name: &str, html: &str) -> Vec<String> {
 #[test]
 fn every_page_fits_the_smallest_handset() {
     samples::each_page(&mut |name, page| {
-        for language in LANGUAGES {
-            for charset in CHARSETS {
-                let bytes = render(page, Reader { language, charset, json: false }).body.len();
-                assert!(bytes <= PAGE_BYTES, "{name} {language:?} {charset:?}: {bytes} bytes");
-            }
+        for reader in readers() {
+            let bytes = render(page, reader).body.len();
+            assert!(bytes <= PAGE_BYTES, "{name} {reader:?}: {bytes} bytes");
         }
     });
 }
@@ -111,7 +130,7 @@ fn the_markup_is_what_old_and_new_browsers_share() {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "br", "b", "a", "ul", "li", "dl", "dt",
         "dd", "form", "input", "label",
     ];
-    for_each(|name, html| {
+    for_each(|name, _, html| {
         for element in elements(name, html) {
             assert!(KNOWN.contains(&element.as_str()), "{name}: {element}");
         }
@@ -122,8 +141,53 @@ fn the_markup_is_what_old_and_new_browsers_share() {
 }
 
 #[test]
+fn each_markup_says_what_it_is_and_holds_nothing_of_another() {
+    for_each(|name, reader, html| {
+        let (begins, absent): (_, &[&str]) = match reader.markup {
+            Markup::Chtml => {
+                ("<html>\n", &["<!", "xmlns", " lang=", "<style", "class=", "<label", "viewport", "/>", "-->"])
+            }
+            Markup::XhtmlMobile => (
+                "<!DOCTYPE html PUBLIC \"-//WAPFORUM//DTD XHTML Mobile 1.0//EN\"",
+                &["viewport", "autocomplete", "<br>"],
+            ),
+            Markup::Html => ("<!DOCTYPE html>\n<html lang=", &["xmlns", "istyle", "format=", " mode="]),
+        };
+        assert!(html.starts_with(begins), "{name}: {html}");
+        for part in absent {
+            assert!(!html.contains(part), "{name}: {part}");
+        }
+        if reader.markup == Markup::XhtmlMobile {
+            for void in ["br", "input", "meta"] {
+                let tag = format!("<{void}");
+                let mut tags = html.split(&tag).skip(1);
+                assert!(tags.all(|tag| tag.split('>').next().unwrap().ends_with(" /")), "{name}: {void}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_browser_that_cannot_post_gets_the_same_forms_by_get() {
+    samples::each_page(&mut |name, page| {
+        for markup in MARKUPS {
+            let posting = reader(Language::English, Charset::Utf8, markup);
+            let posted = shown(page, posting);
+            let got = shown(page, Reader { posts: false, ..posting });
+            let forms = posted.matches("<form ").count();
+            assert_eq!(posted.matches("<form method=\"post\"").count(), forms, "{name}");
+            assert_eq!(got.matches("<form method=\"get\"").count(), forms, "{name}");
+            // The query of a form's URL would be replaced by its fields.
+            assert!(attribute(&got, "action").iter().all(|action| !action.contains('?')), "{name}");
+            let queries = attribute(&posted, "action").iter().filter(|action| action.ends_with("?guid=ON")).count();
+            assert_eq!(got.matches("name=\"guid\" value=\"ON\"").count(), queries, "{name}");
+        }
+    });
+}
+
+#[test]
 fn nothing_is_linked_but_our_own_paths_and_the_contact() {
-    for_each(|name, html| {
+    for_each(|name, _, html| {
         for url in attribute(html, "href").iter().chain(&attribute(html, "action")) {
             // The one page that is there for it leads to another site.
             let leaves = name.starts_with("leave") && url.starts_with("https://www.example.com/");
@@ -134,8 +198,10 @@ fn nothing_is_linked_but_our_own_paths_and_the_contact() {
 
 #[test]
 fn every_action_has_a_key_of_its_own_and_shows_it() {
-    for_each(|name, html| {
+    for_each(|name, _, html| {
         let mut keys = attribute(html, "accesskey");
+        let actions = ["<a ", "type=\"submit\""].map(|action| html.matches(action).count());
+        assert_eq!(keys.len(), actions.iter().sum::<usize>(), "{name}: an action without a key");
         assert!(keys.iter().all(|key| html.matches(&format!("[{key}] ")).count() == 1), "{name}: {keys:?}");
         let count = keys.len();
         keys.sort();
@@ -149,14 +215,18 @@ fn every_action_has_a_key_of_its_own_and_shows_it() {
 fn the_page_names_the_charset_and_language_that_it_is_sent_in() {
     samples::each_page(&mut |name, page| {
         for language in LANGUAGES {
-            for charset in CHARSETS {
-                let rendered = render(page, Reader { language, charset, json: false });
+            for reader in readers_of(language) {
+                let rendered = render(page, reader);
                 let content_type = rendered.content_type.to_str().unwrap();
-                assert_eq!(content_type, format!("text/html; charset={}", charset.as_str()));
+                assert_eq!(content_type, format!("text/html; charset={}", reader.charset.as_str()));
                 assert_eq!(rendered.language, language.tag());
-                let html = html(page, language, charset);
+                let html = shown(page, reader);
                 assert!(attribute(&html, "content").iter().any(|value| value == content_type), "{name}");
-                assert_eq!(attribute(&html, "lang"), [language.tag()]);
+                match reader.markup {
+                    Markup::Chtml => assert!(attribute(&html, "lang").is_empty()),
+                    Markup::XhtmlMobile => assert_eq!(attribute(&html, "xml:lang"), [language.tag()]),
+                    Markup::Html => assert_eq!(attribute(&html, "lang"), [language.tag()]),
+                }
             }
             let as_utf8 = html(page, language, Charset::ShiftJis).replace("Shift_JIS", "UTF-8");
             assert_eq!(
@@ -171,7 +241,10 @@ fn the_page_names_the_charset_and_language_that_it_is_sent_in() {
 #[test]
 fn the_policy_allows_the_style_sheet_of_every_page_and_no_other() {
     let policy = content_security_policy(&[]);
-    for_each(|name, html| {
+    for_each(|name, reader, html| {
+        if reader.markup == Markup::Chtml {
+            return;
+        }
         let sheet = html.split_once("<style type=\"text/css\">").unwrap().1.split_once("</style>").unwrap().0;
         let hash = ring::digest::digest(&ring::digest::SHA256, sheet.as_bytes());
         let hash = base64::engine::general_purpose::STANDARD.encode(hash);
@@ -207,10 +280,12 @@ fn the_sign_in_page_has_one_button_and_says_why_it_came_back() {
         revision: String::new(),
     };
     let login_url = "/_sekisho/login?to=%2F&t=abc&guid=ON";
+    let chtml = reader(Language::Japanese, Charset::ShiftJis, Markup::Chtml);
     let page =
         |because| Page::SignIn { login_url, because, carrier: Some("docomo"), retention_days: 400, notice: &notice };
     let first = html(&page(None), Language::Japanese, Charset::ShiftJis);
     assert_eq!(attribute(&first, "href"), [login_url, "/_sekisho/notice"]);
+    assert_eq!(attribute(&first, "href"), attribute(&shown(&page(None), chtml), "href"));
     assert!(first.contains("iモードID") && first.contains("400日"));
     assert!(
         first.contains("&#60;KK&#62;") && first.contains("javascript:alert"),
@@ -225,13 +300,21 @@ fn the_sign_in_page_has_one_button_and_says_why_it_came_back() {
 #[test]
 fn the_code_field_opens_in_digits() {
     let page = Page::Enrol { action: "/_sekisho/enrol?guid=ON", form_token: "tok", to: "/a?b=\"c", because: None };
-    let html = html(&page, Language::Japanese, Charset::ShiftJis);
-    for attribute in ["istyle=\"4\"", "format=\"*N\"", "mode=\"numeric\"", "inputmode=\"numeric\"", "maxlength=\"14\""]
-    {
-        assert!(html.contains(attribute), "{attribute}");
+    let handset: &[&str] = &[" istyle=\"4\"", " format=\"*N\"", " mode=\"numeric\"", " inputmode=\"numeric\""];
+    let smartphone: &[&str] = &[" inputmode=\"numeric\"", " autocomplete=\"one-time-code\""];
+    for (markup, digits) in [(Markup::Chtml, handset), (Markup::XhtmlMobile, handset), (Markup::Html, smartphone)] {
+        let html = shown(&page, reader(Language::Japanese, Charset::ShiftJis, markup));
+        let field = html.split("<input").find(|field| field.contains("name=\"code\"")).unwrap();
+        let field = field.split('>').next().unwrap();
+        for attribute in digits.iter().chain(&[" size=\"14\"", " maxlength=\"14\""]) {
+            assert!(field.contains(attribute), "{markup:?}: {attribute} in {field}");
+        }
+        assert_eq!(
+            attribute(&html, "name").into_iter().filter(|n| n != "viewport").collect::<Vec<_>>(),
+            ["code", "t", "to"]
+        );
+        assert_eq!(attribute(&html, "value")[..2], ["tok", "/a?b=\"c"]);
     }
-    assert_eq!(attribute(&html, "name")[1..], ["code", "t", "to"]);
-    assert_eq!(attribute(&html, "value")[..2], ["tok", "/a?b=\"c"]);
     assert_eq!(json(&page, Language::Japanese)["error"]["reason"], "not-bound");
 }
 
@@ -292,7 +375,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 /// Every kind of page with `text` wherever a page shows or gives back a text of someone else's.
-fn pages_that_hold(text: &str, charset: Charset) -> Vec<String> {
+fn pages_that_hold(text: &str, reader: Reader) -> Vec<String> {
     let notice =
         NoticeConfig { controller: text.to_owned(), contact: format!("https://{text}"), revision: text.to_owned() };
     let carriers = [(text.to_owned(), text.to_owned())];
@@ -324,7 +407,7 @@ fn pages_that_hold(text: &str, charset: Charset) -> Vec<String> {
         }),
         Page::Logout { form_token: text },
     ]
-    .map(|page| html(&page, Language::Japanese, charset))
+    .map(|page| shown(&page, reader))
     .into()
 }
 
@@ -333,10 +416,15 @@ proptest! {
 
     #[test]
     fn no_text_of_a_stranger_becomes_markup(text in hostile()) {
-        for charset in CHARSETS {
-            for (theirs, harmless) in pages_that_hold(&text, charset).iter().zip(pages_that_hold("x", charset)) {
+        for reader in readers_of(Language::Japanese).filter(|reader| reader.posts) {
+            for (theirs, harmless) in pages_that_hold(&text, reader).iter().zip(pages_that_hold("x", reader)) {
                 prop_assert_eq!(elements("theirs", theirs), elements("harmless", &harmless));
             }
+        }
+        // A form's URL is ours, but for its query, which becomes fields.
+        let by_get = Reader { posts: false, ..reader(Language::Japanese, Charset::ShiftJis, Markup::Chtml) };
+        for page in pages_that_hold(&text, by_get) {
+            elements("by GET", &page);
         }
     }
 
@@ -346,6 +434,8 @@ proptest! {
         let readable: String =
             to.chars().map(|c| if c.is_control() && c != '\n' { '\u{FFFD}' } else { c }).collect();
         let given_back = |charset| attribute(&html(&page, Language::English, charset), "value").swap_remove(1);
+        let by_chtml = shown(&page, reader(Language::English, Charset::Utf8, Markup::Chtml));
+        prop_assert_eq!(&attribute(&by_chtml, "value")[1], &readable);
         prop_assert_eq!(given_back(Charset::Utf8), readable.clone());
         // The two characters that the encoding folds into ASCII (WHATWG Encoding §12.3.2), into harmless ones.
         let folded = readable.replace('¥', "\\").replace('‾', "~").replace('−', "－");
