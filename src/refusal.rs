@@ -62,6 +62,8 @@ reasons! {
     SignInRequired = "sign-in-required", UNAUTHORIZED;
     /// Identified, but bound to no account that may sign in.
     NotBound = "not-bound", FORBIDDEN;
+    /// The handset's browser loses the query of a URL, so that nobody can sign in with it.
+    HandsetUnsupported = "handset-unsupported", FORBIDDEN;
     /// The session ended.
     SessionExpired = "session-expired", UNAUTHORIZED;
     /// Another handset, carrier or network than the one that signed in.

@@ -1,16 +1,17 @@
-//! Posted forms: bounded, urlencoded, in the charset that the page was sent in.
+//! Sent forms: bounded, urlencoded, in the charset that the page was sent in; by POST, and by GET from browsers that
+//! cannot post.
 
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, ORIGIN, REFERER};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
 
 use super::Gateway;
-use super::visit::{Visit, is_cross_site, is_prefetch};
+use super::visit::{Visit, is_cross_site, is_prefetch, query_value};
 use crate::carrier::Charset;
 use crate::edge::RawHead;
 use crate::refusal::Reason;
@@ -26,12 +27,25 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Reads a form that was posted to us from one of our own pages.
+    /// Whether the request is one of our forms, sent by GET, by a browser that cannot post: the pages of any other
+    /// browser have no such form. A field `mark` tells it from a link to the page of the form.
+    pub(super) fn comes_by_get(visit: &Visit<'_>, mark: &str) -> bool {
+        *visit.head.method() == Method::GET && !visit.reader.posts && query_value(visit.head, mark).is_some()
+    }
+
+    /// Reads a form that was sent to us from one of our own pages. What changes something by GET has to be a click,
+    /// too: a page elsewhere can make a browser ask for an image.
     ///
     /// # Errors
     /// [`Reason::ForeignOrigin`], [`Reason::MalformedRequest`], [`Reason::BodyTooLarge`].
     pub(super) async fn read(gateway: &Gateway, visit: &Visit<'_>, body: Incoming) -> Result<Self, Reason> {
         gateway.own_origin(visit)?;
+        if *visit.head.method() == Method::GET {
+            if !gateway.is_own_click(visit) {
+                return Err(Reason::ForeignOrigin);
+            }
+            return Ok(Self::parse(visit.head.query().unwrap_or_default().as_bytes(), visit.reader.charset));
+        }
         let content_type = visit.head.text(&CONTENT_TYPE).unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {

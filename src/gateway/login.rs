@@ -178,6 +178,10 @@ impl Gateway {
     /// Every way in which signing in can fail, and what its person sees.
     pub(super) fn sign_in_refusal(&self, visit: &Visit<'_>, to: &LocalPath, error: SignInError) -> Response<Body> {
         match error {
+            // A browser that loses the query of the button's link would be shown the button for ever.
+            SignInError::NotAsked if visit.head.query().is_none() && !visit.user_agent.keeps_queries() => {
+                self.refuse(visit, Reason::HandsetUnsupported)
+            }
             SignInError::NotAsked => self.sign_in_page(visit, to, Reason::SignInRequired),
             SignInError::FormToken => self.sign_in_page(visit, to, Reason::FormTokenInvalid),
             SignInError::Identification(refusal) => self.refuse(visit, refusal.into()),
@@ -203,9 +207,12 @@ impl Gateway {
             login_url = format!("{login_url}&{name}={value}");
         }
         self.note_refusal(visit, reason);
+        // Said beforehand; the button stays, because what a User-Agent says is a claim.
+        let useless = !visit.reader.json && !visit.user_agent.keeps_queries();
+        let because = if reason == Reason::SignInRequired && useless { Reason::HandsetUnsupported } else { reason };
         let page = Page::SignIn {
             login_url: &login_url,
-            because: (reason != Reason::SignInRequired).then_some(reason),
+            because: (because != Reason::SignInRequired).then_some(because),
             carrier: visit.carrier.map(|profile| profile.name().as_str()),
             retention_days: self.config.binding.retention_days,
             notice: &self.config.notice,

@@ -5,10 +5,11 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Gateway;
+use super::form::Form;
 use super::local_path::LocalPath;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
-use crate::pages::{NoticeFacts, Page};
+use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, Page};
 use crate::refusal::Reason;
 
 impl Gateway {
@@ -16,7 +17,14 @@ impl Gateway {
         let path = visit.head.path().strip_prefix("/_sekisho/").unwrap_or_default();
         let read = matches!(*visit.head.method(), Method::GET | Method::HEAD);
         let post = *visit.head.method() == Method::POST;
+        // The same forms by GET, from browsers that cannot post. Without the field that only the form has, the page of
+        // the form is meant, and nothing changes.
+        let by_get = |mark| Form::comes_by_get(visit, mark);
         match path {
+            "enrol" if post || by_get(CODE_FIELD) => self.enrol(visit, body).await,
+            "logout" if post || by_get(FORM_TOKEN_FIELD) => self.logout(visit, body).await,
+            "me/remove" if post || by_get(FORM_TOKEN_FIELD) => self.remove_binding(visit, body).await,
+            "me/sessions/end" if post || by_get(FORM_TOKEN_FIELD) => self.end_sessions(visit, body).await,
             "login" if read => self.login(visit).await,
             // A form that was reloaded or bookmarked: begin again.
             "enrol" if read => {
@@ -25,13 +33,10 @@ impl Gateway {
             }
             "ticket" if *visit.head.method() == Method::GET => self.redeem_ticket(visit).await,
             "bind" if *visit.head.method() == Method::GET => self.redeem_bind_ticket(visit).await,
-            "enrol" if post => self.enrol(visit, body).await,
             "logout" if read => self.logout_form(visit).await,
-            "logout" if post => self.logout(visit, body).await,
             "me" if read => self.me(visit).await,
-            "me/remove" if post => self.remove_binding(visit, body).await,
-            "me/sessions/end" if post => self.end_sessions(visit, body).await,
             "leave" if read => self.leave(visit),
+            "me/remove" | "me/sessions/end" if read && !visit.reader.posts => self.me(visit).await,
             "notice" if read => self.notice(visit),
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
             "login" | "me" | "leave" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD"),

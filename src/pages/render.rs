@@ -1,9 +1,9 @@
 //! `Page` + `Reader` -> octets and their type.
 //!
-//! One source serves every markup: it is written as XHTML Mobile Profile, and what CHTML or HTML would say otherwise is
-//! said so in the layout or taken out afterwards. Every text is escaped by the template engine while it still is Unicode, and only the whole page is turned into
-//! octets. So no lead byte of `Shift_JIS` can swallow a quote that ends an attribute, and a character that
-//! `Shift_JIS` lacks becomes a numeric reference.
+//! One source serves every markup: it is written as XHTML Mobile Profile; what HTML says otherwise stands beside it, and
+//! what CHTML lacks is taken out afterwards. Every text is escaped by the template engine while it still is Unicode, and
+//! only the whole page is turned into octets. So no lead byte of `Shift_JIS` can swallow a quote that ends an attribute,
+//! and a character that `Shift_JIS` lacks becomes a numeric reference.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -119,8 +119,8 @@ impl Source<'_> {
         if self.reader.posts {
             return FormTag { method: "post", action: url, query: Vec::new() };
         }
-        let (action, query) = url.split_once('?').unwrap_or((url, ""));
-        FormTag { method: "get", action, query: form_urlencoded::parse(query.as_bytes()).collect() }
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        FormTag { method: "get", action: url, query: form_urlencoded::parse(query.as_bytes()).collect() }
     }
 
     fn said(&self, reason: &Reason) -> &RefusalTexts {

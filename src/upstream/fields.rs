@@ -19,6 +19,9 @@ pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
 /// Query keys of sessions without cookies and of carriers that must be asked for an identifier.
 const QUERY_KEYS: [&str; 2] = ["_sk", "guid"];
 
+/// What the paths of the gateway's own pages begin with.
+const OWN_PAGES: &[u8] = b"/_sekisho/";
+
 /// The options of all `Connection` fields.
 pub(super) fn connection_options(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lists = fields.get_all(CONNECTION).iter();
@@ -110,6 +113,17 @@ pub(super) fn is_relied_on(folded: &str) -> bool {
             | "user-agent"
             | "x-request-id"
     )
+}
+
+/// The URL of a page that led here without what the gateway's own query keys, or forms, say in it: a page of ours that
+/// was asked for by a form has the form's token and perhaps an enrolment code in its URL. `None` where there is nothing.
+pub(super) fn without_own_query(url: &[u8]) -> Option<Vec<u8>> {
+    let question = url.iter().position(|b| *b == b'?')?;
+    let before = url.get(..question)?;
+    if before.windows(OWN_PAGES.len()).any(|part| part == OWN_PAGES) {
+        return Some(before.to_vec());
+    }
+    without_query_keys(url)
 }
 
 /// The target or URL without the gateway's query keys, however their letters are written; all other bytes stay.

@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::cookies::clean_cookies;
-use super::fields::{HOP_BY_HOP, connection_options, is_identity, is_relied_on, without_query_keys};
+use super::fields::{HOP_BY_HOP, connection_options, is_identity, is_relied_on, without_own_query, without_query_keys};
 use super::trace::set_trace_context;
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::carrier::ReservedFields;
@@ -109,7 +109,7 @@ impl StrippedHead {
         clean_cookies(&mut fields, |name| reserved.holds_cookie(name));
         if let Entry::Occupied(mut referers) = fields.entry(REFERER) {
             for value in referers.iter_mut() {
-                if let Some(cut) = without_query_keys(value.as_bytes()) {
+                if let Some(cut) = without_own_query(value.as_bytes()) {
                     *value = HeaderValue::from_maybe_shared(Bytes::from(cut)).map_err(|_| StripError::Malformed)?;
                 }
             }
@@ -476,6 +476,9 @@ mod tests {
             ("http://admin.example.jp/a?x=1", "http://admin.example.jp/a?x=1"),
             ("http://admin.example.jp/a?_sk=t", "http://admin.example.jp/a"),
             ("http://admin.example.jp/a?x=1&_sk=t#f?_sk", "http://admin.example.jp/a?x=1#f?_sk"),
+            ("http://admin.example.jp/_sekisho/enrol?code=1&t=x#f", "http://admin.example.jp/_sekisho/enrol"),
+            ("http://admin.example.jp/_sekisho/me", "http://admin.example.jp/_sekisho/me"),
+            ("http://admin.example.jp/a?to=/_sekisho/me", "http://admin.example.jp/a?to=/_sekisho/me"),
         ] {
             let expected = [("referer".to_owned(), "x".to_owned()), ("referer".to_owned(), expected.to_owned())];
             assert_eq!(left(&[("referer", "x"), ("referer", sent)]), expected);

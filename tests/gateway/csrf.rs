@@ -75,7 +75,10 @@ async fn a_form_needs_a_token_of_its_own_session() {
         let another = attacker.get(page).await.hidden("t");
         let same_account = sibling.get(page).await.hidden("t");
         let own = victim.get(page).await.hidden("t");
-        for token in [another.as_str(), &same_account, &button, &own[1..], "", "AAAA"] {
+        let spent = victim.get("/_sekisho/me").await.hidden("t");
+        let nobodys = [("t", spent.as_str()), ("binding", "01939c3e-7a10-7b52-9c6e-2f4d1a0b3c00")];
+        assert_eq!(post(&mut victim, "/_sekisho/me/remove", &nobodys, &[]).await.status, StatusCode::OK);
+        for token in [another.as_str(), &same_account, &button, &spent, &own[1..], "", "AAAA"] {
             let refused = post(&mut victim, path, &[("t", token), ("binding", binding)], &[]).await;
             assert_reason(&refused, "form-token-invalid", path);
         }

@@ -9,6 +9,7 @@ mod bind;
 mod csrf;
 mod enrolment;
 mod failures;
+mod forms_by_get;
 mod harness;
 mod import;
 mod logs;

@@ -72,7 +72,7 @@ fn assert_sound(text: &str, case: &str) {
         let attributes = "accesskey|action|autocomplete|class|content|for|format|href|http-equiv|id|inputmode|istyle|lang|\
                           maxlength|method|mode|name|size|type|value|xml:lang|xmlns";
         let names = "a|b|body|br|dd|dl|dt|form|h1|h2|head|html|input|label|li|meta|p|style|title|ul";
-        let declaration = "<!DOCTYPE html [^<>]*>";
+        let declaration = "<!DOCTYPE html[^<>]*>";
         Regex::new(&format!(r#"{declaration}|<(?:{names})(?: (?:{attributes})="[^"<>]*")*(?: /)?>|</(?:{names})>"#))
             .unwrap()
     });
