@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What begins a v2 header (proxy-protocol.txt §2.2); no v1 header is as short.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// What begins a v1 header.
+const V1: &[u8] = b"PROXY ";
 /// Version 2, and a connection of the proxy's own.
 const LOCAL: u8 = 0x20;
 /// A v1 header is at most this long (§2.1).
@@ -66,7 +68,7 @@ pub(super) async fn read<T: AsyncRead + Unpin>(stream: &mut T) -> Result<Proxied
         bytes.resize(begun + length, 0);
         stream.read_exact(bytes.get_mut(begun..).unwrap_or_default()).await?;
     } else {
-        if !bytes.starts_with(b"PROXY ") {
+        if !bytes.starts_with(V1) {
             return Err(ProxyHeaderError::Malformed);
         }
         while bytes.last() != Some(&b'\n') {
@@ -84,6 +86,10 @@ pub(super) async fn read<T: AsyncRead + Unpin>(stream: &mut T) -> Result<Proxied
 /// # Errors
 /// [`ProxyHeaderError::Malformed`], also for one of datagrams, and where something follows the header.
 pub fn parse(bytes: &[u8]) -> Result<Proxied, ProxyHeaderError> {
+    // The parser takes anything for the space.
+    if !bytes.starts_with(V1) && !bytes.starts_with(SIGNATURE) {
+        return Err(ProxyHeaderError::Malformed);
+    }
     // Whatever a proxy writes of its own connection is to be ignored, family and addresses too (§2.2).
     if let Some([LOCAL, _, high, low, rest @ ..]) = bytes.strip_prefix(SIGNATURE)
         && usize::from(u16::from_be_bytes([*high, *low])) == rest.len()
@@ -156,6 +162,7 @@ mod tests {
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00".to_vec(),
             b"proxy TCP4 127.0.1.7 127.0.0.1 5555 80\r\n".to_vec(),
             b"PROXY TCP4 127.0.1.7 127.0.0.1 5555 80\n".to_vec(),
+            b"PROXY\xa5UNKNOWN\r\n".to_vec(),
             b"PROXY TCP4 127.0.1.7, 127.0.2.7 127.0.0.1 5555 80\r\n".to_vec(),
             b"PROXY TCP4 2001:db8::7 2001:db8::1 5555 80\r\n".to_vec(),
             b"PROXY TCP4 127.0.1.7 127.0.0.1 99999 80\r\n".to_vec(),
