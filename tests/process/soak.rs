@@ -294,7 +294,7 @@ async fn judge_member(member: &mut Member, bound: bool, mut thief: Handset) {
         assert_eq!(bound, *known == Known::Bound, "{account} was told {known:?}");
     }
     handset.gateway = at;
-    if !handset.cookies.is_empty() {
+    if handset.has_session() {
         let expected = if bound { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
         assert_eq!(handset.get("/").await.status, expected, "the session of {account}, {known:?}");
     }
