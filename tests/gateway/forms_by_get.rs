@@ -224,3 +224,27 @@ async fn a_handset_that_loses_queries_is_told_so() {
     assert_eq!(handset.get("/public").await.status, StatusCode::OK);
     harness.finish().await;
 }
+
+#[tokio::test]
+async fn where_sessions_live_over_tls_the_code_goes_to_the_plain_listener_by_get_too() {
+    let plain = format!("http://{HOST}");
+    let harness = Harness::with(|config| config.replace(&plain, &format!("https://{HOST}"))).await;
+    let code = harness.code("alice").await;
+    let mut clear = first_handset(&harness, "a");
+    let mut tls = first_handset(&harness, "a");
+    tls.extra = vec![
+        ("X-Forwarded-For".to_owned(), tls.source.to_string()),
+        ("X-Forwarded-Proto".to_owned(), "https".to_owned()),
+    ];
+    tls.source = "127.0.9.1".parse().unwrap();
+    tls.identifier = None;
+    let button = tls.get("/").await.link(&format!("{plain}/_sekisho/login?"));
+    let page = clear.get(button.strip_prefix(&plain).unwrap()).await;
+    let sent = target(&page, &format!("{plain}/_sekisho/enrol"), &[("code", &code)]);
+    let entered = clear.get(sent.strip_prefix(&plain).unwrap()).await;
+    assert_eq!(entered.status, StatusCode::FOUND, "{}", entered.text());
+    let ticket = entered.header("location").unwrap();
+    assert!(ticket.starts_with(&format!("https://{HOST}/_sekisho/ticket?")) && !ticket.contains(&code), "{ticket}");
+    assert!(entered.header("set-cookie").is_none());
+    harness.finish_without(&[&code]).await;
+}
