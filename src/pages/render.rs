@@ -26,9 +26,9 @@ use crate::clock::Timestamp;
 use crate::config::ClientAddressDetail;
 use crate::refusal::Reason;
 
-/// How many handsets and how many sessions the self-service page lists, so that it stays within 5 KiB. The others
-/// come up once some of these are removed or ended; the JSON document lists all.
-const ROWS: usize = 5;
+/// How many handsets and how many sessions the self-service page lists, so that it stays within 5 KiB with a session in
+/// every link. The others come up once some of these are removed or ended; the JSON document lists all.
+const ROWS: usize = 4;
 
 /// A page as it is sent.
 pub struct Rendered {

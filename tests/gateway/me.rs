@@ -1,9 +1,10 @@
 //! Self-service: a person sees what is kept of their own, and ends it.
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::harness::{Answer, Carrier, Handset, Harness};
+use crate::harness::{Answer, Carrier, HOST, Handset, Harness};
 use crate::logs;
 
 /// The ids of the handsets on the page, in its order.
@@ -139,5 +140,34 @@ async fn a_person_signs_out_everywhere_or_ends_one_session() {
     assert_signed_out(&mut here).await;
     assert_signed_out(&mut there).await;
     assert_eq!(bob.get("/").await.status, StatusCode::OK);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_page_of_a_session_in_links_still_fits_the_smallest_handset() {
+    let harness = Harness::with(|config| {
+        let config =
+            config.replace("[binding]", "[session]\ntransport = \"url\"\nper_account = 9\n[binding]\nper_account = 9");
+        config.replacen("[[upstream]]", "[limits]\nnetwork = \"100000/1m\"\n[[upstream]]", 1)
+    })
+    .await;
+    for (carrier, account) in
+        [(Carrier::Docomo, "full-1"), (Carrier::SoftBank, "full-2"), (Carrier::PrivateApn, "full-3")]
+    {
+        let mut way = String::new();
+        for tail in 1..=9 {
+            let entered =
+                harness.handset(carrier, &tail.to_string()).enrol("/_sekisho/me", &harness.code(account).await).await;
+            assert_eq!(entered.status, StatusCode::FOUND, "{}", entered.text());
+            way = entered.header("location").unwrap().split_once(HOST).unwrap().1.to_owned();
+        }
+        assert!(way.contains("_sk="), "{way}");
+        let mut last = harness.handset(carrier, "9");
+        for language in ["ja", "en"] {
+            let page = last.send(Method::GET, &way, &[("Accept-Language", language)], Bytes::new()).await;
+            assert_eq!((page.status, handsets(&page).len()), (StatusCode::OK, 4), "{}", page.text());
+            assert!(page.body.len() <= 5 * 1024, "{carrier:?} {language}: {} bytes", page.body.len());
+        }
+    }
     harness.finish().await;
 }
