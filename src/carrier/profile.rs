@@ -189,6 +189,11 @@ impl Profile {
         self.by_browser(&self.cookies, user_agent).or(user_agent.cookies)
     }
 
+    /// The browsers, by version or generation, that keep no cookies over plain HTTP, as the profile says.
+    pub fn cookieless(&self) -> impl Iterator<Item = &str> {
+        self.cookies.iter().filter(|(_, keeps)| !**keeps).map(|(browser, _)| browser.as_str())
+    }
+
     /// The encoding for pages to this browser, as the profile says, else as is known of it.
     #[must_use]
     pub fn charset_for(&self, user_agent: &UserAgent) -> Charset {

@@ -7,7 +7,7 @@ use super::check::{self, Checked};
 use super::document::{join, line_at};
 use super::finding::{Finding, Report, Severity};
 use super::secret_source::open_to_others;
-use super::types::{CarrierSpecs, Config, GatewayConfig, Serves};
+use super::types::{CarrierSpecs, Config, GatewayConfig, Serves, TransportSetting};
 use crate::carrier::{Carriers, OverTls, Profile};
 
 impl Config {
@@ -47,6 +47,9 @@ impl Config {
                 );
             }
         }
+        if let (Some(config), Some(carriers)) = (&config, &carriers) {
+            sessions_lost(config, carriers, &mut report);
+        }
         match (config, carriers) {
             (Some(config), Some(carriers)) if !report.has_errors() => {
                 Ok((config.with_carriers(carriers), report.into_findings()))
@@ -74,6 +77,38 @@ impl Config {
         // One finding, one line, whatever a library's message holds.
         let problem = if problem.contains(char::is_control) { problem.replace(char::is_control, " ") } else { problem };
         Finding { file, line, key: key.to_owned(), severity: Severity::Error, problem }
+    }
+}
+
+/// What `session.transport` means for browsers that cannot do as it says.
+fn sessions_lost(config: &Config<CarrierSpecs>, carriers: &Carriers, report: &mut Report) {
+    let enabled = || carriers.profiles().iter().filter(|profile| profile.enabled());
+    match config.session.transport {
+        TransportSetting::Auto => {}
+        TransportSetting::Cookie => {
+            let lost: Vec<String> = enabled()
+                .flat_map(|profile| profile.cookieless().map(|browser| format!("{} {browser}", profile.name())))
+                .collect();
+            if !lost.is_empty() {
+                let lost = lost.join(", ");
+                report.warning(
+                    "session.transport",
+                    format_args!(
+                        "browsers that keep no cookies cannot stay signed in: {lost}; \"auto\" serves them by URLs"
+                    ),
+                );
+            }
+        }
+        TransportSetting::Url => {
+            let refusing = enabled().any(|profile| profile.over_tls() == OverTls::Refuse);
+            if config.gateway.public_url.https && refusing && !config.session.url_over_tls {
+                report.warning(
+                    "session.transport",
+                    "public_url is https, where sessions of carriers whose over_tls is \"refuse\" are kept in cookies all the same; \
+                     see url_over_tls",
+                );
+            }
+        }
     }
 }
 

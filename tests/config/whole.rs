@@ -53,6 +53,26 @@ fn an_identifier_that_no_listener_could_read_is_a_warning() {
 }
 
 #[test]
+fn a_transport_that_browsers_cannot_keep_to_is_a_warning() {
+    let auto = "transport = \"auto\"";
+    assert!(CONTRACT.contains(auto));
+    for (written, about) in [
+        (auto, None),
+        (
+            "transport = \"cookie\"",
+            Some("session.transport: browsers that keep no cookies cannot stay signed in: docomo 1.0;"),
+        ),
+        ("transport = \"url\"", Some("session.transport: public_url is https, ")),
+        ("transport = \"url\"\nurl_over_tls = \"allow\"", Some("session.url_over_tls: ")),
+    ] {
+        let (_, warnings) = load(&CONTRACT.replace(auto, written), 0o600).unwrap_or_else(|f| panic!("{f:#?}"));
+        let found: Vec<_> = warnings.iter().filter(|warning| warning.starts_with("session.")).collect();
+        assert_eq!(found.len(), usize::from(about.is_some()), "{written}: {found:?}");
+        assert!(about.is_none_or(|about| found[0].starts_with(about)), "{written}: {found:?}");
+    }
+}
+
+#[test]
 fn a_secret_file_open_to_others_is_a_warning() {
     let (_, warnings) = load(CONTRACT, 0o644).unwrap_or_else(|findings| panic!("{findings:#?}"));
     assert!(mentions(&warnings, "keys.kek: "), "{warnings:#?}");
