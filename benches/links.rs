@@ -14,7 +14,7 @@ use sekisho::config::Origin;
 use sekisho::edge::HostAllowList;
 use sekisho::entropy::SeededEntropy;
 use sekisho::links::{LeaveLinks, LinkPlan, OwnSites, carry};
-use sekisho::session::SessionToken;
+use sekisho::session::SessionSecret;
 
 /// A row of a console's list: a link in about 120 bytes, and one in about 30.
 const TEXTUAL: &str = "<tr><td>0123</td><td>handset of the shop in front of the station, second floor</td>\
@@ -29,7 +29,7 @@ fn pages(criterion: &mut Criterion) {
     let origin = Origin { https: false, host: "admin.example.jp".to_owned(), port: None };
     let sites = Arc::new(OwnSites::new(&origin, &origin, &HostAllowList::new([origin.host.clone()])));
     let leave = Arc::new(LeaveLinks::new(&SeededEntropy::new(1)));
-    let token = SessionToken::generate(&SeededEntropy::new(1));
+    let token = SessionSecret::generate(&SeededEntropy::new(1)).token();
     let now = Timestamp::from_unix_millis(0);
     let plan = || LinkPlan::new(&token, Some(("guid", "ON")), "/devices", Arc::clone(&sites), Arc::clone(&leave), now);
     for (name, row, bytes) in [

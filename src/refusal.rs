@@ -74,6 +74,8 @@ reasons! {
     CodeInvalid = "code-invalid", FORBIDDEN;
     /// The account has its fill of handsets, or the handset is another account's.
     BindingLimit = "binding-limit", FORBIDDEN;
+    /// Sessions live in a cookie where it asks, and this browser keeps none.
+    CookiesRequired = "cookies-required", FORBIDDEN;
     /// A link to another site that we did not sign, or too long ago.
     LinkExpired = "link-expired", FORBIDDEN;
     /// The hand-over ticket is spent, expired, or another carrier's.

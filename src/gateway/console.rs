@@ -8,20 +8,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, HeaderValue, USER_AGENT};
 use http::{Method, Response};
 
 use super::Gateway;
+use super::arrival::Arrival;
 use super::bind_ticket::Claimed;
 use super::limits::TooOften;
 use super::login::{NotOpened, opening, replaced_session};
+use super::url_session::{Delivery, KeepsNoCookies, Opened, linked};
 use crate::binding::{self, AccountId, ByConsole, DigestError, EnrolError};
 use crate::body::Body;
-use crate::carrier::{IdentificationRefusal, Profile, RawIdentifier};
+use crate::carrier::{IdentificationRefusal, Profile, RawIdentifier, UserAgent};
 use crate::config::{Access, RouteConfig, UpstreamConfig};
-use crate::edge::{Client, RawHead};
+use crate::edge::Client;
+use crate::links::LinkPlan;
 use crate::refusal::Reason;
-use crate::session::{Opening, SessionCookie, SessionToken, TokenHash};
+use crate::session::{Opening, SessionSecret, TokenHash};
 use crate::store::StoreError;
 use crate::telemetry::{self, BindOutcome, SecurityEvent};
 use crate::upstream::{Answered, BindClaim};
@@ -30,12 +33,14 @@ use crate::upstream::{Answered, BindClaim};
 pub(super) struct Applicant {
     handset: Asked,
     replaces: Option<TokenHash>,
+    /// Path and query of the login, where the links of its answer start.
+    page: String,
 }
 
 /// Which handset it is.
 enum Asked {
-    /// This one.
-    Here(RawIdentifier),
+    /// This one, whose browser is given its session in this way.
+    Here(RawIdentifier, Delivery),
     /// One of this carrier, whose gateway tells only in the clear.
     InTheClear(Arc<Profile>),
     /// None that can be bound.
@@ -46,6 +51,13 @@ enum Asked {
 pub(super) struct Withheld {
     pub(super) reason: Reason,
     pub(super) retry_after: Option<Duration>,
+}
+
+impl Applicant {
+    /// Whether the links of the answer may have to carry a session.
+    pub(super) const fn may_need_links(&self) -> bool {
+        matches!(self.handset, Asked::Here(_, Delivery::Url | Delivery::Both))
+    }
 }
 
 /// Why nobody was signed in.
@@ -62,9 +74,9 @@ impl Gateway {
         &self,
         route: &RouteConfig,
         upstream: &UpstreamConfig,
-        head: &RawHead,
-        client: &Client,
+        arrival: &Arrival,
     ) -> Option<Applicant> {
+        let Arrival { head, client, .. } = arrival;
         if route.access != Access::Login || !upstream.may_bind {
             return None;
         }
@@ -73,17 +85,24 @@ impl Gateway {
             Asked::Not(BindOutcome::NotAsked)
         } else {
             match (self.config.carriers.identify(head, client), self.identified_in_the_clear(client)) {
-                (Ok(identifier), _) => Asked::Here(identifier),
+                (Ok(identifier), _) => {
+                    let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
+                    match self.delivery(head, client, &user_agent, false) {
+                        Ok(delivery) => Asked::Here(identifier, delivery),
+                        Err(KeepsNoCookies) => Asked::Not(BindOutcome::Refused),
+                    }
+                }
                 (Err(IdentificationRefusal::MissingIdentifier), Some(profile)) => {
                     Asked::InTheClear(Arc::clone(profile))
                 }
                 (Err(_), _) => Asked::Not(BindOutcome::NotIdentified),
             }
         };
-        Some(Applicant { handset, replaces: replaced_session(head, client.scheme) })
+        Some(Applicant { handset, replaces: replaced_session(arrival), page: arrival.page() })
     }
 
-    /// What the client gets: the upstream's answer, with a session if the upstream bound its handset.
+    /// What the client gets: the upstream's answer, with a session if the upstream bound its handset, else with the
+    /// `links` of the session that it had.
     ///
     /// # Errors
     /// [`Withheld`], where the binding could not be judged or made durable.
@@ -93,8 +112,11 @@ impl Gateway {
         applicant: Option<Applicant>,
         upstream: &UpstreamConfig,
         client: &Client,
+        links: Option<LinkPlan>,
     ) -> Result<Response<Body>, Withheld> {
-        let Answered { mut response, bind: Some(claim) } = answered else { return Ok(answered.response) };
+        let Answered { mut response, bind: Some(claim) } = answered else {
+            return Ok(linked(answered.response, links));
+        };
         // A claim beside a failed login contradicts it; one that nobody may make is not even read.
         let sound = response.status().is_success() || response.status().is_redirection();
         let account = account_of(&claim).filter(|_| sound && applicant.is_some());
@@ -103,16 +125,15 @@ impl Gateway {
             self.metrics.bound_by_console(BindOutcome::HandedOver);
             return Ok(self.to_bind_ticket(claimed, profile, &response, client));
         }
+        let page = applicant.as_ref().map(|applicant| applicant.page.clone()).unwrap_or_default();
         let (outcome, answer) = match self.bind_by_console(account.as_ref(), applicant, client).await {
-            Ok((token, outcome)) => {
-                if let Some(cookie) = SessionCookie::of(client.scheme).set(&token) {
-                    response.headers_mut().append(SET_COOKIE, cookie);
-                }
+            Ok((opened, outcome)) => {
+                Self::give_cookie(&mut response, &opened, client.scheme);
                 response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 self.metrics.bound_by_console(outcome);
-                return Ok(response);
+                return Ok(linked(response, self.links_to(&opened, client, &page)));
             }
-            Err(NotBound::Passes(outcome)) => (outcome, Ok(response)),
+            Err(NotBound::Passes(outcome)) => (outcome, Ok(linked(response, links))),
             Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err(withheld)),
         };
         self.note_not_bound(outcome, &upstream.name, account.as_ref(), client);
@@ -138,17 +159,17 @@ impl Gateway {
         account: Option<&AccountId>,
         applicant: Option<Applicant>,
         client: &Client,
-    ) -> Result<(SessionToken, BindOutcome), NotBound> {
-        let Applicant { handset, replaces } = applicant.ok_or(NotBound::Passes(BindOutcome::NotAllowed))?;
+    ) -> Result<(Opened, BindOutcome), NotBound> {
+        let Applicant { handset, replaces, .. } = applicant.ok_or(NotBound::Passes(BindOutcome::NotAllowed))?;
         let account = account.ok_or(NotBound::Passes(BindOutcome::Malformed))?.clone();
-        let identifier = match handset {
-            Asked::Here(identifier) => identifier,
+        let (identifier, delivery) = match handset {
+            Asked::Here(identifier, delivery) => (identifier, delivery),
             Asked::InTheClear(_) => return Err(NotBound::Passes(BindOutcome::NotIdentified)),
             Asked::Not(outcome) => return Err(NotBound::Passes(outcome)),
         };
         let (opening, outcome) = self.bind_claimed(identifier, account, client).await?;
-        let token = self.open_session(client, opening, replaces, self.clock.now()).await?;
-        Ok((token, outcome))
+        let opened = self.open_session(client, opening, delivery, replaces, self.clock.now()).await?;
+        Ok((opened, outcome))
     }
 
     /// Binds the identified handset to the account that a console named.
@@ -160,8 +181,8 @@ impl Gateway {
     ) -> Result<(Opening, BindOutcome), NotBound> {
         self.limits.code(self.limits.handset_key(&identifier))?;
         self.slow_down(client.address).await;
-        let token = SessionToken::generate(&*self.entropy);
-        let continuity = Opening::continuity_of(&token, &identifier);
+        let secret = SessionSecret::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: the clear identifier ends here.
         let candidates = self.keys.binding.digest(identifier).await?;
         // The upstream may have thought for long.
@@ -178,7 +199,7 @@ impl Gateway {
                 (bound, BindOutcome::Bound)
             }
         };
-        Ok((opening(bound, token, continuity), outcome))
+        Ok((opening(bound, secret, continuity), outcome))
     }
 }
 

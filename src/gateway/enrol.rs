@@ -13,7 +13,7 @@ use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
 use crate::body::Body;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, TO_FIELD};
 use crate::refusal::Reason;
-use crate::session::{Opening, SessionToken};
+use crate::session::{Opening, SessionSecret};
 use crate::telemetry::{self, SecurityEvent};
 
 impl Gateway {
@@ -44,8 +44,8 @@ impl Gateway {
             return Err(SignInError::Code(handset, Reason::CodeInvalid));
         };
         let attempt = CodeAttempt::new(&self.keys.session, &code, &identifier);
-        let token = SessionToken::generate(&*self.entropy);
-        let continuity = Opening::continuity_of(&token, &identifier);
+        let secret = SessionSecret::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: the clear identifier ends here.
         let candidates = self.keys.binding.digest(identifier).await?;
         let per_account = self.config.binding.per_account;
@@ -61,6 +61,6 @@ impl Gateway {
         self.metrics.enrolment(bound.carrier());
         let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
         telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
-        self.enter_with(visit, opening(bound, token, continuity), handset).await
+        self.enter_with(visit, opening(bound, secret, continuity), handset).await
     }
 }

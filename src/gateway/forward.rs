@@ -7,19 +7,19 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
-use super::access_line::RequestId;
-use super::console::Withheld;
+use super::arrival::Arrival;
+use super::console::{Applicant, Withheld};
 use super::handle::Worker;
 use super::respond::retry_after_in;
 use super::session_check::{Current, Presented};
+use super::url_session::linked;
 use super::visit::Visit;
 use crate::assertion::{Assertion, Claims, UpstreamIdentity};
 use crate::body::Body;
 use crate::clock::Timestamp;
 use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
-use crate::edge::{Client, RawHead};
 use crate::entropy::random;
-use crate::links;
+use crate::links::ask_plainly;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
 use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
@@ -27,21 +27,18 @@ use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
 /// One request on its way to an upstream.
 pub(super) struct Passage<'r> {
     pub(super) route: &'r RouteConfig,
-    pub(super) head: RawHead,
-    pub(super) client: Client,
+    pub(super) arrival: Arrival,
     pub(super) body: Incoming,
     pub(super) upgrade: Option<OnUpgrade>,
-    pub(super) request_id: RequestId,
-    pub(super) now: Timestamp,
 }
 
 impl Worker {
     /// Proxies a request, if its route lets it through.
     pub(super) async fn forward(&self, passage: Passage<'_>) -> Response<Body> {
         let gateway = &*self.gateway;
-        let Passage { route, head, client, body, upgrade, request_id, now } = passage;
-        let visit = || Visit::of(gateway, &head, client, request_id, now);
-        let current = match gateway.presented_session(&head, &client, now).await {
+        let Passage { route, arrival, body, upgrade } = passage;
+        let visit = || Visit::of(gateway, &arrival);
+        let current = match gateway.presented_session(&arrival).await {
             Presented::Live(current) => Some(current),
             Presented::Refused(reason) => return gateway.refuse_session(&visit(), reason),
             Presented::Nothing if route.access == Access::Session => {
@@ -51,7 +48,7 @@ impl Worker {
             Presented::Ended if route.access == Access::Session => return gateway.expired(&visit()),
             Presented::Nothing | Presented::Ended => None,
         };
-        if upgrade.is_some() && gateway.has_foreign_origin(&head) {
+        if upgrade.is_some() && gateway.has_foreign_origin(&arrival.head) {
             return gateway.refuse(&visit(), Reason::ForeignOrigin);
         }
         let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
@@ -59,16 +56,18 @@ impl Worker {
         };
         let assertion = match &current {
             None => None,
-            Some(current) => match gateway.assertion(current, route.upstream, upstream, now).await {
+            Some(current) => match gateway.assertion(current, route.upstream, upstream, arrival.now).await {
                 Ok(assertion) => Some(assertion),
                 Err(reason) => return gateway.refuse(&visit(), reason),
             },
         };
-        let plan = current.as_ref().and_then(|_| gateway.link_plan(&head, &client, now));
-        let applicant = gateway.applicant(route, upstream, &head, &client);
+        let applicant = gateway.applicant(route, upstream, &arrival);
+        let links = current.as_ref().and_then(|current| gateway.links_of(&arrival, current));
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
-        let session = current.as_ref().filter(|_| applicant.is_none()).map(|session| session.ended());
+        let session = current.as_ref().filter(|_| applicant.is_none()).map(Current::ended);
         let ends = Ends { session, shutdown: &gateway.shutdown };
+        let asks_plainly = links.is_some() || applicant.as_ref().is_some_and(Applicant::may_need_links);
+        let Arrival { head, client, request_id, .. } = arrival;
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| {
@@ -76,25 +75,19 @@ impl Worker {
             gateway.answer_failure(reason, carrier, gateway.reader(&hints, &client), client.scheme, &request_id)
         };
         let host = head.host().unwrap_or_default().to_owned();
-        let mut stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
+        let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
+            Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
             Ok(stripped) => stripped,
             Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
         };
-        if plan.is_some() {
-            stripped.edit(links::ask_plainly);
-        }
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
         let request =
             stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
                 gateway.metrics.upstream(route.upstream, None);
-                match gateway.answer_of_console(answered, applicant, upstream, &client).await {
-                    Ok(answer) => {
-                        let mut answer = match plan {
-                            Some(plan) => links::carry(answer, plan),
-                            None => answer,
-                        };
+                match gateway.answer_of_console(answered, applicant, upstream, &client, links).await {
+                    Ok(mut answer) => {
                         gateway.protect_transport(&mut answer, client.scheme);
                         answer
                     }
@@ -112,7 +105,7 @@ impl Worker {
                 };
                 gateway.metrics.upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
-                fail(reason)
+                linked(fail(reason), links)
             }
         }
     }

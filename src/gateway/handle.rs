@@ -10,13 +10,13 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::Gateway;
 use super::access_line::{AccessLine, RequestIds};
+use super::arrival::Arrival;
 use super::forward::Passage;
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
 use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, UnknownSource};
-use crate::links::{UrlTokens, take_token};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
@@ -79,35 +79,34 @@ impl Worker {
             Err(UnknownSource) => return early(Reason::UnknownSourceAddress, &ReaderHints::of(&head)),
         };
         line.client = Some(client);
-        let now = gateway.clock.now();
-        let visit = || Visit::of(gateway, &head, client, request_id, now);
-        // Which of two would be the session's is nobody's to guess.
-        if head.query().is_some() && matches!(take_token(head.query()).1, UrlTokens::Several) {
+        let arrival = match Arrival::of(head, client, request_id, gateway.clock.now()) {
+            Ok(arrival) => arrival,
+            Err(error) => return early(error.into(), &ReaderHints::default()),
+        };
+        let visit = || Visit::of(gateway, &arrival);
+        if arrival.is_contradictory() {
             return gateway.refuse(&visit(), Reason::MalformedRequest);
         }
-        let destination = match gateway.routes.find(head.path()) {
+        let destination = match gateway.routes.find(arrival.head.path()) {
             Ok(destination) => destination,
             Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
             Err(RouteRefusal::NoRoute) => return gateway.refuse(&visit(), Reason::NoRoute),
         };
         let in_the_clear = gateway.hands_over(client.scheme);
-        if in_the_clear && !IN_THE_CLEAR.contains(&head.path()) {
-            return gateway.to_public_url(&head);
+        if in_the_clear && !IN_THE_CLEAR.contains(&arrival.head.path()) {
+            return gateway.to_public_url(&arrival.head);
         }
         match destination {
             Destination::Gateway => {
                 // A task of its own: once begun, a sign-out or a removal is done to its end, though its person hangs up.
                 let gateway = Arc::clone(&self.gateway);
                 let page = tokio::spawn(async move {
-                    let visit = Visit::of(&gateway, &head, client, request_id, now);
-                    let answer = gateway.own_page(&visit, body).await;
-                    gateway.carried(&visit, answer)
+                    let visit = Visit::of(&gateway, &arrival);
+                    gateway.own_page(&visit, body).await
                 });
                 page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()))
             }
-            Destination::Route(route) => {
-                self.forward(Passage { route, head, client, body, upgrade, request_id, now }).await
-            }
+            Destination::Route(route) => self.forward(Passage { route, arrival, body, upgrade }).await,
         }
     }
 }

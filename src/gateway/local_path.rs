@@ -1,6 +1,10 @@
 //! Where to go after signing in: a path on this host and nothing else, whatever the client wrote.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::links::{UrlTokens, take_token};
 
 /// Longest target kept, in bytes once it is escaped: with the rest of the login URL it stays below the 512 bytes that i-mode handsets
 /// and, with a short path, the 256 bytes that `EZweb` handsets can hold (`data/carriers.json`, limits).
@@ -38,7 +42,7 @@ impl LocalPath {
         };
         let own = decoded.starts_with("/_sekisho") && decoded != "/_sekisho/me" && decoded != "/_sekisho/notice";
         if visible && escaped_length(text) <= MAX_BYTES && !own && [path, &decoded, &twice].into_iter().all(local) {
-            Self(text.into())
+            Self(without_token(text).into())
         } else {
             Self::root()
         }
@@ -70,13 +74,23 @@ impl LocalPath {
     }
 }
 
+/// A session comes with signing in, never with the place to go to.
+fn without_token(text: &str) -> Cow<'_, str> {
+    let Some((path, query)) = text.split_once('?') else { return Cow::Borrowed(text) };
+    match take_token(Some(query)) {
+        (_, UrlTokens::None) => Cow::Borrowed(text),
+        (Some(rest), _) => Cow::Owned(format!("{path}?{rest}")),
+        (None, _) => Cow::Borrowed(path),
+    }
+}
+
 fn escaped_length(text: &str) -> usize {
     utf8_percent_encode(text, QUERY_VALUE).map(str::len).sum()
 }
 
 fn is_gateway_key(pair: &str) -> bool {
     let key = percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy();
-    key.is_empty() || key.eq_ignore_ascii_case("_sk") || key.eq_ignore_ascii_case("guid")
+    key.is_empty() || key == "_sk" || key.eq_ignore_ascii_case("guid")
 }
 
 #[cfg(test)]
@@ -146,6 +160,11 @@ mod tests {
             ("*", None, "/"),
         ] {
             assert_eq!(LocalPath::of_request(path, query).as_str(), target);
+        }
+        for (named, target) in
+            [("/a?_sk=x", "/a"), ("/a?b&%5fSK=x&c", "/a?b&c"), ("/a?_sk", "/a"), ("/a?sk=x", "/a?sk=x")]
+        {
+            assert_eq!(LocalPath::parse(named).as_str(), target);
         }
         let long = "q".repeat(500);
         assert_eq!(LocalPath::of_request("/a", Some(&long)).as_str(), "/a", "the query goes first");

@@ -2,23 +2,24 @@
 
 use http::{Method, Response, StatusCode};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::Gateway;
+use super::arrival::{Arrival, Held};
 use super::form_token::Form;
 use super::limits::{HandsetKey, TooOften};
 use super::local_path::LocalPath;
 use super::ticket::Ticket;
-use super::url_session::Delivery;
+use super::url_session::{Delivery, KeepsNoCookies, Opened};
 use super::visit::{Visit, query_value};
 use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
-use crate::edge::{Client, ClientAddr, RawHead, Scheme};
-use crate::links::carry;
+use crate::edge::{Client, ClientAddr};
 use crate::pages::Page;
 use crate::refusal::Reason;
-use crate::session::{CookiePresence, Opening, SessionCookie, SessionToken, TokenHash};
+use crate::session::{Opening, SessionSecret, TokenHash};
 use crate::store::{StoreError, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
 
@@ -45,6 +46,9 @@ pub(super) enum SignInError {
     Code(HandsetKey, Reason),
     #[error("the key ring keeps moving")]
     Unsettled,
+    /// Where the handset is, a cookie is required, and its browser keeps none.
+    #[error("no cookies")]
+    KeepsNoCookies,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -61,8 +65,8 @@ pub(super) enum NotOpened {
 
 /// How a handset that was recognised or bound comes in.
 pub(super) enum Entry {
-    /// By the session that was opened, whose token travels like this.
-    Session(SessionToken, Delivery),
+    /// By the session that was opened.
+    Session(Opened),
     /// Over TLS, where a ticket opens one.
     Ticket(Ticket),
 }
@@ -70,6 +74,12 @@ pub(super) enum Entry {
 impl From<TooOften> for SignInError {
     fn from(too_often: TooOften) -> Self {
         Self::TooOften(too_often)
+    }
+}
+
+impl From<KeepsNoCookies> for SignInError {
+    fn from(_: KeepsNoCookies) -> Self {
+        Self::KeepsNoCookies
     }
 }
 
@@ -90,8 +100,8 @@ impl Gateway {
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
         let handset = self.limits.handset_key(&identifier);
         self.limits.sign_in(handset)?;
-        let token = SessionToken::generate(&*self.entropy);
-        let continuity = Opening::continuity_of(&token, &identifier);
+        let secret = SessionSecret::generate(&*self.entropy);
+        let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: the clear identifier ends here.
         let candidates = self.keys.binding.digest(identifier).await?;
         let bound = match binding::resolve(&*self.bindings, &candidates, now).await {
@@ -101,7 +111,7 @@ impl Gateway {
             Err(BindingError::Store(error)) => return Err(error.into()),
         };
         self.limits.sign_in_to(bound.account())?;
-        self.enter_with(visit, opening(bound, token, continuity), handset).await
+        self.enter_with(visit, opening(bound, secret, continuity), handset).await
     }
 
     /// An identifier is read only after the click: a link without a token of ours, a prefetch, or a page elsewhere
@@ -133,46 +143,54 @@ impl Gateway {
         if self.hands_over(visit.client.scheme) {
             return Ok(self.hand_over(opening, handset));
         }
-        self.open_here(visit, opening, handset).await
+        self.open_here(visit, opening, handset).await.map(Entry::Session)
     }
 
     /// Opens the session of the handset that visits; a session that this browser had ends.
     pub(super) async fn open_here(
         &self,
         visit: &Visit<'_>,
-        mut opening: Opening,
+        opening: Opening,
         handset: HandsetKey,
-    ) -> Result<Entry, SignInError> {
-        let delivery = self.delivery(visit);
-        opening.transport = delivery.transport();
-        let replaces = replaced_session(visit.head, visit.client.scheme);
-        match self.open_session(&visit.client, opening, replaces, self.clock.now()).await {
-            Ok(token) => Ok(Entry::Session(token, delivery)),
+    ) -> Result<Opened, SignInError> {
+        let delivery = self.delivery(visit.head, &visit.client, &visit.user_agent, true)?;
+        let replaces = replaced_session(visit.arrival);
+        match self.open_session(&visit.client, opening, delivery, replaces, self.clock.now()).await {
+            Ok(opened) => Ok(opened),
             Err(NotOpened::Gone) => Err(SignInError::NotBound(handset)),
             Err(NotOpened::Store(error)) => Err(error.into()),
         }
     }
 
-    /// Opens the session of a handset that was just recognised or bound; `replaces` ends with it.
+    /// Opens the session of a handset that was just recognised or bound; `replaces` ends with it, and so does what this
+    /// handset's browser had in its URLs, since it has no cookie to be told by.
     pub(super) async fn open_session(
         &self,
         client: &Client,
         opening: Opening,
+        delivery: Delivery,
         replaces: Option<TokenHash>,
         now: Timestamp,
-    ) -> Result<SessionToken, NotOpened> {
+    ) -> Result<Opened, NotOpened> {
         let binding = opening.binding;
-        let (token, session) = self.sessions.open(opening, replaces, &*self.entropy, now).await?;
+        let transport = delivery.transport();
+        let (secret, session) = self.sessions.open(opening, transport, replaces, &*self.entropy, now).await?;
         // A revocation or suspension between the look-up and this line found no session to end: look again.
         if !self.bindings.stands(binding).await? {
-            self.sessions.end_one(token.hash()).await?;
+            self.sessions.end_one(session.record().token_hash).await?;
             return Err(NotOpened::Gone);
         }
         let record = session.record();
+        for other in self.sessions.list(Some(&record.account), now) {
+            let (theirs, in_url) = (other.record(), other.transport() == TokenTransport::Url);
+            if in_url && theirs.binding == binding && theirs.id != record.id {
+                self.sessions.end_one(theirs.token_hash).await?;
+            }
+        }
         self.metrics.sign_in(&record.carrier);
         let event = SecurityEvent::SignedIn { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
-        Ok(token)
+        Ok(Opened { secret, delivery })
     }
 
     /// Every way in which signing in can fail, and what its person sees.
@@ -190,6 +208,7 @@ impl Gateway {
             SignInError::Digest(DigestError::KeySuspended) => self.refuse(visit, Reason::KeySuspended),
             SignInError::NotBound(handset) => self.enrolment_page(visit, to, handset, Reason::NotBound),
             SignInError::Code(handset, reason) => self.enrolment_page(visit, to, handset, reason),
+            SignInError::KeepsNoCookies => self.refuse(visit, Reason::CookiesRequired),
             SignInError::Unsettled => self.refuse(visit, Reason::StoreUnavailable),
             SignInError::Store(error) => {
                 tracing::error!(%error, "a sign-in could not be served");
@@ -218,9 +237,7 @@ impl Gateway {
             notice: &self.config.notice,
         };
         let mut answer = self.page(visit, reason.status(), &page);
-        if self.probes(visit) {
-            answer.headers_mut().append(http::header::SET_COOKIE, SessionCookie::of(visit.client.scheme).probe());
-        }
+        self.probe_cookies(visit, &mut answer);
         answer
     }
 
@@ -244,34 +261,33 @@ impl Gateway {
 
     /// Sends the browser to `to` with its new session, or to where its ticket opens one.
     pub(super) fn enter(&self, visit: &Visit<'_>, entry: &Entry, to: &LocalPath) -> Response<Body> {
-        let (token, delivery) = match entry {
-            Entry::Session(token, delivery) => (token, *delivery),
+        let opened = match entry {
+            Entry::Session(opened) => opened,
             Entry::Ticket(ticket) => {
                 return self.redirect_to(StatusCode::FOUND, &self.ticket_url(ticket, to), visit.client.scheme);
             }
         };
-        let cookie = SessionCookie::of(visit.client.scheme).set(token).filter(|_| delivery != Delivery::Url);
-        let mut answer = self.redirect(visit, StatusCode::FOUND, to);
-        if delivery != Delivery::Cookie {
-            answer = carry(answer, self.plan(token, visit.carrier, to.as_str(), visit.now));
-        }
-        if let Some(cookie) = cookie {
-            answer.headers_mut().append(http::header::SET_COOKIE, cookie);
-        }
+        let to = match self.links_to(opened, &visit.client, "/") {
+            Some(links) => Zeroizing::new(links.local(to.as_str())),
+            None => Zeroizing::new(to.as_str().to_owned()),
+        };
+        let mut answer = self.redirect(visit, StatusCode::FOUND, &to);
+        Self::give_cookie(&mut answer, opened, visit.client.scheme);
         answer
     }
 }
 
-/// A session of `bound`, kept in a cookie.
-pub(super) fn opening(bound: BoundAccount, token: SessionToken, continuity: [u8; 32]) -> Opening {
+/// A session of `bound`.
+pub(super) fn opening(bound: BoundAccount, secret: SessionSecret, continuity: [u8; 32]) -> Opening {
     let (account, binding, carrier) = bound.into_parts();
-    Opening { account, binding, carrier, token, continuity, transport: TokenTransport::Cookie }
+    Opening { account, binding, carrier, secret, continuity }
 }
 
 /// The session that this browser has, or had.
-pub(super) fn replaced_session(head: &RawHead, scheme: Scheme) -> Option<TokenHash> {
-    match SessionCookie::of(scheme).find(head) {
-        CookiePresence::Token(old) => Some(old.hash()),
-        CookiePresence::Absent | CookiePresence::Unusable => None,
+pub(super) fn replaced_session(arrival: &Arrival) -> Option<TokenHash> {
+    match arrival.held() {
+        Held::Cookie(old) => Some(old.hash()),
+        Held::Url(old) => Some(old.hash()),
+        Held::Nothing | Held::Unusable => None,
     }
 }

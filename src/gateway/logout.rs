@@ -19,7 +19,8 @@ impl Gateway {
         match self.current(visit).await {
             Ok(current) => {
                 let form_token = self.me_token(visit, &current);
-                self.page(visit, StatusCode::OK, &Page::Logout { form_token: &form_token })
+                let answer = self.page(visit, StatusCode::OK, &Page::Logout { form_token: &form_token });
+                self.linked(visit, &current, answer)
             }
             Err(answer) => *answer,
         }
@@ -44,14 +45,13 @@ impl Gateway {
     /// The page after signing out; the browser's cookie goes.
     pub(super) fn signed_out(&self, visit: &Visit<'_>) -> Response<Body> {
         let mut answer = self.page(visit, StatusCode::OK, &Page::SignedOut);
-        Self::forget_cookie(&mut answer, visit.client.scheme);
+        Self::forget_cookie(&mut answer, visit);
         answer
     }
 
     /// The live session of this visit, or the answer that it gets for lack of one.
     pub(super) async fn current(&self, visit: &Visit<'_>) -> Result<Current, Box<Response<Body>>> {
-        let presented = self.presented_session(visit.head, &visit.client, visit.now).await;
-        match presented {
+        match self.presented_session(visit.arrival).await {
             Presented::Live(current) => Ok(current),
             Presented::Nothing => Err(Box::new(self.sign_in_page(visit, &visit.wanted(), Reason::SignInRequired))),
             Presented::Ended => Err(Box::new(self.expired(visit))),
@@ -62,7 +62,7 @@ impl Gateway {
     /// The sign-in page of a session that is over.
     pub(super) fn expired(&self, visit: &Visit<'_>) -> Response<Body> {
         let mut answer = self.sign_in_page(visit, &visit.wanted(), Reason::SessionExpired);
-        Self::forget_cookie(&mut answer, visit.client.scheme);
+        Self::forget_cookie(&mut answer, visit);
         answer
     }
 
@@ -70,7 +70,7 @@ impl Gateway {
     pub(super) fn refuse_session(&self, visit: &Visit<'_>, reason: Reason) -> Response<Body> {
         let mut answer = self.refuse(visit, reason);
         if reason == Reason::SessionDeviceMismatch {
-            Self::forget_cookie(&mut answer, visit.client.scheme);
+            Self::forget_cookie(&mut answer, visit);
         }
         answer
     }
@@ -82,12 +82,13 @@ impl Gateway {
         body: Incoming,
     ) -> Result<(Current, Form), Box<Response<Body>>> {
         let current = self.current(visit).await?;
-        let form = Form::read(self, visit, body).await.map_err(|reason| Box::new(self.refuse(visit, reason)))?;
+        let refuse = |reason| Box::new(self.linked(visit, &current, self.refuse(visit, reason)));
+        let form = Form::read(self, visit, body).await.map_err(refuse)?;
         let owner = current.record().token_hash;
         if self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Me, owner.as_bytes(), self.clock.now()) {
             Ok((current, form))
         } else {
-            Err(Box::new(self.refuse(visit, Reason::FormTokenInvalid)))
+            Err(Box::new(self.linked(visit, &current, self.refuse(visit, Reason::FormTokenInvalid))))
         }
     }
 

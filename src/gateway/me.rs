@@ -59,7 +59,8 @@ impl Gateway {
             retention_days: self.config.binding.retention_days,
             done,
         };
-        self.page(visit, StatusCode::OK, &Page::Me(me))
+        let answer = self.page(visit, StatusCode::OK, &Page::Me(me));
+        self.linked(visit, current, answer)
     }
 
     /// `POST /_sekisho/me/remove`: erases one binding of the person's own; its sessions end.

@@ -4,6 +4,7 @@
 //! goes through `session_check` and `forward` and touches nothing else here.
 
 mod access_line;
+mod arrival;
 mod bind_ticket;
 mod clock_watch;
 mod console;

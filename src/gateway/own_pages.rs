@@ -5,8 +5,10 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Gateway;
+use super::arrival::Held;
 use super::form::Form;
 use super::local_path::LocalPath;
+use super::session_check::Presented;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, Page};
@@ -35,9 +37,9 @@ impl Gateway {
             "bind" if *visit.head.method() == Method::GET => self.redeem_bind_ticket(visit).await,
             "logout" if read => self.logout_form(visit).await,
             "me" if read => self.me(visit).await,
-            "leave" if read => self.leave(visit),
+            "leave" if read => self.leave_page(visit),
             "me/remove" | "me/sessions/end" if read && !visit.reader.posts => self.me(visit).await,
-            "notice" if read => self.notice(visit),
+            "notice" if read => self.notice(visit).await,
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
             "login" | "me" | "leave" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD"),
             "ticket" | "bind" => self.wrong_method(visit, "GET"),
@@ -53,7 +55,7 @@ impl Gateway {
         answer
     }
 
-    fn notice(&self, visit: &Visit<'_>) -> Response<Body> {
+    async fn notice(&self, visit: &Visit<'_>) -> Response<Body> {
         let enabled = self.config.carriers.profiles().iter().filter(|profile| profile.enabled());
         let carriers: Vec<(String, String)> = enabled
             .filter_map(|profile| Some((profile.display_name().to_owned(), profile.header()?.to_string())))
@@ -66,6 +68,15 @@ impl Gateway {
             session_absolute: self.config.session.absolute,
             client_address: self.config.privacy.client_address,
         };
-        self.page(visit, StatusCode::OK, &Page::Notice(facts))
+        let answer = self.page(visit, StatusCode::OK, &Page::Notice(facts));
+        // Everybody may read it; only a session that travels in its links has to be known for it.
+        match visit.arrival.held() {
+            Held::Nothing | Held::Cookie(_) | Held::Unusable => answer,
+            Held::Url(_) => match self.presented_session(visit.arrival).await {
+                Presented::Live(current) => self.linked(visit, &current, answer),
+                Presented::Refused(reason) => self.refuse_session(visit, reason),
+                Presented::Nothing | Presented::Ended => answer,
+            },
+        }
     }
 }

@@ -8,10 +8,10 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
+use zeroize::Zeroizing;
 
 use super::Gateway;
 use super::access_line::RequestId;
-use super::local_path::LocalPath;
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::CarrierName;
@@ -88,11 +88,11 @@ impl Gateway {
     ///
     /// An absolute URL, because browsers of this age follow no relative one (RFC 2616 §14.30); 302 and not 303, which
     /// they do not know, and which every browser answers with GET all the same.
-    pub(super) fn redirect(&self, visit: &Visit<'_>, status: StatusCode, to: &LocalPath) -> Response<Body> {
+    pub(super) fn redirect(&self, visit: &Visit<'_>, status: StatusCode, to: &str) -> Response<Body> {
         let host = visit.head.host().unwrap_or(&self.config.gateway.public_url.host);
         self.redirect_to(
             status,
-            &format!("{}://{host}{}", visit.client.scheme.as_str(), to.as_str()),
+            &Zeroizing::new(format!("{}://{host}{to}", visit.client.scheme.as_str())),
             visit.client.scheme,
         )
     }
@@ -101,16 +101,18 @@ impl Gateway {
     pub(super) fn redirect_to(&self, status: StatusCode, url: &str, scheme: Scheme) -> Response<Body> {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = status;
-        if let Ok(location) = HeaderValue::from_str(url) {
+        if let Ok(mut location) = HeaderValue::from_str(url) {
+            // It may hold a ticket or a token.
+            location.set_sensitive(true);
             answer.headers_mut().insert(LOCATION, location);
         }
         self.protect(&mut answer, scheme);
         answer
     }
 
-    /// Takes the session cookie away from the browser.
-    pub(super) fn forget_cookie(answer: &mut Response<Body>, scheme: Scheme) {
-        if let Some(cookie) = SessionCookie::of(scheme).clear() {
+    /// Takes the session cookie away from a browser that has one.
+    pub(super) fn forget_cookie(answer: &mut Response<Body>, visit: &Visit<'_>) {
+        if let Some(cookie) = SessionCookie::of(visit.client.scheme).clear().filter(|_| visit.arrival.has_cookie()) {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
     }

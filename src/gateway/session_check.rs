@@ -1,28 +1,53 @@
-//! The session that a request carries: found by its cookie, held to the device that opened it.
+//! The session that a request carries: found by its cookie or its URL, held to the device that opened it.
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Gateway;
-use super::url_session::{must_show_identifier, token_in_url};
+use super::arrival::{Arrival, Held};
+use super::url_session::is_shown;
 use crate::assertion::AssertionCache;
 use crate::carrier::IdentificationRefusal;
-use crate::clock::Timestamp;
-use crate::edge::{Client, RawHead};
-use crate::links::UrlTokens;
 use crate::refusal::Reason;
-use crate::session::{Check, CookiePresence, LiveSession, SessionCookie};
+use crate::session::{Check, LiveSession};
+use crate::store::{SessionRecord, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
 
-/// A live session of this very device.
-pub(super) type Current = Arc<LiveSession<AssertionCache>>;
+/// A live session of this very device, as one request carries it.
+pub(super) struct Current {
+    session: Arc<LiveSession<AssertionCache>>,
+    transport: TokenTransport,
+}
+
+impl Current {
+    pub(super) fn record(&self) -> &SessionRecord {
+        self.session.record()
+    }
+
+    /// What is kept with it of assertions.
+    pub(super) fn state(&self) -> &AssertionCache {
+        self.session.state()
+    }
+
+    /// Fires when it ends.
+    pub(super) fn ended(&self) -> &Arc<CancellationToken> {
+        self.session.ended()
+    }
+
+    /// Whether this request brought it in its URL, so that the links of the answer must.
+    pub(super) fn is_in_url(&self) -> bool {
+        self.transport == TokenTransport::Url
+    }
+}
 
 /// What a request says of a session.
 pub(super) enum Presented {
-    /// Nothing.
+    /// Nothing, or a URL from which the identifier is missing that would tell its owner from who found it.
     Nothing,
     /// A live session whose device matches.
     Live(Current),
-    /// A cookie that stands for no live session.
+    /// A cookie or token that stands for no live session.
     Ended,
     /// A live session on another device, or fields that cannot be judged; it must not go on.
     Refused(Reason),
@@ -32,39 +57,39 @@ impl Gateway {
     /// Looks the request's session up and holds it to its device.
     ///
     /// The source address must lie in the session's carrier, whatever it is proxied through, and an identifier that
-    /// is present must be the one that signed in (`interface.md` §4). A mismatch ends the session.
-    pub(super) async fn presented_session(&self, head: &RawHead, client: &Client, now: Timestamp) -> Presented {
-        let (token, by_url) = match SessionCookie::of(client.scheme).find(head) {
-            CookiePresence::Absent => match token_in_url(head, client) {
-                UrlTokens::None => return Presented::Nothing,
-                UrlTokens::One(Some(token)) => (token, true),
-                UrlTokens::One(None) | UrlTokens::Several => return Presented::Ended,
-            },
-            CookiePresence::Unusable => return Presented::Ended,
-            CookiePresence::Token(token) => (token, false),
+    /// is present must be the one that signed in; of a URL it must be present wherever it can be (`interface.md` §4). A
+    /// mismatch ends the session.
+    pub(super) async fn presented_session(&self, arrival: &Arrival) -> Presented {
+        let Arrival { head, client, now, .. } = arrival;
+        let cookie;
+        let (token, transport) = match arrival.held() {
+            Held::Nothing => return Presented::Nothing,
+            Held::Unusable => return Presented::Ended,
+            Held::Cookie(token) => {
+                cookie = token;
+                (&cookie, TokenTransport::Cookie)
+            }
+            Held::Url(token) => (token, TokenTransport::Url),
         };
         let hash = token.hash();
-        let Check::Live(session) = self.sessions.check(hash, now) else { return Presented::Ended };
-        if !session.travels(by_url) {
-            // A cookie's token in a URL: somebody copied it there, and it is worth nothing.
-            return Presented::Ended;
-        }
+        let Check::Live(session) = self.sessions.check(hash, transport, *now) else { return Presented::Ended };
         let record = session.record();
-        let carrier = self.config.carriers.match_source(client);
-        let in_network = carrier.is_some_and(|profile| profile.name() == &record.carrier);
-        let must_show = by_url && must_show_identifier(carrier, client.scheme);
-        let same_device = in_network
-            && match self.config.carriers.presented(head, &record.carrier) {
-                // A URL is easily passed on; without the handset it opens nothing, and without a word it ends nothing.
-                Ok(None) if must_show => return Presented::Nothing,
-                Ok(None) => true,
-                Ok(Some(identifier)) => session.same_device(&token, &identifier),
-                Err(IdentificationRefusal::CarrierMismatch) => false,
-                // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
-                Err(refusal) => return Presented::Refused(refusal.into()),
-            };
+        let profile = self.config.carriers.match_source(client).filter(|profile| profile.name() == &record.carrier);
+        let same_device = match (profile, self.config.carriers.presented(head, &record.carrier)) {
+            (None, _) | (Some(_), Err(IdentificationRefusal::CarrierMismatch)) => false,
+            (Some(profile), Ok(None)) => {
+                if transport == TokenTransport::Url && is_shown(profile, client.scheme) {
+                    return Presented::Nothing;
+                }
+                true
+            }
+            (Some(_), Ok(Some(identifier))) => session.same_device(token, &identifier),
+            // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
+            (Some(_), Err(refusal)) => return Presented::Refused(refusal.into()),
+        };
         if same_device {
-            return Presented::Live(session);
+            session.note_use(*now);
+            return self.settled(session, transport).await;
         }
         if let Err(error) = self.sessions.end_one(hash).await {
             tracing::error!(%error, "a session of another device could not be ended; its request was refused");
@@ -72,5 +97,17 @@ impl Gateway {
         let event = SecurityEvent::DeviceMismatch { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
         Presented::Refused(Reason::SessionDeviceMismatch)
+    }
+
+    /// A browser that brought the cookie keeps cookies: what its URLs hold is worth nothing from now on.
+    async fn settled(&self, session: Arc<LiveSession<AssertionCache>>, transport: TokenTransport) -> Presented {
+        if transport == TokenTransport::Cookie
+            && session.transport() == TokenTransport::Url
+            && let Err(error) = self.sessions.keep_in_cookie(&session).await
+        {
+            tracing::error!(%error, "a session could not be kept in its cookie; its request was refused");
+            return Presented::Refused(Reason::StoreUnavailable);
+        }
+        Presented::Live(Current { session, transport })
     }
 }

@@ -133,7 +133,7 @@ impl Gateway {
             return self.sign_in_page(visit, &to, Reason::TicketInvalid);
         };
         match self.open_here(visit, opening, handset).await {
-            Ok(entry) => self.enter(visit, &entry, &to),
+            Ok(opened) => self.enter(visit, &Entry::Session(opened), &to),
             Err(error) => self.sign_in_refusal(visit, &to, error),
         }
     }

@@ -1,113 +1,145 @@
-//! Sessions of browsers that keep no cookies: how a new one's token travels, and which answers carry it on.
+//! How a session's token reaches a browser and comes back: in a cookie, in the links of what it is shown, or in both
+//! until the cookie has come back (`interface.md` §4).
+//!
+//! Whether a browser keeps cookies is asked without a click more: the sign-in page sets a probe that names nobody.
 
 use std::sync::Arc;
 
+use http::header::SET_COOKIE;
 use http::{Response, StatusCode};
 
 use super::Gateway;
+use super::arrival::{Arrival, Held};
+use super::session_check::Current;
 use super::visit::Visit;
 use crate::body::Body;
-use crate::carrier::{OverTls, Profile};
+use crate::carrier::{OverTls, Profile, UserAgent};
 use crate::clock::Timestamp;
 use crate::config::TransportSetting;
 use crate::edge::{Client, RawHead, Scheme};
-use crate::links::{LinkPlan, UrlTokens, carry, take_token};
+use crate::links::{LinkPlan, carry};
 use crate::pages::Page;
 use crate::refusal::Reason;
-use crate::session::{Check, CookiePresence, SessionCookie, SessionToken};
+use crate::session::{SessionCookie, SessionSecret, SessionToken};
 use crate::store::TokenTransport;
 
-/// How the token of a new session is handed to its browser.
+/// How a browser is given the session that is opened for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// In a cookie.
+    /// It keeps cookies.
     Cookie,
-    /// In the links of what it is shown.
+    /// It keeps none.
     Url,
-    /// In both, where only the next request tells whether the cookie was kept.
+    /// Nobody knows: the session moves into the cookie once that comes back, and its URLs are worth nothing then.
     Both,
 }
 
+/// Nothing may be opened: a cookie is required where this browser is, and it is known to keep none.
+#[derive(Debug)]
+pub(super) struct KeepsNoCookies;
+
+/// A session that was just opened, on its way to its browser.
+pub(super) struct Opened {
+    pub(super) secret: SessionSecret,
+    pub(super) delivery: Delivery,
+}
+
 impl Delivery {
-    /// How the session is opened. One of both counts as a URL session until its cookie comes back.
+    /// How the token travels at first.
     pub(super) const fn transport(self) -> TokenTransport {
         match self {
             Self::Cookie => TokenTransport::Cookie,
             Self::Url | Self::Both => TokenTransport::Url,
         }
     }
+
+    const fn by_cookie(self) -> bool {
+        matches!(self, Self::Cookie | Self::Both)
+    }
 }
 
 impl Gateway {
-    /// How this browser gets the token of its new session.
+    /// How this browser is given a session. `asked`: it was shown our sign-in page, and so the probe.
     ///
-    /// The sign-in page came with a probe, so a browser that keeps cookies has sent it back by now and nobody clicked
-    /// once more for it.
-    pub(super) fn delivery(&self, visit: &Visit<'_>) -> Delivery {
-        if !self.url_may_carry(visit.carrier, visit.client.scheme) {
-            return Delivery::Cookie;
-        }
-        match self.config.session.transport {
-            TransportSetting::Cookie => Delivery::Cookie,
-            TransportSetting::Url => Delivery::Url,
-            TransportSetting::Auto if SessionCookie::of(visit.client.scheme).probe_came_back(visit.head) => {
-                Delivery::Cookie
-            }
-            TransportSetting::Auto if keeps_none(visit) => Delivery::Url,
-            TransportSetting::Auto => Delivery::Both,
-        }
-    }
-
-    /// Whether a sign-in page asks this browser if it keeps cookies.
-    pub(super) fn probes(&self, visit: &Visit<'_>) -> bool {
-        self.config.session.transport == TransportSetting::Auto
-            && self.url_may_carry(visit.carrier, visit.client.scheme)
-            && !visit.reader.json
-            && !keeps_none(visit)
-            && !SessionCookie::of(visit.client.scheme).probe_came_back(visit.head)
-    }
-
-    /// Where TLS hides the identifier, any subscriber of the carrier could use a URL that leaked: a cookie is needed,
-    /// unless the operator says otherwise (`interface.md` §4).
-    fn url_may_carry(&self, carrier: Option<&Arc<Profile>>, scheme: Scheme) -> bool {
-        let hidden = scheme == Scheme::Https && carrier.is_none_or(|profile| profile.over_tls() == OverTls::Refuse);
-        !hidden || self.config.session.url_over_tls
-    }
-
-    /// What the links of the answer get, if the request's session is one of a URL.
-    pub(super) fn link_plan(&self, head: &RawHead, client: &Client, now: Timestamp) -> Option<LinkPlan> {
-        let UrlTokens::One(Some(token)) = token_in_url(head, client) else { return None };
-        // Without its own token: a link back to this very page gets it anew.
-        let query = take_token(head.query()).0.map(|query| format!("?{query}")).unwrap_or_default();
-        let carrier = self.config.carriers.match_source(client);
-        Some(self.plan(&token, carrier, &format!("{}{query}", head.path()), now))
-    }
-
-    pub(super) fn plan(
+    /// # Errors
+    /// [`KeepsNoCookies`].
+    pub(super) fn delivery(
         &self,
-        token: &SessionToken,
-        carrier: Option<&Arc<Profile>>,
-        page: &str,
-        now: Timestamp,
-    ) -> LinkPlan {
-        let query = carrier.and_then(|profile| profile.required_query());
-        LinkPlan::new(token, query, page, Arc::clone(&self.sites), Arc::clone(&self.leave), now)
-    }
-
-    /// One of our own pages, with the session in its links while there is one.
-    pub(super) fn carried(&self, visit: &Visit<'_>, answer: Response<Body>) -> Response<Body> {
-        let UrlTokens::One(Some(token)) = token_in_url(visit.head, &visit.client) else { return answer };
-        let lives = matches!(self.sessions.check(token.hash(), visit.now), Check::Live(_));
-        match self.link_plan(visit.head, &visit.client, visit.now) {
-            Some(plan) if lives => carry(answer, plan),
-            _ => answer,
+        head: &RawHead,
+        client: &Client,
+        user_agent: &UserAgent,
+        asked: bool,
+    ) -> Result<Delivery, KeepsNoCookies> {
+        let profile = self.config.carriers.match_source(client);
+        let setting = self.config.session.transport;
+        let keeps = profile.and_then(|profile| profile.keeps_cookies(user_agent));
+        let url_allowed =
+            self.config.session.url_over_tls || profile.is_some_and(|profile| is_shown(profile, client.scheme));
+        match setting {
+            TransportSetting::Cookie => Ok(Delivery::Cookie),
+            TransportSetting::Url if url_allowed => Ok(Delivery::Url),
+            TransportSetting::Auto | TransportSetting::Url => {
+                if SessionCookie::of(client.scheme).comes_back(head) {
+                    return Ok(Delivery::Cookie);
+                }
+                match (keeps, url_allowed) {
+                    (Some(false), true) => Ok(Delivery::Url),
+                    (Some(false), false) => Err(KeepsNoCookies),
+                    (Some(true), true) if !asked => Ok(Delivery::Cookie),
+                    (Some(true) | None, true) => Ok(Delivery::Both),
+                    (Some(true) | None, false) => Ok(Delivery::Cookie),
+                }
+            }
         }
     }
 
-    /// `GET /_sekisho/leave`: the page between a URL session and another site, which must not learn the token by
-    /// Referer. It names the place and redirects nobody.
-    pub(super) fn leave(&self, visit: &Visit<'_>) -> Response<Body> {
-        match self.leave.open(take_token(visit.head.query()).0.as_deref(), visit.now) {
+    /// Asks the browser that is shown the sign-in page whether it keeps cookies, where the answer will matter.
+    pub(super) fn probe_cookies(&self, visit: &Visit<'_>, answer: &mut Response<Body>) {
+        let scheme = visit.client.scheme;
+        // What is known of browsers is known of plain HTTP.
+        let known = scheme == Scheme::Http
+            && visit.carrier.is_some_and(|profile| profile.keeps_cookies(&visit.user_agent) == Some(false));
+        if self.config.session.transport != TransportSetting::Auto || visit.reader.json || known {
+            return;
+        }
+        answer.headers_mut().append(SET_COOKIE, SessionCookie::of(scheme).probe());
+    }
+
+    /// Gives the browser its new session's cookie, if it is to have one.
+    pub(super) fn give_cookie(answer: &mut Response<Body>, opened: &Opened, scheme: Scheme) {
+        let cookie = SessionCookie::of(scheme).set(&opened.secret).filter(|_| opened.delivery.by_cookie());
+        if let Some(cookie) = cookie {
+            answer.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// What the links of the answer to `page` get that gives the browser its new session; nothing beside a cookie that
+    /// will come back.
+    pub(super) fn links_to(&self, opened: &Opened, client: &Client, page: &str) -> Option<LinkPlan> {
+        match opened.delivery.transport() {
+            TokenTransport::Cookie => None,
+            TokenTransport::Url => Some(self.links_with(&opened.secret.token(), client, page, self.clock.now())),
+        }
+    }
+
+    /// What the links of the answer to `arrival` get, where its session travels in them.
+    pub(super) fn links_of(&self, arrival: &Arrival, current: &Current) -> Option<LinkPlan> {
+        if !current.is_in_url() {
+            return None;
+        }
+        let Held::Url(token) = arrival.held() else { return None };
+        Some(self.links_with(token, &arrival.client, &arrival.page(), arrival.now))
+    }
+
+    /// One of our own pages for the signed-in, its links carrying the session where they have to.
+    pub(super) fn linked(&self, visit: &Visit<'_>, current: &Current, answer: Response<Body>) -> Response<Body> {
+        linked(answer, self.links_of(visit.arrival, current))
+    }
+
+    /// `GET /_sekisho/leave`: between a page of ours and another site, which must not learn the token by Referer. It
+    /// names the place, redirects nobody, and leads nowhere that no page of an upstream linked to.
+    pub(super) fn leave_page(&self, visit: &Visit<'_>) -> Response<Body> {
+        match self.leave.open(visit.head.query(), visit.now) {
             Some(target) => {
                 let page = Page::Leave { url: target.as_str(), host: target.host() };
                 self.page(visit, StatusCode::OK, &page)
@@ -115,20 +147,23 @@ impl Gateway {
             None => self.refuse(visit, Reason::LinkExpired),
         }
     }
+
+    fn links_with(&self, token: &SessionToken, client: &Client, page: &str, now: Timestamp) -> LinkPlan {
+        let profile = self.config.carriers.match_source(client).filter(|profile| is_shown(profile, client.scheme));
+        let asked_with = profile.and_then(|profile| profile.required_query());
+        LinkPlan::new(token, asked_with, page, Arc::clone(&self.sites), Arc::clone(&self.leave), now)
+    }
 }
 
-/// Whether this browser is known to keep no cookies.
-fn keeps_none(visit: &Visit<'_>) -> bool {
-    visit.carrier.is_some_and(|profile| profile.keeps_cookies(&visit.user_agent) == Some(false))
+/// The answer with these links, or as it is.
+pub(super) fn linked(answer: Response<Body>, links: Option<LinkPlan>) -> Response<Body> {
+    match links {
+        Some(links) => carry(answer, links),
+        None => answer,
+    }
 }
 
-/// Whether a URL session of this carrier must show its identifier with every request.
-pub(super) fn must_show_identifier(carrier: Option<&Arc<Profile>>, scheme: Scheme) -> bool {
-    carrier.is_none_or(|profile| scheme == Scheme::Http || profile.over_tls() == OverTls::Accept)
-}
-
-/// The token that a request brings in its URL. A cookie goes before it, whatever the cookie is worth.
-pub(super) fn token_in_url(head: &RawHead, client: &Client) -> UrlTokens {
-    let has_cookie = !matches!(SessionCookie::of(client.scheme).find(head), CookiePresence::Absent);
-    if has_cookie { UrlTokens::None } else { take_token(head.query()).1 }
+/// Whether the profile's identifier is to be seen in requests of this scheme: always, or once it is asked for.
+pub(super) fn is_shown(profile: &Profile, scheme: Scheme) -> bool {
+    profile.header().is_some() && (scheme == Scheme::Http || profile.over_tls() == OverTls::Accept)
 }

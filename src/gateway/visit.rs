@@ -7,6 +7,7 @@ use http::{HeaderName, Method};
 
 use super::Gateway;
 use super::access_line::RequestId;
+use super::arrival::Arrival;
 use super::local_path::LocalPath;
 use crate::carrier::{Profile, UserAgent};
 use crate::clock::Timestamp;
@@ -21,6 +22,7 @@ const PURPOSES: [HeaderName; 3] =
 
 /// Who asks for one of our pages, from where, and what their browser can read.
 pub(super) struct Visit<'r> {
+    pub(super) arrival: &'r Arrival,
     pub(super) head: &'r RawHead,
     pub(super) client: Client,
     /// The profile of the source network; headers had no say.
@@ -32,17 +34,13 @@ pub(super) struct Visit<'r> {
 }
 
 impl<'r> Visit<'r> {
-    pub(super) fn of(
-        gateway: &'r Gateway,
-        head: &'r RawHead,
-        client: Client,
-        request_id: RequestId,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn of(gateway: &'r Gateway, arrival: &'r Arrival) -> Self {
+        let Arrival { head, client, request_id, now, .. } = arrival;
+        let (client, request_id, now) = (*client, *request_id, *now);
         let carrier = gateway.config.carriers.match_source(&client);
         let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
         let reader = Gateway::reader_of(&ReaderHints::of(head), carrier, &user_agent);
-        Self { head, client, carrier, user_agent, reader, request_id, now }
+        Self { arrival, head, client, carrier, user_agent, reader, request_id, now }
     }
 
     /// The page of a refusal, with the advice of this carrier.

@@ -5,7 +5,7 @@ use ::cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::COOKIE;
 
-use super::SessionToken;
+use super::{SessionSecret, SessionToken};
 use crate::edge::{RawHead, Scheme};
 
 /// Name over plain HTTP.
@@ -26,7 +26,7 @@ pub struct SessionCookie(Scheme);
 pub enum CookiePresence {
     /// No session cookie.
     Absent,
-    /// One session cookie, or several of one value, that can be a token.
+    /// One session cookie, or several of one value, that can be a secret: the token of it.
     Token(SessionToken),
     /// A session cookie that cannot be used: no token, or two that differ (cookie tossing).
     Unusable,
@@ -52,29 +52,24 @@ impl SessionCookie {
     /// Looks for the session cookie. A `__Host-` cookie never counts over plain HTTP, nor the plain one over TLS.
     #[must_use]
     pub fn find(self, head: &RawHead) -> CookiePresence {
-        let name = self.name().as_bytes();
         let mut found: Option<&[u8]> = None;
-        for field in head.all(&COOKIE) {
-            for pair in field.as_bytes().split(|b| *b == b';') {
-                let pair = pair.trim_ascii();
-                let Some(value) = pair.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) else { continue };
-                if found.is_some_and(|earlier| earlier != value) {
-                    return CookiePresence::Unusable;
-                }
-                found = Some(value);
+        for value in values(head, self.name()) {
+            if found.is_some_and(|earlier| earlier != value) {
+                return CookiePresence::Unusable;
             }
+            found = Some(value);
         }
-        match found.map(SessionToken::parse) {
+        match found.map(SessionSecret::parse) {
             None => CookiePresence::Absent,
-            Some(Some(token)) => CookiePresence::Token(token),
+            Some(Some(secret)) => CookiePresence::Token(secret.token()),
             Some(None) => CookiePresence::Unusable,
         }
     }
 
-    /// `Set-Cookie` that gives the browser its token. Without `Max-Age`: closing the browser ends it there.
+    /// `Set-Cookie` that gives the browser its secret. Without `Max-Age`: closing the browser ends it there.
     #[must_use]
-    pub fn set(self, token: &SessionToken) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(&self.build(token.expose()).to_string()).ok()?;
+    pub fn set(self, secret: &SessionSecret) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&self.build(secret.expose()).to_string()).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -90,12 +85,10 @@ impl SessionCookie {
         HeaderValue::try_from(cookie.to_string()).expect("a constant of visible ASCII")
     }
 
-    /// Whether the browser sent the probe back.
+    /// Whether the probe, or a session cookie of before, came back: the browser keeps cookies.
     #[must_use]
-    pub fn probe_came_back(self, head: &RawHead) -> bool {
-        let name = self.probe_name().as_bytes();
-        let pairs = head.all(&COOKIE).flat_map(|field| field.as_bytes().split(|b| *b == b';'));
-        pairs.map(<[u8]>::trim_ascii).any(|pair| pair.strip_prefix(name) == Some(b"=1"))
+    pub fn comes_back(self, head: &RawHead) -> bool {
+        [self.name(), self.probe_name()].into_iter().any(|name| values(head, name).next().is_some())
     }
 
     const fn probe_name(self) -> &'static str {
@@ -105,7 +98,7 @@ impl SessionCookie {
         }
     }
 
-    /// `Set-Cookie` that takes the token away.
+    /// `Set-Cookie` that takes the secret away.
     #[must_use]
     pub fn clear(self) -> Option<HeaderValue> {
         let mut cookie = self.build("");
@@ -125,4 +118,10 @@ impl SessionCookie {
             .secure(self.0 == Scheme::Https)
             .build()
     }
+}
+
+/// The values of all cookies of that name, in order.
+fn values<'h>(head: &'h RawHead, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = head.all(&COOKIE).flat_map(|field| field.as_bytes().split(|b| *b == b';')).map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

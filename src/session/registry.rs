@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use ring::hmac;
 use tokio_util::sync::CancellationToken;
 
-use super::{Expiry, SessionId, SessionPolicy, SessionToken, TokenHash};
+use super::{Expiry, SessionId, SessionPolicy, SessionSecret, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::clock::Timestamp;
@@ -21,16 +21,16 @@ pub struct LiveSession<S> {
     record: SessionRecord,
     last_seen: AtomicI64,
     stored_seen: AtomicI64,
+    /// Whether its cookie has come back, so that no URL may hold it any more.
+    in_cookie: AtomicBool,
     /// Whether the store has it: until then nobody holds its token, and nobody may end it.
     durable: AtomicBool,
-    /// Opened for a browser that might keep no cookies, and it kept this one.
-    kept_cookie: AtomicBool,
     ended: Arc<CancellationToken>,
     state: S,
 }
 
 impl<S> LiveSession<S> {
-    /// What is stored of it; `last_seen_at` as of its loading.
+    /// What is stored of it; `last_seen_at` and `transport` as of its opening or loading.
     #[must_use]
     pub fn record(&self) -> &SessionRecord {
         &self.record
@@ -40,6 +40,17 @@ impl<S> LiveSession<S> {
     #[must_use]
     pub fn last_seen_at(&self) -> Timestamp {
         Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
+    }
+
+    /// Notes that its own device used it.
+    pub fn note_use(&self, now: Timestamp) {
+        self.last_seen.fetch_max(now.unix_millis(), Ordering::Relaxed);
+    }
+
+    /// How its token travels, as of now.
+    #[must_use]
+    pub fn transport(&self) -> TokenTransport {
+        if self.in_cookie.load(Ordering::Acquire) { TokenTransport::Cookie } else { TokenTransport::Url }
     }
 
     /// Fires when the session ends, for connections that outlive their request.
@@ -70,19 +81,17 @@ pub struct Opening {
     pub binding: BindingId,
     /// From which carrier.
     pub carrier: CarrierName,
-    /// The token, made before the identifier was given up, so that the tag could be made.
-    pub token: SessionToken,
+    /// Made before the identifier was given up, so that the tag could be made.
+    pub secret: SessionSecret,
     /// HMAC of the identifier under the token's continuity key.
     pub continuity: [u8; 32],
-    /// How the token travels.
-    pub transport: TokenTransport,
 }
 
 impl Opening {
     /// The tag that ties a session to the handset that opened it.
     #[must_use]
-    pub fn continuity_of(token: &SessionToken, identifier: &RawIdentifier) -> [u8; 32] {
-        let tag = hmac::sign(&token.continuity_key(), identifier.expose());
+    pub fn continuity_of(secret: &SessionSecret, identifier: &RawIdentifier) -> [u8; 32] {
+        let tag = hmac::sign(&secret.token().continuity_key(), identifier.expose());
         let mut out = [0; 32];
         out.copy_from_slice(tag.as_ref());
         out
@@ -91,7 +100,7 @@ impl Opening {
 
 /// What a token stands for.
 pub enum Check<S> {
-    /// A live session; its use was noted.
+    /// A live session.
     Live(Arc<LiveSession<S>>),
     /// None: never was, expired, or revoked. The answer does not tell which.
     Gone,
@@ -123,20 +132,22 @@ impl<S: Default> Sessions<S> {
         Ok(Self { live, store, policy })
     }
 
-    /// Opens a session; durable when this returns. `replaces`, and the oldest beyond the limit, end with it.
+    /// Opens a session whose token travels by `transport`; durable when this returns. `replaces`, and the oldest beyond
+    /// the limit, end with it.
     ///
     /// # Errors
     /// [`StoreError`] if it could not be made durable; then no session was opened.
     pub async fn open(
         &self,
         opening: Opening,
+        transport: TokenTransport,
         replaces: Option<TokenHash>,
         entropy: &dyn Entropy,
         now: Timestamp,
-    ) -> Result<(SessionToken, Arc<LiveSession<S>>), StoreError> {
-        let Opening { account, binding, carrier, token, continuity, transport } = opening;
+    ) -> Result<(SessionSecret, Arc<LiveSession<S>>), StoreError> {
+        let Opening { account, binding, carrier, secret, continuity } = opening;
         let record = SessionRecord {
-            token_hash: token.hash(),
+            token_hash: secret.token().hash(),
             id: SessionId::from_random(random(entropy)),
             account,
             binding,
@@ -155,7 +166,7 @@ impl<S: Default> Sessions<S> {
             Ok(ended) => {
                 session.durable.store(true, Ordering::Release);
                 self.forget(&ended);
-                Ok((token, session))
+                Ok((secret, session))
             }
             Err(error) => {
                 self.live.remove(&record.token_hash);
@@ -164,9 +175,9 @@ impl<S: Default> Sessions<S> {
         }
     }
 
-    /// Looks a token up and notes its use.
+    /// Looks up a token that came by `transport`. In a URL it stands for no session that is kept in its cookie.
     #[must_use]
-    pub fn check(&self, hash: TokenHash, now: Timestamp) -> Check<S> {
+    pub fn check(&self, hash: TokenHash, transport: TokenTransport, now: Timestamp) -> Check<S> {
         // The Arc is cloned out: no guard outlives this line.
         let Some(session) = self.live.get(&hash).map(|entry| Arc::clone(entry.value())) else { return Check::Gone };
         if session.expired(&self.policy, now).is_some() {
@@ -174,8 +185,20 @@ impl<S: Default> Sessions<S> {
             self.forget(&[hash]);
             return Check::Gone;
         }
-        session.last_seen.fetch_max(now.unix_millis(), Ordering::Relaxed);
+        if transport == TokenTransport::Url && session.transport() == TokenTransport::Cookie {
+            return Check::Gone;
+        }
         Check::Live(session)
+    }
+
+    /// Keeps a session whose cookie came back in that cookie for good: durably, then everywhere at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it could not be made durable; then its URLs still hold.
+    pub async fn keep_in_cookie(&self, session: &LiveSession<S>) -> Result<(), StoreError> {
+        self.store.keep_in_cookie(session.record.token_hash).await?;
+        session.in_cookie.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Ends sessions, durably, then everywhere at once. Returns how many there were.
@@ -267,24 +290,6 @@ impl<S: Default> Sessions<S> {
 }
 
 impl<S> LiveSession<S> {
-    /// Whether its token is taken this way. A cookie always is, and once it came the token in a URL no longer is.
-    #[must_use]
-    pub fn travels(&self, by_url: bool) -> bool {
-        if by_url {
-            return self.transport() == TokenTransport::Url;
-        }
-        if self.record.transport == TokenTransport::Url {
-            self.kept_cookie.store(true, Ordering::Relaxed);
-        }
-        true
-    }
-
-    /// How its token travels.
-    #[must_use]
-    pub fn transport(&self) -> TokenTransport {
-        if self.kept_cookie.load(Ordering::Relaxed) { TokenTransport::Cookie } else { self.record.transport }
-    }
-
     fn durable(&self) -> bool {
         self.durable.load(Ordering::Acquire)
     }
@@ -305,12 +310,13 @@ impl<S> LiveSession<S> {
 impl<S: Default> LiveSession<S> {
     fn of(record: SessionRecord) -> Self {
         let seen = record.last_seen_at.unix_millis();
+        let in_cookie = AtomicBool::new(record.transport == TokenTransport::Cookie);
         Self {
             record,
+            in_cookie,
             last_seen: AtomicI64::new(seen),
             stored_seen: AtomicI64::new(seen),
             durable: AtomicBool::new(false),
-            kept_cookie: AtomicBool::new(false),
             ended: Arc::default(),
             state: S::default(),
         }

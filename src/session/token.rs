@@ -1,4 +1,7 @@
-//! The session token and the values derived from it.
+//! What a browser holds of a session, and the values derived from it.
+//!
+//! A cookie holds the [`SessionSecret`], a URL the [`SessionToken`] that is made of it one way. URLs end up in
+//! bookmarks, mails and logs of others; who finds a token there cannot make the cookie of it.
 
 use std::fmt;
 
@@ -10,31 +13,60 @@ use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, random};
 
-/// Random bytes of a token: 192 bits, above the 128 that the contract asks for, and 32 characters without padding.
+/// Random bytes of a secret: 192 bits, above the 128 that the contract asks for, and 32 characters without padding.
+/// A token keeps them all.
 const TOKEN_BYTES: usize = 24;
-/// Characters of a token.
+/// Characters of a secret and of a token.
 const TOKEN_CHARACTERS: usize = 32;
+/// What is hashed before a secret, so that its token is no other hash of it.
+const TOKEN_LABEL: &[u8] = b"sekisho/url-token/v1";
 
-/// A session token, in clear: held by the browser, never stored.
+/// What a session is opened with: held by the browser's cookie jar, never stored.
 ///
 /// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
-pub struct SessionToken(Zeroizing<String>);
+pub struct SessionSecret(Zeroizing<String>);
 
-impl SessionToken {
-    /// A fresh token.
+impl SessionSecret {
+    /// A fresh one.
     pub fn generate(entropy: &dyn Entropy) -> Self {
         let bytes = Zeroizing::new(random::<TOKEN_BYTES>(entropy));
         Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
     }
 
-    /// Reads what a browser sent. `None` if it cannot be a token, which costs no look-up.
+    /// Reads what a cookie held. `None` if it cannot be a secret, which costs no look-up.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let url_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        if text.len() != TOKEN_CHARACTERS || !text.iter().all(url_safe) {
-            return None;
-        }
-        std::str::from_utf8(text).ok().map(|t| Self(Zeroizing::new(t.to_owned())))
+        read(text).map(Self)
+    }
+
+    /// The clear secret. Every use is a place to review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The session's token. A plain hash is enough to hide the secret: it has 192 random bits.
+    #[must_use]
+    pub fn token(&self) -> SessionToken {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(TOKEN_LABEL);
+        hash.update(self.0.as_bytes());
+        let hash = hash.finish();
+        let kept = hash.as_ref().get(..TOKEN_BYTES).unwrap_or_default();
+        SessionToken(Zeroizing::new(URL_SAFE_NO_PAD.encode(kept)))
+    }
+}
+
+/// A session token, in clear: what `_sk` holds, or was made of a cookie; never stored.
+///
+/// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
+pub struct SessionToken(Zeroizing<String>);
+
+impl SessionToken {
+    /// Reads what a URL held. `None` if it cannot be a token, which costs no look-up.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        read(text).map(Self)
     }
 
     /// The clear token. Every use is a place to review.
@@ -62,6 +94,14 @@ impl SessionToken {
         let expanded = pseudorandom.expand(&[b"identifier"], hmac::HMAC_SHA256);
         expanded.map_or_else(|_| unreachable!("one hash length is within HKDF's bound"), hmac::Key::from)
     }
+}
+
+fn read(text: &[u8]) -> Option<Zeroizing<String>> {
+    let url_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if text.len() != TOKEN_CHARACTERS || !text.iter().all(url_safe) {
+        return None;
+    }
+    std::str::from_utf8(text).ok().map(|text| Zeroizing::new(text.to_owned()))
 }
 
 /// SHA-256 of a session token.
@@ -120,20 +160,36 @@ mod tests {
     use crate::entropy::SeededEntropy;
 
     assert_not_impl_any!(SessionToken: fmt::Debug, fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(SessionSecret: fmt::Debug, fmt::Display, Clone, serde::Serialize);
+
+    fn secret() -> SessionSecret {
+        SessionSecret::generate(&SeededEntropy::new(3))
+    }
 
     #[test]
-    fn a_token_reads_back_and_hashes_alike() {
-        let token = SessionToken::generate(&SeededEntropy::new(3));
-        let again = SessionToken::parse(token.expose().as_bytes()).unwrap();
+    fn a_secret_and_its_token_read_back() {
+        let token = secret().token();
+        let again = SessionSecret::parse(secret().expose().as_bytes()).unwrap().token();
         assert_eq!(token.hash(), again.hash());
-        assert_eq!(token.expose().len(), TOKEN_CHARACTERS);
+        assert_eq!(token.hash(), SessionToken::parse(token.expose().as_bytes()).unwrap().hash());
+        assert_eq!((token.expose().len(), secret().expose().len()), (TOKEN_CHARACTERS, TOKEN_CHARACTERS));
+    }
+
+    #[test]
+    fn a_token_found_in_a_url_is_no_secret() {
+        let token = secret().token();
+        assert_ne!(token.expose(), secret().expose());
+        let as_cookie = SessionSecret::parse(token.expose().as_bytes()).unwrap();
+        assert_ne!(as_cookie.token().hash(), token.hash());
     }
 
     #[test]
     fn what_cannot_be_a_token_is_none() {
-        let good = SessionToken::generate(&SeededEntropy::new(3)).expose().to_owned();
+        let secret = secret();
+        let good = secret.expose();
         for text in ["", "x", &good[1..], &format!("{good}x"), &good.replace(&good[..1], "=")] {
             assert!(SessionToken::parse(text.as_bytes()).is_none(), "{text}");
+            assert!(SessionSecret::parse(text.as_bytes()).is_none(), "{text}");
         }
     }
 }

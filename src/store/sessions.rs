@@ -86,6 +86,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Notes uses. 15. `last_seen_at` never moves back; a session that is gone stays gone.
     async fn touch(&self, seen: Vec<(TokenHash, Timestamp)>) -> Result<(), StoreError>;
 
+    /// Its token travels in a cookie from now on. 18. **Never back.** No call turns a cookie into a URL; a session that
+    /// is gone stays gone.
+    async fn keep_in_cookie(&self, token: TokenHash) -> Result<(), StoreError>;
+
     /// Ends sessions; returns the hashes of those that were there.
     async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError>;
 

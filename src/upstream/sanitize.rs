@@ -80,9 +80,11 @@ impl StrippedHead {
         self.stripped
     }
 
-    /// Lets a later stage say what it wants the upstream to answer with; it never adds what was stripped.
-    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut HeaderMap)) {
-        change(&mut self.fields);
+    /// With fields changed that say which answer is wanted; what speaks for the gateway is added later.
+    #[must_use]
+    pub(crate) fn adjusted(mut self, adjust: impl FnOnce(&mut HeaderMap)) -> Self {
+        adjust(&mut self.fields);
+        self
     }
 
     /// As if the rule had been lost that takes this field out.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::harness::{Answer, Carrier, HOST, Handset, Harness};
 
 /// One of the first i-mode handsets.
-const FIRST: &str = "DoCoMo/1.0/D501i";
+pub(crate) const FIRST: &str = "DoCoMo/1.0/D501i";
 
 /// The forms of the signed-in person, and the page that has each.
 const FORMS: [(&str, &str); 3] = [
@@ -41,7 +41,7 @@ fn first_handset(harness: &Harness, tail: &str) -> Handset {
 }
 
 /// Sends the first form with this action as a browser does by GET: its fields become the query.
-fn target(page: &Answer, action: &str, typed: &[(&str, &str)]) -> String {
+pub(crate) fn target(page: &Answer, action: &str, typed: &[(&str, &str)]) -> String {
     let text = page.text();
     let form = text.split("<form ").find(|form| form.contains(&format!("action=\"{action}"))).unwrap();
     let form = form.split("</form>").next().unwrap();

@@ -32,5 +32,7 @@ mod streaming;
 mod tickets;
 mod tls;
 mod upgrade;
+mod url_abuse;
 mod url_sessions;
+mod url_ways;
 mod wire;

@@ -48,6 +48,7 @@ macro_rules! keeps_the_contract {
             clause_16_first_writer_wins
             clause_17_imports_are_judged_one_after_another
             clause_17_an_import_is_whole
+            clause_18_a_cookie_never_becomes_a_url
             enrolment_says_why_not
             enrolment_of_a_bound_handset_spends_the_code
             a_console_binds_without_a_code
@@ -508,6 +509,22 @@ pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
     store.touch(vec![(hash(1), at(4)), (hash(2), at(7))]).await.unwrap();
     let seen: Vec<Timestamp> = store.load(at(0)).await.unwrap().iter().map(|s| s.last_seen_at).collect();
     assert_eq!(seen, [at(5), at(7)]);
+}
+
+pub(crate) async fn clause_18_a_cookie_never_becomes_a_url(backend: impl Backend) {
+    let store = backend.sessions();
+    open_all(&*store, &[session(1, "alice"), session(2, "alice"), session(3, "bob")]).await;
+    store.end_one(hash(3)).await.unwrap();
+    for n in [1, 1, 3, 4] {
+        store.keep_in_cookie(hash(n)).await.unwrap();
+    }
+    store.touch(vec![(hash(1), at(5))]).await.unwrap();
+    let backend = {
+        drop(store);
+        backend.restart()
+    };
+    let kept = SessionRecord { transport: TokenTransport::Cookie, last_seen_at: at(5), ..session(1, "alice") };
+    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [kept, session(2, "alice")]);
 }
 
 pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {

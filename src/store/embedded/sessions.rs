@@ -44,6 +44,16 @@ impl SessionStore for EmbeddedStore {
             .await
     }
 
+    async fn keep_in_cookie(&self, token: TokenHash) -> Result<(), StoreError> {
+        let sql = "UPDATE sessions SET transport = ?2 WHERE token_hash = ?1";
+        self.writer
+            .run(move |conn| {
+                conn.prepare_cached(sql)?.execute((token.as_bytes(), TokenTransport::Cookie.as_str()))?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError> {
         self.writer
             .run(move |conn| match scope {
