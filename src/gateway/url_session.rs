@@ -99,7 +99,8 @@ impl Gateway {
         // What is known of browsers is known of plain HTTP.
         let known = scheme == Scheme::Http
             && visit.carrier.is_some_and(|profile| profile.keeps_cookies(&visit.user_agent) == Some(false));
-        if self.config.session.transport != TransportSetting::Auto || visit.reader.json || known {
+        let asks = self.config.session.transport == TransportSetting::Auto && !self.hands_over(scheme);
+        if !asks || visit.reader.json || known {
             return;
         }
         answer.headers_mut().append(SET_COOKIE, SessionCookie::of(scheme).probe());
@@ -122,9 +123,10 @@ impl Gateway {
         }
     }
 
-    /// What the links of the answer to `arrival` get, where its session travels in them.
+    /// What the links of the answer to `arrival` get, where its session travels in them; never in the clear where sessions
+    /// live over TLS.
     pub(super) fn links_of(&self, arrival: &Arrival, current: &Current) -> Option<LinkPlan> {
-        if !current.is_in_url() {
+        if !current.is_in_url() || self.hands_over(arrival.client.scheme) {
             return None;
         }
         let Held::Url(token) = arrival.held() else { return None };

@@ -19,12 +19,19 @@ async fn harness() -> Harness {
 struct Sides {
     clear: Handset,
     tls: Handset,
+    /// All that was answered in the clear: what somebody on the line reads.
+    overheard: String,
 }
 
 impl Sides {
     fn of(harness: &Harness, carrier: Carrier, tail: &str) -> Self {
         let clear = harness.handset(carrier, tail);
-        Self { tls: over_tls(harness, carrier, tail), clear }
+        Self { tls: over_tls(harness, carrier, tail), clear, overheard: String::new() }
+    }
+
+    fn overhear(&mut self, answer: Answer) -> Answer {
+        self.overheard += &whole(&answer);
+        answer
     }
 
     /// From the sign-in page over TLS, by a click, to the answer in the clear.
@@ -32,7 +39,8 @@ impl Sides {
         let page = self.tls.get(path).await;
         assert_eq!(page.status, StatusCode::UNAUTHORIZED, "{}", page.text());
         let link = page.link(&format!("{PLAIN}/_sekisho/login?"));
-        self.clear.get(link.strip_prefix(PLAIN).unwrap()).await
+        let answer = self.clear.get(link.strip_prefix(PLAIN).unwrap()).await;
+        self.overhear(answer)
     }
 
     /// Enrols, up to the ticket's URL.
@@ -44,7 +52,7 @@ impl Sides {
         let (t, to) = (page.hidden("t"), page.hidden("to"));
         let answer =
             self.clear.post(action.strip_prefix(PLAIN).unwrap(), &[("code", &code), ("t", &t), ("to", &to)]).await;
-        ticket(&answer)
+        ticket(&self.overhear(answer))
     }
 
     /// Signs in once more, up to the ticket's URL.
@@ -76,6 +84,11 @@ fn ticket(answer: &Answer) -> String {
     url.to_owned()
 }
 
+/// Head and body, as text.
+fn whole(answer: &Answer) -> String {
+    format!("{:?}{}", answer.headers, answer.text())
+}
+
 fn refused(answer: &Answer) -> (u16, String) {
     (answer.status.as_u16(), answer.reason())
 }
@@ -94,7 +107,7 @@ async fn what_is_identified_in_the_clear_signs_in_over_tls() {
         assert_eq!(entered.header("location"), Some("https://admin.example.jp/orders?page=2"));
         assert!(entered.header("set-cookie").unwrap().contains("; Secure; "));
         let token = handset.tls.cookies["__Host-sekisho"].clone();
-        assert!(!url.contains(&token));
+        assert!(handset.overheard.contains(&url) && !handset.overheard.contains(&token), "{}", handset.overheard);
         assert_eq!(handset.tls.get("/orders").await.status, StatusCode::OK);
         assert!(!handset.clear.has_session());
 
@@ -109,7 +122,7 @@ async fn what_is_identified_in_the_clear_signs_in_over_tls() {
 
 impl Sides {
     async fn ticket_of_another_browser(&mut self, harness: &Harness, carrier: Carrier) -> String {
-        Self { tls: over_tls(harness, carrier, "a"), clear: harness.handset(carrier, "a") }.ticket().await
+        Self::of(harness, carrier, "a").ticket().await
     }
 }
 
@@ -306,4 +319,40 @@ async fn a_bind_ticket_serves_its_carrier_once() {
     assert_eq!(listed["bindings"].as_array().unwrap().len(), 1);
     assert_eq!(listed["bindings"][0]["account"], "alice");
     harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_came_in_the_clear_is_not_said_again() {
+    let harness = Harness::with(|config| {
+        let config = config.replace(PLAIN, PUBLIC);
+        config.replace("[binding]", "[session]\ntransport = \"url\"\n[binding]")
+    })
+    .await;
+    let mut tls = over_tls(&harness, Carrier::PrivateApn, "a");
+    tls.identifier = Some(Carrier::PrivateApn.identifier("a"));
+    let code = harness.code("alice").await;
+    let entered = tls.enrol("/orders", &code).await;
+    let location = entered.header("location").unwrap();
+    let (_, sk) = location.split_once("_sk=").unwrap_or_else(|| panic!("{location}"));
+    assert_eq!(tls.get(&format!("/orders?_sk={sk}")).await.status, StatusCode::OK);
+
+    let mut clear = harness.handset(Carrier::PrivateApn, "a");
+    for (target, status, to) in [
+        ("/orders?page=2&_sk=", 302, Some("/orders?page=2")),
+        ("/orders?%5Fs%6B=", 302, Some("/orders")),
+        ("/_sekisho/me?_sk=", 302, Some("/_sekisho/me")),
+        ("/_sekisho/ticket?k=x&_sk=", 302, Some("/_sekisho/ticket?k=x")),
+        ("/_sekisho/login?to=/&_sk=", 401, None),
+        ("/_sekisho/enrol?_sk=", 401, None),
+        ("/_sekisho/notice?_sk=", 200, None),
+        ("/_sekisho/bind?_sk=", 403, None),
+    ] {
+        let answer = clear.get(&format!("{target}{sk}")).await;
+        assert_eq!(answer.status.as_u16(), status, "{target}");
+        assert_eq!(answer.header("location"), to.map(|to| format!("{PUBLIC}{to}")).as_deref(), "{target}");
+        assert!(!whole(&answer).contains(sk), "{target}: {}", whole(&answer));
+        assert!(answer.header("set-cookie").is_none(), "{target}: not even a probe crosses to TLS");
+    }
+    assert_eq!(tls.get(&format!("/orders?_sk={sk}")).await.status, StatusCode::OK, "the session lives on");
+    harness.finish_without(&[sk]).await;
 }
