@@ -64,6 +64,8 @@ reasons! {
     NotBound = "not-bound", FORBIDDEN;
     /// The handset's browser loses the query of a URL, so that nobody can sign in with it.
     HandsetUnsupported = "handset-unsupported", FORBIDDEN;
+    /// The handset's browser cannot speak TLS 1.2, and sessions live over TLS.
+    TlsUnsupported = "tls-unsupported", FORBIDDEN;
     /// The session ended.
     SessionExpired = "session-expired", UNAUTHORIZED;
     /// Another handset, carrier or network than the one that signed in.

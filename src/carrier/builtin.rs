@@ -46,6 +46,8 @@ pub(super) struct BuiltinProfile {
     pub(super) posts: BTreeMap<String, bool>,
     #[serde(default)]
     pub(super) queries: BTreeMap<String, bool>,
+    #[serde(default)]
+    pub(super) tls12: BTreeMap<String, bool>,
     pub(super) reference: Option<ReferenceNetworks>,
     #[serde(default)]
     pub(super) browser: Vec<BrowserRow>,

@@ -8,6 +8,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::builtin::PROFILES;
 use super::grammar::{Grammar, ValueError};
 use super::identifier::RawIdentifier;
 use super::identify::IdentificationRefusal;
@@ -198,6 +199,14 @@ impl Profile {
     #[must_use]
     pub fn charset_for(&self, user_agent: &UserAgent) -> Charset {
         self.by_browser(&self.charset, user_agent).unwrap_or_else(|| user_agent.charset())
+    }
+
+    /// The generations of its own browsers that cannot speak TLS 1.2, e.g. `mova`; none where any browser is welcome.
+    #[must_use]
+    pub fn generations_without_tls12(&self) -> Vec<&'static str> {
+        let ExpectedBrowser::Of(carrier) = &self.browser else { return Vec::new() };
+        let known = PROFILES.get(carrier).into_iter().flat_map(|profile| &profile.tls12);
+        known.filter(|(_, speaks)| !**speaks).map(|(generation, _)| generation.as_str()).collect()
     }
 
     /// Reads a value of the profile's field, as it stood there. Also the way in for identifiers that another system

@@ -109,6 +109,12 @@ impl UserAgent {
         self.own(|profile| &profile.queries).unwrap_or(true)
     }
 
+    /// Whether its browser may speak TLS 1.2 (RFC 5246). `false`: none of its generation can.
+    #[must_use]
+    pub fn speaks_tls12(&self) -> bool {
+        self.own(|profile| &profile.tls12).unwrap_or(true)
+    }
+
     /// What is known of a carrier's own browser; nothing of any other.
     fn own<V: Copy + 'static>(
         &self,
@@ -226,6 +232,29 @@ mod tests {
                 (markup, posts, keeps_queries),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn browsers_that_are_older_than_tls_1_2_are_known() {
+        for (text, speaks) in [
+            ("DoCoMo/1.0/P503i/c10", false),
+            ("DoCoMo/2.0 P903i(c100;TB;W24H12)", false),
+            ("DoCoMo/2.0 N2001(c10;ser0123456789abcde)", false),
+            ("DoCoMo/2.0 P07A3(c500;TB;W24H15)", true),
+            ("UP.Browser/3.01-HI01 UP.Link/3.4.5.2", false),
+            ("KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0", true),
+            ("J-PHONE/2.0/J-SA02", false),
+            ("J-PHONE/4.0/J-K51 KW/1.00", false),
+            ("J-PHONE/5.0/V801SA", false),
+            ("SoftBank/1.0/930SH/SHJ001 Browser/NetFront/3.4", true),
+            // Their own browsers alone: of a relay or the PC-site browser nothing is known.
+            ("DoCoMo/1.0/P503i/c10(unheard)", true),
+            ("Mozilla/4.08 (D903i;FOMA;c300;TB)", true),
+            ("Mozilla/5.0 (Linux; Android 14) Chrome/120.0.0.0 Mobile Safari/537.36", true),
+            ("", true),
+        ] {
+            assert_eq!(UserAgent::parse(text).speaks_tls12(), speaks, "{text}");
         }
     }
 

@@ -38,6 +38,17 @@ impl Config {
             // A proxy in front may say that a request came in the clear.
             let has_plain = !config.gateway.trusted_proxies.is_empty()
                 || config.listeners.iter().any(|l| l.serves == Serves::Handset && l.tls.is_none());
+            let lost: Vec<String> = carriers.profiles().iter().filter_map(|profile| without_tls12(profile)).collect();
+            if !lost.is_empty() {
+                report.warning(
+                    "gateway.public_url",
+                    format_args!(
+                        "is https, which browsers that cannot speak TLS 1.2 cannot open; they get a page that says so: {}; \
+                         serving them needs an http public_url inside a private network, or behind what ends older TLS",
+                        lost.join(", ")
+                    ),
+                );
+            }
             let refusing = |p: &&Arc<Profile>| p.enabled() && p.over_tls() == OverTls::Refuse;
             for profile in carriers.profiles().iter().filter(refusing).filter(|_| !has_plain) {
                 report.warning(
@@ -133,6 +144,12 @@ impl<C> Config<C> {
             privacy: self.privacy,
         }
     }
+}
+
+/// The browsers of an enabled profile that cannot open an https URL of ours, e.g. `docomo (1.0, mova)`.
+fn without_tls12(profile: &Profile) -> Option<String> {
+    let generations = profile.generations_without_tls12();
+    (profile.enabled() && !generations.is_empty()).then(|| format!("{} ({})", profile.name(), generations.join(", ")))
 }
 
 /// The parts that the offline tools do without. What is neither theirs nor one of these is a slip of the pen.

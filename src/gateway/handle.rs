@@ -94,7 +94,7 @@ impl Worker {
         };
         let in_the_clear = gateway.hands_over(client.scheme);
         if in_the_clear && !IN_THE_CLEAR.contains(&arrival.head.path()) {
-            return gateway.to_public_url(&arrival.head);
+            return gateway.to_public_url(&visit());
         }
         match destination {
             Destination::Gateway => {
@@ -144,7 +144,13 @@ impl Gateway {
     }
 
     /// Where sessions live over TLS, the plain listener only points there: nothing of a session travels in the clear.
-    fn to_public_url(&self, head: &RawHead) -> Response<Body> {
+    ///
+    /// A browser that cannot follow is told so, where it can still read it.
+    fn to_public_url(&self, visit: &Visit<'_>) -> Response<Body> {
+        let head = visit.head;
+        if !visit.user_agent.speaks_tls12() {
+            return self.refuse(visit, Reason::TlsUnsupported);
+        }
         let status = match *head.method() {
             Method::GET | Method::HEAD => StatusCode::FOUND,
             _ => StatusCode::PERMANENT_REDIRECT,

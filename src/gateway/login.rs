@@ -218,7 +218,13 @@ impl Gateway {
     }
 
     /// The sign-in page for `to`, with a fresh button.
+    ///
+    /// In the clear a browser that could not follow its ticket over TLS gets no button. One that clicks has been there:
+    /// what a User-Agent says is a claim, and the page with the button came over TLS.
     pub(super) fn sign_in_page(&self, visit: &Visit<'_>, to: &LocalPath, reason: Reason) -> Response<Body> {
+        if self.hands_over(visit.client.scheme) && !visit.user_agent.speaks_tls12() {
+            return self.refuse(visit, Reason::TlsUnsupported);
+        }
         let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
         let origin = self.identifying_origin(visit);
         let mut login_url = format!("{origin}/_sekisho/login?to={}&t={form_token}", to.as_query_value());

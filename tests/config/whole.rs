@@ -73,6 +73,21 @@ fn a_transport_that_browsers_cannot_keep_to_is_a_warning() {
 }
 
 #[test]
+fn browsers_that_an_https_site_loses_are_named() {
+    let about = |text: &str| {
+        let (_, warnings) = load(text, 0o600).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        warnings.into_iter().find(|warning| warning.starts_with("gateway.public_url: is https, which browsers"))
+    };
+    let warning = about(CONTRACT).unwrap();
+    assert!(warning.contains(": docomo (1.0, mova); serving them needs an http public_url"), "{warning}");
+    let softbank = about(&CONTRACT.replace("[carriers.docomo]", "[carriers.softbank]")).unwrap();
+    assert!(softbank.contains(": softbank (pdc-c, pdc-p, pdc-w); "), "{softbank}");
+    // A profile that takes any browser promises nothing about old ones; in the clear nobody is lost.
+    assert_eq!(about(&CONTRACT.replace("[carriers.docomo]", "[carriers.docomo]\nuser_agent = \"any\"")), None);
+    assert_eq!(about(&CONTRACT.replace("public_url = \"https:", "public_url = \"http:")), None);
+}
+
+#[test]
 fn a_secret_file_open_to_others_is_a_warning() {
     let (_, warnings) = load(CONTRACT, 0o644).unwrap_or_else(|findings| panic!("{findings:#?}"));
     assert!(mentions(&warnings, "keys.kek: "), "{warnings:#?}");

@@ -356,3 +356,65 @@ async fn a_token_that_came_in_the_clear_is_not_said_again() {
     assert_eq!(tls.get(&format!("/orders?_sk={sk}")).await.status, StatusCode::OK, "the session lives on");
     harness.finish_without(&[sk]).await;
 }
+
+/// Browsers that are older than TLS 1.2.
+const OLD: [(Carrier, &str); 4] = [
+    (Carrier::Docomo, "DoCoMo/1.0/P503i/c10"),
+    (Carrier::Docomo, "DoCoMo/2.0 P903i(c100;TB;W24H12)"),
+    (Carrier::Au, "UP.Browser/3.01-HI01 UP.Link/3.4.5.2"),
+    (Carrier::SoftBank, "J-PHONE/4.0/J-K51 KW/1.00"),
+];
+
+#[tokio::test]
+async fn a_browser_that_cannot_follow_to_tls_is_told_so_in_the_clear() {
+    let harness = harness().await;
+    let told = (403, "tls-unsupported".to_owned());
+    for (carrier, user_agent) in OLD {
+        let mut handset = harness.handset(carrier, "a");
+        user_agent.clone_into(&mut handset.user_agent);
+        for target in
+            ["/", "/public", "/orders?page=2", "/_sekisho/me", "/_sekisho/login", "/_sekisho/login?t=x&guid=ON"]
+        {
+            let answer = handset.get_json(target).await;
+            assert_eq!(refused(&answer), told, "{user_agent} {target}");
+            assert_eq!(answer.header("location"), None);
+        }
+        for method in [Method::POST, Method::PUT] {
+            let answer = handset.send(method, "/signin", &[("Accept", "application/json")], bytes::Bytes::new()).await;
+            assert_eq!(refused(&answer), told, "{user_agent}");
+        }
+        let page = handset.get("/").await;
+        assert_eq!(page.header("content-type"), Some("text/html; charset=Shift_JIS"), "{user_agent}");
+        assert!(page.text().contains("TLS 1.2"), "{}", page.text());
+        assert!(!page.text().contains("/_sekisho/login?"), "no button that leads into a wall: {}", page.text());
+        assert_eq!(handset.get("/_sekisho/notice").await.status, StatusCode::OK);
+    }
+    // Who may be newer is sent on.
+    for carrier in Carrier::ALL {
+        let answer = harness.handset(carrier, "a").get("/orders").await;
+        assert_eq!(answer.header("location"), Some("https://admin.example.jp/orders"), "{carrier:?}");
+    }
+    harness.finish().await;
+
+    // Where sessions live in the clear, they are served.
+    let harness = Harness::start().await;
+    for (carrier, user_agent) in OLD {
+        let mut handset = harness.handset(carrier, "a");
+        user_agent.clone_into(&mut handset.user_agent);
+        assert_eq!(refused(&handset.get_json("/").await), (401, "sign-in-required".to_owned()), "{user_agent}");
+    }
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn who_comes_over_tls_is_served_whatever_the_user_agent_says() {
+    let harness = harness().await;
+    let mut handset = Sides::of(&harness, Carrier::Docomo, "a");
+    for side in [&mut handset.clear, &mut handset.tls] {
+        "DoCoMo/2.0 P903i(c100;TB;W24H12)".clone_into(&mut side.user_agent);
+    }
+    let url = handset.enrol(&harness, "/orders", "alice").await;
+    assert_eq!(handset.tls.get(&url).await.status, StatusCode::FOUND);
+    assert_eq!(handset.tls.get("/orders").await.status, StatusCode::OK);
+    harness.finish().await;
+}
