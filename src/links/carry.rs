@@ -2,9 +2,9 @@
 
 use encoding_rs::Encoding;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    REFERRER_POLICY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE, REFERRER_POLICY,
 };
 use http::{Response, StatusCode};
 use http_body::Body as _;
@@ -52,8 +52,8 @@ pub fn ask_plainly(fields: &mut HeaderMap) {
 /// The answer with the session in its links: in `Location`, `Refresh` and `Link`, and in the page as it streams.
 ///
 /// Nothing is stored by anybody on the way or in the browser, and no Referer leaves for other sites where the browser
-/// heeds that. A body that is no page, that the upstream compressed in spite of [`ask_plainly`], or that is part of
-/// one, passes as it is.
+/// heeds that. A body that is no page, that is to be kept as a file (no token belongs in one), that is part of a page,
+/// or that the upstream compressed in spite of [`ask_plainly`], passes as it is.
 #[must_use]
 pub fn carry(answer: Response<Body>, plan: LinkPlan) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
@@ -63,7 +63,7 @@ pub fn carry(answer: Response<Body>, plan: LinkPlan) -> Response<Body> {
     if !silent {
         head.headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     }
-    let Some((encoding, xml)) = page_type(&head.headers).filter(|_| is_whole(head.status, &head.headers)) else {
+    let Some((encoding, xml)) = page_type(&head.headers).filter(|_| is_shown_whole(head.status, &head.headers)) else {
         return Response::from_parts(head, body);
     };
     for name in ABOUT_BYTES {
@@ -91,10 +91,15 @@ fn page_type(fields: &HeaderMap) -> Option<(Option<&'static Encoding>, bool)> {
     Some((encoding, *xml))
 }
 
-fn is_whole(status: StatusCode, fields: &HeaderMap) -> bool {
+/// Whether the body is the whole page, as itself, to be shown.
+fn is_shown_whole(status: StatusCode, fields: &HeaderMap) -> bool {
+    let file = |value: &HeaderValue| {
+        value.as_bytes().trim_ascii_start().get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"attachment"))
+    };
     let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     status != StatusCode::PARTIAL_CONTENT
         && !fields.contains_key(CONTENT_RANGE)
+        && !fields.get_all(CONTENT_DISPOSITION).iter().any(file)
         && fields.get_all(CONTENT_ENCODING).iter().all(plain)
 }
 
@@ -177,6 +182,10 @@ mod tests {
             (200, &[("content-type", "text/html"), ("content-encoding", "gzip"), ("etag", "x")][..]),
             (206, &[("content-type", "text/html"), ("content-range", "bytes 0-10/20"), ("etag", "x")]),
             (200, &[("content-type", "text/html"), ("content-type", "text/html"), ("etag", "x")]),
+            (
+                200,
+                &[("content-type", "text/html"), ("content-disposition", "Attachment; filename=a.html"), ("etag", "x")],
+            ),
             (200, &[("etag", "x")]),
         ] {
             let (seen, body) = carried(status, fields);

@@ -38,7 +38,7 @@ impl Written<'_> {
         if before_query.into_iter().any(|p| p.character.is_none()) {
             return Way::Neither;
         }
-        plan.way(base, &text(self.raw, self.pieces), self.reading)
+        plan.way(base, &text(self.raw, self.pieces), self.reading.encoding(self.raw))
     }
 
     /// The URL that it stands for, from `base`.

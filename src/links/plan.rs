@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use encoding_rs::Encoding;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::leave::{LEAVE_PATH, LeaveLinks};
 use super::query::{TOKEN_KEY, has_key, take_token};
 use super::sites::{OwnSites, Whose};
-use super::text::Reading;
 use crate::clock::Timestamp;
 use crate::session::SessionToken;
 
@@ -101,16 +101,16 @@ impl LinkPlan {
         self.fields().any(|(key, _)| has_key(pair, key))
     }
 
-    /// Where `written`, as the browser decodes it, leads from `base`; `None` as base: from nowhere of ours.
+    /// Where `written`, as the browser decodes it, leads from `base`; `None` as base: from nowhere of ours. A query that
+    /// is not ASCII is sent in `encoding`, the page's.
     ///
     /// The WHATWG URL standard decides whose it is. For a token that is not enough: browsers older than the standard
     /// read `\`, control characters and `http:name` otherwise, so such a link of ours gets none.
-    pub(super) fn way(&self, base: Option<&Url>, written: &str, reading: Reading) -> Way {
+    pub(super) fn way(&self, base: Option<&Url>, written: &str, encoding: &'static Encoding) -> Way {
         let trimmed = written.trim_matches(|c: char| c <= ' ');
         if trimmed.is_empty() || trimmed.starts_with('#') {
             return Way::Neither;
         }
-        let encoding = reading.encoding(trimmed.as_bytes());
         let Ok(url) =
             Url::options().base_url(base).encoding_override(Some(&|query| encoding.encode(query).0)).parse(trimmed)
         else {
@@ -184,7 +184,7 @@ mod tests {
     fn way(written: &str) -> Way {
         let plan = plan(None);
         let base = plan.page_url();
-        plan.way(base.as_ref(), written, Reading::Unsaid)
+        plan.way(base.as_ref(), written, encoding_rs::UTF_8)
     }
 
     #[test]

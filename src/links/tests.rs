@@ -149,6 +149,25 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
 }
 
 #[test]
+fn what_is_put_into_xml_is_xml() {
+    let mut stream = Stream::new(Page::new(plan(None), Some(UTF_8), true), Some(UTF_8));
+    let page = format!("<form action=\"/a\"><input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\" />");
+    assert_eq!(String::from_utf8(stream.push(b"<form action=\"/a\">")).unwrap(), page);
+}
+
+#[test]
+fn what_a_link_of_others_asks_for_is_sent_in_the_pages_charset() {
+    for (said, page) in [
+        (Some(SHIFT_JIS), &b"<a href='http://other.example/?q=\x95\x5C'>"[..]),
+        (None, b"<a href='http://other.example/?q=\x95\x5C'>"),
+        (None, b"<meta charset=shift_jis><a href='http://other.example/?q=&#x8868;'>"),
+    ] {
+        let page = String::from_utf8(raw(page, said, false, 9)).unwrap();
+        assert!(page.ends_with("&amp;u=http%3A//other.example/%3Fq%3D%2595%5C'>"), "{page}");
+    }
+}
+
+#[test]
 fn a_base_never_moves_a_token_to_another_site() {
     check(&[
         // Followed: what is relative is another site's, and the leave page is named in full.
