@@ -53,6 +53,7 @@ impl Written<'_> {
         let trailing = self.pieces.iter().rev().take_while(|p| p.character.is_some_and(|c| c <= ' ')).count();
         let pieces = self.pieces.get(..self.pieces.len() - trailing).unwrap_or_default();
         let start_of = |index: usize| self.pieces.get(index).map_or(self.end, |piece| piece.start);
+        let end_of = |index: usize| self.pieces.get(index).map_or(self.end, |piece| piece.end);
         let is = |wanted: char| move |piece: &Piece| piece.character == Some(wanted);
         let fragment = pieces.iter().position(is('#')).unwrap_or(pieces.len());
         let before = pieces.get(..fragment).unwrap_or_default();
@@ -71,7 +72,7 @@ impl Written<'_> {
                 // With the ampersand before it where a pair stays there, otherwise with the one that follows.
                 let (start, end) = match length {
                     _ if kept => (start_of(from - 1), start_of(to)),
-                    Some(_) => (start_of(from), start_of(to + 1)),
+                    Some(_) => (start_of(from), end_of(to)),
                     None => (start_of(from), start_of(to)),
                 };
                 changes.push(Change { at: start, gone: end - start, put: String::new() });
@@ -85,7 +86,8 @@ impl Written<'_> {
         }
         let follows = if kept { self.ampersand } else { "" };
         let put = format!("{}{follows}", plan.added(self.ampersand));
-        changes.insert(0, Change { at: start_of(question + 1), gone: 0, put });
+        // At once after the `?`: an escape before the next character belongs to that.
+        changes.insert(0, Change { at: end_of(question), gone: 0, put });
         changes
     }
 

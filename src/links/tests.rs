@@ -193,14 +193,16 @@ fn a_base_never_moves_a_token_to_another_site() {
 }
 
 /// Text, markup and bytes that are hard on a reader, in each charset.
-const HARD: [(&[u8], Option<&Encoding>); 6] = [
+const HARD: [(&[u8], Option<&Encoding>); 8] = [
     // 表 and ソ end in 0x5C; half-width kana; docomo's, au's and SoftBank's emoji.
     (b"<p title=\"\x95\x5C\x83\x5C\">\xB1\xB2\xF8\x9F\xF3\x40\xF9\x41</p><a title=\x83\x5C href=\"/\x95\x5C?q=\xF8\x9F\">", Some(SHIFT_JIS)),
-    (b"<p>\x1B$Gj<a>\x0F\x1B$E\"\x0F</p><a href=\"/x\">", Some(SHIFT_JIS)),
+    (b"<p>\x1B$Gj<img/src=x>\x0F\x1B$E\"\x0F</p><a href=\"/x\">", Some(SHIFT_JIS)),
     (b"<p>\xC9\xBD\x8E\xB1\x8F\xB0\xA1</p><a href='/\xC9\xBD'>", Some(EUC_JP)),
     ("<p>表ｱ😀</p><a href='/表?q=ソ'>".as_bytes(), Some(UTF_8)),
-    (b"<p>\x1B$B<a>\"\x1B(B</p><a href='/\x1B$BI=\x1B(B'>", Some(ISO_2022_JP)),
-    (b"<meta charset=iso-2022-jp><p>\x1B$B<a>\"\x1B(B</p><a href='/x'>", None),
+    (b"<p>\x1B$B<img/src=x>\"\x1B(B</p><a href='/\x1B$BI=\x1B(B'>", Some(ISO_2022_JP)),
+    (b"<a href='/?\x1B(J\x1B$BI=\x1B(B'>", Some(ISO_2022_JP)),
+    (b"<a href='/?\x1B(Bx'><a href='/\x1B(B/evil.example/'>", Some(UTF_8)),
+    (b"<meta charset=iso-2022-jp><p>\x1B$B<img/src=x>\"\x1B(B</p><a href='/x'>", None),
 ];
 
 #[test]
@@ -270,6 +272,14 @@ fn a_page_that_is_too_much_passes_as_it_is() {
         assert!(got.starts_with(format!("<a href=/a?_sk={TOKEN}>").as_bytes()), "what came before has it");
         assert_eq!(stripped(&got), page.as_bytes());
     }
+}
+
+#[test]
+fn a_page_that_was_given_up_is_not_held() {
+    let mut stream = Stream::new(Page::new(plan(None), None, false), None);
+    let tag = format!("<a title=\"{}", "x".repeat(300_000));
+    assert_eq!(stream.push(tag.as_bytes()).len(), tag.len(), "more than the parser may hold");
+    assert_eq!(stream.push(b"y\"><a href=/a>"), b"y\"><a href=/a>");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! What is changed in a page is bytes; what a browser follows is characters, after character references and the
 //! page's charset. Here the two meet, so that a change is made at the right byte and all others stay.
 
-use encoding_rs::{EUC_JP, Encoding, SHIFT_JIS, UTF_8};
+use encoding_rs::{EUC_JP, Encoding, ISO_2022_JP, SHIFT_JIS, UTF_8};
 
 /// Longest value that is looked into, in bytes. A longer one is left as it is; no URL of this size is followed.
 pub(super) const MAX_VALUE: usize = 16 * 1024;
@@ -43,11 +43,13 @@ pub(super) fn pieces(raw: &[u8], reading: Reading, references: bool) -> Option<V
         return None;
     }
     let encoding = reading.encoding(raw);
+    // Elsewhere an escape is a control character.
+    let escapes = encoding == ISO_2022_JP;
     let mut out = Vec::with_capacity(raw.len());
     let mut at = 0;
     let mut double = false;
     while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
-        if let Some((length, kanji)) = escape(rest) {
+        if let Some((length, kanji)) = escape(rest).filter(|_| escapes) {
             // Written by no character: whoever inserts before the next one inserts after the escape.
             double = kanji;
             at += length;
@@ -180,7 +182,8 @@ mod tests {
         assert_eq!(read(b"\x95\x5C/\x83\x7D", SHIFT_JIS), "表/マ");
         assert_eq!(read(b"\xB1\xB2", SHIFT_JIS), "ｱｲ");
         assert_eq!(read(b"\xC9\xBD/\x8E\xB1", EUC_JP), "表/ｱ");
-        assert_eq!(read(b"\x1B$BI=\x1B(B/", encoding_rs::ISO_2022_JP), "表/");
+        assert_eq!(read(b"\x1B$BI=\x1B(B/", ISO_2022_JP), "表/");
+        assert_eq!(read(b"\x1B$BI=\x1B(B/", SHIFT_JIS), "\x1B$BI=\x1B(B/");
         assert_eq!(read(b"\xF9\x9F?", SHIFT_JIS).chars().count(), 2, "an emoji is one character");
         assert_eq!(read(b"x\x81", SHIFT_JIS), "x\u{FFFD}");
         assert_eq!(read(b"x\x81?", SHIFT_JIS), "x\u{FFFD}?");
