@@ -2,7 +2,8 @@
 
 use url::Url;
 
-use super::plan::{LinkPlan, Way};
+use super::mask::ESC;
+use super::plan::{LinkPlan, Way, scheme};
 use super::text::{Piece, Reading, text};
 
 /// Bytes of a page that are replaced.
@@ -41,6 +42,11 @@ impl Written<'_> {
         plan.way(base, &text(self.raw, self.pieces), self.reading.encoding(self.raw))
     }
 
+    /// Whether it names its site itself, so that no base moves it.
+    pub(super) fn is_absolute(&self) -> bool {
+        scheme(text(self.raw, self.pieces).trim_start_matches(|c: char| c <= ' ')).is_some()
+    }
+
     /// The URL that it stands for, from `base`.
     pub(super) fn resolved(&self, base: Option<&Url>) -> Option<Url> {
         Url::options().base_url(base).parse(&text(self.raw, self.pieces)).ok()
@@ -75,6 +81,10 @@ impl Written<'_> {
                     Some(_) => (start_of(from), end_of(to)),
                     None => (start_of(from), start_of(to)),
                 };
+                // An escape that went would change how the page behind it is read.
+                if self.raw.get(start..end).unwrap_or_default().contains(&ESC) {
+                    return Vec::new();
+                }
                 changes.push(Change { at: start, gone: end - start, put: String::new() });
             } else {
                 kept = true;

@@ -26,10 +26,28 @@ pub(super) struct Tag<'a> {
     pub(super) attributes: &'a [Attribute],
 }
 
-/// Elements that [`Page::tag`] wants to see, as the masked page names them.
-pub(super) const ELEMENTS: [&str; 19] = [
-    "a", "area", "base", "bgsound", "body", "button", "embed", "form", "frame", "go", "img", "input", "link", "meta",
-    "object", "script", "table", "td", "xframe",
+/// Start tags that [`Page::tag`] wants to see, as selectors of the masked page. Of elements that are many and seldom
+/// hold a link those with the attribute.
+pub(super) const TAGS: [&str; 19] = [
+    "a[href]",
+    "area[href]",
+    "base[href]",
+    "bgsound[src]",
+    "body[background]",
+    "button[formaction]",
+    "embed[src]",
+    "form",
+    "frame[src]",
+    "go[href]",
+    "img[src]",
+    "input",
+    "link[href]",
+    "meta",
+    "object[data]",
+    "script[src]",
+    "table[background]",
+    "td[background]",
+    "xframe[src]",
 ];
 
 /// What is known of the page so far.
@@ -130,7 +148,7 @@ impl Page {
         match written.way(&self.plan, self.base.url()) {
             Way::Ours => {
                 // An absolute link resolves without a base; any other depends on what comes.
-                self.relative |= written.way(&self.plan, None) != Way::Ours;
+                self.relative |= !written.is_absolute();
                 written.with_token(&self.plan)
             }
             Way::Off(target) if off == Off::Leave => written.replaced(escaped(&self.leave(&target))),
@@ -193,7 +211,7 @@ impl Page {
         let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
         match written.way(&self.plan, self.base.url()) {
             Way::Ours => {
-                self.relative |= written.way(&self.plan, None) != Way::Ours;
+                self.relative |= !written.is_absolute();
                 self.hidden_after(tag)
             }
             Way::Off(target) => {

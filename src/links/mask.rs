@@ -21,7 +21,8 @@ const TEXT_ELEMENTS: [&[u8]; 4] = [b"noscript", b"noframes", b"noembed", b"ifram
 /// What their first letter becomes.
 const LETTER: u8 = b'x';
 
-const ESC: u8 = 0x1B;
+/// Starts an escape sequence (ECMA-35).
+pub(super) const ESC: u8 = 0x1B;
 const SI: u8 = 0x0F;
 
 /// Makes the masked page, piece by piece.

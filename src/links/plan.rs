@@ -164,7 +164,7 @@ fn is_plain(written: &str, url: &Url) -> bool {
 }
 
 /// Scheme and what follows its colon (RFC 3986 §3.1).
-fn scheme(written: &str) -> Option<(&str, &str)> {
+pub(super) fn scheme(written: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = written.split_once(':')?;
     let mut characters = scheme.chars();
     let letters = characters.next()?.is_ascii_alphabetic()

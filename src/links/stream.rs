@@ -15,7 +15,7 @@ use lol_html::send::{ElementContentHandlers, HtmlRewriter, SendHandlerTypes, Set
 use lol_html::{AsciiCompatibleEncoding, MemorySettings, Selector};
 
 use super::change::Change;
-use super::markup::{Attribute, ELEMENTS, Page, Tag};
+use super::markup::{Attribute, Page, TAGS, Tag};
 use super::mask::{Mask, Runs};
 
 /// What the parser may hold of one page, in bytes: the longest tag that is looked into, and the open elements.
@@ -25,9 +25,9 @@ const FIRST_MEMORY: usize = 1024;
 /// The longest page in UTF-16 that is rewritten, in bytes: it is held whole.
 const MOST_WIDE: usize = 1024 * 1024;
 
-/// The elements that are looked at; parsed once.
+/// The tags that are looked at; parsed once.
 static SELECTORS: LazyLock<Vec<Selector>> =
-    LazyLock::new(|| ELEMENTS.iter().filter_map(|name| name.parse().ok()).collect());
+    LazyLock::new(|| TAGS.iter().filter_map(|name| name.parse().ok()).collect());
 
 type Sink = Box<dyn FnMut(&[u8]) + Send>;
 

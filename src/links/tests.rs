@@ -244,6 +244,12 @@ fn bytes_that_swallow_what_follows_get_no_token_behind_them() {
 }
 
 #[test]
+fn no_escape_goes_with_a_token_that_is_replaced() {
+    let page = b"<a href='/?_sk=\x1B$BI=&amp;x'>\x1B(B<a href='/?_sk=\x1B(Bx'>";
+    assert_eq!(raw(page, Some(ISO_2022_JP), false, 4), page);
+}
+
+#[test]
 fn a_page_in_utf_16_is_rewritten_whole() {
     let page = "\u{feff}<p>表</p><a href=\"/a\">";
     for (name, bytes) in [("le", u16::to_le_bytes as fn(u16) -> [u8; 2]), ("be", u16::to_be_bytes)] {
