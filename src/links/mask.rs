@@ -103,17 +103,18 @@ impl Mask {
             return;
         }
         out.push(self.masked(byte));
-        if self.state == State::Emoji && matches!(byte, SI | b'\n' | b'\r') {
+        if self.state == State::Emoji && ends_emoji(byte) {
             self.state = State::Markup;
         }
     }
 
-    /// In a run a byte with the high bit, which is no markup.
+    /// In a run a byte with the high bit, which is no markup. White space too: a value that ended within a run, and is
+    /// replaced, would take the start of the run along and leave its end.
     const fn masked(&self, byte: u8) -> u8 {
         match self.state {
-            State::Markup => byte,
-            State::Japanese | State::Emoji if byte < b'!' => byte,
+            State::Emoji if ends_emoji(byte) => byte,
             State::Japanese | State::Emoji => byte | 0x80,
+            State::Markup => byte,
         }
     }
 
@@ -137,6 +138,11 @@ impl Mask {
             _ => Judged::Nothing,
         }
     }
+}
+
+/// Whether the byte ends a run of emoji: its own end, or a line's, where the end was forgotten.
+const fn ends_emoji(byte: u8) -> bool {
+    matches!(byte, SI | b'\n' | b'\r')
 }
 
 enum Judged {
@@ -181,6 +187,7 @@ mod tests {
             (Runs::None, b"<no<nos<noscrip>", b"<no<nos<noscrip>"),
             (Runs::None, b"\x1B$B<a\x1B(B<a", b"\x1B$B<a\x1B(B<a"),
             (Runs::All, b"<a>\x1B$B<a\">\x1B(B<a>", b"<a>\x1B$B\xBC\xE1\xA2\xBE\x1B(B<a>"),
+            (Runs::All, b"\x1B$B< \n>\x1B(B ", b"\x1B$B\xBC\xA0\x8A\xBE\x1B(B "),
             (Runs::All, b"\x1B(I1<\x1B(J<", b"\x1B(I\xB1\xBC\x1B(J<"),
             (Runs::Emoji, b"\x1B$B<a\x1B(B<a", b"\x1B$B<a\x1B(B<a"),
             (Runs::Emoji, b"\x1B$G<a>\x0F<a>", b"\x1B$G\xBC\xE1\xBE\x0F<a>"),

@@ -250,6 +250,14 @@ fn no_escape_goes_with_a_token_that_is_replaced() {
 }
 
 #[test]
+fn a_value_that_is_replaced_takes_no_half_of_a_run_along() {
+    let page = b"<base href=\"\"><form><base href=//evil.example/\x1B$B <base href=//evil.example>\x1B(B><p>";
+    let once = raw(page, None, false, 9);
+    assert_eq!(raw(&once, None, false, 5), once);
+    assert!(once.ends_with(b"<base href=\"\"><p>"), "{}", String::from_utf8_lossy(&once));
+}
+
+#[test]
 fn a_page_in_utf_16_is_rewritten_whole() {
     let page = "\u{feff}<p>表</p><a href=\"/a\">";
     for (name, bytes) in [("le", u16::to_le_bytes as fn(u16) -> [u8; 2]), ("be", u16::to_be_bytes)] {
