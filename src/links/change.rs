@@ -73,8 +73,10 @@ impl Written<'_> {
             let rest = before.get(from..).unwrap_or_default();
             let length = rest.iter().position(is('&'));
             let to = from + length.unwrap_or(rest.len());
-            let pair = text(self.raw, before.get(from..to).unwrap_or_default());
-            if plan.replaces(&pair.replace(['\t', '\n', '\r'], "")) {
+            let mut pair = text(self.raw, before.get(from..to).unwrap_or_default());
+            // Browsers drop these, some everywhere, some at the end of a URL, where another pair may have been last.
+            pair.retain(|c| c > ' ');
+            if plan.replaces(&pair) {
                 // With the ampersand before it where a pair stays there, otherwise with the one that follows.
                 let (start, end) = match length {
                     _ if kept => (start_of(from - 1), start_of(to)),

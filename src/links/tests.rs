@@ -49,6 +49,7 @@ fn links_of_ours_get_the_token_in_their_authors_spelling() {
         ("<a href='/a?x&amp;_sk=old&amp;_s%6B=older'>", "<a href='/a?_sk=T&amp;x'>"),
         ("<a href='/a?_sk=old&amp;_sk=older&amp;x'>", "<a href='/a?_sk=T&amp;x'>"),
         ("<a href='/a?_s\tk=old&amp;x'>", "<a href='/a?_sk=T&amp;x'>"),
+        ("<a href='/a?x&amp;_sk\u{1}\u{1}&amp;_sk=old'>", "<a href='/a?_sk=T&amp;x'>"),
         ("<a href='/a' href='/b'>", "<a href='/a?_sk=T' href='/b'>"),
         (
             "<area href=/a><frame src=/b><iframe src='/c'></iframe>",
