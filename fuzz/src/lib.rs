@@ -181,7 +181,8 @@ pub fn links(data: &[u8]) {
         assert!(before.ends_with(b"?_sk=") || before.ends_with(b"name=\"_sk\" value=\""));
     }
     // Links of others, keys and fields of ours, a base: what goes for them does not come back.
-    let lower = page.to_ascii_lowercase();
+    let mut lower = page.to_ascii_lowercase();
+    lower.retain(|b| *b > b' ');
     if contains(&whole, b"/_sekisho/leave")
         || [&b"_s"[..], b"%", b"&#", b"base", b"action"].iter().any(|p| contains(&lower, p))
     {

@@ -19,6 +19,8 @@ pub(super) struct Attribute {
 pub(super) struct Tag<'a> {
     /// Element name in lower case.
     pub(super) name: &'a str,
+    /// The byte of the page before the tag.
+    pub(super) before: Option<u8>,
     /// The whole tag, from `<` to `>`.
     pub(super) raw: &'a [u8],
     /// Where the name ends in it.
@@ -167,7 +169,9 @@ impl Page {
         if name == "_sk"
             || (self.in_form && is(tag, "type", "hidden") && self.plan.fields().any(|(key, _)| key == name))
         {
-            return vec![Change { at: 0, gone: tag.raw.len(), put: String::new() }];
+            // A `<` that stands for itself must not meet what follows the tag.
+            let put = if tag.before == Some(b'<') { " " } else { "" };
+            return vec![Change { at: 0, gone: tag.raw.len(), put: put.to_owned() }];
         }
         let mut changes = self.link(tag, "formaction", Off::Leave);
         if is(tag, "type", "image") {

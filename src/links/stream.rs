@@ -150,6 +150,8 @@ struct Shared {
     pending: Vec<u8>,
     /// How many bytes of the page have left.
     released: usize,
+    /// The last of them.
+    last: Option<u8>,
     /// How many bytes the parser has passed.
     passed: usize,
     /// What is to be done to pending bytes, by their place in the page.
@@ -158,7 +160,7 @@ struct Shared {
 
 impl Parsed {
     fn new(page: Page, runs: Runs) -> Self {
-        let shared = Shared { page, pending: Vec::new(), released: 0, passed: 0, changes: VecDeque::new() };
+        let shared = Shared { page, pending: Vec::new(), released: 0, last: None, passed: 0, changes: VecDeque::new() };
         let shared = Arc::new(Mutex::new(shared));
         let mut settings = Settings::new_send()
             .with_encoding(AsciiCompatibleEncoding::new(X_USER_DEFINED).unwrap_or_else(AsciiCompatibleEncoding::utf_8))
@@ -226,6 +228,7 @@ impl Shared {
             return;
         };
         let Some(raw) = self.pending.get(start..end) else { return };
+        let before = start.checked_sub(1).map_or(self.last, |at| self.pending.get(at).copied());
         let name_end =
             raw.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>')).unwrap_or(raw.len());
         let name = String::from_utf8_lossy(raw.get(1..name_end).unwrap_or_default()).to_ascii_lowercase();
@@ -239,7 +242,7 @@ impl Shared {
                 Attribute { name: attribute.name(), value }
             })
             .collect();
-        let changes = self.page.tag(&Tag { name: &name, raw, name_end, attributes: &attributes });
+        let changes = self.page.tag(&Tag { name: &name, before, raw, name_end, attributes: &attributes });
         self.changes.extend(changes.into_iter().map(|change| Change { at: change.at + place.start, ..change }));
     }
 
@@ -256,6 +259,7 @@ impl Shared {
             at = place + change.gone;
         }
         out.extend_from_slice(self.pending.get(at..count).unwrap_or_default());
+        self.last = self.pending.get(..count).and_then(|left| left.last().copied()).or(self.last);
         self.pending.drain(..count);
         self.released = end;
         out
