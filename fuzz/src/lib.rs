@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method, Request};
+use sekisho::admin::fuzz::no_fields;
 use sekisho::assertion::AssertionVerifier;
 use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
@@ -127,6 +128,22 @@ pub fn import_line(data: &[u8]) {
         assert!(ImportLine::read(&[b" \t", data, b"\r"].concat(), &CARRIERS).is_ok());
         assert!(ImportLine::read(&[data, b"{}"].concat(), &CARRIERS).is_err());
     }
+}
+
+/// A verb without fields takes nothing or the empty object, declared as JSON. The first line is the content type.
+pub fn admin_json(data: &[u8]) {
+    let Some(end) = data.iter().position(|b| *b == b'\n') else { return };
+    let (kind, body) = (&data[..end], &data[end + 1..]);
+    let Ok(kind) = HeaderValue::from_bytes(kind) else { return };
+    let json = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    let json = json.eq_ignore_ascii_case(b"application/json");
+    let empty = body.iter().filter(|b| !b" \t\r\n".contains(b)).eq(b"{}");
+    let expected = match (body.is_empty(), json, empty) {
+        (true, ..) | (false, true, true) => Ok(()),
+        (false, false, _) => Err("content-type-invalid".to_owned()),
+        (false, true, false) => Err("body-malformed".to_owned()),
+    };
+    assert_eq!(no_fields(kind, body), expected);
 }
 
 /// What the admin API reads out of a path is what stands there, and nobody's number.

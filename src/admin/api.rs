@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Operator;
+use super::body::{Asked, NoFields};
 use super::documents::{
     Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
 };
@@ -34,7 +35,8 @@ type Id = Result<Path<String>, PathRejection>;
         title = "Sekisho admin API",
         description = "Over the gateway's UNIX socket. Every verb needs a role of the caller's uid or gid. A call that \
                        changes something takes an Idempotency-Key: the same key and request, within ten minutes, get \
-                       the first answer again. Refusals never repeat input."
+                       the first answer again. A verb without a request body takes none, or {}; any other is refused. \
+                       Refusals never repeat input."
     ),
     components(schemas(Refusal, RefusalDetail))
 )]
@@ -76,7 +78,12 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
     post, path = "/v1/accounts/{account}/codes", params(("account" = String, Path)),
     responses((status = 200, body = IssuedCode), Refused)
 )]
-async fn issue_code(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<IssuedCode> {
+async fn issue_code(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    account: Id,
+    _: Asked<NoFields>,
+) -> Answer<IssuedCode> {
     let account = account_id(account)?;
     let now = ops.clock.now();
     let issued = binding::issue_code(&*ops.bindings, &ops.keys.session, account.clone(), &*ops.entropy, now).await;
@@ -113,7 +120,12 @@ async fn account(_: Operator, State(ops): State<Operations>, account: Id) -> Ans
     post, path = "/v1/accounts/{account}/suspend", params(("account" = String, Path)),
     responses((status = 200, body = Account), Refused)
 )]
-async fn suspend(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
+async fn suspend(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    account: Id,
+    _: Asked<NoFields>,
+) -> Answer<Account> {
     let account = account_id(account)?;
     // The state first: a sign-in that runs meanwhile finds it when it asks whether its binding still stands.
     if !ops.bindings.set_account_state(&account, AccountState::Suspended).await? {
@@ -129,7 +141,12 @@ async fn suspend(Operator(by): Operator, State(ops): State<Operations>, account:
     post, path = "/v1/accounts/{account}/resume", params(("account" = String, Path)),
     responses((status = 200, body = Account), Refused)
 )]
-async fn resume(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Account> {
+async fn resume(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    account: Id,
+    _: Asked<NoFields>,
+) -> Answer<Account> {
     let account = account_id(account)?;
     if !ops.bindings.set_account_state(&account, AccountState::Active).await? {
         return Err(Refused::NotFound);
@@ -162,7 +179,12 @@ async fn account_bindings(_: Operator, State(ops): State<Operations>, account: I
     delete, path = "/v1/bindings/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Revoked), Refused)
 )]
-async fn revoke_binding(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
+async fn revoke_binding(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    id: Id,
+    _: Asked<NoFields>,
+) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| BindingId::parse(&id)).ok_or(Refused::NotFound)?;
     // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands. The sessions
     // in any case: an earlier call may have erased the binding and failed at them.
@@ -197,7 +219,12 @@ async fn account_sessions(_: Operator, State(ops): State<Operations>, account: I
     delete, path = "/v1/accounts/{account}/sessions", params(("account" = String, Path)),
     responses((status = 200, body = Revoked), Refused)
 )]
-async fn end_account_sessions(Operator(by): Operator, State(ops): State<Operations>, account: Id) -> Answer<Revoked> {
+async fn end_account_sessions(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    account: Id,
+    _: Asked<NoFields>,
+) -> Answer<Revoked> {
     let account = account_id(account)?;
     let revoked = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
     if revoked == 0 {
@@ -211,7 +238,12 @@ async fn end_account_sessions(Operator(by): Operator, State(ops): State<Operatio
     delete, path = "/v1/sessions/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Revoked), Refused)
 )]
-async fn end_session(Operator(by): Operator, State(ops): State<Operations>, id: Id) -> Answer<Revoked> {
+async fn end_session(
+    Operator(by): Operator,
+    State(ops): State<Operations>,
+    id: Id,
+    _: Asked<NoFields>,
+) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| SessionId::parse(&id)).ok_or(Refused::NotFound)?;
     match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
         0 => Err(Refused::NotFound),

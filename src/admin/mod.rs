@@ -5,8 +5,11 @@
 
 mod access;
 mod api;
+mod body;
 mod client;
 mod documents;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod import;
 mod lines;
 mod operations;

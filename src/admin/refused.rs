@@ -26,6 +26,16 @@ pub(super) enum Refused {
     NoSuchPath,
     #[error("that path does not take this method")]
     MethodNotAllowed,
+    #[error(
+        "the body is no JSON object of the fields that /openapi.json names for this verb (line {line}, column {column})"
+    )]
+    BodyMalformed { line: usize, column: usize },
+    #[error("a body must be application/json, and say so once")]
+    BodyNotJson,
+    #[error("the body is longer than 64 KiB")]
+    BodyTooLarge,
+    #[error("the body did not come within 10 seconds")]
+    BodyTooSlow,
     #[error("an Idempotency-Key is 1 to 128 visible ASCII characters")]
     IdempotencyKeyInvalid,
     #[error("that Idempotency-Key was used for another request; draw a new one")]
@@ -51,6 +61,10 @@ impl Refused {
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
             Self::NotFound | Self::NoSuchPath => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::BodyMalformed { .. } => (StatusCode::BAD_REQUEST, "body-malformed"),
+            Self::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type-invalid"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "body-too-slow"),
             Self::IdempotencyKeyInvalid => (StatusCode::BAD_REQUEST, "idempotency-key-invalid"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             Self::IdempotencyKeyBusy => (StatusCode::CONFLICT, "idempotency-key-busy"),
@@ -74,10 +88,13 @@ impl Refused {
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let by_status = [
-            ("400", "account-invalid, idempotency-key-invalid"),
+            ("400", "account-invalid, body-malformed, idempotency-key-invalid"),
             ("403", "role-required"),
             ("404", "not-found"),
+            ("408", "body-too-slow"),
             ("409", "idempotency-key-busy"),
+            ("413", "body-too-large"),
+            ("415", "content-type-invalid"),
             ("422", "idempotency-key-reused"),
             ("500", "internal-error"),
             ("503", "store-unavailable, key-suspended, gateway-stopping"),

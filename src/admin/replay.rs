@@ -14,6 +14,7 @@ use http_body_util::BodyExt as _;
 use ring::digest;
 
 use super::access::Peer;
+use super::body;
 use super::refused::Refused;
 use crate::clock::{Clock, Timestamp};
 
@@ -35,8 +36,7 @@ pub(super) struct Answers {
 struct Entry {
     peer: Peer,
     key: Box<str>,
-    /// SHA-256 of method and target: bounded, and no place where a telephone number could stay. No verb
-    /// that is remembered has a body.
+    /// SHA-256 of method, target and body: bounded, and no place where a telephone number could stay.
     request: [u8; 32],
     begun_at: Timestamp,
     /// `None` while the first request is at work.
@@ -136,7 +136,10 @@ async fn once_for(
     if !(1..=KEY_BYTES).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Refused::IdempotencyKeyInvalid);
     }
-    let work = match answers.turn(peer, key, fingerprint(&request))? {
+    let (head, body) = request.into_parts();
+    let body = body::read(body).await?;
+    let request = Request::from_parts(head, Bytes::clone(&body).into());
+    let work = match answers.turn(peer, key, fingerprint(&request, &body))? {
         Turn::First(work) => work,
         Turn::Again(answer) => return Ok(json(answer)),
     };
@@ -150,10 +153,18 @@ async fn once_for(
     Ok(json((status, body)))
 }
 
-fn fingerprint(request: &Request) -> [u8; 32] {
-    let text = format!("{} {}", request.method(), request.uri());
+/// Neither a method nor a target nor the value of a field has a line feed in it.
+fn fingerprint(request: &Request, body: &[u8]) -> [u8; 32] {
+    let mut text = digest::Context::new(&digest::SHA256);
+    text.update(format!("{} {}\n", request.method(), request.uri()).as_bytes());
+    for kind in request.headers().get_all(header::CONTENT_TYPE) {
+        text.update(kind.as_bytes());
+        text.update(b"\n");
+    }
+    text.update(b"\n");
+    text.update(body);
     let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    out.copy_from_slice(text.finish().as_ref());
     out
 }
 
@@ -199,11 +210,22 @@ mod tests {
         }
 
         async fn call(&self, method: &str, path: &str, key: Option<&str>, peer: Peer) -> (u16, String) {
+            self.call_with(method, path, key, peer, "").await
+        }
+
+        async fn call_with(
+            &self,
+            method: &str,
+            path: &str,
+            key: Option<&str>,
+            peer: Peer,
+            body: &'static str,
+        ) -> (u16, String) {
             let mut request = Request::builder().method(method).uri(path).extension(peer);
             if let Some(key) = key {
                 request = request.header(IDEMPOTENCY_KEY, key);
             }
-            let request = request.body(axum::body::Body::empty()).unwrap();
+            let request = request.body(axum::body::Body::from(body)).unwrap();
             let answer = self.router.clone().oneshot(request).await.unwrap();
             let status = answer.status().as_u16();
             let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -231,6 +253,7 @@ mod tests {
         let api = Api::new();
         api.call("POST", "/count", Some("k"), ALICE).await;
         assert_eq!(api.call("POST", "/count?x", Some("k"), ALICE).await.0, 422);
+        assert_eq!(api.call_with("POST", "/count", Some("k"), ALICE, "{}").await.0, 422);
         for key in ["", "a b", &"k".repeat(KEY_BYTES + 1)] {
             assert_eq!(api.call("POST", "/count", Some(key), ALICE).await.0, 400, "{key}");
         }

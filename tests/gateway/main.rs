@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
 
 mod admin;
+mod admin_input;
 mod answers;
 mod assertion;
 mod bind;

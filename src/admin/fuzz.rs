@@ -1,0 +1,14 @@
+//! What a fuzz target calls of the private parser; compiled for it alone (`--cfg fuzzing`, which cargo-fuzz sets).
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::body::{NoFields, document};
+
+/// Whether a verb without fields takes this body under this content type; otherwise the reason of its refusal.
+///
+/// # Errors
+/// The reason.
+pub fn no_fields(kind: HeaderValue, body: &[u8]) -> Result<(), String> {
+    let fields = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+    document::<NoFields>(&fields, body).map(drop).map_err(|refused| refused.document().error.reason)
+}
