@@ -20,9 +20,11 @@ use crate::wire::Wire;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A gateway and who is known to it.
-struct Town {
-    folder: Folder,
-    gateway: Serving,
+pub(crate) struct Town {
+    pub(crate) folder: Folder,
+    pub(crate) gateway: Serving,
+    /// What makes a command one of this town: the gateway is started by it, and started again.
+    wrap: Box<dyn Fn(Command) -> Command>,
     _upstream: RecordingUpstream,
     /// Bound, with a session.
     signed_in: Handset,
@@ -34,9 +36,14 @@ struct Town {
 }
 
 impl Town {
-    async fn with(wrap: impl Fn(Command) -> Command) -> Self {
+    async fn with(wrap: impl Fn(Command) -> Command + 'static) -> Self {
+        Self::of(Folder::alone(), wrap).await
+    }
+
+    /// In a folder of which somebody prepared more.
+    pub(crate) async fn of(folder: Folder, wrap: impl Fn(Command) -> Command + 'static) -> Self {
         let upstream = RecordingUpstream::start().await;
-        let folder = Folder::new(upstream.address);
+        folder.edit("http://127.0.0.1:9\"", &format!("http://{}\"", upstream.address));
         folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\ncode = \"1000/1m\"\n[log]\naccess = { file = \"access.log\" }\n");
         let gateway = folder.serve_as(wrap(folder.command("serve"))).await;
         let mut signed_in = gateway.handset(Carrier::PrivateApn, "1");
@@ -51,7 +58,7 @@ impl Town {
         let binding = bindings["bindings"][0]["id"].as_str().unwrap().to_owned();
         let stranger = gateway.handset(Carrier::PrivateApn, "3");
         let code = folder.code("carol").await;
-        Self { folder, gateway, _upstream: upstream, signed_in, binding, stranger, code }
+        Self { folder, gateway, wrap: Box::new(wrap), _upstream: upstream, signed_in, binding, stranger, code }
     }
 
     fn handset(&self, tail: &str) -> Handset {
@@ -59,7 +66,7 @@ impl Town {
     }
 
     /// Nothing is written, nobody is told that it were, and whoever is in stays in.
-    async fn fails_closed(&mut self, case: &str) {
+    pub(crate) async fn fails_closed(&mut self, case: &str) {
         assert_eq!(self.signed_in.get("/").await.status, StatusCode::OK, "{case}");
         let mut bound = self.handset("1");
         let page = bound.get("/").await;
@@ -86,7 +93,7 @@ impl Town {
     }
 
     /// What was refused is absent, what is asked for now is done, and both are still so after a kill.
-    async fn recovers(mut self, case: &str) {
+    pub(crate) async fn recovers(mut self, case: &str) {
         let listed = self.folder.document("bindings list").await;
         let accounts =
             listed["bindings"].as_array().unwrap().iter().map(|binding| binding["account"].as_str().unwrap());
@@ -98,9 +105,9 @@ impl Town {
         assert_eq!(entered.status, StatusCode::FOUND, "{case}: the code was spent: {}", entered.text());
         assert_eq!(self.folder.document(&format!("bindings revoke {}", self.binding)).await["revoked"], 1, "{case}");
 
-        let Self { folder, gateway, _upstream, signed_in, stranger, .. } = self;
+        let Self { folder, gateway, wrap, _upstream, signed_in, stranger, .. } = self;
         gateway.kill().await;
-        let gateway = folder.serve().await;
+        let gateway = folder.serve_as(wrap(folder.command("serve"))).await;
         for (who, mut handset) in [("before", signed_in), ("after", bound), ("enrolled after", stranger)] {
             handset.gateway = gateway.address("handset");
             assert_eq!(handset.get("/").await.status, StatusCode::OK, "{case}: the session of {who} the fault");
@@ -108,7 +115,7 @@ impl Town {
         let revoked = gateway.handset(Carrier::PrivateApn, "2").click_sign_in("/").await;
         assert_eq!(revoked.status, StatusCode::FORBIDDEN, "{case}");
         gateway.stop().await;
-        assert_eq!(folder.run("check").await.code, 0, "{case}");
+        assert_eq!(crate::process::ended(wrap(folder.command("check"))).await.code, 0, "{case}");
     }
 }
 

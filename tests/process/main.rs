@@ -21,6 +21,7 @@ mod crash;
 mod faults;
 mod journey;
 mod lifecycle;
+mod mounts;
 mod offline;
 mod process;
 mod secrets;

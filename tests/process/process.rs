@@ -31,7 +31,7 @@ pub(crate) fn sekisho<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Comma
 }
 
 /// The same, run by `wrapper`, a program that becomes it.
-fn wrapped(wrapper: &[&str], command: &Command) -> Command {
+pub(crate) fn wrapped(wrapper: &[&str], command: &Command) -> Command {
     let inner = command.as_std();
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args());
