@@ -13,5 +13,5 @@ pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;
 pub use listener::{
-    BindError, BoundListener, Connection, Handler, Proxied, ProxyHeaderError, Workers, parse_proxy_header,
+    BindError, BoundListener, Connection, Handler, Proxied, ProxyHeaderError, TurnedAway, Workers, parse_proxy_header,
 };

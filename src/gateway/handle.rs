@@ -16,7 +16,7 @@ use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
-use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, UnknownSource};
+use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, TurnedAway, UnknownSource};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
@@ -127,6 +127,10 @@ impl Handler for Worker {
         let answer = self.handset(connection, request, &mut line).await;
         line.status = answer.status().as_u16();
         answer
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.gateway.metrics.turned_away(why);
     }
 }
 

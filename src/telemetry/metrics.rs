@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::carrier::CarrierName;
+use crate::edge::TurnedAway;
 use crate::refusal::Reason;
 
 /// Upper bounds in seconds; the last is infinite.
@@ -82,6 +83,8 @@ pub struct Metrics {
     enrolments: Labelled<1>,
     /// In the order of [`BindOutcome::WORDS`].
     console_bindings: [Counter; BindOutcome::WORDS.len()],
+    /// In the order of [`TurnedAway::ALL`].
+    turned_away: [Counter; TurnedAway::ALL.len()],
     refusals: Labelled<2>,
     /// Those of no carrier's network, in the order of [`Reason::ALL`].
     refusals_elsewhere: Vec<Counter>,
@@ -113,6 +116,8 @@ impl Metrics {
         let enrolments = register(&mut registry, "enrolments", "Handsets bound");
         let help = "Answers of upstreams with Sekisho-Bind, by what came of it";
         let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
+        let help = "Connections that ended before their first request, by cause";
+        let turned_away: Labelled<1> = register(&mut registry, "connections_turned_away", help);
         let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
         let refusals: Labelled<2> = register(&mut registry, "refusals", help);
         let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
@@ -139,6 +144,8 @@ impl Metrics {
             enrolments,
             console_bindings: BindOutcome::WORDS
                 .map(|word| console_bindings.get_or_create_owned(&[("outcome", word.to_owned())])),
+            turned_away: TurnedAway::ALL
+                .map(|why| turned_away.get_or_create_owned(&[("cause", why.as_str().to_owned())])),
             refusals_elsewhere: Reason::ALL
                 .iter()
                 .map(|reason| refusals.get_or_create_owned(&refusal_labels(*reason, "")))
@@ -177,6 +184,13 @@ impl Metrics {
     /// An upstream said `Sekisho-Bind`.
     pub fn bound_by_console(&self, outcome: BindOutcome) {
         if let Some(counter) = self.console_bindings.get(outcome as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A connection ended before its first request.
+    pub fn turned_away(&self, why: TurnedAway) {
+        if let Some(counter) = self.turned_away.get(why as usize) {
             counter.inc();
         }
     }

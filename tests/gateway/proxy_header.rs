@@ -102,6 +102,10 @@ async fn who_is_no_proxy_of_ours_is_not_heard() {
         closed(PROXY, harness.address(), bytes).await;
     }
     assert!(harness.upstream.received().is_empty());
+    let metrics = harness.metrics().await;
+    for counted in [r#"{cause="untrusted-proxy"} 4"#, r#"{cause="proxy-header"} 6"#, r#"{cause="tls-handshake"} 0"#] {
+        assert!(metrics.contains(&format!("sekisho_connections_turned_away_total{counted}")), "{metrics}");
+    }
     harness.finish().await;
 }
 

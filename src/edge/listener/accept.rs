@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::activity::Protocol;
 use super::connection::{Connection, Handler, Server};
 use super::proxy_header::{self, ProxyHeaderError};
+use super::turned_away::TurnedAway;
 use crate::config::Serves;
 use crate::edge::{Scheme, TrustedProxies};
 use crate::tls::{ListenerTlsConfig, agreed_on_h2};
@@ -79,8 +80,11 @@ async fn greet<H: Handler>(
         };
         match introduced {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return tracing::info!(%error, "a connection was closed at its PROXY header"),
-            Err(_) => return tracing::info!("a PROXY header took too long"),
+            Ok(Err(error @ ProxyHeaderError::Untrusted)) => {
+                return server.turn_away(TurnedAway::UntrustedProxy, &error);
+            }
+            Ok(Err(error)) => return server.turn_away(TurnedAway::ProxyHeader, &error),
+            Err(late) => return server.turn_away(TurnedAway::ProxyHeader, &late),
         }
     }
     let Some(tls) = tls else {
@@ -96,8 +100,8 @@ async fn greet<H: Handler>(
             let protocol = if agreed_on_h2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
             server.serve(stream, protocol, connection).await;
         }
-        Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::info!("a TLS handshake took too long"),
+        Ok(Err(error)) => server.turn_away(TurnedAway::TlsHandshake, &error),
+        Err(late) => server.turn_away(TurnedAway::TlsHandshake, &late),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, End, Protocol, Watchdog};
+use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
 use crate::body::Body;
 use crate::config::{ClientTimeouts, LimitsConfig, Serves};
@@ -43,6 +44,11 @@ pub trait Handler: Send + Sync + 'static {
         connection: Connection,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// A connection ended before its first request.
+    fn turned_away(&self, why: TurnedAway) {
+        let _ = why;
+    }
 }
 
 /// Requests of one HTTP/2 connection at once (RFC 9113 §5.1.2 recommends no fewer than 100).
@@ -65,6 +71,7 @@ pub(super) struct Server<H> {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     timeouts: ClientTimeouts,
+    complaints: Complaints,
     /// The worker's own: checked at each step of a connection, so it must not be contended.
     pub(super) shutdown: CancellationToken,
 }
@@ -110,12 +117,18 @@ impl<H: Handler> Server<H> {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(timeouts.write_idle)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { handler, http1, http2, timeouts, shutdown }
+        Self { handler, http1, http2, timeouts, complaints: Complaints::new(), shutdown }
     }
 
     /// How long a TLS handshake may take.
     pub(super) const fn handshake_timeout(&self) -> Duration {
         self.timeouts.handshake
+    }
+
+    /// Counts a connection that ends without a request, and says so if it was not just said.
+    pub(super) fn turn_away(&self, why: TurnedAway, error: &dyn std::fmt::Display) {
+        self.handler.turned_away(why);
+        self.complaints.say(why, error);
     }
 
     /// Serves requests until the connection ends; an upgraded stream belongs to the handler from then on.

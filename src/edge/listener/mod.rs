@@ -11,6 +11,7 @@ mod connection;
 mod proxy_header;
 #[cfg(test)]
 mod tests;
+mod turned_away;
 mod watched;
 mod workers;
 
@@ -18,4 +19,5 @@ pub use bind::{BindError, BoundListener};
 pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
 pub use proxy_header::{Proxied, ProxyHeaderError, parse as parse_proxy_header};
+pub use turned_away::TurnedAway;
 pub use workers::Workers;
