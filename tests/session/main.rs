@@ -1,0 +1,316 @@
+//! Live sessions against the embedded store: what the registry holds, what it lets go, and what outlives a restart.
+
+#![expect(clippy::unwrap_used, reason = "a set-up that fails should fail its test")]
+
+mod cookie;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sekisho::binding::{AccountId, BindingId};
+use sekisho::carrier::{CarrierName, Carriers, Networks, ProfileSpec, RawIdentifier};
+use sekisho::clock::Timestamp;
+use sekisho::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
+use sekisho::entropy::SystemEntropy;
+use sekisho::session::{Check, LiveSession, Opening, SessionPolicy, SessionToken, Sessions, TokenHash};
+use sekisho::store::{EmbeddedStore, SessionScope, SessionStore, StoreError, TokenTransport};
+use tempfile::TempDir;
+
+const POLICY: SessionPolicy =
+    SessionPolicy { idle: Duration::from_mins(30), absolute: Duration::from_hours(12), per_account: 3 };
+const TAG: [u8; 32] = [7; 32];
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_millis((1_795_530_000 + seconds) * 1000)
+}
+
+/// A store, the sessions on it, and where it lives.
+struct Place {
+    folder: TempDir,
+    store: Arc<EmbeddedStore>,
+    sessions: Sessions<()>,
+}
+
+impl Place {
+    async fn new() -> Self {
+        Self::on(TempDir::new().unwrap(), at(0)).await
+    }
+
+    async fn on(folder: TempDir, now: Timestamp) -> Self {
+        let path = folder.path().join("test.store");
+        let (store, _) = EmbeddedStore::open(&path, now, &SystemEntropy::default()).ok().unwrap();
+        let store = Arc::new(store);
+        let sessions = Sessions::load(Arc::clone(&store) as Arc<dyn SessionStore>, POLICY, now).await.unwrap();
+        Self { folder, store, sessions }
+    }
+
+    async fn restarted(self, now: Timestamp) -> Self {
+        let Self { folder, store, sessions } = self;
+        store.close().await.unwrap();
+        drop((sessions, store));
+        Self::on(folder, now).await
+    }
+
+    async fn open(&self, account: &str, binding: u8, now: Timestamp) -> (TokenHash, Arc<LiveSession<()>>) {
+        self.open_as(account, binding, TokenTransport::Cookie, None, now).await
+    }
+
+    async fn open_as(
+        &self,
+        account: &str,
+        binding: u8,
+        transport: TokenTransport,
+        replaces: Option<TokenHash>,
+        now: Timestamp,
+    ) -> (TokenHash, Arc<LiveSession<()>>) {
+        let opening = opening(account, binding, transport);
+        let opened = self.sessions.open(opening, replaces, &SystemEntropy::default(), now).await;
+        let (token, session) = opened.unwrap();
+        (token.hash(), session)
+    }
+
+    fn lives(&self, hash: TokenHash, now: Timestamp) -> bool {
+        matches!(self.sessions.check(hash, now), Check::Live(_))
+    }
+
+    async fn stored(&self, now: Timestamp) -> usize {
+        self.store.load(now).await.unwrap().len()
+    }
+}
+
+fn opening(account: &str, binding: u8, transport: TokenTransport) -> Opening {
+    Opening {
+        account: AccountId::parse(account).unwrap(),
+        binding: binding_id(binding),
+        carrier: CarrierName::parse("alpha").unwrap(),
+        token: SessionToken::generate(&SystemEntropy::default()),
+        continuity: TAG,
+        transport,
+    }
+}
+
+fn binding_id(n: u8) -> BindingId {
+    BindingId::parse(&format!("00000000-0000-4000-8000-0000000000{n:02}")).unwrap()
+}
+
+/// What the gateway of `carrier` says of a handset.
+fn handset(carrier: &str, identifier: &str) -> RawIdentifier {
+    let spec = ProfileSpec {
+        header: Some("X-Device-Ref".into()),
+        grammar: Some("^[A-Za-z0-9]{7}$".into()),
+        user_agent: Some("any".into()),
+        over_tls: Some("accept".into()),
+        networks: Some(Networks::List(vec!["127.0.1.0/24".into()])),
+        ..ProfileSpec::default()
+    };
+    let (carriers, _) = Carriers::build(&BTreeMap::from([(carrier.to_owned(), spec)])).ok().unwrap();
+    let request = http::Request::get("/").header("Host", "x").header("X-Device-Ref", identifier);
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let limits = HeadLimits { head_bytes: 4096, headers: 10, url_bytes: 1024 };
+    let head = RawHead::read(parts, &limits).unwrap();
+    let peer = IpAddr::from([127, 0, 1, 9]);
+    let client = TrustedProxies::new(Vec::new()).resolve(peer, Scheme::Http, &head).unwrap();
+    carriers.identify(&head, &client).unwrap()
+}
+
+#[tokio::test]
+async fn an_opened_session_is_what_it_was_opened_from() {
+    let place = Place::new().await;
+    assert!(place.sessions.is_empty());
+    let (hash, session) = place.open("alice", 1, at(0)).await;
+    assert_eq!((place.sessions.len(), place.sessions.is_empty()), (1, false));
+    let record = session.record();
+    assert_eq!((record.token_hash, record.account.to_string(), record.binding), (hash, "alice".into(), binding_id(1)));
+    assert_eq!((record.continuity, record.created_at, record.expires_at), (TAG, at(0), at(12 * 3600)));
+    assert_eq!(place.store.load(at(0)).await.unwrap().as_slice(), std::slice::from_ref(record));
+    let Check::Live(found) = place.sessions.check(hash, at(60)) else { panic!("it lives") };
+    assert_eq!((found.record().id, found.last_seen_at()), (record.id, at(60)));
+    assert!(place.lives(hash, at(30)), "a clock that was set back a little ends nothing");
+    assert_eq!(found.last_seen_at(), at(60), "and what was seen was seen");
+    let unknown = SessionToken::generate(&SystemEntropy::default()).hash();
+    assert!(!place.lives(unknown, at(60)));
+}
+
+#[tokio::test]
+async fn a_session_knows_its_handset() {
+    let place = Place::new().await;
+    let token = SessionToken::generate(&SystemEntropy::default());
+    let continuity = Opening::continuity_of(&token, &handset("alpha", "abcdefg"));
+    let again = SessionToken::parse(token.expose().as_bytes()).unwrap();
+    let opening = Opening { token, continuity, ..opening("alice", 1, TokenTransport::Cookie) };
+    let opened = place.sessions.open(opening, None, &SystemEntropy::default(), at(0)).await;
+    let (token, session) = opened.unwrap();
+    assert!(session.same_device(&token, &handset("alpha", "abcdefg")));
+    assert!(session.same_device(&again, &handset("alpha", "abcdefg")));
+    assert!(!session.same_device(&token, &handset("alpha", "abcdefh")));
+    assert!(!session.same_device(&token, &handset("beta", "abcdefg")));
+    let other = SessionToken::generate(&SystemEntropy::default());
+    assert!(!session.same_device(&other, &handset("alpha", "abcdefg")));
+}
+
+#[tokio::test]
+async fn what_is_ended_is_gone_at_once_and_the_others_stay() {
+    let place = Place::new().await;
+    let (a1, first) = place.open("alice", 1, at(0)).await;
+    let (a2, second) = place.open("alice", 2, at(1)).await;
+    let (a3, third) = place.open("alice", 2, at(2)).await;
+    let (b, bob) = place.open("bob", 3, at(3)).await;
+    let listed = |account: Option<&str>, now| {
+        let account = account.map(|text| AccountId::parse(text).unwrap());
+        let found = place.sessions.list(account.as_ref(), now);
+        found.iter().map(|session| session.record().token_hash).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(None, at(3)), [a1, a2, a3, b]);
+    assert_eq!(listed(Some("alice"), at(3)), [a1, a2, a3]);
+    assert_eq!(listed(Some("carol"), at(3)), []);
+    // At that moment the first has idled out.
+    assert_eq!(listed(Some("alice"), at(1800)), [a2, a3]);
+    assert_eq!(listed(Some("bob"), at(1803)), []);
+
+    assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 2);
+    assert!(second.ended().is_cancelled() && third.ended().is_cancelled());
+    assert!(!first.ended().is_cancelled() && !bob.ended().is_cancelled());
+    assert!(!place.lives(a2, at(4)) && !place.lives(a3, at(4)) && place.lives(a1, at(4)) && place.lives(b, at(4)));
+    assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 0);
+
+    assert_eq!(place.sessions.end(SessionScope::Id(bob.record().id)).await.unwrap(), 1);
+    assert!(bob.ended().is_cancelled() && place.lives(a1, at(4)));
+    assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("bob").unwrap())).await.unwrap(), 0);
+    assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("alice").unwrap())).await.unwrap(), 1);
+    assert_eq!((place.sessions.len(), place.stored(at(4)).await), (0, 0));
+}
+
+#[tokio::test]
+async fn one_session_is_ended_by_its_token() {
+    let place = Place::new().await;
+    let (hash, session) = place.open("alice", 1, at(0)).await;
+    let (other, _) = place.open("alice", 1, at(0)).await;
+    assert!(place.sessions.end_one(hash).await.unwrap());
+    assert!(session.ended().is_cancelled() && !place.lives(hash, at(0)) && place.lives(other, at(0)));
+    assert!(!place.sessions.end_one(hash).await.unwrap(), "there was none");
+    assert_eq!(place.stored(at(0)).await, 1);
+}
+
+#[tokio::test]
+async fn what_the_store_lost_is_ended_with_the_next_call() {
+    let place = Place::new().await;
+    let (hash, session) = place.open("alice", 1, at(0)).await;
+    let (other, _) = place.open("bob", 2, at(0)).await;
+    // A call that died between the store and here.
+    assert_eq!(place.store.end(SessionScope::Binding(binding_id(1))).await.unwrap(), [hash]);
+    assert!(place.lives(hash, at(0)));
+    assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap(), 1);
+    assert!(session.ended().is_cancelled() && place.lives(other, at(0)));
+}
+
+#[tokio::test]
+async fn the_oldest_and_the_replaced_end_with_a_new_one() {
+    let place = Place::new().await;
+    let (first, oldest) = place.open("alice", 1, at(0)).await;
+    let (second, _) = place.open("alice", 1, at(1)).await;
+    let (third, _) = place.open("alice", 1, at(2)).await;
+    let (fourth, _) = place.open("alice", 1, at(3)).await;
+    assert!(oldest.ended().is_cancelled() && !place.lives(first, at(3)));
+    assert!(place.lives(second, at(3)) && place.lives(third, at(3)) && place.lives(fourth, at(3)));
+    let (fifth, _) = place.open_as("alice", 1, TokenTransport::Cookie, Some(fourth), at(4)).await;
+    assert!(!place.lives(fourth, at(4)));
+    assert!(place.lives(second, at(4)) && place.lives(third, at(4)) && place.lives(fifth, at(4)));
+}
+
+#[tokio::test]
+async fn an_idle_session_is_over_on_the_instant_and_swept_from_memory_and_store() {
+    let place = Place::new().await;
+    let (used, _) = place.open("alice", 1, at(0)).await;
+    let (idle, session) = place.open("bob", 2, at(0)).await;
+    let (other, _) = place.open("carol", 3, at(0)).await;
+    assert!(place.lives(used, at(1799)) && !place.lives(idle, at(1800)));
+    assert!(session.ended().is_cancelled());
+    assert_eq!(place.sessions.len(), 2, "it is forgotten as soon as it is asked for");
+    place.sessions.sweep(at(1800), false).await.unwrap();
+    assert_eq!(place.sessions.len(), 1, "the others by the sweep");
+    assert!(!place.lives(other, at(1800)) && place.lives(used, at(1801)));
+    // A row lags by the interval in which uses are written; then it goes too.
+    assert_eq!(place.stored(at(1800)).await, 3);
+    place.sessions.sweep(at(1860), false).await.unwrap();
+    assert_eq!(place.stored(at(1860)).await, 3);
+    place.sessions.sweep(at(1861), false).await.unwrap();
+    assert_eq!(place.stored(at(1861)).await, 1);
+}
+
+#[tokio::test]
+async fn uses_are_written_once_a_minute_and_all_of_them_at_the_end() {
+    let place = Place::new().await;
+    let (hash, _) = place.open("alice", 1, at(0)).await;
+    let stored = async || place.store.load(at(0)).await.unwrap().first().unwrap().last_seen_at;
+    assert!(place.lives(hash, at(59)));
+    place.sessions.sweep(at(59), false).await.unwrap();
+    assert_eq!(stored().await, at(0));
+    assert!(place.lives(hash, at(60)));
+    place.sessions.sweep(at(60), false).await.unwrap();
+    assert_eq!(stored().await, at(60));
+    assert!(place.lives(hash, at(119)));
+    place.sessions.sweep(at(119), false).await.unwrap();
+    assert_eq!(stored().await, at(60), "a minute after the last that was written");
+    place.sessions.sweep(at(119), true).await.unwrap();
+    assert_eq!(stored().await, at(119));
+
+    let place = place.restarted(at(200)).await;
+    let Check::Live(session) = place.sessions.check(hash, at(119)) else { panic!("it outlived the restart") };
+    assert_eq!(session.last_seen_at(), at(119));
+}
+
+#[tokio::test]
+async fn what_outlives_a_restart_is_what_still_lives() {
+    let place = Place::new().await;
+    let (first, _) = place.open("alice", 1, at(0)).await;
+    let (second, _) = place.open("bob", 2, at(1)).await;
+    let place = place.restarted(at(1800)).await;
+    assert!(!place.lives(first, at(1800)) && place.lives(second, at(1800)));
+    assert_eq!(place.sessions.len(), 1);
+    // Loaded is durable: what the store loses meanwhile is ended with the next call.
+    place.store.end(SessionScope::Binding(binding_id(2))).await.unwrap();
+    assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 1);
+
+    // Seen in what is now the future: it idles from now on.
+    let (third, _) = place.open("carol", 3, at(1800)).await;
+    assert!(place.lives(third, at(1830)));
+    place.sessions.sweep(at(1830), true).await.unwrap();
+    let place = place.restarted(at(1810)).await;
+    let Check::Live(session) = place.sessions.check(third, at(1800)) else { panic!("it lives") };
+    assert_eq!(session.last_seen_at(), at(1810));
+}
+
+#[tokio::test]
+async fn where_the_store_fails_nothing_is_opened_and_nothing_but_ones_own_is_ended() {
+    let place = Place::new().await;
+    let (hash, session) = place.open("alice", 1, at(0)).await;
+    let (own, _) = place.open("alice", 1, at(0)).await;
+    place.store.close().await.unwrap();
+    let refused = place
+        .sessions
+        .open(opening("bob", 2, TokenTransport::Cookie), None, &SystemEntropy::default(), at(1))
+        .await
+        .map(|_| ());
+    assert_eq!(refused, Err(StoreError::Closed));
+    assert_eq!(place.sessions.len(), 2);
+    assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(1))).await, Err(StoreError::Closed));
+    assert!(place.lives(hash, at(1)) && !session.ended().is_cancelled());
+    assert_eq!(place.sessions.end_one(own).await, Err(StoreError::Closed));
+    assert!(!place.lives(own, at(1)), "who signs out is out, whatever the store says");
+    assert_eq!(place.sessions.sweep(at(1), true).await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
+async fn a_token_in_a_url_is_taken_until_a_cookie_came() {
+    let place = Place::new().await;
+    let (_, cookie) = place.open("alice", 1, at(0)).await;
+    assert!(cookie.travels(false) && !cookie.travels(true));
+    assert_eq!(cookie.transport(), TokenTransport::Cookie);
+    let (_, url) = place.open_as("alice", 1, TokenTransport::Url, None, at(0)).await;
+    assert!(url.travels(true) && url.travels(true));
+    assert_eq!(url.transport(), TokenTransport::Url);
+    assert!(url.travels(false) && !url.travels(true) && url.travels(false));
+    assert_eq!(url.transport(), TokenTransport::Cookie);
+}
