@@ -76,11 +76,22 @@ pub fn client_addr(data: &[u8]) {
     }
 }
 
-/// A PROXY header names a source of a connection, or none; whatever else the bytes are, they are refused.
+/// A PROXY header names the source that stands in it, or none; whatever else the bytes are, they are refused.
 pub fn proxy_header(data: &[u8]) {
-    if let Ok(proxied) = parse_proxy_header(data) {
-        assert!(data.starts_with(b"PROXY ") || data.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
-        assert!(proxied.source.is_none_or(|_| data.len() >= 28));
+    let Ok(proxied) = parse_proxy_header(data) else { return };
+    if let Some(rest) = data.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
+        let addresses = rest.get(4..).expect("a whole header");
+        assert!(match proxied.source.map(|source| source.ip()) {
+            Some(IpAddr::V4(source)) => addresses.starts_with(&source.octets()),
+            Some(IpAddr::V6(source)) => addresses.starts_with(&source.octets()),
+            None => true,
+        });
+    } else {
+        let mut words = data.strip_suffix(b"\r\n").expect("a whole line").split(|b| *b == b' ');
+        assert_eq!(words.next(), Some(&b"PROXY"[..]));
+        assert_eq!(words.next() == Some(b"UNKNOWN"), proxied.source.is_none());
+        let named = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse::<IpAddr>().ok());
+        assert!(proxied.source.is_none_or(|source| Some(source.ip()) == named));
     }
 }
 

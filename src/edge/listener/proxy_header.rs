@@ -86,8 +86,12 @@ pub(super) async fn read<T: AsyncRead + Unpin>(stream: &mut T) -> Result<Proxied
 /// # Errors
 /// [`ProxyHeaderError::Malformed`], also for one of datagrams, and where something follows the header.
 pub fn parse(bytes: &[u8]) -> Result<Proxied, ProxyHeaderError> {
-    // The parser takes anything for the space.
-    if !bytes.starts_with(V1) && !bytes.starts_with(SIGNATURE) {
+    // The parser takes anything for the space, and anything for what ends the word UNKNOWN.
+    let spelled = match bytes.strip_prefix(V1) {
+        Some(rest) => rest.strip_prefix(b"UNKNOWN").is_none_or(|rest| rest.starts_with(b" ") || rest == b"\r\n"),
+        None => bytes.starts_with(SIGNATURE),
+    };
+    if !spelled {
         return Err(ProxyHeaderError::Malformed);
     }
     // Whatever a proxy writes of its own connection is to be ignored, family and addresses too (§2.2).
@@ -166,6 +170,7 @@ mod tests {
             b"PROXY TCP4 127.0.1.7, 127.0.2.7 127.0.0.1 5555 80\r\n".to_vec(),
             b"PROXY TCP4 2001:db8::7 2001:db8::1 5555 80\r\n".to_vec(),
             b"PROXY TCP4 127.0.1.7 127.0.0.1 99999 80\r\n".to_vec(),
+            b"PROXY UNKNOWNX\r\n".to_vec(),
             b"PROXY UDP4 127.0.1.7 127.0.0.1 5555 80\r\n".to_vec(),
             long,
             v2(0x21, 0x12, &ADDRESSES),
