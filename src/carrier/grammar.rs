@@ -186,6 +186,8 @@ mod tests {
         let expression = "^(?P<a>[a-z]{2})(?P<b>[a-z]+)(?P<c>[0-9]*)$";
         assert_eq!(problem(expression, &["a", "b"]), None);
         assert_eq!(problem(expression, &["b", "c"]), Some(GrammarError::VaryingParts));
+        let bounded = "^(?P<a>[a-z]{1,2})(?P<b>[a-z]{1,2})$";
+        assert_eq!(problem(bounded, &["a", "b"]), Some(GrammarError::VaryingParts));
         assert_eq!(problem(expression, &["d"]), Some(GrammarError::UnknownGroup("d".into())));
         assert_eq!(problem(expression, &["a", "a"]), Some(GrammarError::RepeatedPart("a".into())));
         assert_eq!(grammar("^(?P<a>x)?y$", &["a"]).unwrap().read(b"y"), Err(ValueError::Malformed));

@@ -306,6 +306,26 @@ mod tests {
     }
 
     #[test]
+    fn a_query_is_asked_for_in_its_own_case_unless_the_profile_says_otherwise() {
+        let spec = ProfileSpec {
+            header: Some("X-Device-Ref".to_owned()),
+            grammar: Some("^[a-z]{7}$".to_owned()),
+            require_query: Some(RequiredQuery { name: "ref".to_owned(), value: "On".to_owned(), ignore_case: false }),
+            networks: Some(Networks::List(vec!["127.0.4.0/24".to_owned()])),
+            over_tls: Some("accept".to_owned()),
+            ..ProfileSpec::default()
+        };
+        let (carriers, _) = Carriers::build(&BTreeMap::from([("own".to_owned(), spec)])).unwrap();
+        assert!(carriers.forgeable().contains(&"x-device-ref".to_owned()), "{:?}", carriers.forgeable());
+        for (target, asked) in [("/?ref=On", true), ("/?ref=on", false), ("/?Ref=On", false), ("/?a=b&c=d", false)] {
+            let head = head(target, &[("X-Device-Ref", "abcdefg")]);
+            let client =
+                TrustedProxies::new(vec![]).resolve("127.0.4.1".parse().unwrap(), Scheme::Http, &head).unwrap();
+            assert_eq!(carriers.identify(&head, &client).is_ok(), asked, "{target}");
+        }
+    }
+
+    #[test]
     fn a_live_session_sees_what_is_presented() {
         let carriers = carriers();
         let presented = |carrier: &str, fields: &[(&str, &str)]| {

@@ -170,6 +170,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_forges_is_told_every_rule_by_name() {
+        let told = forgeable(["X-Device-Ref"]);
+        for name in ["X-Device-Ref", "X-DCMGUID", "X-UP-SUBNO", "X-JPHONE-UID", "X-MSISDN"] {
+            assert!(told.iter().any(|one| one == name), "{name}: {told:?}");
+        }
+        assert!(told.iter().any(|one| one.starts_with("X-Self-Test-") && one.ends_with("msisdn")), "{told:?}");
+        let rules = names(["X-Device-Ref"]).count() + RESERVED.folded_suffixes.len();
+        assert!(rules > 20 && told.len() == rules, "{rules} {told:?}");
+        let reserved = ReservedFields::new(["X-Device-Ref"]);
+        assert!(told.iter().all(|name| reserved.holds(name)), "{told:?}");
+    }
+
+    #[test]
     fn cookies_and_query_keys_are_known_in_any_case() {
         let reserved = ReservedFields::new([]);
         assert!(["msisdn", "MSISDN", "X_UP_calling-line-id", "apn"].iter().all(|c| reserved.holds_cookie(c)));

@@ -117,6 +117,9 @@ fn all_problems_are_told_at_once() {
     };
     let keys: Vec<String> = problems(spec).iter().map(|p| p.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(keys, ["header", "grammar", "networks", "user_agent", "over_tls"]);
+    let spec = ProfileSpec { user_agent: Some("netscape".to_owned()), ..own() };
+    let told = problems(spec).remove(0);
+    assert!(told.ends_with("\"netscape\" is not known: choose any, au, docomo, emobile, softbank, willcom"), "{told}");
 }
 
 #[test]

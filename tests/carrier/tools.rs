@@ -26,8 +26,10 @@ fn a_bad_line_is_named_but_not_repeated_and_the_next_is_read() {
     let answers = gate.explain(&lines, None);
     let (last, errors) = answers.split_last().unwrap();
     assert_eq!(errors.len(), 7);
-    for answer in errors {
+    let said = ["not JSON", "not JSON", "not a request", "scheme is", "not a request", "longer than", "not JSON"];
+    for (answer, begin) in errors.iter().zip(said) {
         let error = answer["error"].as_str().unwrap();
+        assert!(error.starts_with(begin), "{begin}: {errors:?}");
         assert!(!error.contains("canary") && answer.as_object().unwrap().len() == 1, "{answer}");
     }
     let must_not_forward = ["X-Device-Ref", "x_imsi"];
