@@ -158,6 +158,7 @@ mod tests {
         for text in ["k1", "k1,k2", "k9,k10,k11"] {
             assert_eq!(Chain::parse(text).unwrap().to_string(), text);
         }
+        assert_eq!(Chain::parse("k9,k10").unwrap().keys(), [KeyId::new(9), KeyId::new(10)]);
         for text in ["", "k", "k2,k1", "k1,k1", "1", "k1,", "k-1"] {
             assert!(Chain::parse(text).is_err(), "{text}");
         }

@@ -196,6 +196,9 @@ mod tests {
         for cost in [(7, 1), (0, 1), (64, 0), (MOST_MEMORY_KIB + 1, 1), (64, MOST_PASSES + 1)] {
             assert_eq!(Stretcher::new(&scheme(Some(cost))).err(), Some(StretchOutOfRange), "{cost:?}");
         }
+        for cost in [(MOST_MEMORY_KIB, 1), (64, MOST_PASSES)] {
+            assert!(Stretcher::new(&scheme(Some(cost))).is_ok(), "{cost:?}");
+        }
         assert!(Stretcher::new(&scheme(Some((8, 1)))).is_ok());
     }
 

@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(token.hash(), again.hash());
         assert_eq!(token.hash(), SessionToken::parse(token.expose().as_bytes()).unwrap().hash());
         assert_eq!((token.expose().len(), secret().expose().len()), (TOKEN_CHARACTERS, TOKEN_CHARACTERS));
+        assert_eq!(format!("{:?}", token.hash()), "TokenHash(..)");
     }
 
     #[test]

@@ -104,3 +104,18 @@ async fn unknown_suspended_and_revoked_handsets_cost_the_same_calls() {
         assert_eq!(asked, ["generation", "resolve 1 probes", "generation"], "{who}");
     }
 }
+
+#[tokio::test]
+async fn a_use_is_written_once_a_day() {
+    let bench = Bench::new().await;
+    bench.bind(handset("alpha", "0000001"), "alice").await;
+    let watched = Watched { bench, asked: Mutex::default() };
+    let candidates = watched.bench.digest(handset("alpha", "0000001")).await;
+    // The day of the binding, the day after twice, and the day before: the clock was set back.
+    for (hours, written) in [(0, false), (24, true), (24, false), (0, false)] {
+        let now = later(std::time::Duration::from_hours(hours));
+        assert!(resolve(&watched, &candidates, now).await.is_ok());
+        let asked = std::mem::take(&mut *watched.asked.lock().unwrap());
+        assert_eq!(asked.iter().any(|call| call == "used"), written, "after {hours} h: {asked:?}");
+    }
+}

@@ -9,14 +9,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sekisho::binding::{AccountId, BindingId};
 use sekisho::carrier::{CarrierName, Carriers, Networks, ProfileSpec, RawIdentifier};
 use sekisho::clock::Timestamp;
 use sekisho::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{Check, LiveSession, Opening, SessionPolicy, SessionToken, Sessions, TokenHash};
-use sekisho::store::{EmbeddedStore, SessionScope, SessionStore, StoreError, TokenTransport};
+use sekisho::store::{EmbeddedStore, SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 const POLICY: SessionPolicy =
     SessionPolicy { idle: Duration::from_mins(30), absolute: Duration::from_hours(12), per_account: 3 };
@@ -93,6 +95,42 @@ fn opening(account: &str, binding: u8, transport: TokenTransport) -> Opening {
 
 fn binding_id(n: u8) -> BindingId {
     BindingId::parse(&format!("00000000-0000-4000-8000-0000000000{n:02}")).unwrap()
+}
+
+/// The real store, which keeps a new session only when it is told to go on.
+struct Slow {
+    store: Arc<EmbeddedStore>,
+    asked: Semaphore,
+    go_on: Semaphore,
+}
+
+#[async_trait]
+impl SessionStore for Slow {
+    async fn open(
+        &self,
+        session: SessionRecord,
+        per_account: u32,
+        replaces: Option<TokenHash>,
+    ) -> Result<Vec<TokenHash>, StoreError> {
+        self.asked.add_permits(1);
+        self.go_on.acquire().await.unwrap().forget();
+        self.store.open(session, per_account, replaces).await
+    }
+    async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError> {
+        self.store.load(now).await
+    }
+    async fn touch(&self, seen: Vec<(TokenHash, Timestamp)>) -> Result<(), StoreError> {
+        self.store.touch(seen).await
+    }
+    async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError> {
+        self.store.end(scope).await
+    }
+    async fn end_one(&self, token: TokenHash) -> Result<bool, StoreError> {
+        self.store.end_one(token).await
+    }
+    async fn purge(&self, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError> {
+        self.store.purge(now, idle_since).await
+    }
 }
 
 /// What the gateway of `carrier` says of a handset.
@@ -300,6 +338,29 @@ async fn where_the_store_fails_nothing_is_opened_and_nothing_but_ones_own_is_end
     assert_eq!(place.sessions.end_one(own).await, Err(StoreError::Closed));
     assert!(!place.lives(own, at(1)), "who signs out is out, whatever the store says");
     assert_eq!(place.sessions.sweep(at(1), true).await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
+async fn a_session_that_the_store_does_not_have_yet_is_not_ended_as_one_that_it_lost() {
+    let Place { folder: _folder, store, .. } = Place::new().await;
+    let slow = Arc::new(Slow { store, asked: Semaphore::new(0), go_on: Semaphore::new(0) });
+    let sessions: Sessions<()> =
+        Sessions::load(Arc::clone(&slow) as Arc<dyn SessionStore>, POLICY, at(0)).await.unwrap();
+    let entropy = SystemEntropy::default();
+    let opened = sessions.open(opening("alice", 1, TokenTransport::Cookie), None, &entropy, at(0));
+    let ended = async {
+        slow.asked.acquire().await.unwrap().forget();
+        let ended = sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap();
+        slow.go_on.add_permits(1);
+        ended
+    };
+    let (opened, ended) = tokio::join!(opened, ended);
+    let (token, session) = opened.unwrap();
+    assert_eq!(ended, 0);
+    assert!(!session.ended().is_cancelled());
+    assert!(matches!(sessions.check(token.hash(), at(1)), Check::Live(_)));
+    // From now on it is one.
+    assert_eq!(sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap(), 1);
 }
 
 #[tokio::test]
