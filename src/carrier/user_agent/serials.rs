@@ -82,6 +82,7 @@ mod tests {
         for text in [
             "KDDI-SN26 UP.Browser/6.2.0.6.2 (GUI) MMP/2.0",
             "UP.Browser/3.04-SN11 UP.Link/3.4.4",
+            "J-PHONE/4.0/J-SH51/SN SH/0001aa",
             "DoCoMo/2.0 P903i(c100;TB;ser00000000000000;icc0000000000000000000)",
             "Mozilla/5.0 (X11; servercontrols) services of/ser SN000000000000000",
             "",
