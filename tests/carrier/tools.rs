@@ -74,3 +74,18 @@ fn user_agents_are_read_line_by_line_without_serials() {
         ]
     );
 }
+
+#[test]
+fn the_bounds_of_a_head_are_those_of_a_listener() {
+    let gate = Gate::of_the_file();
+    let with = |target: usize, padding: usize| {
+        let target = format!("\"/{}\"", "x".repeat(target));
+        let padding = format!("[\"X-Padding\",\"{}\"],[\"X-Device-Ref\"", "x".repeat(padding));
+        let line = IDENTIFIED.replacen("\"/\"", &target, 1).replacen("[\"X-Device-Ref\"", &padding, 1);
+        let answer = gate.explain(line.as_bytes(), None).remove(0);
+        answer["reason"].as_str().unwrap_or("identified").to_owned()
+    };
+    assert_eq!(with(8000, 20_000), "identified");
+    assert_eq!(with(9000, 0), "url-too-long");
+    assert_eq!(with(0, 33_000), "request-head-too-large");
+}
