@@ -15,7 +15,7 @@ use sekisho::carrier::{CarrierName, Carriers, Networks, ProfileSpec, RawIdentifi
 use sekisho::clock::Timestamp;
 use sekisho::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use sekisho::entropy::SystemEntropy;
-use sekisho::session::{Check, LiveSession, Opening, SessionPolicy, SessionToken, Sessions, TokenHash};
+use sekisho::session::{Check, LiveSession, Opening, SessionPolicy, SessionSecret, SessionToken, Sessions, TokenHash};
 use sekisho::store::{EmbeddedStore, SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -67,14 +67,27 @@ impl Place {
         replaces: Option<TokenHash>,
         now: Timestamp,
     ) -> (TokenHash, Arc<LiveSession<()>>) {
-        let opening = opening(account, binding, transport);
-        let opened = self.sessions.open(opening, replaces, &SystemEntropy::default(), now).await;
-        let (token, session) = opened.unwrap();
-        (token.hash(), session)
+        let opening = opening(account, binding);
+        let opened = self.sessions.open(opening, transport, replaces, &SystemEntropy::default(), now).await;
+        let (secret, session) = opened.unwrap();
+        (secret.token().hash(), session)
     }
 
     fn lives(&self, hash: TokenHash, now: Timestamp) -> bool {
-        matches!(self.sessions.check(hash, now), Check::Live(_))
+        self.lives_by(TokenTransport::Cookie, hash, now)
+    }
+
+    fn lives_by(&self, transport: TokenTransport, hash: TokenHash, now: Timestamp) -> bool {
+        matches!(self.sessions.check(hash, transport, now), Check::Live(_))
+    }
+
+    /// Its own device uses it. Whether it could.
+    fn used(&self, hash: TokenHash, now: Timestamp) -> bool {
+        match self.sessions.check(hash, TokenTransport::Cookie, now) {
+            Check::Live(session) => session.note_use(now),
+            Check::Gone => return false,
+        }
+        true
     }
 
     async fn stored(&self, now: Timestamp) -> usize {
@@ -82,14 +95,13 @@ impl Place {
     }
 }
 
-fn opening(account: &str, binding: u8, transport: TokenTransport) -> Opening {
+fn opening(account: &str, binding: u8) -> Opening {
     Opening {
         account: AccountId::parse(account).unwrap(),
         binding: binding_id(binding),
         carrier: CarrierName::parse("alpha").unwrap(),
-        token: SessionToken::generate(&SystemEntropy::default()),
+        secret: SessionSecret::generate(&SystemEntropy::default()),
         continuity: TAG,
-        transport,
     }
 }
 
@@ -121,6 +133,9 @@ impl SessionStore for Slow {
     }
     async fn touch(&self, seen: Vec<(TokenHash, Timestamp)>) -> Result<(), StoreError> {
         self.store.touch(seen).await
+    }
+    async fn keep_in_cookie(&self, token: TokenHash) -> Result<(), StoreError> {
+        self.store.keep_in_cookie(token).await
     }
     async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError> {
         self.store.end(scope).await
@@ -163,28 +178,31 @@ async fn an_opened_session_is_what_it_was_opened_from() {
     assert_eq!((record.token_hash, record.account.to_string(), record.binding), (hash, "alice".into(), binding_id(1)));
     assert_eq!((record.continuity, record.created_at, record.expires_at), (TAG, at(0), at(12 * 3600)));
     assert_eq!(place.store.load(at(0)).await.unwrap().as_slice(), std::slice::from_ref(record));
-    let Check::Live(found) = place.sessions.check(hash, at(60)) else { panic!("it lives") };
-    assert_eq!((found.record().id, found.last_seen_at()), (record.id, at(60)));
-    assert!(place.lives(hash, at(30)), "a clock that was set back a little ends nothing");
+    let Check::Live(found) = place.sessions.check(hash, TokenTransport::Cookie, at(60)) else { panic!("it lives") };
+    assert_eq!((found.record().id, found.last_seen_at()), (record.id, at(0)), "a look is no use");
+    assert!(place.used(hash, at(60)));
+    assert_eq!(found.last_seen_at(), at(60));
+    assert!(place.used(hash, at(30)), "a clock that was set back a little ends nothing");
     assert_eq!(found.last_seen_at(), at(60), "and what was seen was seen");
-    let unknown = SessionToken::generate(&SystemEntropy::default()).hash();
+    let unknown = SessionSecret::generate(&SystemEntropy::default()).token().hash();
     assert!(!place.lives(unknown, at(60)));
 }
 
 #[tokio::test]
 async fn a_session_knows_its_handset() {
     let place = Place::new().await;
-    let token = SessionToken::generate(&SystemEntropy::default());
-    let continuity = Opening::continuity_of(&token, &handset("alpha", "abcdefg"));
-    let again = SessionToken::parse(token.expose().as_bytes()).unwrap();
-    let opening = Opening { token, continuity, ..opening("alice", 1, TokenTransport::Cookie) };
-    let opened = place.sessions.open(opening, None, &SystemEntropy::default(), at(0)).await;
-    let (token, session) = opened.unwrap();
+    let secret = SessionSecret::generate(&SystemEntropy::default());
+    let continuity = Opening::continuity_of(&secret, &handset("alpha", "abcdefg"));
+    let again = SessionToken::parse(secret.token().expose().as_bytes()).unwrap();
+    let opening = Opening { secret, continuity, ..opening("alice", 1) };
+    let opened = place.sessions.open(opening, TokenTransport::Cookie, None, &SystemEntropy::default(), at(0)).await;
+    let (secret, session) = opened.unwrap();
+    let token = secret.token();
     assert!(session.same_device(&token, &handset("alpha", "abcdefg")));
     assert!(session.same_device(&again, &handset("alpha", "abcdefg")));
     assert!(!session.same_device(&token, &handset("alpha", "abcdefh")));
     assert!(!session.same_device(&token, &handset("beta", "abcdefg")));
-    let other = SessionToken::generate(&SystemEntropy::default());
+    let other = SessionSecret::generate(&SystemEntropy::default()).token();
     assert!(!session.same_device(&other, &handset("alpha", "abcdefg")));
 }
 
@@ -263,12 +281,12 @@ async fn an_idle_session_is_over_on_the_instant_and_swept_from_memory_and_store(
     let (used, _) = place.open("alice", 1, at(0)).await;
     let (idle, session) = place.open("bob", 2, at(0)).await;
     let (other, _) = place.open("carol", 3, at(0)).await;
-    assert!(place.lives(used, at(1799)) && !place.lives(idle, at(1800)));
+    assert!(place.used(used, at(1799)) && !place.used(idle, at(1800)));
     assert!(session.ended().is_cancelled());
     assert_eq!(place.sessions.len(), 2, "it is forgotten as soon as it is asked for");
     place.sessions.sweep(at(1800), false).await.unwrap();
     assert_eq!(place.sessions.len(), 1, "the others by the sweep");
-    assert!(!place.lives(other, at(1800)) && place.lives(used, at(1801)));
+    assert!(!place.lives(other, at(1800)) && place.used(used, at(1801)));
     // A row lags by the interval in which uses are written; then it goes too.
     assert_eq!(place.stored(at(1800)).await, 3);
     place.sessions.sweep(at(1860), false).await.unwrap();
@@ -282,20 +300,22 @@ async fn uses_are_written_once_a_minute_and_all_of_them_at_the_end() {
     let place = Place::new().await;
     let (hash, _) = place.open("alice", 1, at(0)).await;
     let stored = async || place.store.load(at(0)).await.unwrap().first().unwrap().last_seen_at;
-    assert!(place.lives(hash, at(59)));
+    assert!(place.used(hash, at(59)));
     place.sessions.sweep(at(59), false).await.unwrap();
     assert_eq!(stored().await, at(0));
-    assert!(place.lives(hash, at(60)));
+    assert!(place.used(hash, at(60)));
     place.sessions.sweep(at(60), false).await.unwrap();
     assert_eq!(stored().await, at(60));
-    assert!(place.lives(hash, at(119)));
+    assert!(place.used(hash, at(119)));
     place.sessions.sweep(at(119), false).await.unwrap();
     assert_eq!(stored().await, at(60), "a minute after the last that was written");
     place.sessions.sweep(at(119), true).await.unwrap();
     assert_eq!(stored().await, at(119));
 
     let place = place.restarted(at(200)).await;
-    let Check::Live(session) = place.sessions.check(hash, at(119)) else { panic!("it outlived the restart") };
+    let Check::Live(session) = place.sessions.check(hash, TokenTransport::Cookie, at(119)) else {
+        panic!("it outlived the restart")
+    };
     assert_eq!(session.last_seen_at(), at(119));
 }
 
@@ -313,10 +333,12 @@ async fn what_outlives_a_restart_is_what_still_lives() {
 
     // Seen in what is now the future: it idles from now on.
     let (third, _) = place.open("carol", 3, at(1800)).await;
-    assert!(place.lives(third, at(1830)));
+    assert!(place.used(third, at(1830)));
     place.sessions.sweep(at(1830), true).await.unwrap();
     let place = place.restarted(at(1810)).await;
-    let Check::Live(session) = place.sessions.check(third, at(1800)) else { panic!("it lives") };
+    let Check::Live(session) = place.sessions.check(third, TokenTransport::Cookie, at(1800)) else {
+        panic!("it lives")
+    };
     assert_eq!(session.last_seen_at(), at(1810));
 }
 
@@ -328,7 +350,7 @@ async fn where_the_store_fails_nothing_is_opened_and_nothing_but_ones_own_is_end
     place.store.close().await.unwrap();
     let refused = place
         .sessions
-        .open(opening("bob", 2, TokenTransport::Cookie), None, &SystemEntropy::default(), at(1))
+        .open(opening("bob", 2), TokenTransport::Cookie, None, &SystemEntropy::default(), at(1))
         .await
         .map(|_| ());
     assert_eq!(refused, Err(StoreError::Closed));
@@ -347,7 +369,7 @@ async fn a_session_that_the_store_does_not_have_yet_is_not_ended_as_one_that_it_
     let sessions: Sessions<()> =
         Sessions::load(Arc::clone(&slow) as Arc<dyn SessionStore>, POLICY, at(0)).await.unwrap();
     let entropy = SystemEntropy::default();
-    let opened = sessions.open(opening("alice", 1, TokenTransport::Cookie), None, &entropy, at(0));
+    let opened = sessions.open(opening("alice", 1), TokenTransport::Cookie, None, &entropy, at(0));
     let ended = async {
         slow.asked.acquire().await.unwrap().forget();
         let ended = sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap();
@@ -355,10 +377,10 @@ async fn a_session_that_the_store_does_not_have_yet_is_not_ended_as_one_that_it_
         ended
     };
     let (opened, ended) = tokio::join!(opened, ended);
-    let (token, session) = opened.unwrap();
+    let (secret, session) = opened.unwrap();
     assert_eq!(ended, 0);
     assert!(!session.ended().is_cancelled());
-    assert!(matches!(sessions.check(token.hash(), at(1)), Check::Live(_)));
+    assert!(matches!(sessions.check(secret.token().hash(), TokenTransport::Cookie, at(1)), Check::Live(_)));
     // From now on it is one.
     assert_eq!(sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap(), 1);
 }
@@ -366,12 +388,28 @@ async fn a_session_that_the_store_does_not_have_yet_is_not_ended_as_one_that_it_
 #[tokio::test]
 async fn a_token_in_a_url_is_taken_until_a_cookie_came() {
     let place = Place::new().await;
-    let (_, cookie) = place.open("alice", 1, at(0)).await;
-    assert!(cookie.travels(false) && !cookie.travels(true));
+    let (hash, cookie) = place.open("alice", 1, at(0)).await;
     assert_eq!(cookie.transport(), TokenTransport::Cookie);
-    let (_, url) = place.open_as("alice", 1, TokenTransport::Url, None, at(0)).await;
-    assert!(url.travels(true) && url.travels(true));
+    assert!(place.lives_by(TokenTransport::Cookie, hash, at(0)) && !place.lives_by(TokenTransport::Url, hash, at(0)));
+
+    let (hash, url) = place.open_as("alice", 1, TokenTransport::Url, None, at(0)).await;
     assert_eq!(url.transport(), TokenTransport::Url);
-    assert!(url.travels(false) && !url.travels(true) && url.travels(false));
+    assert!(place.lives_by(TokenTransport::Url, hash, at(0)) && place.lives_by(TokenTransport::Cookie, hash, at(0)));
+    place.sessions.keep_in_cookie(&url).await.unwrap();
     assert_eq!(url.transport(), TokenTransport::Cookie);
+    assert!(place.lives_by(TokenTransport::Cookie, hash, at(0)) && !place.lives_by(TokenTransport::Url, hash, at(0)));
+    assert!(!url.ended().is_cancelled(), "a look by the URL ends nothing");
+
+    let place = place.restarted(at(1)).await;
+    assert!(place.lives_by(TokenTransport::Cookie, hash, at(1)) && !place.lives_by(TokenTransport::Url, hash, at(1)));
+}
+
+#[tokio::test]
+async fn where_the_store_fails_a_session_stays_in_its_url() {
+    let place = Place::new().await;
+    let (hash, url) = place.open_as("alice", 1, TokenTransport::Url, None, at(0)).await;
+    place.store.close().await.unwrap();
+    assert_eq!(place.sessions.keep_in_cookie(&url).await, Err(StoreError::Closed));
+    assert_eq!(url.transport(), TokenTransport::Url);
+    assert!(place.lives_by(TokenTransport::Url, hash, at(0)));
 }
