@@ -52,6 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "binding::BindingDigest",
             "binding::BindingId",
             "binding::Chain",
+            "binding::KeyId",
             "carrier::CarrierName",
             "session::SessionId",
             "session::TokenHash",

@@ -79,12 +79,7 @@ impl Kek {
 
 impl KeyPlace<'_> {
     fn aad(&self) -> Aad<Zeroizing<Vec<u8>>> {
-        let purpose: &[u8] = match self.purpose {
-            KeyPurpose::Binding => b"binding",
-            KeyPurpose::Assertion => b"assertion",
-            KeyPurpose::Session => b"session",
-        };
-        Aad::from(framed(&[WRAP_LABEL, self.store_id, purpose, self.id.as_bytes()]))
+        Aad::from(framed(&[WRAP_LABEL, self.store_id, self.purpose.as_str().as_bytes(), self.id.as_bytes()]))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Opening the keys of a store, and making the first ones.
 
+use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::derive::framed;
 use super::kek::{Kek, KeyPlace};
+use super::seal::AuditKey;
 use super::session_keys::SessionKeys;
 use crate::assertion::Signer;
 use crate::binding::{BindingKey, KeyId, KeyRing, LiveKeys, StretchOutOfRange, Stretcher};
@@ -14,7 +17,7 @@ use crate::config::StretchSetting;
 use crate::entropy::{Entropy, random};
 use crate::secret::SecretBytes;
 use crate::store::{
-    KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+    KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
 };
 
 /// The scheme of a new store, and the only one this program knows.
@@ -32,6 +35,8 @@ pub struct KeySet {
     pub assertion: Signer,
     /// Keyed hashes of codes, handset tags and `sid`.
     pub session: SessionKeys,
+    /// Seals of audit checkpoints and receipts.
+    pub audit: AuditKey,
 }
 
 /// Why the keys cannot be opened. Nothing in the store was changed.
@@ -98,7 +103,7 @@ impl KeySet {
     /// # Errors
     /// As [`KeySet::open`].
     pub async fn inspect(store: &dyn KeyStore, kek: &Kek, stretch: StretchSetting) -> Result<Option<Self>, KeysError> {
-        let StoredKeys { keys: records, scheme, generation } = store.keys().await?;
+        let StoredKeys { keys: records, scheme, generation, revision: _ } = store.keys().await?;
         let scheme = match scheme {
             None if records.is_empty() => return Ok(None),
             None => return Err(corrupt("there are keys but no scheme")),
@@ -120,7 +125,10 @@ impl KeySet {
         let (binding, others): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| key.record.purpose == KeyPurpose::Binding);
         let session = active_and_retiring(&others, KeyPurpose::Session)?;
+        let (audit, _) = active_and_retiring(&others, KeyPurpose::Audit)?;
+        let audit = AuditKey::new(&audit.record.id, &audit.material);
         Ok(Self {
+            audit: audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?,
             binding: KeyRing::new(live_keys(binding, generation)?, Stretcher::new(scheme)?),
             assertion: signer(&others)?,
             session: SessionKeys::new(session.0.named(), &session.1.iter().map(|key| key.named()).collect::<Vec<_>>()),
@@ -140,6 +148,11 @@ impl ClearKey {
     }
 }
 
+/// Whether its keys are P-256 keys in PKCS#8; the others are random bytes.
+const fn signs(purpose: KeyPurpose) -> bool {
+    matches!(purpose, KeyPurpose::Assertion | KeyPurpose::Audit)
+}
+
 /// The clear keys of a store; destroyed ones are left out, there is nothing in them.
 fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
     let mut opened = Vec::new();
@@ -157,8 +170,7 @@ fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result
         // The KEK is right, then, and these records were damaged or moved.
         (false, false) => return Err(corrupt(&format!("damaged key {}", closed.join(", ")))),
     }
-    let short =
-        |key: &&ClearKey| key.record.purpose != KeyPurpose::Assertion && key.material.expose().len() != KEY_BYTES;
+    let short = |key: &&ClearKey| !signs(key.record.purpose) && key.material.expose().len() != KEY_BYTES;
     match opened.iter().find(short) {
         Some(key) => Err(corrupt(&format!("key {} is not {KEY_BYTES} bytes long", key.record.id))),
         None => Ok(opened),
@@ -199,7 +211,7 @@ fn active_and_retiring(keys: &[ClearKey], purpose: KeyPurpose) -> Result<(&Clear
     }
 }
 
-/// `k1`, `a1`, `s1`.
+/// `k1`, `a1`, `s1`, `u1`.
 fn first_keys(store_id: &[u8; 16], kek: &Kek, entropy: &dyn Entropy, now: Timestamp) -> Vec<KeyRecord> {
     let record = |purpose, id: &str, clear: SecretBytes| KeyRecord {
         id: id.to_owned(),
@@ -208,13 +220,26 @@ fn first_keys(store_id: &[u8; 16], kek: &Kek, entropy: &dyn Entropy, now: Timest
         suspended: false,
         compromised: false,
         wrapped: kek.wrap(&KeyPlace { store_id, purpose, id }, &clear, entropy),
+        commitment: commitment(purpose, id, &clear),
         created_at: now,
+        dates: KeyDates { activated_at: Some(now), ..KeyDates::default() },
     };
     vec![
         record(KeyPurpose::Binding, "k1", random_key(entropy)),
-        record(KeyPurpose::Assertion, "a1", assertion_key()),
+        record(KeyPurpose::Assertion, "a1", signing_key()),
         record(KeyPurpose::Session, "s1", random_key(entropy)),
+        record(KeyPurpose::Audit, "u1", signing_key()),
     ]
+}
+
+/// What stands for the key where it must not: SHA-256 over purpose, id and material. A key has 256 random bits, so no
+/// search finds it from there.
+fn commitment(purpose: KeyPurpose, id: &str, clear: &SecretBytes) -> [u8; 32] {
+    let label = b"sekisho/key-commitment/v1";
+    let framed = framed(&[label, purpose.as_str().as_bytes(), id.as_bytes(), clear.expose()]);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, &framed).as_ref());
+    out
 }
 
 fn random_key(entropy: &dyn Entropy) -> SecretBytes {
@@ -224,7 +249,7 @@ fn random_key(entropy: &dyn Entropy) -> SecretBytes {
 /// A P-256 key in PKCS#8. From ring's own generator, because ring accepts no other when it makes a key; so it does
 /// not come from the injected [`Entropy`]. ring does not wipe the document it hands out.
 #[expect(clippy::expect_used, reason = "no secret may be made without the generator, so the process ends here")]
-fn assertion_key() -> SecretBytes {
+fn signing_key() -> SecretBytes {
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
     SecretBytes::new(document.expect("getrandom(2) does not fail once the kernel is seeded").as_ref().to_vec())
 }
@@ -297,6 +322,7 @@ mod tests {
                 ("k1", KeyPurpose::Binding, KeyState::Active),
                 ("a1", KeyPurpose::Assertion, KeyState::Active),
                 ("s1", KeyPurpose::Session, KeyState::Active),
+                ("u1", KeyPurpose::Audit, KeyState::Active),
             ]
         );
         let keys = unwrap_all(&STORE, &kek(1), records).ok().unwrap();
@@ -321,12 +347,13 @@ mod tests {
     #[test]
     fn key_records_that_contradict_each_other_are_refused() {
         type Change = fn(&mut Vec<KeyRecord>);
-        let cases: [(&str, Change, &str); 6] = [
+        let cases: [(&str, Change, &str); 7] = [
             ("as made", |_| (), "none"),
             ("no binding key", |keys| drop(keys.remove(0)), "exactly one binding key must be active"),
             ("no assertion key", |keys| drop(keys.remove(1)), "not exactly one Assertion key is active"),
             ("no session key", |keys| drop(keys.remove(2)), "not exactly one Session key is active"),
             ("two session keys", |keys| keys.push(keys[2].clone()), "not exactly one Session key is active"),
+            ("no audit key", |keys| drop(keys.remove(3)), "not exactly one Audit key is active"),
             ("all destroyed", |keys| keys.iter_mut().for_each(|key| key.state = KeyState::Destroyed), "exactly one"),
         ];
         for (name, change, expected) in cases {
@@ -352,7 +379,7 @@ mod tests {
             (KeyState::Drained, false, 1),
         ] {
             let place = KeyPlace { store_id: &STORE, purpose: KeyPurpose::Assertion, id: "a2" };
-            let wrapped = kek(1).wrap(&place, &assertion_key(), &SeededEntropy::new(5));
+            let wrapped = kek(1).wrap(&place, &signing_key(), &SeededEntropy::new(5));
             let mut all = records();
             all.push(KeyRecord { id: "a2".into(), state, compromised, wrapped, ..all[1].clone() });
             let keys = unwrap_all(&STORE, &kek(1), all).ok().unwrap();

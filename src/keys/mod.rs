@@ -7,6 +7,7 @@
 mod derive;
 mod kek;
 mod keyset;
+mod seal;
 mod session_keys;
 
 #[cfg(test)]
@@ -14,4 +15,5 @@ pub(crate) use derive::hex;
 pub(crate) use derive::{framed, mac, subkey};
 pub use kek::{Kek, KekSyntax};
 pub use keyset::{KeySet, KeysError};
+pub use seal::{AuditKey, AuditPublicKey, SEAL_BYTES};
 pub use session_keys::SessionKeys;

@@ -14,11 +14,13 @@ pub enum KeyPurpose {
     Assertion,
     /// Keyed hashes of enrolment codes, handset tags and `sid`.
     Session,
+    /// Checkpoints of the audit chain, and receipts.
+    Audit,
 }
 
 impl KeyPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 3] = [Self::Binding, Self::Assertion, Self::Session];
+    pub const ALL: [Self; 4] = [Self::Binding, Self::Assertion, Self::Session, Self::Audit];
 
     /// The word used in JSON, tables and stores.
     #[must_use]
@@ -27,6 +29,18 @@ impl KeyPurpose {
             Self::Binding => "binding",
             Self::Assertion => "assertion",
             Self::Session => "session",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// What ids of its keys begin with; a number follows that only grows.
+    #[must_use]
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Binding => 'k',
+            Self::Assertion => 'a',
+            Self::Session => 's',
+            Self::Audit => 'u',
         }
     }
 }
@@ -67,10 +81,23 @@ impl KeyState {
     }
 }
 
+/// When a key came to each state; `None` where it did not yet, or never will.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyDates {
+    /// In use since, or once.
+    pub activated_at: Option<Timestamp>,
+    /// No longer used for anything new.
+    pub retired_at: Option<Timestamp>,
+    /// Proven unused.
+    pub drained_at: Option<Timestamp>,
+    /// Wiped.
+    pub destroyed_at: Option<Timestamp>,
+}
+
 /// A key as stored: its material wrapped under the KEK.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
-    /// `k1`, `a1`, `s1`: the purpose's letter and a number that only grows, so their order is their age.
+    /// `k1`, `a1`, `s1`, `u1`: the purpose's letter and a number that only grows, so their order is their age.
     pub id: String,
     /// What it is for.
     pub purpose: KeyPurpose,
@@ -80,10 +107,62 @@ pub struct KeyRecord {
     pub suspended: bool,
     /// Known to have leaked.
     pub compromised: bool,
-    /// AES-256-GCM under the KEK: nonce, ciphertext, tag.
+    /// AES-256-GCM under the KEK: nonce, ciphertext, tag; empty once destroyed.
     pub wrapped: Vec<u8>,
+    /// SHA-256 that only this key gives and that tells nothing of it: what a receipt names, and a tombstone keeps.
+    pub commitment: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it came to its other states.
+    pub dates: KeyDates,
+}
+
+/// One change to the keys.
+#[derive(Clone, Debug)]
+pub enum KeyChange {
+    /// A key that was not there.
+    New(KeyRecord),
+    /// To the next state. To `Destroyed` takes the material away.
+    Move {
+        /// Which key.
+        id: String,
+        /// Where it is now.
+        from: KeyState,
+        /// Where it goes.
+        to: KeyState,
+        /// When.
+        at: Timestamp,
+    },
+    /// Suspends or resumes.
+    Suspend {
+        /// Which key.
+        id: String,
+        /// Whether no sign-in may use it.
+        suspended: bool,
+    },
+    /// Says that it has leaked.
+    Compromise {
+        /// Which key.
+        id: String,
+    },
+    /// The same key, wrapped under another KEK.
+    Rewrap {
+        /// Which key.
+        id: String,
+        /// AES-256-GCM under the new KEK.
+        wrapped: Vec<u8>,
+    },
+}
+
+/// What became of changes to the keys. Only the first changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeOutcome {
+    /// Done; the revision now in force.
+    Changed(u64),
+    /// Somebody changed the keys since: look again.
+    Stale,
+    /// A binding key is to leave a state in which this many records still need it.
+    InUse(u64),
 }
 
 /// The stretch parameters, fixed when the store was made.
@@ -115,10 +194,17 @@ pub struct StoredKeys {
     pub scheme: Option<SchemeRecord>,
     /// Generation of the key ring (`BindingStore::generation`).
     pub generation: u64,
+    /// Counts the changes to any key; 0 in a new store.
+    pub revision: u64,
 }
 
 /// The wrapped keys and the scheme.
 ///
+/// 19. **Forwards.** A key's state only moves in the order of [`KeyState::ALL`]; what is compromised stays so; a destroyed
+///     key has no material, in no part of the medium that the store can reach, and its record stays.
+/// 20. **Proven unused.** A binding key leaves `Retiring` only where it is the outermost of no record, and `Inner` only
+///     where no chain contains it; both are judged in the step that moves it.
+/// 21. **Exactly one is active** of each purpose, before and after every call.
 /// 16. **First writer wins.** `initialise` on a store that has keys or a scheme changes nothing; the caller reads back
 ///     what counts.
 #[async_trait]
@@ -131,6 +217,13 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// Puts the first keys and the scheme in, all or nothing.
     async fn initialise(&self, keys: Vec<KeyRecord>, scheme: SchemeRecord) -> Result<(), StoreError>;
+
+    /// Makes all `changes` or none, if nobody changed the keys since `revision`. Where one is about a binding key, the
+    /// generation moves too.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for changes that break clause 19 or 21: no caller may ask for them.
+    async fn change(&self, revision: u64, changes: Vec<KeyChange>) -> Result<ChangeOutcome, StoreError>;
 
     /// How many binding records carry `scheme`: what a changed stretch setting would orphan.
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError>;

@@ -22,6 +22,7 @@ mod bindings;
 mod embedded;
 mod error;
 mod keys;
+mod rotations;
 mod sessions;
 
 pub use bindings::{
@@ -30,5 +31,9 @@ pub use bindings::{
 };
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, WriteEvent};
 pub use error::StoreError;
-pub use keys::{KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys, StretchParameters};
+pub use keys::{
+    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys,
+    StretchParameters,
+};
+pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};

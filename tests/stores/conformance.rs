@@ -10,7 +10,7 @@ use sekisho::clock::{Day, Timestamp};
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, ImportOutcome,
-    ImportedBinding, IssueOutcome, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode, Probe, SchemeRecord,
+    ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode, Probe, SchemeRecord,
     SessionRecord, SessionScope, SessionStore, StoreError, StoredKeys, StretchParameters, TokenTransport,
 };
 use tokio::task::JoinSet;
@@ -97,15 +97,18 @@ fn binding_id(number: u8) -> BindingId {
 }
 
 pub(crate) fn first_keys() -> Vec<KeyRecord> {
-    [("k1", KeyPurpose::Binding), ("a1", KeyPurpose::Assertion), ("s1", KeyPurpose::Session)]
+    KeyPurpose::ALL
+        .map(|purpose| (format!("{}1", purpose.letter()), purpose))
         .map(|(id, purpose)| KeyRecord {
-            id: id.into(),
+            id,
             purpose,
             state: KeyState::Active,
             suspended: false,
             compromised: false,
             wrapped: vec![7; 60],
+            commitment: [8; 32],
             created_at: at(0),
+            dates: KeyDates { activated_at: Some(at(0)), ..KeyDates::default() },
         })
         .into()
 }
@@ -226,7 +229,7 @@ pub(crate) async fn clause_01_durable(backend: impl Backend) {
     assert_eq!(subjects, [("console".to_owned(), "sub-a".to_owned())]);
     assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [session(5, "alice")]);
     assert_eq!(backend.keys().store_id().await.unwrap(), id);
-    assert_eq!(backend.keys().keys().await.unwrap().keys.len(), 3);
+    assert_eq!(backend.keys().keys().await.unwrap().keys.len(), KeyPurpose::ALL.len());
 }
 
 pub(crate) async fn clause_02_atomic(backend: impl Backend) {
@@ -537,7 +540,7 @@ pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
     }));
     both.await.into_iter().for_each(Result::unwrap);
     let StoredKeys { keys: stored, scheme: first, .. } = keys.keys().await.unwrap();
-    assert_eq!(stored.len(), 3);
+    assert_eq!(stored.len(), KeyPurpose::ALL.len());
     keys.initialise(vec![], scheme("v9")).await.unwrap();
     assert_eq!(keys.keys().await.unwrap().scheme, first);
 }
@@ -806,7 +809,7 @@ pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {
     let StoredKeys { keys: stored, scheme, .. } = keys.keys().await.unwrap();
     assert_eq!(scheme, Some(plain));
     let order: Vec<&str> = stored.iter().map(|k| k.id.as_str()).collect();
-    assert_eq!(order, ["a1", "k1", "k6", "k12", "k15", "k18", "k21", "s1"]);
+    assert_eq!(order, ["a1", "u1", "k1", "k6", "k12", "k15", "k18", "k21", "s1"]);
     for key in put {
         let back = stored.iter().find(|k| k.id == key.id).unwrap();
         assert_eq!(format!("{back:?}"), format!("{key:?}"));

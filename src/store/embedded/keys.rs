@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::EmbeddedStore;
 use super::bindings::generation;
 use super::connection::column;
+use super::{EmbeddedStore, key_change};
 use crate::clock::Timestamp;
 use crate::store::{
-    KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError,
+    StoredKeys, StretchParameters,
 };
 
 #[async_trait]
@@ -19,13 +20,22 @@ impl KeyStore for EmbeddedStore {
 
     async fn keys(&self) -> Result<StoredKeys, StoreError> {
         let read = |conn: &Connection| {
-            Ok(StoredKeys { keys: keys(conn)?, scheme: scheme(conn)?, generation: generation(conn)? })
+            Ok(StoredKeys {
+                keys: keys(conn)?,
+                scheme: scheme(conn)?,
+                generation: generation(conn)?,
+                revision: key_change::revision(conn)?,
+            })
         };
         self.readers.run(read).await
     }
 
     async fn initialise(&self, keys: Vec<KeyRecord>, scheme: SchemeRecord) -> Result<(), StoreError> {
         self.writer.run(move |conn| initialise(conn, &keys, &scheme)).await
+    }
+
+    async fn change(&self, revision: u64, changes: Vec<KeyChange>) -> Result<ChangeOutcome, StoreError> {
+        self.writer.run(move |conn| key_change::change(conn, revision, &changes)).await
     }
 
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError> {
@@ -45,7 +55,15 @@ fn keys(conn: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
     select.query_and_then([], key)?.collect()
 }
 
+/// One key.
+pub(super) fn key_by_id(conn: &Connection, id: &str) -> Result<Option<KeyRecord>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT * FROM keys WHERE id = ?1")?;
+    let mut rows = select.query_and_then([id], key)?;
+    rows.next().transpose()
+}
+
 fn key(row: &Row<'_>) -> Result<KeyRecord, StoreError> {
+    let date = |name| column(row, name, |millis: Option<i64>| Some(millis.map(Timestamp::from_unix_millis)));
     Ok(KeyRecord {
         id: column(row, "id", Some)?,
         purpose: column(row, "purpose", |word: String| KeyPurpose::ALL.into_iter().find(|p| p.as_str() == word))?,
@@ -53,7 +71,14 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, StoreError> {
         suspended: column(row, "suspended", Some)?,
         compromised: column(row, "compromised", Some)?,
         wrapped: column(row, "wrapped", Some)?,
+        commitment: column(row, "commitment", Some)?,
         created_at: column(row, "created_at", |millis| Some(Timestamp::from_unix_millis(millis)))?,
+        dates: KeyDates {
+            activated_at: date("activated_at")?,
+            retired_at: date("retired_at")?,
+            drained_at: date("drained_at")?,
+            destroyed_at: date("destroyed_at")?,
+        },
     })
 }
 
@@ -75,20 +100,8 @@ fn initialise(conn: &Connection, keys: &[KeyRecord], scheme: &SchemeRecord) -> R
     if conn.query_row(there, [], |_| Ok(())).optional()?.is_some() {
         return Ok(());
     }
-    let insert = "INSERT INTO keys (id, purpose, state, suspended, compromised, wrapped, created_at) \
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     for key in keys {
-        let created_at = key.created_at.unix_millis();
-        let (purpose, state) = (key.purpose.as_str(), key.state.as_str());
-        conn.prepare_cached(insert)?.execute((
-            &key.id,
-            purpose,
-            state,
-            key.suspended,
-            key.compromised,
-            &key.wrapped,
-            created_at,
-        ))?;
+        insert(conn, key)?;
     }
     let (memory_kib, passes) = scheme.stretch.map(|stretch| (stretch.memory_kib, stretch.passes)).unzip();
     conn.execute(
@@ -96,5 +109,30 @@ fn initialise(conn: &Connection, keys: &[KeyRecord], scheme: &SchemeRecord) -> R
         (&scheme.id, memory_kib, passes, scheme.salt),
     )?;
     conn.execute("UPDATE meta SET had_keys = 1", [])?;
+    Ok(())
+}
+
+/// Puts a key in that was not there.
+pub(super) fn insert(conn: &Connection, key: &KeyRecord) -> Result<(), StoreError> {
+    let KeyDates { activated_at, retired_at, drained_at, destroyed_at } = key.dates;
+    let millis = |date: Option<Timestamp>| date.map(Timestamp::unix_millis);
+    conn.prepare_cached(
+        "INSERT INTO keys (id, purpose, state, suspended, compromised, wrapped, commitment, created_at, activated_at, \
+         retired_at, drained_at, destroyed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute((
+        &key.id,
+        key.purpose.as_str(),
+        key.state.as_str(),
+        key.suspended,
+        key.compromised,
+        &key.wrapped,
+        key.commitment,
+        key.created_at.unix_millis(),
+        millis(activated_at),
+        millis(retired_at),
+        millis(drained_at),
+        millis(destroyed_at),
+    ))?;
     Ok(())
 }

@@ -12,6 +12,7 @@ mod connection;
 mod enrolment;
 mod file;
 mod import;
+mod key_change;
 mod keys;
 mod open;
 mod reader;

@@ -6,6 +6,8 @@ CREATE TABLE meta (
     created_at INTEGER NOT NULL,
     -- Moved by every step of a key rotation.
     generation INTEGER NOT NULL DEFAULT 0,
+    -- Moved by every change to any key.
+    revision   INTEGER NOT NULL DEFAULT 0,
     -- 1 from the moment keys were put in: a store that had keys and has none is refused.
     had_keys   INTEGER NOT NULL DEFAULT 0 CHECK (had_keys IN (0, 1)),
     -- Wrong tries that met no live code: they cost the same write as those that did.
@@ -13,13 +15,18 @@ CREATE TABLE meta (
 ) STRICT;
 
 CREATE TABLE keys (
-    id          TEXT    NOT NULL PRIMARY KEY,
-    purpose     TEXT    NOT NULL,
-    state       TEXT    NOT NULL,
-    suspended   INTEGER NOT NULL CHECK (suspended IN (0, 1)),
-    compromised INTEGER NOT NULL CHECK (compromised IN (0, 1)),
-    wrapped     BLOB    NOT NULL,
-    created_at  INTEGER NOT NULL
+    id           TEXT    NOT NULL PRIMARY KEY,
+    purpose      TEXT    NOT NULL,
+    state        TEXT    NOT NULL,
+    suspended    INTEGER NOT NULL CHECK (suspended IN (0, 1)),
+    compromised  INTEGER NOT NULL CHECK (compromised IN (0, 1)),
+    wrapped      BLOB    NOT NULL,
+    commitment   BLOB    NOT NULL CHECK (length(commitment) = 32),
+    created_at   INTEGER NOT NULL,
+    activated_at INTEGER,
+    retired_at   INTEGER,
+    drained_at   INTEGER,
+    destroyed_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX keys_one_active ON keys (purpose) WHERE state = 'active';
 

@@ -1,0 +1,170 @@
+//! The port of key rotations: the journal of each, and the records that they move.
+
+use async_trait::async_trait;
+
+use super::{ChangeOutcome, KeyChange, KeyPurpose, StoreError};
+use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
+use crate::clock::{Day, Timestamp};
+
+/// Where a rotation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationState {
+    /// The new key is made and, unless paused before, active; records move to it.
+    Running,
+    /// As running, but nothing moves until it is resumed.
+    Paused,
+    /// No record ends with the old key any more; sign-ins flatten.
+    Draining,
+    /// The old key is drained.
+    Done,
+    /// Given up before the new key became active.
+    Aborted,
+}
+
+impl RotationState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Paused, Self::Draining, Self::Done, Self::Aborted];
+
+    /// The word used in JSON, tables and stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Done => "done",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// Whether it still has something to do.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Draining)
+    }
+}
+
+/// A rotation as stored. `total = flattened + purged + remaining` at every instant; what is not stored is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationRecord {
+    /// `r1`: a number that only grows.
+    pub id: String,
+    /// Of which keys.
+    pub purpose: KeyPurpose,
+    /// The key that is to go.
+    pub from: String,
+    /// The key that takes its place.
+    pub to: String,
+    /// Where it is.
+    pub state: RotationState,
+    /// Why, as whoever started it put it; empty if nobody said.
+    pub reason: String,
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The last day on which a record may still contain the old key; the day after, it is erased.
+    pub drain_by: Day,
+    /// Records that contained the old key when the new one became active.
+    pub total: u64,
+    /// Records that were wrapped in this rotation.
+    pub wrapped: u64,
+    /// Records that a sign-in took off the old key.
+    pub flattened: u64,
+    /// Where the wrap goes on. Only saves looking at records again: their chains are the truth.
+    pub cursor: u64,
+    /// Counts the runners; only the latest may write (fencing token).
+    pub fence: u64,
+    /// What it looked like when the new key became active: Merkle root over all bindings; empty before.
+    pub root_before: Vec<u8>,
+    /// The same when it ended.
+    pub root_after: Vec<u8>,
+}
+
+/// A record whose outermost key is older than the active one.
+pub struct Wrappable {
+    /// Its place in the order in which records are visited.
+    pub position: u64,
+    /// Counts the changes of chain and digest.
+    pub rev: u64,
+    /// The keys that made the digest.
+    pub chain: Chain,
+    /// The digest.
+    pub digest: BindingDigest,
+}
+
+/// Records as they are to be, if they are still as they were read.
+pub struct WrapBatch {
+    /// Which rotation moves them.
+    pub rotation: String,
+    /// The runner's fencing token.
+    pub fence: u64,
+    /// Where the next batch starts.
+    pub cursor: u64,
+    /// The records: place and `rev` as read, chain and digest as they are to be.
+    pub records: Vec<Wrappable>,
+}
+
+/// What became of a batch. Only the first changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrapOutcome {
+    /// So many were moved; the others had moved on, or are gone.
+    Wrapped(u64),
+    /// Another runner has taken over, or the rotation does not run.
+    Fenced,
+}
+
+/// A binding as an auditor's scan sees it.
+pub struct Scanned {
+    /// Its place in the order of the scan.
+    pub position: u64,
+    /// The binding.
+    pub id: BindingId,
+    /// The keys that made the digest.
+    pub chain: Chain,
+    /// The digest.
+    pub digest: BindingDigest,
+}
+
+/// Rotations, and moving what they move. The same consistency domain as keys and bindings.
+///
+/// 22. **Compare and set.** `wrap` moves a record only if it still is as it was read: same place, same `rev`, and an
+///     outermost key older than the new one, judged in the step that moves it. So a batch that runs twice moves nothing
+///     twice.
+/// 23. **Fenced.** Only the runner that took the latest fencing token writes.
+/// 24. **One step.** Records, cursor and counts of a batch become durable together.
+/// 25. **Counted.** A record that leaves the old key by a sign-in is counted in the step that moves it.
+#[async_trait]
+pub trait RotationStore: Send + Sync + 'static {
+    /// All rotations, the latest first.
+    async fn rotations(&self) -> Result<Vec<RotationRecord>, StoreError>;
+
+    /// As [`KeyStore::change`](super::KeyStore::change), together with rotations that begin or move to another state:
+    /// each takes the place of the one of its id. Counts, cursor and fence are the store's: those given count only for a
+    /// rotation that was not there. `total` is counted in this step where `count_total` names the rotation.
+    async fn change_with(
+        &self,
+        revision: u64,
+        keys: Vec<KeyChange>,
+        rotations: Vec<RotationRecord>,
+        count_total: Option<String>,
+    ) -> Result<ChangeOutcome, StoreError>;
+
+    /// Takes the fencing token: whoever had one before writes no more. `None` if there is no such rotation.
+    async fn take_fence(&self, rotation: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Up to `limit` records behind `after` whose outermost key is older than `active`, in the order of their places.
+    async fn wrappable(&self, active: KeyId, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError>;
+
+    /// Moves records.
+    async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError>;
+
+    /// How many records each chain has, of chains that any has.
+    async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError>;
+
+    /// Up to `limit` bindings behind `after`, in the order of their places.
+    async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError>;
+
+    /// Erases the bindings whose chain contains `key`. Returns their ids.
+    async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError>;
+}
