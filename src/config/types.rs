@@ -87,6 +87,8 @@ pub enum Serves {
     Handset,
     /// Health, readiness, metrics, JWKS.
     Ops,
+    /// Proxies of ours that ask whether a request may pass.
+    ForwardAuth,
 }
 
 impl Serves {
@@ -96,6 +98,7 @@ impl Serves {
         match self {
             Self::Handset => "handset",
             Self::Ops => "ops",
+            Self::ForwardAuth => "forward-auth",
         }
     }
 }

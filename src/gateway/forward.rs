@@ -114,7 +114,7 @@ impl Worker {
 impl Gateway {
     /// The statement about `current` for one upstream: the session's own from before while it is in the first half
     /// of its life, a fresh one otherwise.
-    async fn assertion(
+    pub(super) async fn assertion(
         &self,
         current: &Current,
         index: usize,

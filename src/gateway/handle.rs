@@ -124,7 +124,10 @@ impl Handler for Worker {
             };
         }
         let mut line = AccessLine::begin(gateway, self.request_ids.next(), &request);
-        let answer = self.handset(connection, request, &mut line).await;
+        let answer = match connection.serves {
+            Serves::ForwardAuth => self.authorize(connection, request, &mut line).await,
+            Serves::Handset | Serves::Ops => self.handset(connection, request, &mut line).await,
+        };
         line.status = answer.status().as_u16();
         answer
     }

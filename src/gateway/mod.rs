@@ -5,6 +5,7 @@
 
 mod access_line;
 mod arrival;
+mod authorize;
 mod bind_ticket;
 mod clock_watch;
 mod console;

@@ -36,6 +36,12 @@ pub(super) fn check(
             cx.report.error(&format!("listener[{index}].proxy_protocol"), problem);
         }
     }
+    for (index, _) in listeners.iter().enumerate().filter(|(_, listener)| listener.serves == Serves::ForwardAuth) {
+        if gateway.is_some_and(|gateway| gateway.trusted_proxies.is_empty()) {
+            let problem = "nobody may ask a forward-auth listener; name the proxy in gateway.trusted_proxies";
+            cx.report.error(&format!("listener[{index}].serves"), problem);
+        }
+    }
     if !serves_handsets {
         let problem =
             "no listener serves handsets; write [[listener]] with serves = \"handset\" and address = \"0.0.0.0:8080\"";
@@ -59,9 +65,10 @@ fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<Listen
     let serves = match raw.serves {
         Some(raw::Serves::Handset) => Some(Serves::Handset),
         Some(raw::Serves::Ops) => Some(Serves::Ops),
-        Some(raw::Serves::ForwardAuth | raw::Serves::Admin) => None,
+        Some(raw::Serves::ForwardAuth) => Some(Serves::ForwardAuth),
+        Some(raw::Serves::Admin) => None,
         None => {
-            cx.report.missing(&serves_key, "is missing; write \"handset\" or \"ops\"");
+            cx.report.missing(&serves_key, "is missing; write \"handset\", \"ops\" or \"forward-auth\"");
             None
         }
     };

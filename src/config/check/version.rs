@@ -23,7 +23,6 @@ use When::{Begins, Is, True, Written};
 /// Key (with `[]` for every index), when, and what to do instead.
 #[rustfmt::skip]
 const NOT_AVAILABLE: &[(&str, When, &str)] = &[
-    ("listener[].serves", Is("forward-auth"), "remove this listener and let handsets reach a \"handset\" listener"),
     ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
     ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
     ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
