@@ -84,7 +84,8 @@ impl Harness {
         self.running.listeners().iter().find(|l| l.serves == Serves::Handset && l.tls).unwrap().address
     }
 
-    fn listener(&self, serves: Serves) -> SocketAddr {
+    /// The first listener that serves this.
+    pub(crate) fn listener(&self, serves: Serves) -> SocketAddr {
         self.running.listeners().iter().find(|l| l.serves == serves).unwrap().address
     }
 

@@ -6,6 +6,7 @@ mod admin;
 mod admin_input;
 mod answers;
 mod assertion;
+mod authorize;
 mod bind;
 mod csrf;
 mod enrolment;
