@@ -60,6 +60,14 @@ impl Config {
         }
         if let (Some(config), Some(carriers)) = (&config, &carriers) {
             sessions_lost(config, carriers, &mut report);
+            let asked = config.listeners.iter().position(|listener| listener.serves == Serves::ForwardAuth);
+            if let Some(index) = asked.filter(|_| config.session.transport != TransportSetting::Cookie) {
+                report.warning(
+                    &format!("listener[{index}].serves"),
+                    "no session in links passes by a forward-auth listener, because nobody would keep its token from the \
+                     upstream; write session.transport = \"cookie\" unless handset listeners serve the console too",
+                );
+            }
         }
         match (config, carriers) {
             (Some(config), Some(carriers)) if !report.has_errors() => {

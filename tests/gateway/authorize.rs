@@ -17,10 +17,10 @@ const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 9, 1));
 const ASSERTION: &str = "sekisho-jwt-assertion";
 
 async fn harness() -> Harness {
-    Harness::with(with_listener).await
+    Harness::with(|config| with_listener(&config)).await
 }
 
-fn with_listener(config: String) -> String {
+fn with_listener(config: &str) -> String {
     config.replace("[admin]", "[[listener]]\nserves = \"forward-auth\"\naddress = \"127.0.0.1:0\"\n\n[admin]")
 }
 
@@ -220,7 +220,7 @@ async fn a_session_is_used_and_ends_as_everywhere() {
 
 #[tokio::test]
 async fn a_token_in_a_url_is_no_session_where_nobody_keeps_it_from_the_upstream() {
-    let harness = Harness::with(|config| format!("{}\n[session]\ntransport = \"url\"\n", with_listener(config))).await;
+    let harness = Harness::with(|config| format!("{}\n[session]\ntransport = \"url\"\n", with_listener(&config))).await;
     let mut alice = harness.handset(Carrier::Au, "a");
     let code = harness.code("alice").await;
     let entered = alice.enrol("/", &code).await;
@@ -234,7 +234,7 @@ async fn a_token_in_a_url_is_no_session_where_nobody_keeps_it_from_the_upstream(
 #[tokio::test]
 async fn in_the_clear_nothing_passes_where_sessions_live_over_tls() {
     let edit = |config: String| {
-        with_listener(config)
+        with_listener(&config)
             .replace("public_url = \"http://", "plain_url = \"http://admin.example.jp\"\npublic_url = \"https://")
     };
     let harness = Harness::with(edit).await;

@@ -24,5 +24,6 @@ mod lifecycle;
 mod mounts;
 mod offline;
 mod process;
+mod proxies;
 mod secrets;
 mod soak;

@@ -217,10 +217,10 @@ impl Folder {
 }
 
 /// A stream of a process, kept from its first byte.
-struct Captured(watch::Receiver<Vec<u8>>);
+pub(crate) struct Captured(watch::Receiver<Vec<u8>>);
 
 impl Captured {
-    fn of(mut stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
+    pub(crate) fn of(mut stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (sender, receiver) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut buffer = vec![0; 1 << 16];
@@ -231,12 +231,12 @@ impl Captured {
         Self(receiver)
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }
 
     /// Waits until `wanted` is true of the text, or the stream ended.
-    async fn until(&self, wanted: impl Fn(&str) -> bool) -> Result<(), watch::error::RecvError> {
+    pub(crate) async fn until(&self, wanted: impl Fn(&str) -> bool) -> Result<(), watch::error::RecvError> {
         let mut receiver = self.0.clone();
         let wanted = |bytes: &Vec<u8>| wanted(&String::from_utf8_lossy(bytes));
         timeout(PATIENCE, receiver.wait_for(wanted)).await.expect("it never comes").map(drop)
