@@ -104,6 +104,8 @@ reasons! {
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT;
     /// The upstream cannot be reached, or does not speak HTTP.
     UpstreamUnreachable = "upstream-unreachable", BAD_GATEWAY;
+    /// Every server of the upstream fails its probes.
+    NoHealthyUpstream = "no-healthy-upstream", SERVICE_UNAVAILABLE;
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT;
     /// The gateway has not proved yet that no forged field passes it.

@@ -1,6 +1,7 @@
 //! What a configuration is once it was checked: domain types that cannot be wrong.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,19 +160,71 @@ pub struct UpstreamConfig {
     pub subject: SubjectKind,
     /// Roots (PEM file) for https servers, in place of the system's.
     pub ca: Option<PathBuf>,
+    /// What the gateway shows https servers that ask who it is.
+    pub client_certificate: Option<ClientCertificate>,
+    /// How its servers are probed; without, they are not.
+    pub health: Option<HealthConfig>,
     /// Time-outs.
     pub timeout: UpstreamTimeouts,
 }
 
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    /// TLS with verification.
-    pub https: bool,
-    /// Host name or address; an IPv6 address stands without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+pub enum UpstreamServer {
+    /// Over TCP.
+    Tcp {
+        /// TLS with verification.
+        https: bool,
+        /// Host name or address; an IPv6 address stands without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A UNIX socket, in the clear.
+    Unix(PathBuf),
+}
+
+impl UpstreamServer {
+    /// Whether it is spoken to in TLS.
+    #[must_use]
+    pub const fn is_https(&self) -> bool {
+        matches!(self, Self::Tcp { https: true, .. })
+    }
+}
+
+/// As `upstream.servers` names it.
+impl fmt::Display for UpstreamServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp { https, host, port } => {
+                let scheme = if *https { "https" } else { "http" };
+                if host.contains(':') {
+                    write!(f, "{scheme}://[{host}]:{port}")
+                } else {
+                    write!(f, "{scheme}://{host}:{port}")
+                }
+            }
+        }
+    }
+}
+
+/// A certificate chain and its key (PEM files).
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// Chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// How an upstream's servers are probed.
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    /// What is asked for, with `GET`; 2xx and 3xx are good.
+    pub path: String,
+    /// How often. Default 5 s.
+    pub interval: Duration,
 }
 
 /// What an upstream is told of the account.

@@ -97,6 +97,7 @@ impl Worker {
             Err(error) => {
                 let reason = match error {
                     UpstreamError::Unreachable => Reason::UpstreamUnreachable,
+                    UpstreamError::NoneHealthy => Reason::NoHealthyUpstream,
                     UpstreamError::Timeout => Reason::UpstreamTimeout,
                     UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
                     UpstreamError::BodyMalformed => Reason::MalformedRequest,

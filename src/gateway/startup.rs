@@ -18,7 +18,7 @@ use crate::admin::{self, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig};
+use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{Kek, KeySet};
@@ -29,7 +29,7 @@ use crate::store::{
 };
 use crate::telemetry::{AccessLogger, Metrics};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
-use crate::upstream::Upstreams;
+use crate::upstream::{Health, Upstreams};
 
 /// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
 pub struct Running {
@@ -131,11 +131,19 @@ impl Running {
         };
         background.spawn(admin_server.serve(admin::router(operations), shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
+        let health = Arc::new(Health::new(&config.upstreams));
+        let probed = config.upstreams.clone();
+        let told = Arc::clone(&gateway);
+        let told = Arc::new(move |upstream: &UpstreamConfig, server: &UpstreamServer, up| {
+            told.metrics.upstream_server(&upstream.name, &server.to_string(), up);
+        });
+        background.spawn(Arc::clone(&health).watch(probed, Arc::clone(&upstream_tls), told, shutdown.clone()));
         let workers = {
             let gateway = Arc::clone(&gateway);
             let for_workers = Arc::clone(&config);
             let make = move |_| {
-                let upstreams = Upstreams::new(&for_workers.upstreams, Arc::clone(&upstream_tls), &for_workers.limits);
+                let tls = Arc::clone(&upstream_tls);
+                let upstreams = Upstreams::new(&for_workers.upstreams, tls, &health, &for_workers.limits);
                 Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
             };
             Workers::start(bound, make, &limits, &shutdown)

@@ -90,6 +90,7 @@ pub struct Metrics {
     refusals_elsewhere: Vec<Counter>,
     /// In the order of the configuration, then of [`OUTCOMES`].
     upstreams: Vec<[Counter; OUTCOMES.len()]>,
+    servers_up: Family<[(&'static str, String); 2], Gauge>,
     sessions_live: Gauge,
     headers_stripped: Counter,
     codes_issued: Counter,
@@ -121,6 +122,7 @@ impl Metrics {
         let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
         let refusals: Labelled<2> = register(&mut registry, "refusals", help);
         let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
+        let servers_up = register(&mut registry, "upstream_server_up", "Whether a server that is probed gets requests");
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
         let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
         let codes_issued = register(&mut registry, "code_issued", "Enrolment codes issued");
@@ -152,6 +154,7 @@ impl Metrics {
                 .collect(),
             refusals,
             upstreams: upstreams.into_iter().map(|name| OUTCOMES.map(|word| outcome(name, word))).collect(),
+            servers_up,
             sessions_live,
             headers_stripped,
             codes_issued,
@@ -208,13 +211,19 @@ impl Metrics {
     pub fn upstream(&self, upstream: usize, error: Option<Reason>) {
         let outcome = match error {
             None => 0,
-            Some(Reason::UpstreamUnreachable) => 1,
+            Some(Reason::UpstreamUnreachable | Reason::NoHealthyUpstream) => 1,
             Some(Reason::UpstreamTimeout) => 2,
             Some(_) => 3,
         };
         if let Some(counter) = self.upstreams.get(upstream).and_then(|outcomes| outcomes.get(outcome)) {
             counter.inc();
         }
+    }
+
+    /// Whether a server that is probed gets requests. Both labels are the configuration's words.
+    pub fn upstream_server(&self, upstream: &str, server: &str, up: bool) {
+        let labels = [("upstream", upstream.to_owned()), ("server", server.to_owned())];
+        self.servers_up.get_or_create(&labels).set(i64::from(up));
     }
 
     /// So many sessions are open.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{ALPN_H1, TlsError, VERSIONS, pem, provider};
-use crate::config::UpstreamConfig;
+use crate::config::{ClientCertificate, UpstreamConfig, UpstreamServer};
 
 /// A connection to an upstream after its handshake.
 pub type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -45,15 +45,19 @@ impl UpstreamTls {
         let mut system = None;
         let mut clients = Vec::with_capacity(upstreams.len());
         for upstream in upstreams {
-            if !upstream.servers.iter().any(|server| server.https) {
+            if !upstream.servers.iter().any(UpstreamServer::is_https) {
                 clients.push(None);
                 continue;
             }
-            let client = match &upstream.ca {
-                Some(ca) => roots_of(ca).and_then(client),
-                None => match &system {
+            let shown = upstream.client_certificate.as_ref();
+            let client = match (&upstream.ca, shown) {
+                (Some(ca), shown) => roots_of(ca).and_then(|roots| client(roots, shown)),
+                (None, Some(shown)) => system_roots().and_then(|roots| client(roots, Some(shown))),
+                (None, None) => match &system {
                     Some(shared) => Ok(Arc::clone(shared)),
-                    None => system_roots().and_then(client).inspect(|made| system = Some(Arc::clone(made))),
+                    None => system_roots()
+                        .and_then(|roots| client(roots, None))
+                        .inspect(|made| system = Some(Arc::clone(made))),
                 },
             };
             match client {
@@ -80,12 +84,26 @@ impl UpstreamTls {
     }
 }
 
-fn client(roots: RootCertStore) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut client = ClientConfig::builder_with_provider(provider())
+/// `shown`: the certificate for servers that ask who we are.
+fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Setup)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut client = match shown {
+        None => builder.with_no_client_auth(),
+        Some(ClientCertificate { certificate, key }) => {
+            let chain = pem::certificates(certificate)?;
+            // The library proves that they fit together.
+            builder.with_client_auth_cert(chain, pem::private_key(key)?).map_err(|problem| {
+                if matches!(problem, rustls::Error::InconsistentKeys(_)) {
+                    TlsError::KeyMismatch { key: key.clone(), certificate: certificate.clone() }
+                } else {
+                    TlsError::BadKey { path: key.clone() }
+                }
+            })?
+        }
+    };
     client.alpn_protocols = vec![ALPN_H1.to_vec()];
     Ok(Arc::new(client))
 }
@@ -124,11 +142,13 @@ mod tests {
         let second = Duration::from_secs(1);
         UpstreamConfig {
             name: name.to_owned(),
-            servers: vec![UpstreamServer { https, host: "console.internal".to_owned(), port: 443 }],
+            servers: vec![UpstreamServer::Tcp { https, host: "console.internal".to_owned(), port: 443 }],
             audience: "https://console.internal".to_owned(),
             may_bind: false,
             subject: SubjectKind::Pairwise,
             ca,
+            client_certificate: None,
+            health: None,
             timeout: UpstreamTimeouts { connect: second, first_byte: second, idle: second },
         }
     }
@@ -152,6 +172,75 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let (connected, _) = tokio::join!(client.connect(1, host, tcp), server.accept(accepted));
         connected.is_ok()
+    }
+
+    /// Whether a server that asks clients for a certificate of `issuer` is spoken to by an upstream that shows `shown`.
+    async fn is_let_in(issuer: &TestCa, shown: Option<&TestCa>) -> bool {
+        let now = SystemClock::default().now();
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(files.path().join(name), text).unwrap();
+            files.path().join(name)
+        };
+        let pair = issuer.issue(&["console.internal"], now);
+        let roots = roots_of(&write("ca.pem", &issuer.certificate)).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                pem::certificates(&write("server.pem", &pair.certificate)).unwrap(),
+                pem::private_key(&write("server.key", &pair.key)).unwrap(),
+            )
+            .unwrap();
+        let shown = shown.map(|ca| {
+            let pair = ca.issue(&["gateway"], now);
+            let (certificate, key) = (write("client.pem", &pair.certificate), write("client.key", &pair.key));
+            ClientCertificate { certificate, key }
+        });
+        let upstream =
+            UpstreamConfig { client_certificate: shown, ..upstream("c", true, Some(files.path().join("ca.pem"))) };
+        let client = UpstreamTls::load(&[upstream]).unwrap();
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (_connected, accepted) =
+            tokio::join!(client.connect(0, "console.internal", tcp), acceptor.accept(accepted));
+        accepted.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_who_we_are_is_shown_the_certificate() {
+        let now = SystemClock::default().now();
+        let (ours, other) = (TestCa::new(now), TestCa::new(now));
+        assert!(is_let_in(&ours, Some(&ours)).await);
+        assert!(!is_let_in(&ours, Some(&other)).await);
+        assert!(!is_let_in(&ours, None).await);
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_shown_is_told() {
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(files.path().join(name), text).unwrap();
+            files.path().join(name)
+        };
+        let ca = TestCa::new(days(20_000));
+        let (one, another) = (ca.issue(&["a"], days(20_000)), ca.issue(&["b"], days(20_000)));
+        let problem = |certificate: &str, key: &str| {
+            let shown = ClientCertificate { certificate: write("c.pem", certificate), key: write("c.key", key) };
+            let ca = Some(write("ca.pem", &ca.certificate));
+            let upstream = UpstreamConfig { client_certificate: Some(shown), ..upstream("c", true, ca) };
+            UpstreamTls::load(&[upstream]).err().map(|mut problems| problems.remove(0).error)
+        };
+        assert!(problem(&one.certificate, &one.key).is_none());
+        assert!(matches!(problem(&one.certificate, &another.key), Some(TlsError::KeyMismatch { .. })));
+        assert!(matches!(problem(&one.certificate, ""), Some(TlsError::NoKey { .. })));
+        assert!(matches!(problem("", &one.key), Some(TlsError::NoCertificate { .. })));
     }
 
     #[tokio::test]

@@ -6,9 +6,11 @@
 //! sessions and any decision about who may pass.
 
 mod answer;
+mod connect;
 mod cookies;
 mod fields;
 mod flow;
+mod health;
 mod pool;
 mod route;
 mod sanitize;
@@ -21,6 +23,7 @@ mod tests;
 
 pub use answer::BindClaim;
 pub use flow::UpstreamBody;
+pub use health::{Health, Observer};
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
 pub use send::{Answered, Ends, UpstreamError, Upstreams};

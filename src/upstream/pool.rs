@@ -11,6 +11,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use super::flow::RequestBody;
+use super::health::ServerHealth;
 use crate::config::{UpstreamConfig, UpstreamServer};
 
 /// Idle connections of one server and worker that are kept at most.
@@ -25,31 +26,40 @@ pub(super) type Sender = SendRequest<RequestBody>;
 
 /// The servers of one upstream.
 pub(super) struct Servers {
-    servers: Vec<Arc<Server>>,
+    all: Vec<Arc<Server>>,
+    health: Arc<[ServerHealth]>,
     turn: AtomicUsize,
 }
 
 impl Servers {
-    pub(super) fn new(config: &UpstreamConfig) -> Self {
+    /// `health` has an entry for each server.
+    pub(super) fn new(config: &UpstreamConfig, health: Arc<[ServerHealth]>) -> Self {
         let keep = config.timeout.idle.min(MAX_IDLE_TIME);
         let server = |address: &UpstreamServer| Arc::new(Server::new(address.clone(), keep));
-        Self { servers: config.servers.iter().map(server).collect(), turn: AtomicUsize::new(0) }
+        Self { all: config.servers.iter().map(server).collect(), health, turn: AtomicUsize::new(0) }
     }
 
     pub(super) const fn len(&self) -> usize {
-        self.servers.len()
+        self.all.len()
     }
 
     /// The server with the least outstanding requests, in turn where several have; one that failed a short while ago
-    /// only when all did, the oldest failure first.
+    /// only when all did, the oldest failure first. `None` where all fail their probes.
     pub(super) fn pick(&self) -> Option<&Arc<Server>> {
-        if let [only] = self.servers.as_slice() {
-            return Some(only);
+        if let ([only], [health]) = (self.all.as_slice(), &*self.health) {
+            return (!health.is_down()).then_some(only);
         }
         let now = Instant::now();
-        let start = self.turn.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
-        let in_turn = self.servers.iter().cycle().skip(start).take(self.servers.len());
-        in_turn.min_by_key(|server| (server.failed_recently(now), server.outstanding.load(Ordering::Relaxed)))
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = self.all.len();
+        let in_turn = || (0..count).map(move |offset| turn.wrapping_add(offset) % count);
+        let takes = |index: &usize| self.health.get(*index).is_none_or(|health| health.takes(turn / count, now));
+        let well = |index: &usize| self.health.get(*index).is_none_or(|health| !health.is_down());
+        let server = |index: usize| self.all.get(index);
+        let load = |server: &&Arc<Server>| (server.failed_recently(now), server.outstanding.load(Ordering::Relaxed));
+        // Where all that are well came back just now, their share is all there is.
+        let best = in_turn().filter(takes).filter_map(server).min_by_key(load);
+        best.or_else(|| in_turn().filter(well).filter_map(server).min_by_key(load))
     }
 }
 
@@ -155,20 +165,30 @@ mod tests {
 
     use super::*;
     use crate::config::{SubjectKind, UpstreamTimeouts};
+    use crate::upstream::Health;
 
     const KEEP: Duration = Duration::from_secs(10);
 
     fn servers(count: u16) -> Servers {
-        let server = |port| UpstreamServer { https: false, host: "127.0.0.1".to_owned(), port };
-        Servers::new(&UpstreamConfig {
+        let server = |port| UpstreamServer::Tcp { https: false, host: "127.0.0.1".to_owned(), port };
+        let config = UpstreamConfig {
             name: "console".to_owned(),
             servers: (0..count).map(server).collect(),
             may_bind: false,
             audience: "https://console.internal".to_owned(),
             subject: SubjectKind::Pairwise,
             ca: None,
+            client_certificate: None,
+            health: None,
             timeout: UpstreamTimeouts { connect: KEEP, first_byte: KEEP, idle: KEEP },
-        })
+        };
+        let health = Health::new(std::slice::from_ref(&config)).of(0);
+        Servers::new(&config, health)
+    }
+
+    fn port(server: &Server) -> u16 {
+        let UpstreamServer::Tcp { port, .. } = server.address else { panic!("no port") };
+        port
     }
 
     /// Makes a connection idle; it lives as long as the other end that is given back.
@@ -219,22 +239,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_server_with_the_least_to_do_is_next() {
         let servers = servers(3);
-        let port = || servers.pick().unwrap().address.port;
+        let port = || port(servers.pick().unwrap());
         let mut in_turn = [port(), port(), port()];
         in_turn.sort_unstable();
         assert_eq!(in_turn, [0, 1, 2]);
 
-        let busy = [servers.servers[0].begin(), servers.servers[1].begin()];
+        let busy = [servers.all[0].begin(), servers.all[1].begin()];
         assert_eq!([port(), port(), port()], [2, 2, 2]);
-        servers.servers[2].could_not_be_reached();
+        servers.all[2].could_not_be_reached();
         assert!(![port(), port(), port()].contains(&2));
         drop(busy);
         advance(PASS_OVER).await;
-        let _busy = [servers.servers[0].begin(), servers.servers[1].begin()];
+        let _busy = [servers.all[0].begin(), servers.all[1].begin()];
         assert_eq!(port(), 2);
 
         for failed in [1, 0, 2] {
-            servers.servers[failed].could_not_be_reached();
+            servers.all[failed].could_not_be_reached();
             advance(Duration::from_millis(1)).await;
         }
         assert_eq!([port(), port(), port()], [1, 1, 1], "all failed: the oldest failure");

@@ -12,22 +12,20 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFE
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::handshake;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, BindClaim};
+use super::connect::connect;
 use super::flow::{Progress, RequestBody, UpstreamBody};
-use super::pool::{Lease, Sender, Server, Servers};
+use super::health::Health;
+use super::pool::{Lease, Sender, Servers};
 use super::sanitize::UpstreamRequest;
 use super::splice::splice;
 use crate::body::{Body, BodyError};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
-use crate::tls::{TlsError, UpstreamTls};
+use crate::tls::UpstreamTls;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +33,9 @@ pub enum UpstreamError {
     /// No server can be reached in time, or the one that was does not speak HTTP or broke off.
     #[error("upstream-unreachable")]
     Unreachable,
+    /// Every server fails its probes.
+    #[error("no-healthy-upstream")]
+    NoneHealthy,
     /// The request was sent and no answer came in time.
     #[error("upstream-timeout")]
     Timeout,
@@ -105,13 +106,14 @@ impl Ends<'_> {
 }
 
 impl Upstreams {
-    /// The upstreams in the order of the configuration. `tls` was built from the same ones and is shared by all workers.
+    /// The upstreams in the order of the configuration. `tls` and `health` were built from the same ones and are shared by
+    /// all workers.
     #[must_use]
-    pub fn new(upstreams: &[UpstreamConfig], tls: Arc<UpstreamTls>, limits: &LimitsConfig) -> Self {
+    pub fn new(upstreams: &[UpstreamConfig], tls: Arc<UpstreamTls>, health: &Health, limits: &LimitsConfig) -> Self {
         let upstream = |(index, config): (usize, &UpstreamConfig)| Upstream {
             index,
             name: config.name.as_str().into(),
-            servers: Servers::new(config),
+            servers: Servers::new(config, health.of(index)),
             timeout: config.timeout,
         };
         Self {
@@ -169,7 +171,7 @@ impl Upstreams {
         progress: Option<&Progress>,
     ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
         for _ in 0..upstream.servers.len() {
-            let Some(server) = upstream.servers.pick() else { break };
+            let Some(server) = upstream.servers.pick() else { return Err(UpstreamError::NoneHealthy) };
             let outstanding = server.begin();
             while let Some(mut sender) = server.take_idle() {
                 match upstream.ask(&mut sender, request, progress).await? {
@@ -177,15 +179,14 @@ impl Upstreams {
                     Asked::Unsent(returned) => request = *returned,
                 }
             }
-            match self.connect(upstream, server).await {
+            match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect).await {
                 Ok(mut sender) => match upstream.ask(&mut sender, request, progress).await? {
                     Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
                     Asked::Unsent(returned) => request = *returned,
                 },
                 Err(error) => {
-                    let address = &server.address;
                     tracing::warn!(
-                        upstream = %upstream.name, host = %address.host, port = address.port, %error,
+                        upstream = %upstream.name, server = %server.address, %error,
                         "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
                     );
                 }
@@ -194,46 +195,6 @@ impl Upstreams {
         }
         Err(UpstreamError::Unreachable)
     }
-
-    async fn connect(&self, upstream: &Upstream, server: &Server) -> Result<Sender, ConnectError> {
-        let address = &server.address;
-        let connecting = async {
-            let host = address.host.trim_start_matches('[').trim_end_matches(']');
-            let tcp = TcpStream::connect((host, address.port)).await?;
-            tcp.set_nodelay(true)?;
-            if address.https {
-                drive(self.tls.connect(upstream.index, host, tcp).await?).await
-            } else {
-                drive(tcp).await
-            }
-        };
-        timeout(upstream.timeout.connect, connecting).await.map_err(|_| ConnectError::Timeout)?
-    }
-}
-
-/// Why there is no connection; for the log alone.
-#[derive(Debug, thiserror::Error)]
-enum ConnectError {
-    #[error("not connected within timeout.connect")]
-    Timeout,
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Http(#[from] hyper::Error),
-}
-
-async fn drive<T>(io: T) -> Result<Sender, ConnectError>
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = handshake(TokioIo::new(io)).await?;
-    // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
-    tokio::spawn(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
 }
 
 enum Asked {

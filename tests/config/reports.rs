@@ -90,8 +90,8 @@ fn values_of_a_good_configuration_arrive() {
     assert_eq!(config.admin.socket, Path::new("/run/sekisho/admin.sock"));
     assert!(!config.carriers["docomo"].cookies.as_ref().unwrap()["all"]);
     assert_eq!(config.upstreams[0].ca.as_deref(), Some(Path::new("/etc/sekisho/certs/internal-ca.pem")));
-    assert_eq!(config.upstreams[0].servers[2].host, "2001:db8::2");
-    assert_eq!(config.upstreams[0].servers[2].port, 443);
+    let servers: Vec<String> = config.upstreams[0].servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers[2], "https://[2001:db8::2]:443");
     assert_eq!(config.upstreams[0].timeout.connect.as_millis(), 500);
     assert_eq!(config.routes[1].upstream, 1);
     assert_eq!(config.session.idle.as_secs(), 300);

@@ -34,6 +34,7 @@ mod streaming;
 mod tickets;
 mod tls;
 mod upgrade;
+mod upstreams;
 mod url_abuse;
 mod url_sessions;
 mod url_ways;

@@ -5,10 +5,14 @@ use std::time::Duration;
 use super::values::Context;
 use crate::config::origin::Origin;
 use crate::config::raw::{self, Table};
-use crate::config::types::{SubjectKind, UpstreamConfig, UpstreamServer, UpstreamTimeouts};
+use crate::config::types::{
+    ClientCertificate, HealthConfig, SubjectKind, UpstreamConfig, UpstreamServer, UpstreamTimeouts,
+};
 
 const LONGEST_NAME: usize = 64;
 const LONGEST_AUDIENCE: usize = 256;
+/// `sockaddr_un.sun_path` holds 108 bytes, the last of them zero (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
 
 /// One configuration for each written upstream, in their order, so that an index means the same in both. A broken
 /// one is a stand-in.
@@ -56,24 +60,16 @@ fn one(key: &str, raw: raw::Upstream, cx: &mut Context) -> UpstreamConfig {
     let audience_key = format!("{key}.audience");
     let audience = cx.text(&audience_key, raw.audience.as_deref(), LONGEST_AUDIENCE);
     let ca = cx.path(&format!("{key}.ca"), raw.ca.as_deref());
-    if let Some(Table(client)) = raw.client_certificate {
-        let _ = cx.path(&format!("{key}.client_certificate.certificate"), client.certificate.as_deref());
-        let _ = cx.path(&format!("{key}.client_certificate.key"), client.key.as_deref());
+    let servers = servers(&format!("{key}.servers"), raw.servers.as_deref(), cx);
+    let certificate_key = format!("{key}.client_certificate");
+    let client_certificate =
+        raw.client_certificate.and_then(|Table(raw)| client_certificate(&certificate_key, &raw, cx));
+    if client_certificate.is_some() && !servers.is_empty() && !servers.iter().any(UpstreamServer::is_https) {
+        cx.report.warning(&certificate_key, "is shown to nobody, since no server of this upstream is https");
     }
-    let Table(health) = raw.health.unwrap_or_default();
-    let _ = cx.read(&format!("{key}.health.path"), health.path.as_deref(), |path| {
-        if path.starts_with('/') { Ok(()) } else { Err("must begin with /") }
-    });
-    let interval = Duration::from_secs(5);
-    cx.duration(
-        &format!("{key}.health.interval"),
-        health.interval.as_deref(),
-        interval,
-        interval / 50..=interval * 720,
-    );
     UpstreamConfig {
         name: name.unwrap_or_default(),
-        servers: servers(&format!("{key}.servers"), raw.servers.as_deref(), cx),
+        servers,
         audience: audience.unwrap_or_default(),
         may_bind: raw.may_bind.unwrap_or(false),
         subject: match raw.subject {
@@ -81,8 +77,45 @@ fn one(key: &str, raw: raw::Upstream, cx: &mut Context) -> UpstreamConfig {
             Some(raw::Subject::Pairwise) | None => SubjectKind::Pairwise,
         },
         ca,
+        client_certificate,
+        health: raw.health.and_then(|Table(raw)| health(&format!("{key}.health"), &raw, cx)),
         timeout: timeouts(&format!("{key}.timeout"), raw.timeout, cx),
     }
+}
+
+fn client_certificate(key: &str, raw: &raw::ClientCertificate, cx: &mut Context) -> Option<ClientCertificate> {
+    let mut file = |name: &str, written: Option<&str>, what: &str| {
+        let key = format!("{key}.{name}");
+        if written.is_none() {
+            cx.report.missing(&key, format_args!("is missing; name the PEM file of {what}"));
+        }
+        cx.path(&key, written)
+    };
+    let certificate = file("certificate", raw.certificate.as_deref(), "the certificate chain");
+    let key = file("key", raw.key.as_deref(), "the private key");
+    Some(ClientCertificate { certificate: certificate?, key: key? })
+}
+
+fn health(key: &str, raw: &raw::Health, cx: &mut Context) -> Option<HealthConfig> {
+    let path_key = format!("{key}.path");
+    if raw.path.is_none() {
+        cx.report.missing(
+            &path_key,
+            "is missing; write what a server that is well answers with 2xx or 3xx, such as \"/healthz\"",
+        );
+    }
+    let path = cx.read(&path_key, raw.path.as_deref(), |path| {
+        let visible = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if path.starts_with('/') && visible {
+            Ok(path.to_owned())
+        } else {
+            Err("must begin with / and be visible ASCII")
+        }
+    });
+    let usual = Duration::from_secs(5);
+    let within = usual / 50..=usual * 720;
+    let interval = cx.duration(&format!("{key}.interval"), raw.interval.as_deref(), usual, within);
+    Some(HealthConfig { path: path?, interval })
 }
 
 fn servers(key: &str, written: Option<&[String]>, cx: &mut Context) -> Vec<UpstreamServer> {
@@ -92,19 +125,26 @@ fn servers(key: &str, written: Option<&[String]>, cx: &mut Context) -> Vec<Upstr
     let mut servers: Vec<UpstreamServer> = Vec::new();
     for (index, text) in written.unwrap_or_default().iter().enumerate() {
         let key = format!("{key}[{index}]");
-        // `version` has spoken of those it cannot reach yet.
-        if cx.report.names(&key) {
-            continue;
-        }
-        let Some(origin) = cx.read(&key, Some(text), Origin::parse) else { continue };
-        if !origin.https && !origin.is_loopback() {
-            cx.report.warning(
-                &key,
-                "is http and not on this machine: requests and assertions can be read on the way; use https",
-            );
-        }
-        let server =
-            UpstreamServer { https: origin.https, host: origin.bare_host().to_owned(), port: origin.effective_port() };
+        let server = if let Some(path) = text.strip_prefix("unix:") {
+            let Some(path) = cx.path(&key, Some(path)) else { continue };
+            if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+                cx.report.error(
+                    &key,
+                    format_args!("is a path of more than {LONGEST_SOCKET_PATH} bytes, which no socket can have"),
+                );
+            }
+            UpstreamServer::Unix(path)
+        } else {
+            let Some(origin) = cx.read(&key, Some(text), Origin::parse) else { continue };
+            if !origin.https && !origin.is_loopback() {
+                cx.report.warning(
+                    &key,
+                    "is http and not on this machine: requests and assertions can be read on the way; use https",
+                );
+            }
+            let (host, port) = (origin.bare_host().to_owned(), origin.effective_port());
+            UpstreamServer::Tcp { https: origin.https, host, port }
+        };
         if servers.contains(&server) {
             cx.report.error(&key, "is already in this list");
         }

@@ -14,19 +14,15 @@ enum When {
     True,
     /// It is this word.
     Is(&'static str),
-    /// It begins with this.
-    Begins(&'static str),
 }
 
-use When::{Begins, Is, True, Written};
+use When::{Is, True, Written};
 
 /// Key (with `[]` for every index), when, and what to do instead.
 #[rustfmt::skip]
 const NOT_AVAILABLE: &[(&str, When, &str)] = &[
     ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
     ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
-    ("upstream[].client_certificate", Written, "remove it; the signed assertion tells the upstream who asks"),
-    ("upstream[].servers[]", Begins("unix:"), "use http://127.0.0.1:PORT"),
     ("route[].assurance", Is("device+pin"), "use \"device\""),
     ("store.url", Written, "use store.path, the embedded store"),
     ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
@@ -37,7 +33,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 /// Key, and what it means meanwhile.
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
-    ("upstream[].health", "servers are not probed"),
     ("keys.cooling", "no key can be destroyed"),
     ("admin.approvals", "nothing that needs approval can be done"),
     ("limits.pin", "there are no PINs"),
@@ -58,7 +53,6 @@ pub(super) fn check(document: &Document<'_>, report: &mut Report) {
             Written => true,
             True => value.as_bool() == Some(true),
             Is(word) => value.as_str() == Some(word),
-            Begins(start) => value.as_str().is_some_and(|text| text.starts_with(start)),
         };
         for (_, _, instead) in NOT_AVAILABLE.iter().filter(|(name, when, _)| *name == pattern && applies(when)) {
             report.error(key, format_args!("is not available in this version; {instead}"));

@@ -31,7 +31,7 @@ use crate::config::{
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::entropy::Entropy;
 use crate::tls::UpstreamTls;
-use crate::upstream::{Destination, Ends, Forwarded, Routes, StripError, StrippedHead, Upstreams};
+use crate::upstream::{Destination, Ends, Forwarded, Health, Routes, StripError, StrippedHead, Upstreams};
 
 /// The whole test takes some milliseconds; what takes this long will not end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -171,7 +171,7 @@ struct Stage {
 
 impl Stage {
     fn new(upstream: SocketAddr, strip: Arc<Strip>) -> Result<Self, &'static str> {
-        let server = UpstreamServer { https: false, host: upstream.ip().to_string(), port: upstream.port() };
+        let server = UpstreamServer::Tcp { https: false, host: upstream.ip().to_string(), port: upstream.port() };
         let config = UpstreamConfig {
             name: "self-test".to_owned(),
             servers: vec![server],
@@ -179,14 +179,17 @@ impl Stage {
             may_bind: false,
             subject: SubjectKind::Pairwise,
             ca: None,
+            client_certificate: None,
+            health: None,
             timeout: UpstreamTimeouts { connect: DEADLINE, first_byte: DEADLINE, idle: DEADLINE },
         };
+        let health = Health::new(std::slice::from_ref(&config));
         let tls = UpstreamTls::load(&[]).map_err(|_| "TLS cannot be set up")?;
         Ok(Self {
             strip,
             routes: Routes::new(vec![RouteConfig { path: "/".to_owned(), upstream: 0, access: Access::Public }]),
             proxies: TrustedProxies::new(Vec::new()),
-            upstreams: Upstreams::new(&[config], Arc::new(tls), &limits()),
+            upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits()),
             shutdown: CancellationToken::new(),
         })
     }

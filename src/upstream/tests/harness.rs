@@ -25,8 +25,7 @@ use crate::config::{
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
-use crate::upstream::Ends;
-use crate::upstream::{Forwarded, StrippedHead, Upstreams};
+use crate::upstream::{Ends, Forwarded, Health, StrippedHead, Upstreams};
 
 /// Long enough never to fire in a test that passes.
 const LONG: Duration = Duration::from_mins(1);
@@ -73,7 +72,7 @@ impl Gateway {
         body_idle: Duration,
         stale: Option<Stale>,
     ) -> Self {
-        let server = |address: &SocketAddr| UpstreamServer {
+        let server = |address: &SocketAddr| UpstreamServer::Tcp {
             https: false,
             host: address.ip().to_string(),
             port: address.port(),
@@ -85,6 +84,8 @@ impl Gateway {
             may_bind: false,
             subject: SubjectKind::Pairwise,
             ca: None,
+            client_certificate: None,
+            health: None,
             timeout,
         };
         let rate = Rate { count: 1, period: LONG };
@@ -99,7 +100,12 @@ impl Gateway {
             timeouts: ClientTimeouts { handshake: LONG, head: LONG, body_idle, write_idle: LONG, keep_alive: LONG },
         };
         let tls = Arc::new(UpstreamTls::load(&[]).unwrap());
-        let upstreams = Arc::new(Upstreams::new(&[config], tls, &limits));
+        let upstreams = Arc::new(Upstreams::new(
+            std::slice::from_ref(&config),
+            tls,
+            &Health::new(std::slice::from_ref(&config)),
+            &limits,
+        ));
         let ended = CancellationToken::new();
         let stale = Arc::new(Mutex::new(stale));
         let token = ended.clone();

@@ -1,0 +1,62 @@
+//! A new connection to a server of an upstream.
+
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::config::UpstreamServer;
+use crate::tls::{TlsError, UpstreamTls};
+
+/// Why there is no connection; for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("not connected within timeout.connect")]
+    Timeout,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by.
+pub(super) async fn connect<B>(
+    tls: &UpstreamTls,
+    upstream: usize,
+    server: &UpstreamServer,
+    deadline: Duration,
+) -> Result<SendRequest<B>, ConnectError>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let connecting = async {
+        match server {
+            UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?).await,
+            UpstreamServer::Tcp { https, host, port } => {
+                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                tcp.set_nodelay(true)?;
+                if *https { drive(tls.connect(upstream, host, tcp).await?).await } else { drive(tcp).await }
+            }
+        }
+    };
+    timeout(deadline, connecting).await.map_err(|_| ConnectError::Timeout)?
+}
+
+async fn drive<T, B>(io: T) -> Result<SendRequest<B>, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(io)).await?;
+    // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
