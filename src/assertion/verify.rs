@@ -192,6 +192,10 @@ impl Jwk {
 /// says so.
 fn json<T: DeserializeOwned>(segment: &str, error: VerifyError) -> Result<T, VerifyError> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| VerifyError::Malformed)?;
+    // serde would fill a struct from a list, too, in the order of its fields.
+    if bytes.first() != Some(&b'{') {
+        return Err(error);
+    }
     serde_json::from_slice(&bytes).map_err(|_| error)
 }
 
@@ -382,6 +386,10 @@ pub(in crate::assertion) mod tests {
         });
         let twice = |name: &str, json: &Value| json.to_string().replacen('{', &format!("{{\"{name}\":\"x\","), 1);
         let at = now().unix_seconds();
+        let header_list = json!(["ES256", TYPE, signer.kid()]).to_string();
+        let device = "urn:sekisho:acr:device";
+        let claim_list = json!([ISSUER, AUDIENCE, "5f0c", at, at, at + 60, "anRp", "c2lk", at, device, ["carrier"]]);
+        let claim_list = claim_list.to_string();
         let stray = |segment: &str| {
             // The last character of a signature holds four bits that must be zero.
             let last = segment.chars().last().unwrap();
@@ -409,6 +417,7 @@ pub(in crate::assertion) mod tests {
             ("oversized", forge().claim("pad", json!("x".repeat(4096))), Some(Malformed)),
             ("JSON serialization", json!({"payload": payload, "signature": signature}).to_string(), Some(Malformed)),
             ("header is no object", format!("{}.{payload}.{signature}", URL_SAFE_NO_PAD.encode("[]")), Some(Header)),
+            ("header as a list", forge().es256_of(&header_list, &forge().claims.to_string()), Some(Header)),
             // algorithm and key
             ("alg none, no signature", format!("{}.", unsigned("none")), Some(Header)),
             ("alg None, no signature", format!("{}.", unsigned("None")), Some(Header)),
@@ -469,6 +478,7 @@ pub(in crate::assertion) mod tests {
             ("no sid", forge().without("claims", "sid"), Some(Claims)),
             ("no acr", forge().without("claims", "acr"), Some(Claims)),
             ("claims are no object", forge().es256_of(&forge().header.to_string(), "[]"), Some(Claims)),
+            ("claims as a list", forge().es256_of(&forge().header.to_string(), &claim_list), Some(Claims)),
         ];
         for (name, token, expected) in rows {
             assert_eq!(verifier.verify(&token, now()).err(), expected, "{name}");
