@@ -1,5 +1,5 @@
 //! The conformance file that upstream developers get, `deploy/upstreams/conformance/assertion.json`: made from the table
-//! in `cases.rs`, and our own verifier run over it. `run.py` beside it runs the samples over the same file.
+//! in `cases.rs`, and our own verifier run over it. `samples.py` beside it runs the samples over the same file.
 //!
 //! `SEKISHO_WRITE_EXPECTED=1` writes it anew; read the difference before it is committed.
 
