@@ -22,6 +22,7 @@ use crate::cases::{Case, Expect, cases};
 use crate::forge::{AUDIENCE, Forge, ISSUER, NOW};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/upstreams/conformance/assertion.json");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/upstreams/README.md");
 const ABOUT: &str = "Tokens that a verifier of Sekisho-Jwt-Assertion must accept or reject, with its clock at `now` \
     (seconds since the Unix epoch), expecting `issuer` and `audience`, and keys from `jwks` alone. `token` is the \
     header's value; `signed` says whether it bears a valid signature of a published key.";
@@ -89,6 +90,14 @@ fn the_file_is_worth_its_name() {
     let (accepted, forged, strange) = (of(true, Expect::Accept), of(false, Expect::Reject), of(true, Expect::Reject));
     assert!(accepted >= 2 && forged >= 50 && strange >= 50, "{accepted}, {forged}, {strange}");
     assert_eq!(file.jwks["keys"].as_array().unwrap().len(), 2);
+    let readme = std::fs::read_to_string(README).unwrap();
+    for number in [
+        format!("has {} tokens", file.cases.len()),
+        format!("the {} hostile tokens", forged + strange),
+        format!("{forged} of the hostile ones bear no valid signature"),
+    ] {
+        assert!(readme.contains(&number), "{README} does not say: {number}");
+    }
 }
 
 /// Samples refuse members that come twice by writing the JSON again where their parser cannot tell.
