@@ -54,15 +54,15 @@ impl Worker {
         let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
             return gateway.refuse(&visit(), Reason::NoRoute);
         };
+        let links = current.as_ref().and_then(|current| gateway.links_of(&arrival, current));
         let assertion = match &current {
             None => None,
             Some(current) => match gateway.assertion(current, route.upstream, upstream, arrival.now).await {
                 Ok(assertion) => Some(assertion),
-                Err(reason) => return gateway.refuse(&visit(), reason),
+                Err(reason) => return linked(gateway.refuse(&visit(), reason), links),
             },
         };
         let applicant = gateway.applicant(route, upstream, &arrival);
-        let links = current.as_ref().and_then(|current| gateway.links_of(&arrival, current));
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
         let session = current.as_ref().filter(|_| applicant.is_none()).map(Current::ended);
         let ends = Ends { session, shutdown: &gateway.shutdown };
@@ -78,7 +78,9 @@ impl Worker {
         let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
             Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
             Ok(stripped) => stripped,
-            Err(StripError::ConnectionNamesProtected | StripError::Malformed) => return fail(Reason::MalformedRequest),
+            Err(StripError::ConnectionNamesProtected | StripError::Malformed) => {
+                return linked(fail(Reason::MalformedRequest), links);
+            }
         };
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
         let request =

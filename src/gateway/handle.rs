@@ -89,8 +89,8 @@ impl Worker {
         }
         let destination = match gateway.routes.find(arrival.head.path()) {
             Ok(destination) => destination,
-            Err(RouteRefusal::Ambiguous) => return gateway.refuse(&visit(), Reason::PathAmbiguous),
-            Err(RouteRefusal::NoRoute) => return gateway.refuse(&visit(), Reason::NoRoute),
+            Err(RouteRefusal::Ambiguous) => return gateway.refuse_in_place(&visit(), Reason::PathAmbiguous).await,
+            Err(RouteRefusal::NoRoute) => return gateway.refuse_in_place(&visit(), Reason::NoRoute).await,
         };
         let in_the_clear = gateway.hands_over(client.scheme);
         if in_the_clear && !IN_THE_CLEAR.contains(&arrival.head.path()) {

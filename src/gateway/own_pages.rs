@@ -5,10 +5,8 @@ use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Gateway;
-use super::arrival::Held;
 use super::form::Form;
 use super::local_path::LocalPath;
-use super::session_check::Presented;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, Page};
@@ -37,20 +35,20 @@ impl Gateway {
             "bind" if *visit.head.method() == Method::GET => self.redeem_bind_ticket(visit).await,
             "logout" if read => self.logout_form(visit).await,
             "me" if read => self.me(visit).await,
-            "leave" if read => self.leave_page(visit),
+            "leave" if read || post => self.leave_page(visit, body).await,
             "me/remove" | "me/sessions/end" if read && !visit.reader.posts => self.me(visit).await,
             "notice" if read => self.notice(visit).await,
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
-            "login" | "me" | "leave" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD"),
-            "ticket" | "bind" => self.wrong_method(visit, "GET"),
-            "enrol" | "logout" => self.wrong_method(visit, "GET, HEAD, POST"),
-            "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST"),
-            _ => self.refuse(visit, Reason::NoRoute),
+            "login" | "me" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD").await,
+            "ticket" | "bind" => self.wrong_method(visit, "GET").await,
+            "enrol" | "logout" | "leave" => self.wrong_method(visit, "GET, HEAD, POST").await,
+            "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST").await,
+            _ => self.refuse_in_place(visit, Reason::NoRoute).await,
         }
     }
 
-    fn wrong_method(&self, visit: &Visit<'_>, allowed: &'static str) -> Response<Body> {
-        let mut answer = self.refuse(visit, Reason::MethodNotAllowed);
+    async fn wrong_method(&self, visit: &Visit<'_>, allowed: &'static str) -> Response<Body> {
+        let mut answer = self.refuse_in_place(visit, Reason::MethodNotAllowed).await;
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         answer
     }
@@ -69,14 +67,6 @@ impl Gateway {
             client_address: self.config.privacy.client_address,
         };
         let answer = self.page(visit, StatusCode::OK, &Page::Notice(facts));
-        // Everybody may read it; only a session that travels in its links has to be known for it.
-        match visit.arrival.held() {
-            Held::Nothing | Held::Cookie(_) | Held::Unusable => answer,
-            Held::Url(_) => match self.presented_session(visit.arrival).await {
-                Presented::Live(current) => self.linked(visit, &current, answer),
-                Presented::Refused(reason) => self.refuse_session(visit, reason),
-                Presented::Nothing | Presented::Ended => answer,
-            },
-        }
+        self.linked_for_all(visit, answer).await
     }
 }

@@ -4,13 +4,16 @@
 //! Whether a browser keeps cookies is asked without a click more: the sign-in page sets a probe that names nobody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::SET_COOKIE;
 use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 
 use super::Gateway;
 use super::arrival::{Arrival, Held};
-use super::session_check::Current;
+use super::session_check::{Current, Presented};
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{OverTls, Profile, UserAgent};
@@ -22,6 +25,9 @@ use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{SessionCookie, SessionSecret, SessionToken};
 use crate::store::TokenTransport;
+
+/// The longest body that is read to be thrown away, in bytes.
+const MAX_DISCARDED: usize = 1024 * 1024;
 
 /// How a browser is given the session that is opened for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +144,28 @@ impl Gateway {
         linked(answer, self.links_of(visit.arrival, current))
     }
 
-    /// `GET /_sekisho/leave`: between a page of ours and another site, which must not learn the token by Referer. It
-    /// names the place, redirects nobody, and leads nowhere that no page of an upstream linked to.
-    pub(super) fn leave_page(&self, visit: &Visit<'_>) -> Response<Body> {
+    /// A page that everybody may read: only a session that travels in its links has to be known for it.
+    pub(super) async fn linked_for_all(&self, visit: &Visit<'_>, answer: Response<Body>) -> Response<Body> {
+        match visit.arrival.held() {
+            Held::Nothing | Held::Cookie(_) | Held::Unusable => answer,
+            Held::Url(_) => match self.presented_session(visit.arrival).await {
+                Presented::Live(current) => self.linked(visit, &current, answer),
+                Presented::Refused(reason) => self.refuse_session(visit, reason),
+                Presented::Nothing | Presented::Ended => answer,
+            },
+        }
+    }
+
+    /// A refusal that says nothing of the session: a mistyped address does not cost the one that is in its query.
+    pub(super) async fn refuse_in_place(&self, visit: &Visit<'_>, reason: Reason) -> Response<Body> {
+        self.linked_for_all(visit, self.refuse(visit, reason)).await
+    }
+
+    /// `/_sekisho/leave`: between a page of ours and another site, which must not learn the token by Referer. It
+    /// names the place, redirects nobody, and leads nowhere that no page of an upstream linked to. What a form for that
+    /// site sends, by GET or by POST, goes no further than here.
+    pub(super) async fn leave_page(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        discard(body, self.config.limits.timeouts.body_idle).await;
         match self.leave.open(visit.head.query(), visit.now) {
             Some(target) => {
                 let page = Page::Leave { url: target.as_str(), host: target.host() };
@@ -155,6 +180,15 @@ impl Gateway {
         let asked_with = profile.and_then(|profile| profile.required_query());
         LinkPlan::new(token, asked_with, page, Arc::clone(&self.sites), Arc::clone(&self.leave), now)
     }
+}
+
+/// Reads a small body to its end, so that its browser is not cut off while it still sends; the connection of a larger or
+/// slower one is closed.
+async fn discard(body: Incoming, time: Duration) {
+    let mut body = Limited::new(body, MAX_DISCARDED);
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Late or whole, the page is the same.
+    let _ = tokio::time::timeout(time, read).await;
 }
 
 /// The answer with these links, or as it is.

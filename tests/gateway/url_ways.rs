@@ -191,6 +191,78 @@ async fn a_failure_behind_the_gateway_does_not_cost_the_session() {
 }
 
 #[tokio::test]
+async fn a_form_for_another_site_leads_to_the_leave_page_whatever_it_sends() {
+    let harness = harness().await;
+    harness.upstream.answer(|_| {
+        let page = "<form method=\"post\" action=\"http://www.example.com/x\"><input name=\"u\"></form>\
+                    <form action=\"http://www.example.com/x\"><input name=\"u\"></form>";
+        let answer = Response::builder().header("content-type", "text/html; charset=Shift_JIS");
+        answer.body(Full::new(Bytes::from(page))).unwrap()
+    });
+    let mut handset = Cookieless::new(&harness, Carrier::SoftBank, "a");
+    let url = handset.enrol(&harness, "/", "alice").await;
+    let shown = handset.get(&url).await;
+    assert!(!shown.text().contains("_sk"), "{}", shown.text());
+    let there = "href=\"http://www.example.com/x\" rel=\"noreferrer\"";
+    // By POST, small, large, and of no type that a form has.
+    let posts_to = shown.attribute("action", "/_sekisho/leave?");
+    for (kind, size) in [("application/x-www-form-urlencoded", 20), ("multipart/form-data; boundary=x", 900_000), ("x", 0)]
+    {
+        let body = Bytes::from("x".repeat(size));
+        let page = handset.send(Method::POST, &posts_to, &[("Content-Type", kind)], body).await;
+        assert!(page.status == StatusCode::OK && page.text().contains(there), "{kind}: {}", page.text());
+    }
+    let foreign = [("Origin", "http://evil.example"), ("Sec-Fetch-Site", "cross-site")];
+    let page = handset.send(Method::POST, &posts_to, &foreign, Bytes::new()).await;
+    assert!(page.status == StatusCode::OK && page.header("location").is_none());
+    // By GET, the fields that stand for the target go first, whatever the person typed.
+    let text = shown.text();
+    let form = text.split("<form ").nth(2).unwrap();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for field in form.split("<input type=\"hidden\" name=\"").skip(1) {
+        let (name, rest) = field.split_once("\" value=\"").unwrap();
+        query.append_pair(name, rest.split('"').next().unwrap());
+    }
+    let query = query.append_pair("u", "http://evil.example/").append_pair("s", "x").finish();
+    let page = handset.get(&format!("/_sekisho/leave?{query}")).await;
+    assert!(page.status == StatusCode::OK && page.text().contains(there), "{}", page.text());
+    assert!(!page.text().contains("evil.example"));
+    assert_eq!(handset.get(&url).await.status, StatusCode::OK);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_mistyped_address_does_not_cost_the_session() {
+    let harness = Harness::with(|config| config.replace("path = \"/\"\n", "path = \"/orders\"\n")).await;
+    let mut handset = Cookieless::new(&harness, Carrier::Docomo, "a");
+    let url = handset.enrol(&harness, "/orders", "alice").await;
+    let sk = token(&url);
+    for (path, status) in [
+        ("/nowhere", 404),
+        ("/_sekisho/nowhere", 404),
+        ("/orders/%2e%2e/public", 400),
+        ("/_sekisho/me/remove", 405),
+        ("/_sekisho/ticket", 403),
+    ] {
+        let method = if status == 405 { Method::PUT } else { Method::GET };
+        let answer = handset.send(method, &format!("{path}?guid=ON&_sk={sk}"), &[], Bytes::new()).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text());
+        if status != 403 {
+            assert_eq!(token(&answer.link("/?")), sk, "{path}: {}", answer.text());
+            assert_eq!(token(&answer.link("/_sekisho/notice?")), sk, "{path}");
+        }
+        // Who cannot show the identifier is not told the token again, and who shows another one ends it below.
+        let bare = handset.get(&format!("{path}?_sk={sk}")).await;
+        assert!(!bare.text().contains(&sk), "{path}: {}", bare.text());
+    }
+    assert_eq!(handset.get(&url).await.status, StatusCode::OK);
+    let mut thief = Cookieless::new(&harness, Carrier::Docomo, "z");
+    assert_eq!(thief.get_json(&format!("/nowhere?guid=ON&_sk={sk}")).await.reason(), "session-device-mismatch");
+    assert_eq!(handset.get_json(&url).await.reason(), "session-expired");
+    harness.finish_without(&[&sk]).await;
+}
+
+#[tokio::test]
 async fn a_leave_link_is_no_open_redirect() {
     let harness = harness().await;
     let mut handset = Cookieless::new(&harness, Carrier::SoftBank, "a");
@@ -214,7 +286,10 @@ async fn a_leave_link_is_no_open_redirect() {
     let page = handset.get(&format!("{out}&_sk={}", token(&url))).await;
     assert!(page.status == StatusCode::OK && !page.text().contains("_sk="), "{}", page.text());
     assert!(page.text().contains("href=\"http://www.example.com/x\" rel=\"noreferrer\""), "{}", page.text());
-    assert_eq!(handset.send(Method::POST, &out, &[], Bytes::new()).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    for method in [Method::PUT, Method::DELETE] {
+        let answer = handset.send(method, &out, &[], Bytes::new()).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("GET, HEAD, POST")));
+    }
     harness.clock.advance(std::time::Duration::from_hours(1));
     assert_eq!(handset.get_json(&out).await.reason(), "link-expired");
     harness.finish().await;
