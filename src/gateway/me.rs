@@ -6,9 +6,8 @@ use hyper::body::Incoming;
 use super::Gateway;
 use super::session_check::Current;
 use super::visit::Visit;
-use crate::binding::BindingId;
 use crate::body::Body;
-use crate::pages::{BINDING_FIELD, Me, MeBinding, MeDone, MeSession, Page};
+use crate::pages::{Me, MeBinding, MeDone, MeSession, Page};
 use crate::refusal::Reason;
 use crate::session::SessionId;
 use crate::store::{BindingRecord, SessionScope, StoreError};
@@ -23,22 +22,13 @@ impl Gateway {
         }
     }
 
-    async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
+    pub(super) async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
         let own = current.record();
         let bindings = match self.bindings.bindings(Some(&own.account)).await {
             Ok(bindings) => bindings,
-            Err(error) => return self.me_unavailable(visit, &error),
+            Err(error) => return self.me_unavailable(visit, current, &error),
         };
-        let bindings: Vec<MeBinding> = bindings
-            .into_iter()
-            .map(|b| MeBinding {
-                id: b.id.to_string(),
-                carrier: b.carrier.to_string(),
-                bound_on: b.bound_on,
-                last_used_on: b.last_used_on,
-                this: b.id == own.binding,
-            })
-            .collect();
+        let bindings: Vec<MeBinding> = bindings.into_iter().map(|binding| own_binding(&binding, current)).collect();
         let sessions: Vec<MeSession> = self
             .sessions
             .list(Some(&own.account), visit.now)
@@ -61,48 +51,6 @@ impl Gateway {
         };
         let answer = self.page(visit, StatusCode::OK, &Page::Me(me));
         self.linked(visit, current, answer)
-    }
-
-    /// `POST /_sekisho/me/remove`: erases one binding of the person's own; its sessions end.
-    pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
-        let (current, form) = match self.own_form(visit, body).await {
-            Ok(posted) => posted,
-            Err(answer) => return *answer,
-        };
-        let own = current.record();
-        let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
-            return self.refuse(visit, Reason::MalformedRequest);
-        };
-        let done = match self.remove_own(visit, &current, id).await {
-            Ok(Some(removed)) => {
-                let (account, carrier) = (&removed.account, &removed.carrier);
-                let event = SecurityEvent::BindingRemoved { account, carrier, by: Actor::Handset };
-                telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
-                Some(MeDone::HandsetRemoved)
-            }
-            // Gone already, or somebody else's: the page that comes back shows what is there.
-            Ok(None) => None,
-            Err(error) => return self.me_unavailable(visit, &error),
-        };
-        if id == own.binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
-    }
-
-    async fn remove_own(
-        &self,
-        visit: &Visit<'_>,
-        current: &Current,
-        id: BindingId,
-    ) -> Result<Option<BindingRecord>, StoreError> {
-        let account = &current.record().account;
-        let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.record().binding == id);
-        if !signed_in && !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
-            return Ok(None);
-        }
-        // First the binding, so that no sign-in can open a session between the two. Its sessions end even where it is
-        // gone already: a call before this one may have died between the two.
-        let removed = self.bindings.revoke(id).await?;
-        self.sessions.end(SessionScope::Binding(id)).await?;
-        Ok(removed)
     }
 
     /// `POST /_sekisho/me/sessions/end`: ends one session of the person's own, or all.
@@ -128,13 +76,24 @@ impl Gateway {
                 let event = SecurityEvent::SessionsEnded { account: Some(&own.account), count, by: Actor::Handset };
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
             }
-            Err(error) => return self.me_unavailable(visit, &error),
+            Err(error) => return self.me_unavailable(visit, &current, &error),
         }
         if ends_this { self.signed_out(visit) } else { self.me_page(visit, &current, Some(MeDone::SessionEnded)).await }
     }
 
-    fn me_unavailable(&self, visit: &Visit<'_>, error: &StoreError) -> Response<Body> {
+    pub(super) fn me_unavailable(&self, visit: &Visit<'_>, current: &Current, error: &StoreError) -> Response<Body> {
         tracing::error!(%error, "the me page could not be served");
-        self.refuse(visit, Reason::StoreUnavailable)
+        self.linked(visit, current, self.refuse(visit, Reason::StoreUnavailable))
+    }
+}
+
+/// One of the person's bindings, as they may see it.
+pub(super) fn own_binding(binding: &BindingRecord, current: &Current) -> MeBinding {
+    MeBinding {
+        id: binding.id.to_string(),
+        carrier: binding.carrier.to_string(),
+        bound_on: binding.bound_on,
+        last_used_on: binding.last_used_on,
+        this: binding.id == current.record().binding,
     }
 }

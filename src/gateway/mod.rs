@@ -21,6 +21,7 @@ mod local_path;
 mod login;
 mod logout;
 mod me;
+mod me_remove;
 mod own_pages;
 mod respond;
 mod self_test;

@@ -30,6 +30,7 @@ pub(super) struct Texts {
     pub(super) enrol: Enrol,
     pub(super) refusal: Refusal,
     pub(super) me: Me,
+    pub(super) remove: Remove,
     pub(super) logout: Logout,
     pub(super) signed_out: SignedOut,
     pub(super) leave: Leave,
@@ -134,6 +135,7 @@ texts! {
         title, account, handsets, this, bound, last_used, remove, no_handsets, sessions, this_session, created,
         last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended,
     }
+    Remove { title, lead, then, button, back }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }
     Leave { title, lead, go, back }

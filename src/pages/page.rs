@@ -16,6 +16,8 @@ pub const TO_FIELD: &str = "to";
 pub const CODE_FIELD: &str = "code";
 /// Form field of the binding that `me/remove` removes.
 pub const BINDING_FIELD: &str = "binding";
+/// Form field that says that the binding may go; what it says of that does not matter.
+pub const SURE_FIELD: &str = "sure";
 
 /// One page. `carrier` is always a profile's name (`docomo`), where the source network tells it.
 pub enum Page<'a> {
@@ -58,6 +60,15 @@ pub enum Page<'a> {
     Notice(NoticeFacts<'a>),
     /// Self-service.
     Me(Me<'a>),
+    /// Asks before a binding is removed.
+    Remove {
+        /// Where the form posts, e.g. `/_sekisho/me/remove?guid=ON`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// What would go.
+        binding: &'a MeBinding,
+    },
     /// GET logout: the form; ends nothing.
     Logout {
         /// Goes back in [`FORM_TOKEN_FIELD`].

@@ -18,7 +18,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
-use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeDone, Page, TO_FIELD};
+use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeBinding, MeDone, Page, SURE_FIELD, TO_FIELD};
 use super::reader::{Language, Reader};
 use super::style::STYLE;
 use crate::carrier::{Charset, Markup};
@@ -101,6 +101,7 @@ impl Source<'_> {
             Page::Refusal { reason, .. } => &self.said(reason).title,
             Page::Notice(_) => &self.t.notice.title,
             Page::Me(_) => &self.t.me.title,
+            Page::Remove { .. } => &self.t.remove.title,
             Page::Logout { .. } => &self.t.logout.title,
             Page::SignedOut => &self.t.signed_out.title,
             Page::Leave { .. } => &self.t.leave.title,
@@ -193,19 +194,24 @@ fn document(page: &Page<'_>, language: Language) -> Value {
         Page::Me(me) => json!({
             "account": me.account,
             "retention_days": me.retention_days,
-            "bindings": me.bindings.iter().map(|b| json!({
-                "id": b.id, "carrier": b.carrier, "this": b.this,
-                "bound_on": b.bound_on.to_string(), "last_used_on": b.last_used_on.to_string(),
-            })).collect::<Vec<_>>(),
+            "bindings": me.bindings.iter().map(binding_document).collect::<Vec<_>>(),
             "sessions": me.sessions.iter().map(|s| json!({
                 "id": s.id, "carrier": s.carrier, "this": s.this,
                 "created_at": s.created_at.rfc3339(), "last_seen_at": s.last_seen_at.rfc3339(),
             })).collect::<Vec<_>>(),
         }),
+        Page::Remove { binding, .. } => json!({ "removed": false, "binding": binding_document(binding) }),
         Page::Logout { .. } => json!({ "signed_out": false }),
         Page::SignedOut => json!({ "signed_out": true }),
         Page::Leave { url, host } => json!({ "url": url, "host": host }),
     }
+}
+
+fn binding_document(binding: &MeBinding) -> Value {
+    json!({
+        "id": binding.id, "carrier": binding.carrier, "this": binding.this,
+        "bound_on": binding.bound_on.to_string(), "last_used_on": binding.last_used_on.to_string(),
+    })
 }
 
 fn message(reason: Reason, language: Language) -> String {

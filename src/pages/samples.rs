@@ -47,6 +47,14 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
         }),
     );
     me_pages(show);
+    let binding = MeBinding {
+        id: "01939c3e-7a10-7b52-9c6e-2f4d1a0b3c00".to_owned(),
+        carrier: "docomo".to_owned(),
+        bound_on: Day::from_unix_days(20_700),
+        last_used_on: Day::from_unix_days(20_780),
+        this: true,
+    };
+    show("remove", &Page::Remove { action: "/_sekisho/me/remove?guid=ON", form_token: TOKEN, binding: &binding });
     show("logout", &Page::Logout { form_token: TOKEN });
     show("signed-out", &Page::SignedOut);
     show("leave", &Page::Leave { url: "https://www.example.com/manual?page=2&lang=ja", host: "www.example.com" });

@@ -405,6 +405,7 @@ fn pages_that_hold(text: &str, reader: Reader) -> Vec<String> {
             retention_days: 1,
             done: None,
         }),
+        Page::Remove { action: text, form_token: text, binding: &bindings[0] },
         Page::Logout { form_token: text },
     ]
     .map(|page| shown(&page, reader))

@@ -105,8 +105,13 @@ async fn the_whole_way_goes_without_a_post() {
     handset.cookies.clear();
     assert_eq!(handset.click_sign_in("/").await.status, StatusCode::FOUND, "it is bound");
     let page = handset.get("/_sekisho/me").await;
-    let removed = handset.get(&target(&page, "/_sekisho/me/remove", &[])).await;
-    assert_eq!(removed.status, StatusCode::OK);
+    let asked = handset.get(&target(&page, "/_sekisho/me/remove", &[])).await;
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text());
+    assert_eq!(state(&harness, "alice").await["bindings"], 1, "it is only asked");
+    let sure = target(&asked, "/_sekisho/me/remove?guid=ON", &[]).replace("?guid=ON?", "?");
+    assert!(sure.contains("guid=ON") && sure.contains("sure=1"), "{sure}");
+    let removed = handset.get(&sure).await;
+    assert_eq!(removed.status, StatusCode::OK, "{}", removed.text());
     assert_eq!(state(&harness, "alice").await["bindings"], 0);
     let access = harness.finish_without(&[&code, &typed]).await;
     assert!(!access.contains(&code) && !access.contains(&typed) && access.contains("/_sekisho/enrol"));

@@ -18,8 +18,23 @@ async fn bindings_of(harness: &Harness, account: &str) -> Vec<String> {
     listed["bindings"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn remove(handset: &mut Handset, page: &Answer, binding: &str) -> Answer {
+/// Presses the button beside a handset.
+async fn ask(handset: &mut Handset, page: &Answer, binding: &str) -> Answer {
     handset.post("/_sekisho/me/remove", &[("t", &page.hidden("t")), ("binding", binding)]).await
+}
+
+/// Sends the form of the page that asks.
+async fn confirm(handset: &mut Handset, asked: &Answer) -> Answer {
+    let action = asked.attribute("action", "/_sekisho/me/remove");
+    let fields = ["t", "binding", "sure"].map(|name| (name, asked.hidden(name)));
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    handset.post(&action, &fields).await
+}
+
+/// Both, if the page asks.
+async fn remove(handset: &mut Handset, page: &Answer, binding: &str) -> Answer {
+    let asked = ask(handset, page, binding).await;
+    if asked.text().contains("name=\"sure\"") { confirm(handset, &asked).await } else { asked }
 }
 
 async fn assert_signed_out(handset: &mut Handset) {
@@ -83,6 +98,51 @@ async fn this_handset_is_removed_and_is_out() {
     own.cookies = kept;
     assert_signed_out(&mut own).await;
     assert_eq!(own.click_sign_in("/").await.status, StatusCode::FORBIDDEN);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_handset_goes_once_it_said_so_itself() {
+    let harness = Harness::start().await;
+    for (carrier, account) in [(Carrier::Docomo, "alice"), (Carrier::SoftBank, "bob"), (Carrier::PrivateApn, "carol")] {
+        let mut own = harness.signed_in(carrier, "a", account).await;
+        let bound = bindings_of(&harness, account).await;
+        // One key press shows what would go, and asks.
+        let page = own.get("/_sekisho/me").await;
+        let asked = ask(&mut own, &page, &bound[0]).await;
+        assert_eq!(asked.status, StatusCode::OK);
+        assert!(
+            asked.text().contains("2026-11-24") && asked.link("/_sekisho/me") == "/_sekisho/me",
+            "{}",
+            asked.text()
+        );
+        assert_eq!(bindings_of(&harness, account).await, bound);
+        // Who has the session and cannot show the identifier removes nothing.
+        let identifier = own.identifier.take();
+        let fields = [("t", &*asked.hidden("t")), ("binding", &bound[0]), ("sure", "1")];
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let kind = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")];
+        let refused = own.send(Method::POST, "/_sekisho/me/remove?guid=ON", &kind, Bytes::from(body)).await;
+        assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (403, "missing-identifier"), "{account}");
+        assert_eq!(bindings_of(&harness, account).await, bound);
+        own.identifier = identifier;
+        // That spent the question's token; asked again, and answered by the handset.
+        assert_eq!(confirm(&mut own, &asked).await.status, StatusCode::FORBIDDEN);
+        let page = own.get("/_sekisho/me").await;
+        let asked = ask(&mut own, &page, &bound[0]).await;
+        assert_eq!(confirm(&mut own, &asked).await.status, StatusCode::OK);
+        assert!(bindings_of(&harness, account).await.is_empty(), "{account}");
+        assert!(!own.has_session());
+    }
+    // Another handset of the carrier with the cookie: its own identifier gives it away.
+    let mut owner = harness.signed_in(Carrier::Docomo, "d", "dora").await;
+    let page = owner.get("/_sekisho/me").await;
+    let asked = ask(&mut owner, &page, &handsets(&page)[0]).await;
+    let mut thief = harness.handset(Carrier::Docomo, "z");
+    thief.cookies = owner.cookies.clone();
+    assert_eq!(confirm(&mut thief, &asked).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(bindings_of(&harness, "dora").await.len(), 1);
+    assert_signed_out(&mut owner).await;
     harness.finish().await;
 }
 

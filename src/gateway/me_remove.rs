@@ -1,0 +1,117 @@
+//! Removing a handset: a page that asks, and an answer that counts only from the handset that is signed in.
+//!
+//! One key press removes nothing. Nor does a session alone: who confirms has to be the handset itself, now.
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::Gateway;
+use super::form_token;
+use super::local_path::LocalPath;
+use super::me::own_binding;
+use super::session_check::Current;
+use super::url_session::is_shown;
+use super::visit::Visit;
+use crate::binding::BindingId;
+use crate::body::Body;
+use crate::pages::{BINDING_FIELD, MeDone, Page, SURE_FIELD};
+use crate::refusal::Reason;
+use crate::store::{BindingRecord, SessionScope, StoreError};
+use crate::telemetry::{self, Actor, SecurityEvent};
+
+impl Gateway {
+    /// `POST /_sekisho/me/remove`: asks whether one binding of the person's own is to go; with [`SURE_FIELD`] erases it,
+    /// and its sessions end.
+    pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+        let (current, form) = match self.own_form(visit, body).await {
+            Ok(posted) => posted,
+            Err(answer) => return *answer,
+        };
+        let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
+            return self.linked(visit, &current, self.refuse(visit, Reason::MalformedRequest));
+        };
+        if form.field(SURE_FIELD).is_empty() {
+            return self.ask_before_removal(visit, &current, id).await;
+        }
+        if let Err(answer) = self.is_here(visit, &current) {
+            return *answer;
+        }
+        let done = match self.remove_own(visit, &current, id).await {
+            Ok(Some(removed)) => {
+                let (account, carrier) = (&removed.account, &removed.carrier);
+                let event = SecurityEvent::BindingRemoved { account, carrier, by: Actor::Handset };
+                telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+                Some(MeDone::HandsetRemoved)
+            }
+            // Gone already, or somebody else's: the page that comes back shows what is there.
+            Ok(None) => None,
+            Err(error) => return self.me_unavailable(visit, &current, &error),
+        };
+        if id == current.record().binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
+    }
+
+    async fn ask_before_removal(&self, visit: &Visit<'_>, current: &Current, id: BindingId) -> Response<Body> {
+        // Said before the question where the answer could not be taken.
+        if !can_be_shown(visit)
+            && let Err(answer) = self.is_here(visit, current)
+        {
+            return *answer;
+        }
+        let bindings = match self.bindings.bindings(Some(&current.record().account)).await {
+            Ok(bindings) => bindings,
+            Err(error) => return self.me_unavailable(visit, current, &error),
+        };
+        let Some(binding) = bindings.iter().find(|binding| binding.id == id) else {
+            return self.me_page(visit, current, None).await;
+        };
+        let asked_with = visit.carrier.filter(|_| can_be_shown(visit)).and_then(|profile| profile.required_query());
+        let action = match asked_with {
+            Some((name, value)) => format!("/_sekisho/me/remove?{name}={value}"),
+            None => "/_sekisho/me/remove".to_owned(),
+        };
+        let binding = own_binding(binding, current);
+        let form_token = self.me_token(visit, current);
+        let page = Page::Remove { action: &action, form_token: &form_token, binding: &binding };
+        self.linked(visit, current, self.page(visit, StatusCode::OK, &page))
+    }
+
+    /// Whether the handset itself confirms, not only somebody with its session: its identifier is in this very request,
+    /// which the session was held to; where TLS hides it, the handset signed in within the life of a form.
+    fn is_here(&self, visit: &Visit<'_>, current: &Current) -> Result<(), Box<Response<Body>>> {
+        let record = current.record();
+        if can_be_shown(visit) {
+            return match self.config.carriers.presented(visit.head, &record.carrier) {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err(Box::new(self.linked(visit, current, self.refuse(visit, Reason::MissingIdentifier)))),
+                Err(refusal) => Err(Box::new(self.linked(visit, current, self.refuse(visit, refusal.into())))),
+            };
+        }
+        if visit.now < record.created_at.plus(form_token::LIFETIME) {
+            return Ok(());
+        }
+        Err(Box::new(self.sign_in_page(visit, &LocalPath::parse("/_sekisho/me"), Reason::SignInRequired)))
+    }
+
+    async fn remove_own(
+        &self,
+        visit: &Visit<'_>,
+        current: &Current,
+        id: BindingId,
+    ) -> Result<Option<BindingRecord>, StoreError> {
+        let account = &current.record().account;
+        let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.record().binding == id);
+        if !signed_in && !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
+            return Ok(None);
+        }
+        // First the binding, so that no sign-in can open a session between the two. Its sessions end even where it is
+        // gone already: a call before this one may have died between the two.
+        let removed = self.bindings.revoke(id).await?;
+        self.sessions.end(SessionScope::Binding(id)).await?;
+        Ok(removed)
+    }
+}
+
+/// Whether the carrier shows the identifier in requests that come this way.
+fn can_be_shown(visit: &Visit<'_>) -> bool {
+    visit.carrier.is_some_and(|profile| is_shown(profile, visit.client.scheme))
+}
