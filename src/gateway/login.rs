@@ -16,7 +16,7 @@ use crate::binding::{self, BindingError, BoundAccount, DigestError};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
-use crate::edge::{Client, ClientAddr};
+use crate::edge::{Client, ClientAddr, Scheme};
 use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
@@ -248,9 +248,15 @@ impl Gateway {
     }
 
     /// The page with the field for an enrolment code, for the handset that was just identified.
+    ///
+    /// Over TLS, where a binding went while its ticket was on the way, the form would post into the clear: browsers send
+    /// `Origin: null` with such a post, and warn of it. There the button comes, which leads to the same form in the clear.
     fn enrolment_page(&self, visit: &Visit<'_>, to: &LocalPath, handset: HandsetKey, reason: Reason) -> Response<Body> {
-        let form_token = self.forms.issue(Form::Enrol, handset.as_bytes(), &*self.entropy, visit.now);
         let origin = self.identifying_origin(visit);
+        if !origin.is_empty() && visit.client.scheme == Scheme::Https {
+            return self.sign_in_page(visit, to, reason);
+        }
+        let form_token = self.forms.issue(Form::Enrol, handset.as_bytes(), &*self.entropy, visit.now);
         let action = match visit.carrier.and_then(|profile| profile.required_query()) {
             Some((name, value)) => format!("{origin}/_sekisho/enrol?{name}={value}"),
             None => format!("{origin}/_sekisho/enrol"),

@@ -12,6 +12,7 @@ mod csrf;
 mod enrolment;
 mod failures;
 mod forms_by_get;
+mod hand_over;
 mod harness;
 mod import;
 mod logs;

@@ -206,7 +206,8 @@ async fn a_form_for_another_site_leads_to_the_leave_page_whatever_it_sends() {
     let there = "href=\"http://www.example.com/x\" rel=\"noreferrer\"";
     // By POST, small, large, and of no type that a form has.
     let posts_to = shown.attribute("action", "/_sekisho/leave?");
-    for (kind, size) in [("application/x-www-form-urlencoded", 20), ("multipart/form-data; boundary=x", 900_000), ("x", 0)]
+    for (kind, size) in
+        [("application/x-www-form-urlencoded", 20), ("multipart/form-data; boundary=x", 900_000), ("x", 0)]
     {
         let body = Bytes::from("x".repeat(size));
         let page = handset.send(Method::POST, &posts_to, &[("Content-Type", kind)], body).await;

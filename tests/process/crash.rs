@@ -2,9 +2,53 @@
 
 use http::StatusCode;
 
-use crate::harness::Carrier;
-use crate::process::Folder;
+use crate::harness::{Carrier, HOST};
+use crate::process::{Folder, Serving};
 use crate::recorder::RecordingUpstream;
+
+/// Tickets are kept in memory alone: what a process that died had issued is spent.
+#[tokio::test]
+async fn a_ticket_of_a_gateway_that_was_killed_opens_nothing() {
+    let upstream = RecordingUpstream::start().await;
+    let folder = Folder::new(upstream.address);
+    let (plain, public) = (format!("http://{HOST}"), format!("https://{HOST}"));
+    folder.edit(&plain, &public);
+    folder.edit("[gateway]\n", "[gateway]\ntrusted_proxies = [\"127.0.9.0/24\"]\n");
+    let over_tls = |gateway: &Serving| {
+        let mut handset = gateway.handset(Carrier::SoftBank, "a");
+        let forwarded = [("X-Forwarded-For", handset.source.to_string()), ("X-Forwarded-Proto", "https".to_owned())];
+        handset.extra = forwarded.map(|(name, value)| (name.to_owned(), value)).into();
+        handset.source = [127, 0, 9, 1].into();
+        handset.identifier = None;
+        handset
+    };
+
+    let gateway = folder.serve().await;
+    let code = folder.code("alice").await;
+    let button = over_tls(&gateway).get("/orders").await.link(&format!("{plain}/_sekisho/login?"));
+    let mut clear = gateway.handset(Carrier::SoftBank, "a");
+    let page = clear.get(button.strip_prefix(&plain).unwrap()).await;
+    let fields = [("code", code.as_str()), ("t", &page.hidden("t")), ("to", &page.hidden("to"))];
+    let entered = clear.post("/_sekisho/enrol", &fields).await;
+    let ticket = entered.header("location").unwrap().strip_prefix(&public).unwrap().to_owned();
+    gateway.kill().await;
+
+    let gateway = folder.serve().await;
+    let mut tls = over_tls(&gateway);
+    let refused = tls.get_json(&ticket).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (StatusCode::FORBIDDEN, "ticket-invalid"));
+    // The page leads back to where its person was going, and the handset is bound: one click more.
+    let page = tls.get(&ticket).await;
+    assert!(!tls.has_session());
+    let button = page.link(&format!("{plain}/_sekisho/login?"));
+    assert!(button.contains("to=/orders&"), "{button}");
+    let mut clear = gateway.handset(Carrier::SoftBank, "a");
+    let again = clear.get(button.strip_prefix(&plain).unwrap()).await;
+    let ticket = again.header("location").unwrap().strip_prefix(&public).unwrap().to_owned();
+    assert_eq!(tls.get(&ticket).await.status, StatusCode::FOUND);
+    assert_eq!(tls.get("/orders").await.status, StatusCode::OK);
+    gateway.stop().await;
+}
 
 #[tokio::test]
 async fn what_was_answered_survives_a_kill() {
