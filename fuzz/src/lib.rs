@@ -193,13 +193,15 @@ pub fn links(data: &[u8]) {
         [None, Some("utf-8"), Some("shift_jis"), Some("euc-jp"), Some("iso-2022-jp"), Some("utf-16le")];
     let Some((first, page)) = data.split_first() else { return };
     let charset = CHARSETS[usize::from(*first) % CHARSETS.len()];
-    let whole = rewritten(page, charset, page.len());
-    assert_eq!(rewritten(page, charset, 1), whole);
-    assert_eq!(rewritten(page, charset, 2 + usize::from(*first) / CHARSETS.len()), whole);
+    let xml = *first >= 128;
+    let rewritten = |page: &[u8], size| rewritten(page, charset, xml, size);
+    let whole = rewritten(page, page.len());
+    assert_eq!(rewritten(page, 1), whole);
+    assert_eq!(rewritten(page, 2 + usize::from(*first) / CHARSETS.len()), whole);
     if charset == Some("utf-16le") || page.starts_with(b"\xFE\xFF") || page.starts_with(b"\xFF\xFE") {
         return;
     }
-    assert_eq!(rewritten(&whole, charset, 7), whole);
+    assert_eq!(rewritten(&whole, 7), whole);
     let token = TOKEN.as_bytes();
     // Written by the page itself, perhaps in pieces that a host's ASCII form joins.
     let letters: Vec<u8> = page.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
@@ -219,7 +221,7 @@ pub fn links(data: &[u8]) {
         return;
     }
     let own = format!(" action=\"/dir/page?_sk={TOKEN}\"");
-    let field = format!("<input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\">");
+    let field = format!("<input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\"{}>", if xml { " /" } else { "" });
     let (more, only) = (format!("?_sk={TOKEN}&amp;"), format!("?_sk={TOKEN}"));
     let mut stripped = whole;
     for (put, was) in [(own.as_str(), ""), (&field, ""), (&more, "?"), (&only, "")] {

@@ -30,8 +30,8 @@ pub(super) struct Tag<'a> {
 
 /// Start tags that [`Page::tag`] wants to see, as selectors of the masked page. Of elements that are many and seldom
 /// hold a link those with the attribute.
-pub(super) const TAGS: [&str; 19] = [
-    "a[href]",
+pub(super) const TAGS: [&str; 21] = [
+    "a",
     "area[href]",
     "base[href]",
     "bgsound[src]",
@@ -43,10 +43,12 @@ pub(super) const TAGS: [&str; 19] = [
     "go[href]",
     "img[src]",
     "input",
+    "isindex[action]",
     "link[href]",
     "meta",
     "object[data]",
     "script[src]",
+    "xcript[src]",
     "table[background]",
     "td[background]",
     "xframe[src]",
@@ -59,7 +61,7 @@ pub(super) struct Page {
     /// Whether a relative link got the token: from then on no base may move it to another site.
     relative: bool,
     reading: Reading,
-    /// Whether a void element ends in `/>`.
+    /// Whether it is read as XML: a void element ends in `/>`.
     xml: bool,
     /// Whether the form that is open got hidden fields.
     in_form: bool,
@@ -111,6 +113,11 @@ impl Page {
         self.reading = Reading::As(encoding);
     }
 
+    /// Whether it is read as XML.
+    pub(super) const fn is_xml(&self) -> bool {
+        self.xml
+    }
+
     /// The same page, its characters in UTF-8.
     pub(super) fn in_utf_8(mut self) -> Self {
         self.settle(encoding_rs::UTF_8);
@@ -120,13 +127,21 @@ impl Page {
     /// The changes to a start tag, in the order of their places, from its first byte.
     pub(super) fn tag(&mut self, tag: &Tag<'_>) -> Vec<Change> {
         let mut changes = match tag.name {
-            "a" | "area" | "go" => self.link(tag, "href", Off::Leave),
+            "a" => {
+                // In SVG (SVG 1.1 §17.1).
+                let mut changes = self.link(tag, "href", Off::Leave);
+                changes.extend(self.link(tag, "xlink:href", Off::Leave));
+                changes
+            }
+            "area" | "go" => self.link(tag, "href", Off::Leave),
             "frame" | "iframe" => self.link(tag, "src", Off::Leave),
             "img" | "embed" | "bgsound" | "script" => self.link(tag, "src", Off::Stays),
             "object" => self.link(tag, "data", Off::Stays),
             "body" | "table" | "td" => self.link(tag, "background", Off::Stays),
             "link" if has_word(tag, "rel", "stylesheet") => self.link(tag, "href", Off::Stays),
-            "button" => self.link(tag, "formaction", Off::Leave),
+            "button" => self.formaction(tag),
+            // What is typed replaces the whole query (HTML 4.01 §17.8): a token has no place.
+            "isindex" => self.off_site(tag, "action"),
             "input" => self.input(tag),
             "form" => self.form(tag),
             "meta" => self.meta(tag),
@@ -144,6 +159,23 @@ impl Page {
         let Some(pieces) = pieces(raw, self.reading, true) else { return Vec::new() };
         let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
         moved(self.url(&written, off), start)
+    }
+
+    /// The same of a link that takes no token: only one of another site changes.
+    fn off_site(&self, tag: &Tag<'_>, name: &str) -> Vec<Change> {
+        let Some((start, end)) = value_of(tag, name) else { return Vec::new() };
+        let raw = tag.raw.get(start..end).unwrap_or_default();
+        let Some(pieces) = pieces(raw, self.reading, true) else { return Vec::new() };
+        let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
+        match written.way(&self.plan, self.base.url()) {
+            Way::Off(target) => moved(written.replaced(escaped(&self.leave(&target))), start),
+            Way::Ours | Way::Neither => Vec::new(),
+        }
+    }
+
+    /// Where a button sends its form. A form that has the token in its fields sends them there too.
+    fn formaction(&mut self, tag: &Tag<'_>) -> Vec<Change> {
+        if self.in_form { self.off_site(tag, "formaction") } else { self.link(tag, "formaction", Off::Leave) }
     }
 
     fn url(&mut self, written: &Written<'_>, off: Off) -> Vec<Change> {
@@ -173,7 +205,7 @@ impl Page {
             let put = if tag.before == Some(b'<') { " " } else { "" };
             return vec![Change { at: 0, gone: tag.raw.len(), put: put.to_owned() }];
         }
-        let mut changes = self.link(tag, "formaction", Off::Leave);
+        let mut changes = self.formaction(tag);
         if is(tag, "type", "image") {
             changes.extend(self.link(tag, "src", Off::Stays));
         }

@@ -3,6 +3,8 @@
 //! The parser reads a page as a browser of today with script does. Two things are otherwise on a handset. Elements
 //! for browsers that cannot do something (`noscript`, `noframes`, `noembed`, `iframe`) hold markup, not text. And
 //! 7-bit runs after an escape, ISO-2022-JP or SoftBank's emoji, hold characters, not markup, whatever `<` is in them.
+//! Two more are otherwise in XML, which the parser does not know: `<script/>` holds nothing, where HTML takes the rest
+//! of the page for its text, and a CDATA section holds text.
 //! The parser's offsets are the page's, which is what it is asked for; its bytes are not used.
 
 /// Which 7-bit runs the page may hold.
@@ -18,6 +20,14 @@ pub(super) enum Runs {
 
 /// Element names whose content the parser must not take for text.
 const TEXT_ELEMENTS: [&[u8]; 4] = [b"noscript", b"noframes", b"noembed", b"iframe"];
+/// Element names whose content is text to the parser, so that in XML one without content must not look like them.
+const EMPTY_ELEMENTS: [&[u8]; 4] = [b"script", b"style", b"textarea", b"title"];
+/// The longest tag of these, in bytes, that is held to see whether it ends in `/>`.
+const MAX_TAG: usize = 2048;
+/// Starts character data (XML 1.0 §2.7).
+const CDATA: &[u8] = b"<![CDATA[";
+/// Square brackets after which an angle bracket ends it.
+const DATA_ENDS: usize = 2;
 /// What their first letter becomes.
 const LETTER: u8 = b'x';
 
@@ -28,9 +38,20 @@ const SI: u8 = 0x0F;
 /// Makes the masked page, piece by piece.
 pub(super) struct Mask {
     runs: Runs,
+    xml: bool,
     state: State,
+    within: Within,
     /// The start of a tag or an escape that is not decided yet.
     held: Vec<u8>,
+}
+
+/// Where in the tag of an element that may be empty, which is held to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// In none.
+    Nothing,
+    Tag,
+    Quotes(u8),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,11 +61,14 @@ enum State {
     Japanese,
     /// In a run of emoji, until its end or the end of the line.
     Emoji,
+    /// In character data, after so many square brackets.
+    Data(usize),
 }
 
 impl Mask {
-    pub(super) const fn new(runs: Runs) -> Self {
-        Self { runs, state: State::Markup, held: Vec::new() }
+    /// `xml`: the page is read as XML.
+    pub(super) const fn new(runs: Runs, xml: bool) -> Self {
+        Self { runs, xml, state: State::Markup, within: Within::Nothing, held: Vec::new() }
     }
 
     /// The masked bytes of what is decided; the last few may wait for the next call.
@@ -73,10 +97,22 @@ impl Mask {
     }
 
     fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
+        if self.within != Within::Nothing && !self.within_tag(byte, out) {
+            return;
+        }
         if !self.held.is_empty() {
             self.held.push(byte);
             match self.judge() {
                 Judged::Open => return,
+                Judged::Tag => {
+                    self.within = Within::Tag;
+                    return;
+                }
+                Judged::Data => {
+                    out.append(&mut self.held);
+                    self.state = State::Data(0);
+                    return;
+                }
                 Judged::Element(at) => {
                     if let Some(letter) = self.held.get_mut(at) {
                         *letter = LETTER;
@@ -97,15 +133,43 @@ impl Mask {
                 }
             }
         }
-        let starts = byte == ESC && self.runs != Runs::None || byte == b'<' && self.state == State::Markup;
+        let starts = byte == ESC && self.runs != Runs::None && !matches!(self.state, State::Data(_))
+            || byte == b'<' && self.state == State::Markup;
         if starts {
             self.held.push(byte);
             return;
         }
         out.push(self.masked(byte));
-        if self.state == State::Emoji && ends_emoji(byte) {
-            self.state = State::Markup;
+        match self.state {
+            State::Emoji if ends_emoji(byte) => self.state = State::Markup,
+            State::Data(seen) => self.state = after_data(seen, byte),
+            State::Markup | State::Japanese | State::Emoji => {}
         }
+    }
+
+    /// One byte of the tag that is held; whether it was given up, so that the byte is to be looked at as any other.
+    fn within_tag(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
+        if byte == ESC && self.runs != Runs::None || self.held.len() >= MAX_TAG {
+            self.within = Within::Nothing;
+            out.append(&mut self.held);
+            return true;
+        }
+        self.held.push(byte);
+        match (byte, self.within) {
+            (b'"' | b'\'', Within::Tag) => self.within = Within::Quotes(byte),
+            (b'>', Within::Tag) => {
+                self.within = Within::Nothing;
+                if self.held.ends_with(b"/>")
+                    && let Some(letter) = self.held.get_mut(1)
+                {
+                    *letter = LETTER;
+                }
+                out.append(&mut self.held);
+            }
+            (_, Within::Quotes(quote)) if byte == quote => self.within = Within::Tag,
+            _ => {}
+        }
+        false
     }
 
     /// In a run a byte with the high bit, which is no markup. White space too: a value that ended within a run, and is
@@ -113,7 +177,9 @@ impl Mask {
     const fn masked(&self, byte: u8) -> u8 {
         match self.state {
             State::Emoji if ends_emoji(byte) => byte,
-            State::Japanese | State::Emoji => byte | 0x80,
+            // Its end is left: the parser takes the section for one, or for a comment up to its first bracket.
+            State::Data(seen) if byte == b']' || byte == b'>' && seen == DATA_ENDS => byte,
+            State::Japanese | State::Emoji | State::Data(_) => byte | 0x80,
             State::Markup => byte,
         }
     }
@@ -122,7 +188,15 @@ impl Mask {
         match self.held.as_slice() {
             [ESC, rest @ ..] => self.escape(rest),
             [b'<', b'/', name @ ..] => element(name, 2),
-            [b'<', name @ ..] => element(name, 1),
+            [b'<', b'!', ..] if self.xml => match CDATA.strip_prefix(self.held.as_slice()) {
+                Some([]) => Judged::Data,
+                Some(_) => Judged::Open,
+                None => Judged::Nothing,
+            },
+            [b'<', name @ ..] => {
+                let judged = element(name, 1);
+                if self.xml && matches!(judged, Judged::Nothing) { empty(name) } else { judged }
+            }
             _ => Judged::Nothing,
         }
     }
@@ -150,6 +224,10 @@ enum Judged {
     Open,
     /// The start of one of the elements; its name begins there.
     Element(usize),
+    /// The start of a tag whose end decides.
+    Tag,
+    /// The start of character data.
+    Data,
     /// An escape: what follows it.
     Run(State),
     Nothing,
@@ -165,6 +243,31 @@ fn element(name: &[u8], at: usize) -> Judged {
     }
 }
 
+/// A name that begins, or is, one of those that may be empty. Longer ones are other elements.
+fn empty(name: &[u8]) -> Judged {
+    let begins = |element: &&[u8]| element.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    let is = |element: &&[u8]| name.get(..element.len()).is_some_and(|start| start.eq_ignore_ascii_case(element));
+    match name.last() {
+        _ if EMPTY_ELEMENTS.iter().any(begins) => Judged::Open,
+        Some(b'/' | b' ' | b'\t' | b'\n' | b'\r')
+            if EMPTY_ELEMENTS.iter().any(|e| is(e) && e.len() + 1 == name.len()) =>
+        {
+            Judged::Tag
+        }
+        _ => Judged::Nothing,
+    }
+}
+
+/// What a byte of character data leads to.
+const fn after_data(seen: usize, byte: u8) -> State {
+    match (seen, byte) {
+        (DATA_ENDS, b'>') => State::Markup,
+        (DATA_ENDS, b']') => State::Data(DATA_ENDS),
+        (_, b']') => State::Data(seen + 1),
+        _ => State::Data(0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -172,7 +275,11 @@ mod tests {
     use super::*;
 
     fn mask(runs: Runs, page: &[u8], size: usize) -> Vec<u8> {
-        let mut mask = Mask::new(runs);
+        masked(runs, false, page, size)
+    }
+
+    fn masked(runs: Runs, xml: bool, page: &[u8], size: usize) -> Vec<u8> {
+        let mut mask = Mask::new(runs, xml);
         let mut out: Vec<u8> = page.chunks(size).flat_map(|chunk| mask.next(chunk)).collect();
         out.extend(mask.end());
         out
@@ -200,16 +307,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_html_would_misread_in_xml_is_masked() {
+        for (page, expected) in [
+            (&b"<script/><a>"[..], &b"<xcript/><a>"[..]),
+            (b"<Script src=\"/>\" /><a>", b"<xcript src=\"/>\" /><a>"),
+            (b"<title\n/><style/><textarea name='>'/>", b"<xitle\n/><xtyle/><xextarea name='>'/>"),
+            (b"<script src=x></script><script>", b"<script src=x></script><script>"),
+            (b"<scripts/><scrip/><titled/><s/><", b"<scripts/><scrip/><titled/><s/><"),
+            (b"<iframe src=x/>", b"<xframe src=x/>"),
+            (b"<![CDATA[<a>]>]]]>]]><a>", b"<![CDATA[\xBC\xE1\xBE]\xBE]]]>]]><a>"),
+            (b"<![CDATA[<a\x1B$B>]]><a>", b"<![CDATA[\xBC\xE1\x9B\xA4\xC2\xBE]]><a>"),
+            (b"<!-- --><![CDATA", b"<!-- --><![CDATA"),
+            (b"<script a=\x1B$B\">\x1B(B/><a>", b"<script a=\x1B$B\xA2\xBE\x1B(B/><a>"),
+        ] {
+            for size in [1, 2, 3, 5, 100] {
+                let got = masked(Runs::All, true, page, size);
+                assert_eq!(got, expected, "{:?} by {size}", String::from_utf8_lossy(&got));
+            }
+            assert_eq!(mask(Runs::All, b"<script/><![CDATA[<a>", 4), b"<script/><![CDATA[<a>", "not in HTML");
+        }
+        let long = [&b"<script "[..], &b"x".repeat(MAX_TAG), b"/><a>"].concat();
+        assert_eq!(masked(Runs::None, true, &long, 7), long, "it is not held for ever");
+    }
+
     proptest! {
         #[test]
         fn the_masked_page_is_as_long_and_the_same_however_it_is_cut(
-            page in "(<|/|noscript|iframe|no|\u{1b}|\\$|\\(|B|G|I|a|\n|\u{f}|>){0,40}",
+            page in "(<|/|noscript|iframe|script|title|<!\\[CDATA\\[|\\]|\"|no|\u{1b}|\\$|\\(|B|G|I|a|\n|\u{f}|>){0,40}",
             size in 1_usize..9,
+            xml in proptest::bool::ANY,
         ) {
             for runs in [Runs::None, Runs::Emoji, Runs::All] {
-                let whole = mask(runs, page.as_bytes(), page.len().max(1));
+                let whole = masked(runs, xml, page.as_bytes(), page.len().max(1));
                 prop_assert_eq!(whole.len(), page.len());
-                prop_assert_eq!(mask(runs, page.as_bytes(), size), whole);
+                prop_assert_eq!(masked(runs, xml, page.as_bytes(), size), whole);
             }
         }
     }

@@ -160,6 +160,7 @@ struct Shared {
 
 impl Parsed {
     fn new(page: Page, runs: Runs) -> Self {
+        let mask = Mask::new(runs, page.is_xml());
         let shared = Shared { page, pending: Vec::new(), released: 0, last: None, passed: 0, changes: VecDeque::new() };
         let shared = Arc::new(Mutex::new(shared));
         let mut settings = Settings::new_send()
@@ -184,7 +185,7 @@ impl Parsed {
         }
         let passed = Arc::clone(&shared);
         let sink: Sink = Box::new(move |bytes: &[u8]| lock(&passed).passed += bytes.len());
-        Self { parser: Some(HtmlRewriter::new(settings, sink)), mask: Mask::new(runs), shared }
+        Self { parser: Some(HtmlRewriter::new(settings, sink)), mask, shared }
     }
 
     fn push(&mut self, bytes: &[u8]) -> Vec<u8> {

@@ -9,8 +9,12 @@ use super::testing::{TOKEN, plan};
 
 /// The page, rewritten in pieces of `size` bytes, the token written `T`.
 fn raw(page: &[u8], said: Option<&'static Encoding>, docomo: bool, size: usize) -> Vec<u8> {
+    rewrite(page, said, docomo, false, size)
+}
+
+fn rewrite(page: &[u8], said: Option<&'static Encoding>, docomo: bool, xml: bool, size: usize) -> Vec<u8> {
     let plan = plan(docomo.then_some(("guid", "ON")));
-    let mut stream = Stream::new(Page::new(plan, said, false), said);
+    let mut stream = Stream::new(Page::new(plan, said, xml), said);
     let mut out: Vec<u8> = page.chunks(size.max(1)).flat_map(|chunk| stream.push(chunk)).collect();
     out.extend(stream.finish());
     out
@@ -69,6 +73,8 @@ fn links_of_ours_get_the_token_in_their_authors_spelling() {
         ("<noscript><a href=/a></noscript>", "<noscript><a href=/a?_sk=T></noscript>"),
         ("<noframes><a href=/a></noframes>", "<noframes><a href=/a?_sk=T></noframes>"),
         ("<a href=/_sekisho/me>", "<a href=/_sekisho/me?_sk=T>"),
+        ("<svg><a xlink:href='/a'></a></svg>", "<svg><a xlink:href='/a?_sk=T'></a></svg>"),
+        ("<a href=/a xlink:href=/b>", "<a href=/a?_sk=T xlink:href=/b?_sk=T>"),
     ]);
 }
 
@@ -111,6 +117,8 @@ fn links_of_others_pass_the_leave_page() {
         ("<form method=post action=http://evil.example/>", "<form method=post action=LEAVE>"),
         ("<button formaction=http://evil.example/>", "<button formaction=LEAVE>"),
         ("<frame src=http://evil.example/>", "<frame src=LEAVE>"),
+        ("<isindex action=http://evil.example/><isindex action=/a>", "<isindex action=LEAVE><isindex action=/a>"),
+        ("<a xlink:href='http://evil.example/'>", "<a xlink:href='LEAVE'>"),
     ]);
     let form = rewritten("<form action='http://evil.example/?a=b'><input name=q>");
     assert!(form.starts_with("<form action='/_sekisho/leave'><input type=\"hidden\" name=\"s\" value=\""), "{form}");
@@ -138,6 +146,8 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
             "<form method=post action=/a><button formaction=/b>",
             "<form method=post action=/a?_sk=T><button formaction=/b?_sk=T>",
         ),
+        // The fields of the form go where its buttons send them.
+        ("<form action=/a><input type=submit formaction=/b>", "<form action=/a>H<input type=submit formaction=/b>"),
     ]
     .map(|(page, expected)| (page, expected.replace('H', hidden)));
     check(&fields.each_ref().map(|(page, expected)| (*page, expected.as_str())));
@@ -150,11 +160,46 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
     );
 }
 
+fn in_xml(page: &str, size: usize) -> String {
+    let out = rewrite(page.as_bytes(), Some(UTF_8), false, true, size);
+    String::from_utf8(out).unwrap().replace(TOKEN, "T")
+}
+
 #[test]
 fn what_is_put_into_xml_is_xml() {
-    let mut stream = Stream::new(Page::new(plan(None), Some(UTF_8), true), Some(UTF_8));
-    let page = format!("<form action=\"/a\"><input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\" />");
-    assert_eq!(String::from_utf8(stream.push(b"<form action=\"/a\">")).unwrap(), page);
+    let page = "<form action=\"/a\"><input type=\"hidden\" name=\"_sk\" value=\"T\" />";
+    assert_eq!(in_xml("<form action=\"/a\">", 100), page);
+}
+
+#[test]
+fn elements_that_are_empty_in_xml_swallow_nothing_and_character_data_stays() {
+    for (page, expected) in [
+        ("<title/><a href=\"/a\">", "<title/><a href=\"/a?_sk=T\">"),
+        (
+            "<script type=\"x\" src=\"a.js\" /><a href=\"/a\">",
+            "<script type=\"x\" src=\"a.js?_sk=T\" /><a href=\"/a?_sk=T\">",
+        ),
+        ("<textarea name=\"/>\"/><style/><a href=\"/a\">", "<textarea name=\"/>\"/><style/><a href=\"/a?_sk=T\">"),
+        (
+            "<script>'<a href=\"/a\">'</script><a href=\"/b\">",
+            "<script>'<a href=\"/a\">'</script><a href=\"/b?_sk=T\">",
+        ),
+        ("<![CDATA[ > <a href=\"/a\"> ]]><a href=\"/b\">", "<![CDATA[ > <a href=\"/a\"> ]]><a href=\"/b?_sk=T\">"),
+        (
+            "<script>//<![CDATA[\n if (1 > 0) x = '<a href=\"/a\">';\n//]]></script><a href=\"/b\">",
+            "<script>//<![CDATA[\n if (1 > 0) x = '<a href=\"/a\">';\n//]]></script><a href=\"/b?_sk=T\">",
+        ),
+        (
+            "<svg><title><![CDATA[<a href=\"/a\">]]></title><a xlink:href=\"/b\"/></svg>",
+            "<svg><title><![CDATA[<a href=\"/a\">]]></title><a xlink:href=\"/b?_sk=T\"/></svg>",
+        ),
+    ] {
+        for size in [1, 2, 7, 500] {
+            assert_eq!(in_xml(page, size), expected, "by {size}");
+        }
+    }
+    // HTML knows neither.
+    assert_eq!(rewritten("<title/><a href=/a>"), "<title/><a href=/a>");
 }
 
 #[test]
@@ -225,7 +270,7 @@ fn every_other_byte_stays_in_every_charset() {
 /// The page without what was put in.
 fn stripped(page: &[u8]) -> Vec<u8> {
     let token = regex::bytes::Regex::new(&format!(
-        r#"(?-u)\?_sk={TOKEN}(&amp;)?|<input type="hidden" name="_sk" value="{TOKEN}">"#
+        r#"(?-u)\?_sk={TOKEN}(&amp;)?|<input type="hidden" name="_sk" value="{TOKEN}"(?: /)?>"#
     ))
     .unwrap();
     let put =
@@ -322,6 +367,11 @@ fn pages() -> impl Strategy<Value = Vec<u8>> {
         b"</script>",
         b"<noscript>",
         b"</noscript>",
+        b"<title/>",
+        b"<script src='/>'",
+        b"<![CDATA[",
+        b"]]>",
+        b"/>",
         b"<",
         b">",
         b"\"",
@@ -346,11 +396,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn rewriting_is_the_same_however_it_is_cut_and_twice_and_undone(page in pages(), size in 1_usize..12, which in 0_usize..5) {
+    fn rewriting_is_the_same_however_it_is_cut_and_twice_and_undone(
+        page in pages(), size in 1_usize..12, which in 0_usize..5, xml in proptest::bool::ANY,
+    ) {
         let said = [None, Some(UTF_8), Some(SHIFT_JIS), Some(EUC_JP), Some(ISO_2022_JP)][which];
-        let whole = raw(&page, said, false, page.len());
-        prop_assert_eq!(&raw(&page, said, false, size), &whole);
-        prop_assert_eq!(&raw(&whole, said, false, size), &whole);
+        let whole = rewrite(&page, said, false, xml, page.len());
+        prop_assert_eq!(&rewrite(&page, said, false, xml, size), &whole);
+        prop_assert_eq!(&rewrite(&whole, said, false, xml, size), &whole);
         // The action that a form without one gets is the one thing that stripping leaves.
         prop_assert_eq!(stripped(&whole), page);
     }
