@@ -109,6 +109,12 @@ impl UserAgent {
         self.own(|profile| &profile.queries).unwrap_or(true)
     }
 
+    /// Whether its browser keeps the query of a form's URL; where it does not, only the form's fields arrive.
+    #[must_use]
+    pub fn keeps_form_queries(&self) -> bool {
+        self.own(|profile| &profile.form_queries).unwrap_or(true)
+    }
+
     /// Whether its browser may speak TLS 1.2 (RFC 5246). `false`: none of its generation can.
     #[must_use]
     pub fn speaks_tls12(&self) -> bool {
@@ -232,6 +238,8 @@ mod tests {
                 (markup, posts, keeps_queries),
                 "{text}"
             );
+            let drops = text.starts_with("J-PHONE/2") || text.starts_with("J-PHONE/4");
+            assert_eq!(agent.keeps_form_queries(), !drops, "{text}");
         }
     }
 

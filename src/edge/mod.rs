@@ -4,11 +4,13 @@
 //! who asks. Absent on purpose: carriers, sessions, routes.
 
 mod client_addr;
+mod client_body;
 mod head;
 mod host;
 mod listener;
 
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource};
+pub use client_body::ClientBody;
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;

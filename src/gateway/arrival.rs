@@ -1,10 +1,24 @@
 //! A request whose head was accepted, as all stages behind the edge see it: without the session token of its URL.
 
+use std::time::Duration;
+
+use http::Method;
+use http::header::CONTENT_TYPE;
+use http_body::Body as _;
+use hyper::body::Incoming;
+
 use super::access_line::RequestId;
 use crate::clock::Timestamp;
-use crate::edge::{Client, HeadError, RawHead};
-use crate::links::{UrlTokens, take_token};
+use crate::edge::{Client, ClientBody, HeadError, RawHead};
+use crate::links::{LONGEST_FIELD, UrlTokens, take_token, token_field};
+use crate::refusal::Reason;
 use crate::session::{CookiePresence, SessionCookie, SessionToken};
+
+/// Whether the body is a form as browsers send one, unless told otherwise.
+pub(super) fn is_form(head: &RawHead) -> bool {
+    let media_type = head.text(&CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
 
 /// A request, once its head, its host and its client are known.
 ///
@@ -24,7 +38,7 @@ pub(super) enum Held<'a> {
     Nothing,
     /// A cookie; whatever its URL holds is not looked at (session fixation).
     Cookie(SessionToken),
-    /// A token in its URL, and no cookie.
+    /// A token in its URL, or first in its form, and no cookie.
     Url(&'a SessionToken),
     /// Something that cannot be a token.
     Unusable,
@@ -57,7 +71,29 @@ impl Arrival {
         Ok(Self { head, url, client, request_id, now })
     }
 
-    /// Whether its URL has two tokens, so that nobody can say whose it is.
+    /// Takes the token out of a form's body, where a browser that drops the query of a form's URL has it as the first
+    /// field; gives back the body as it goes on. Where there is a cookie nothing is looked for.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedRequest`], [`Reason::RequestTimeout`]: the body broke off, or stood still for `idle`.
+    pub(super) async fn take_from_form(&mut self, body: Incoming, idle: Duration) -> Result<ClientBody, Reason> {
+        let mut body = ClientBody::from(body);
+        if *self.head.method() != Method::POST || body.is_end_stream() || self.has_cookie() || !is_form(&self.head) {
+            return Ok(body);
+        }
+        let start = tokio::time::timeout(idle, body.peek(LONGEST_FIELD)).await;
+        let start = start.map_err(|_| Reason::RequestTimeout)?.map_err(|_| Reason::MalformedRequest)?;
+        if let Some((token, length)) = token_field(start) {
+            body.skip(length);
+            self.url = match self.url {
+                UrlTokens::None => UrlTokens::One(Some(token)),
+                UrlTokens::One(_) | UrlTokens::Several => UrlTokens::Several,
+            };
+        }
+        Ok(body)
+    }
+
+    /// Whether it has two tokens, so that nobody can say whose it is.
     pub(super) fn is_contradictory(&self) -> bool {
         matches!(self.url, UrlTokens::Several)
     }

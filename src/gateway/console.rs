@@ -35,6 +35,8 @@ pub(super) struct Applicant {
     replaces: Option<TokenHash>,
     /// Path and query of the login, where the links of its answer start.
     page: String,
+    /// Whether its browser drops the query of a form's URL.
+    fields_alone: bool,
 }
 
 /// Which handset it is.
@@ -81,24 +83,23 @@ impl Gateway {
             return None;
         }
         // A page elsewhere that submits somebody else's password would bind this handset to that account.
+        let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
         let handset = if *head.method() != Method::POST || self.is_from_elsewhere(head) {
             Asked::Not(BindOutcome::NotAsked)
         } else {
             match (self.config.carriers.identify(head, client), self.identified_in_the_clear(client)) {
-                (Ok(identifier), _) => {
-                    let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
-                    match self.delivery(head, client, &user_agent, false) {
-                        Ok(delivery) => Asked::Here(identifier, delivery),
-                        Err(KeepsNoCookies) => Asked::Not(BindOutcome::Refused),
-                    }
-                }
+                (Ok(identifier), _) => match self.delivery(head, client, &user_agent, false) {
+                    Ok(delivery) => Asked::Here(identifier, delivery),
+                    Err(KeepsNoCookies) => Asked::Not(BindOutcome::Refused),
+                },
                 (Err(IdentificationRefusal::MissingIdentifier), Some(profile)) => {
                     Asked::InTheClear(Arc::clone(profile))
                 }
                 (Err(_), _) => Asked::Not(BindOutcome::NotIdentified),
             }
         };
-        Some(Applicant { handset, replaces: replaced_session(arrival), page: arrival.page() })
+        let fields_alone = !user_agent.keeps_form_queries();
+        Some(Applicant { handset, replaces: replaced_session(arrival), page: arrival.page(), fields_alone })
     }
 
     /// What the client gets: the upstream's answer, with a session if the upstream bound its handset, else with the
@@ -126,12 +127,14 @@ impl Gateway {
             return Ok(self.to_bind_ticket(claimed, profile, &response, client));
         }
         let page = applicant.as_ref().map(|applicant| applicant.page.clone()).unwrap_or_default();
+        let fields_alone = applicant.as_ref().is_some_and(|applicant| applicant.fields_alone);
         let (outcome, answer) = match self.bind_by_console(account.as_ref(), applicant, client).await {
             Ok((opened, outcome)) => {
                 Self::give_cookie(&mut response, &opened, client.scheme);
                 response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 self.metrics.bound_by_console(outcome);
-                return Ok(linked(response, self.links_to(&opened, client, &page)));
+                let links = self.links_to(&opened, client, &page);
+                return Ok(linked(response, links.map(|links| links.in_fields_alone(fields_alone))));
             }
             Err(NotBound::Passes(outcome)) => (outcome, Ok(linked(response, links))),
             Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err(withheld)),

@@ -1,7 +1,6 @@
 //! First binding of a handset to an account, by a one-time code.
 
 use http::Response;
-use hyper::body::Incoming;
 
 use super::Gateway;
 use super::form::Form;
@@ -11,6 +10,7 @@ use super::login::{Entry, SignInError, opening};
 use super::visit::Visit;
 use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
 use crate::body::Body;
+use crate::edge::ClientBody;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, TO_FIELD};
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret};
@@ -18,7 +18,7 @@ use crate::telemetry::{self, SecurityEvent};
 
 impl Gateway {
     /// `POST /_sekisho/enrol`: binds the handset that sent this very request to the account of the typed code.
-    pub(super) async fn enrol(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+    pub(super) async fn enrol(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let form = match Form::read(self, visit, body).await {
             Ok(form) => form,
             Err(reason) => return self.refuse(visit, reason),

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, ORIGIN, REFERER};
+use http::header::{ORIGIN, REFERER};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
 
 use super::Gateway;
+use super::arrival::is_form;
 use super::visit::{Visit, is_cross_site, is_prefetch, query_value};
 use crate::carrier::Charset;
-use crate::edge::RawHead;
+use crate::edge::{ClientBody, RawHead};
 use crate::refusal::Reason;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -38,7 +38,7 @@ impl Form {
     ///
     /// # Errors
     /// [`Reason::ForeignOrigin`], [`Reason::MalformedRequest`], [`Reason::BodyTooLarge`].
-    pub(super) async fn read(gateway: &Gateway, visit: &Visit<'_>, body: Incoming) -> Result<Self, Reason> {
+    pub(super) async fn read(gateway: &Gateway, visit: &Visit<'_>, body: ClientBody) -> Result<Self, Reason> {
         gateway.own_origin(visit)?;
         if *visit.head.method() == Method::GET {
             if !gateway.is_own_click(visit) {
@@ -46,9 +46,7 @@ impl Form {
             }
             return Ok(Self::parse(visit.head.query().unwrap_or_default().as_bytes(), visit.reader.charset));
         }
-        let content_type = visit.head.text(&CONTENT_TYPE).unwrap_or_default();
-        let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        if !is_form(visit.head) {
             return Err(Reason::MalformedRequest);
         }
         let collected = collect(body, gateway.config.limits.timeouts.body_idle).await?;
@@ -129,7 +127,7 @@ impl Gateway {
 }
 
 /// All of a small body; `idle` is the time that its sender may be silent.
-async fn collect(body: Incoming, idle: Duration) -> Result<Zeroizing<Vec<u8>>, Reason> {
+async fn collect(body: ClientBody, idle: Duration) -> Result<Zeroizing<Vec<u8>>, Reason> {
     let mut body = Limited::new(body, MAX_BYTES);
     // Sized beforehand: growing would leave unwiped copies behind.
     let mut collected = Zeroizing::new(Vec::with_capacity(MAX_BYTES));

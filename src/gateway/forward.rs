@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
@@ -18,6 +17,7 @@ use crate::assertion::{Assertion, Claims, UpstreamIdentity};
 use crate::body::Body;
 use crate::clock::Timestamp;
 use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
+use crate::edge::ClientBody;
 use crate::entropy::random;
 use crate::links::ask_plainly;
 use crate::pages::ReaderHints;
@@ -28,7 +28,7 @@ use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
 pub(super) struct Passage<'r> {
     pub(super) route: &'r RouteConfig,
     pub(super) arrival: Arrival,
-    pub(super) body: Incoming,
+    pub(super) body: ClientBody,
     pub(super) upgrade: Option<OnUpgrade>,
 }
 

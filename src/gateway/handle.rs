@@ -79,9 +79,13 @@ impl Worker {
             Err(UnknownSource) => return early(Reason::UnknownSourceAddress, &ReaderHints::of(&head)),
         };
         line.client = Some(client);
-        let arrival = match Arrival::of(head, client, request_id, gateway.clock.now()) {
+        let mut arrival = match Arrival::of(head, client, request_id, gateway.clock.now()) {
             Ok(arrival) => arrival,
             Err(error) => return early(error.into(), &ReaderHints::default()),
+        };
+        let body = match arrival.take_from_form(body, gateway.config.limits.timeouts.body_idle).await {
+            Ok(body) => body,
+            Err(reason) => return gateway.refuse(&Visit::of(gateway, &arrival), reason),
         };
         let visit = || Visit::of(gateway, &arrival);
         if arrival.is_contradictory() {

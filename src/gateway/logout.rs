@@ -1,7 +1,6 @@
 //! Signing out: a form that ends nothing, and a post that ends the session everywhere at once.
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::Gateway;
 use super::form::Form;
@@ -9,6 +8,7 @@ use super::form_token;
 use super::session_check::{Current, Presented};
 use super::visit::Visit;
 use crate::body::Body;
+use crate::edge::ClientBody;
 use crate::pages::{FORM_TOKEN_FIELD, Page};
 use crate::refusal::Reason;
 use crate::telemetry::{self, SecurityEvent};
@@ -27,7 +27,7 @@ impl Gateway {
     }
 
     /// `POST /_sekisho/logout`.
-    pub(super) async fn logout(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+    pub(super) async fn logout(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let (current, _) = match self.own_form(visit, body).await {
             Ok(posted) => posted,
             Err(answer) => return *answer,
@@ -79,7 +79,7 @@ impl Gateway {
     pub(super) async fn own_form(
         &self,
         visit: &Visit<'_>,
-        body: Incoming,
+        body: ClientBody,
     ) -> Result<(Current, Form), Box<Response<Body>>> {
         let current = self.current(visit).await?;
         let refuse = |reason| Box::new(self.linked(visit, &current, self.refuse(visit, reason)));

@@ -1,12 +1,12 @@
 //! Self-service: what is kept of the signed-in person, and how they end it.
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::Gateway;
 use super::session_check::Current;
 use super::visit::Visit;
 use crate::body::Body;
+use crate::edge::ClientBody;
 use crate::pages::{Me, MeBinding, MeDone, MeSession, Page};
 use crate::refusal::Reason;
 use crate::session::SessionId;
@@ -54,7 +54,7 @@ impl Gateway {
     }
 
     /// `POST /_sekisho/me/sessions/end`: ends one session of the person's own, or all.
-    pub(super) async fn end_sessions(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+    pub(super) async fn end_sessions(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let (current, form) = match self.own_form(visit, body).await {
             Ok(posted) => posted,
             Err(answer) => return *answer,

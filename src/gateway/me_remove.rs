@@ -3,7 +3,6 @@
 //! One key press removes nothing. Nor does a session alone: who confirms has to be the handset itself, now.
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::Gateway;
 use super::form_token;
@@ -14,6 +13,7 @@ use super::url_session::is_shown;
 use super::visit::Visit;
 use crate::binding::BindingId;
 use crate::body::Body;
+use crate::edge::ClientBody;
 use crate::pages::{BINDING_FIELD, MeDone, Page, SURE_FIELD};
 use crate::refusal::Reason;
 use crate::store::{BindingRecord, SessionScope, StoreError};
@@ -22,7 +22,7 @@ use crate::telemetry::{self, Actor, SecurityEvent};
 impl Gateway {
     /// `POST /_sekisho/me/remove`: asks whether one binding of the person's own is to go; with [`SURE_FIELD`] erases it,
     /// and its sessions end.
-    pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+    pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let (current, form) = match self.own_form(visit, body).await {
             Ok(posted) => posted,
             Err(answer) => return *answer,

@@ -2,18 +2,18 @@
 
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::Gateway;
 use super::form::Form;
 use super::local_path::LocalPath;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
+use crate::edge::ClientBody;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, Page};
 use crate::refusal::Reason;
 
 impl Gateway {
-    pub(super) async fn own_page(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
+    pub(super) async fn own_page(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let path = visit.head.path().strip_prefix("/_sekisho/").unwrap_or_default();
         let read = matches!(*visit.head.method(), Method::GET | Method::HEAD);
         let post = *visit.head.method() == Method::POST;

@@ -6,21 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::SET_COOKIE;
+use http::header::{SET_COOKIE, USER_AGENT};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use super::Gateway;
-use super::arrival::{Arrival, Held};
+use super::arrival::{Arrival, Held, is_form};
 use super::session_check::{Current, Presented};
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{OverTls, Profile, UserAgent};
 use crate::clock::Timestamp;
 use crate::config::TransportSetting;
-use crate::edge::{Client, RawHead, Scheme};
-use crate::links::{LinkPlan, carry};
+use crate::edge::{Client, ClientBody, RawHead, Scheme};
+use crate::links::{LeaveLinks, LinkPlan, carry};
 use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{SessionCookie, SessionSecret, SessionToken};
@@ -136,7 +135,9 @@ impl Gateway {
             return None;
         }
         let Held::Url(token) = arrival.held() else { return None };
-        Some(self.links_with(token, &arrival.client, &arrival.page(), arrival.now))
+        let user_agent = UserAgent::parse(arrival.head.text(&USER_AGENT).unwrap_or_default());
+        let links = self.links_with(token, &arrival.client, &arrival.page(), arrival.now);
+        Some(links.in_fields_alone(!user_agent.keeps_form_queries()))
     }
 
     /// One of our own pages for the signed-in, its links carrying the session where they have to.
@@ -164,9 +165,11 @@ impl Gateway {
     /// `/_sekisho/leave`: between a page of ours and another site, which must not learn the token by Referer. It
     /// names the place, redirects nobody, and leads nowhere that no page of an upstream linked to. What a form for that
     /// site sends, by GET or by POST, goes no further than here.
-    pub(super) async fn leave_page(&self, visit: &Visit<'_>, body: Incoming) -> Response<Body> {
-        discard(body, self.config.limits.timeouts.body_idle).await;
-        match self.leave.open(visit.head.query(), visit.now) {
+    pub(super) async fn leave_page(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
+        let sent = discard(body, self.config.limits.timeouts.body_idle).await;
+        let in_form = || std::str::from_utf8(sent.as_deref().filter(|_| is_form(visit.head))?).ok();
+        let target = self.leave.open(visit.head.query(), visit.now);
+        match target.or_else(|| self.leave.open(in_form(), visit.now)) {
             Some(target) => {
                 let page = Page::Leave { url: target.as_str(), host: target.host() };
                 self.page(visit, StatusCode::OK, &page)
@@ -183,12 +186,16 @@ impl Gateway {
 }
 
 /// Reads a small body to its end, so that its browser is not cut off while it still sends; the connection of a larger or
-/// slower one is closed.
-async fn discard(body: Incoming, time: Duration) {
-    let mut body = Limited::new(body, MAX_DISCARDED);
-    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+/// slower one is closed. Gives back its start, where the fields of ours are in a form.
+async fn discard(mut body: ClientBody, time: Duration) -> Option<Vec<u8>> {
+    let read = async {
+        let start = body.peek(LeaveLinks::LONGEST_FIELDS).await.ok()?.to_vec();
+        let mut rest = Limited::new(body, MAX_DISCARDED);
+        while let Some(Ok(_)) = rest.frame().await {}
+        Some(start)
+    };
     // Late or whole, the page is the same.
-    let _ = tokio::time::timeout(time, read).await;
+    tokio::time::timeout(time, read).await.ok().flatten()
 }
 
 /// The answer with these links, or as it is.

@@ -49,6 +49,9 @@ impl Target {
 }
 
 impl LeaveLinks {
+    /// The longest query of [`Self::issue`], in bytes, every byte of the target escaped.
+    pub const LONGEST_FIELDS: usize = 64 + 3 * MAX_TARGET;
+
     /// With a key of this process: after a restart the page with the link has to be opened again.
     #[must_use]
     pub fn new(entropy: &dyn Entropy) -> Self {

@@ -219,7 +219,10 @@ impl Page {
         if is(tag, "method", "dialog") {
             return Vec::new();
         }
-        let posts = is(tag, "method", "post");
+        // The field comes first in its body, where it is looked for; not in one of another type.
+        let fields = self.plan.has_fields_alone()
+            && !["multipart/form-data", "text/plain"].iter().any(|t| is(tag, "enctype", t));
+        let posts = is(tag, "method", "post") && !fields;
         let action = value_of(tag, "action")
             .filter(|(start, end)| tag.raw.get(*start..*end).is_some_and(|raw| !raw.trim_ascii().is_empty()));
         let Some((start, end)) = action else {

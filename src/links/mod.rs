@@ -30,5 +30,5 @@ pub use body::LinkedBody;
 pub use carry::{ask_plainly, carry};
 pub use leave::{LeaveLinks, Target};
 pub use plan::LinkPlan;
-pub use query::{UrlTokens, take_token};
+pub use query::{LONGEST_FIELD, UrlTokens, take_token, token_field};
 pub use sites::OwnSites;

@@ -19,6 +19,7 @@ pub struct LinkPlan {
     token: Zeroizing<String>,
     carrier_query: Option<(String, String)>,
     page: String,
+    fields_alone: bool,
     sites: Arc<OwnSites>,
     leave: Arc<LeaveLinks>,
     now: Timestamp,
@@ -51,10 +52,23 @@ impl LinkPlan {
             token: Zeroizing::new(token.expose().to_owned()),
             carrier_query: carrier_query.map(|(key, value)| (key.to_owned(), value.to_owned())),
             page: page.to_owned(),
+            fields_alone: false,
             sites,
             leave,
             now,
         }
+    }
+
+    /// For a browser that drops the query of every form's URL: forms that post have the token in a field too.
+    #[must_use]
+    pub const fn in_fields_alone(mut self, fields_alone: bool) -> Self {
+        self.fields_alone = fields_alone;
+        self
+    }
+
+    /// Whether no form's URL has a query.
+    pub(super) const fn has_fields_alone(&self) -> bool {
+        self.fields_alone
     }
 
     /// A path on this site, with query and fragment or without, with the token (instead of one that is there) and the

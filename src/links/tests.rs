@@ -160,6 +160,31 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
     );
 }
 
+#[test]
+fn a_browser_that_drops_the_query_of_a_forms_url_gets_fields() {
+    let hidden = format!("<input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\">");
+    for (page, expected) in [
+        ("<form method=post action=/a?b=1>", "<form method=post action=/a?b=1>H"),
+        ("<form method=post><input name=_sk><input name=c>", "<form method=post>H<input name=c>"),
+        (
+            "<form method=post enctype=Multipart/Form-Data action=/a>",
+            "<form method=post enctype=Multipart/Form-Data action=/a?_sk=T>",
+        ),
+        (
+            "<form method=post action=/a><input type=submit formaction=/b>",
+            "<form method=post action=/a>H<input type=submit formaction=/b>",
+        ),
+    ] {
+        let plan = plan(None).in_fields_alone(true);
+        let mut stream = Stream::new(Page::new(plan, Some(UTF_8), false), Some(UTF_8));
+        let got = [stream.push(page.as_bytes()), stream.finish()].concat();
+        assert_eq!(String::from_utf8(got).unwrap(), expected.replace('H', &hidden).replace('T', TOKEN), "{page}");
+    }
+    let mut stream = Stream::new(Page::new(plan(None).in_fields_alone(true), None, false), None);
+    let off = String::from_utf8(stream.push(b"<form method=post action=http://evil.example/><i>")).unwrap();
+    assert!(off.starts_with("<form method=post action=/_sekisho/leave><input type=\"hidden\" name=\"s\""), "{off}");
+}
+
 fn in_xml(page: &str, size: usize) -> String {
     let out = rewrite(page.as_bytes(), Some(UTF_8), false, true, size);
     String::from_utf8(out).unwrap().replace(TOKEN, "T")

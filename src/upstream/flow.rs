@@ -15,10 +15,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::answer;
 use super::pool::Lease;
 use crate::body::BodyError;
+use crate::edge::ClientBody;
 
 /// A client's body on its way to an upstream.
 pub(super) struct RequestBody {
-    inner: Incoming,
+    inner: ClientBody,
     /// Bytes that may still come.
     left: u64,
     watch: Watch,
@@ -29,7 +30,7 @@ impl RequestBody {
     /// Fails past `limit` bytes, when the client is silent for `idle`, or when its session `ended`. `progress` is there
     /// unless the body is empty.
     pub(super) fn new(
-        inner: Incoming,
+        inner: ClientBody,
         limit: u64,
         idle: Duration,
         ended: Option<&Arc<CancellationToken>>,
@@ -173,7 +174,7 @@ impl Watch {
 
     fn poll_frame(
         &mut self,
-        body: &mut Incoming,
+        body: &mut (impl HttpBody<Data = Bytes, Error = hyper::Error> + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended.as_ref().is_some_and(|ended| ended.is_cancelled()) {

@@ -25,6 +25,7 @@ use super::sanitize::UpstreamRequest;
 use super::splice::splice;
 use crate::body::{Body, BodyError};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
+use crate::edge::ClientBody;
 use crate::tls::UpstreamTls;
 
 /// Why there is no answer.
@@ -136,7 +137,7 @@ impl Upstreams {
         &self,
         upstream: usize,
         request: UpstreamRequest,
-        body: Incoming,
+        body: ClientBody,
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
     ) -> Result<Answered, UpstreamError> {

@@ -11,6 +11,7 @@ mod bind;
 mod csrf;
 mod enrolment;
 mod failures;
+mod form_fields;
 mod forms_by_get;
 mod hand_over;
 mod harness;

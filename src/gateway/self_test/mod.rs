@@ -206,7 +206,7 @@ impl Stage {
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
         let answered = self
             .upstreams
-            .send(upstream, request, body, None, Ends { session: None, shutdown: &self.shutdown })
+            .send(upstream, request, body.into(), None, Ends { session: None, shutdown: &self.shutdown })
             .await
             .ok()?;
         Some(answered.response)

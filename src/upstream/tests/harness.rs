@@ -170,7 +170,7 @@ async fn pass(
         .send(
             0,
             request,
-            body,
+            body.into(),
             Some(upgrade),
             Ends { session: Some(&Arc::new(ended.clone())), shutdown: &CancellationToken::new() },
         )
