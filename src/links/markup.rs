@@ -6,6 +6,7 @@ use url::Url;
 
 use super::change::{Change, Written};
 use super::plan::{LinkPlan, Way};
+use super::query::TOKEN_KEY;
 use super::refresh;
 use super::text::{Reading, pieces};
 
@@ -198,8 +199,10 @@ impl Page {
     fn input(&mut self, tag: &Tag<'_>) -> Vec<Change> {
         // Ours stand at the start of the form; another, of the author's or of an earlier pass, would double them.
         let name = attribute(tag, "name", self.reading).unwrap_or_default();
-        if name == "_sk"
-            || (self.in_form && is(tag, "type", "hidden") && self.plan.fields().any(|(key, _)| key == name))
+        // Whatever its case: a query with both would hold two.
+        let ours = |(key, _): (&str, &str)| name.eq_ignore_ascii_case(key);
+        if name.eq_ignore_ascii_case(TOKEN_KEY)
+            || (self.in_form && is(tag, "type", "hidden") && self.plan.fields().any(ours))
         {
             // A `<` that stands for itself must not meet what follows the tag.
             let put = if tag.before == Some(b'<') { " " } else { "" };

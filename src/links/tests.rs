@@ -137,7 +137,7 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
         ("<form action=/a?b=1 method=get><input name=c>", "<form action=/a?b=1 method=get>H<input name=c>"),
         ("<form action='#x'>", "<form action='#x'>"),
         ("<form action=/a><input type=hidden name=_sk value=old><input name=c>", "<form action=/a>H<input name=c>"),
-        ("<<input name=_sk><input name='_sk'>img src=/x>", "< img src=/x>"),
+        ("<<input name=_sk><input name='_Sk'>img src=/x>", "< img src=/x>"),
         ("<form method=POST action=/a?b=1><input name=c>", "<form method=POST action=/a?_sk=T&amp;b=1><input name=c>"),
         ("<form method=post>", "<form action=\"/dir/page?_sk=T&amp;q=1\" method=post>"),
         ("<form method=post action=''>", "<form method=post action='/dir/page?_sk=T&amp;q=1'>"),

@@ -3,9 +3,10 @@
 
     tests/browser/w3m.py target/debug/sekisho [HANDSET...]
 
-Sign-in page, button, enrolment code by its form, console, self-service, sign out; then again without a code. Once as an
-i-mode handset of 2006 and once as one of 1999 that cannot post, both without cookies, so that the session travels in
-links; and once as an au handset of 2004, whose cookies its carrier keeps.
+Sign-in page, button, enrolment code by its form, console and a form of it, self-service, sign out; then again without a
+code; then the handset is removed. Once as an i-mode handset of 2006, once as one of 1999 that cannot post, and once as a
+J-PHONE of 2002 that drops the query of a form's URL, all without cookies, so that the session travels in links; and once
+as an au handset of 2004, whose cookies its carrier keeps.
 Needs w3m, and nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
 
@@ -31,6 +32,7 @@ HOST = "admin.example.jp"
 HANDSETS = {
     "i-mode-2006": ("DoCoMo/2.0 P903i(c100;TB;W24H12)", "127.0.1.7", "X-DCMGUID", "Qx06aaa", False),
     "i-mode-1999": ("DoCoMo/1.0/D501i", "127.0.1.8", "X-DCMGUID", "Qx99bbb", False),
+    "j-phone-2002": ("J-PHONE/4.0/J-K51 KW/1.00", "127.0.3.7", "X-JPHONE-UID", "Qx02ccc000000000", False),
     "au-2004": (
         "KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0",
         "127.0.2.7",
@@ -51,6 +53,8 @@ socket = "admin.sock"
 networks = ["127.0.1.0/24"]
 [carriers.au]
 networks = ["127.0.2.0/24"]
+[carriers.softbank]
+networks = ["127.0.3.0/24"]
 [[upstream]]
 name = "console"
 servers = ["http://127.0.0.1:{console}"]
@@ -83,8 +87,16 @@ class Console(Quiet):
     told = []
 
     def do_GET(self):
-        self.told.append(self.path + "\n" + str(self.headers))
+        self.answer("")
+
+    def do_POST(self):
+        length = self.headers["Content-Length"]
+        self.answer(self.rfile.read(int(length)).decode())
+
+    def answer(self, sent):
+        self.told.append(f"{self.path}\n{self.headers}{sent}")
         links = '<a href="/stock?page=2" accesskey="1">在庫</a> <a href="/_sekisho/me">me</a>'
+        links += f'<form method="post" action="/find?by=name"><input name="q"></form><p>{sent}</p>'
         text = f"<html><title>管理</title><p>表示 {urlsplit(self.path).path}</p>{links}</html>"
         body = text.encode("cp932")
         self.send_response(200)
@@ -190,7 +202,7 @@ class Handset:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8"}
         command.append(url)
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
-        # Both carriers' handsets of that age get Shift_JIS from everybody.
+        # Handsets of that age get Shift_JIS from everybody.
         text = done.stdout.decode("cp932")
         if not text:
             raise Failed(f"{self.name}: {url} shows nothing: {done.stderr.decode()}")
@@ -203,6 +215,8 @@ class Handset:
         method, action, fields = page.form(part)
         fields = [(name, dict(typed).get(name, value)) for name, value in fields]
         url = urljoin(page.url, action)
+        if self.name == "j-phone-2002":
+            url = url.split("?")[0]
         if (method == "get") != (self.name == "i-mode-1999"):
             raise Failed(f"{self.name} was given a form by {method}")
         if method == "get":
@@ -230,6 +244,9 @@ def walk(handset, code):
     token = re.search(r"[?&]_sk=([\w-]+)", page.url)
     if bool(token) == handset.cookies:
         raise Failed(f"{handset.name}: a session {'in the URL' if token else 'that the URL does not carry'}: {page.url}")
+    if handset.name != "i-mode-1999":
+        page = handset.send(page, "/find", {"q": "typed"})
+        shows(page, "the answer to a form", "表示 /find", "<p>q=typed</p>")
     page = handset.open(page.link("/_sekisho/me"))
     shows(page, "the self-service page", "/_sekisho/me/remove", "clerk-")
     page = handset.open(page.link("/_sekisho/logout"))
@@ -241,6 +258,14 @@ def walk(handset, code):
     page = handset.open(start)
     page = handset.open(page.link("/_sekisho/login"))
     shows(page, "the console, without a code", "表示 /orders")
+    secrets |= set(re.findall(r"[?&]_sk=([\w-]+)", page.url))
+    page = handset.open(page.link("/_sekisho/me"))
+    page = handset.send(page, "/_sekisho/me/remove")
+    shows(page, "the question before a removal", 'name="sure"', 'accesskey="1"')
+    handset.send(page, "/_sekisho/me/remove")
+    page = handset.open(start)
+    page = handset.open(page.link("/_sekisho/login"))
+    shows(page, "the enrolment page, once it is removed", 'name="code"')
     return secrets
 
 
