@@ -75,6 +75,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["admin/", "cli/connection.rs", "dev/"]),
     ("clap", &["cli/"]),
     ("comfy_table", &["cli/"]),
+    ("cryptoki", &["keys/kek/module.rs"]),
     ("jsonwebtoken", &["assertion/"]),
     ("proxy_header", &["edge/listener/"]),
     ("lol_html", &["links/"]),

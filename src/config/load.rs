@@ -79,7 +79,7 @@ impl Config {
 
     /// Secret files that others than the gateway's user may read or write.
     fn secrets_open_to_others(&self) -> Vec<Finding> {
-        let kek = self.keys.kek.doubt().map(|problem| ("keys.kek".to_owned(), problem));
+        let kek = self.keys.kek.doubt("keys.kek");
         let certificates = self.listeners.iter().enumerate().filter_map(|(i, listener)| {
             let doubt = open_to_others(&listener.tls.as_ref()?.key);
             doubt.map(|problem| (format!("listener[{i}].tls.key"), problem))

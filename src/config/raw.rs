@@ -108,7 +108,11 @@ tables! {
 
     Timeouts { handshake: String, head: String, body_idle: String, write_idle: String, keep_alive: String }
 
-    Keys { kek: Secret, cooling: String }
+    Keys { kek: Kek, cooling: String }
+
+    KekTable { file: String, env: String, credential: String, pkcs11: Table<Pkcs11> }
+
+    Pkcs11 { module: String, token: String, key: String, pin: Secret, timeout: String }
 
     Notice { controller: String, contact: String, revision: String }
 
@@ -164,6 +168,9 @@ pub(super) enum Assurance {
 /// A secret's place, or, wrongly, the secret itself.
 pub(super) type Secret = Or<Inline, Table<SecretTable>>;
 
+/// The place of the key-encryption key, or, wrongly, the key itself.
+pub(super) type Kek = Or<Inline, Table<KekTable>>;
+
 /// A secret that was written into the file; its text is dropped at once.
 #[derive(Clone, Copy)]
 pub(super) struct Inline;
@@ -203,6 +210,10 @@ impl Forms for Or<StretchWord, Table<Stretch>> {
 
 impl Forms for Secret {
     const FORMS: &'static str = "{ file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
+}
+
+impl Forms for Kek {
+    const FORMS: &'static str = "{ file = \"…\" }, { env = \"…\" }, { credential = \"…\" } or { pkcs11 = { … } }";
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
@@ -333,6 +344,7 @@ mod tests {
             keys::<Limits>("limits"),
             keys::<Timeouts>("limits.timeouts"),
             keys::<Keys>("keys"),
+            keys::<Pkcs11>("keys.kek.pkcs11"),
             keys::<Notice>("notice"),
             keys::<Log>("log"),
             keys::<AccessLog>("log.access"),

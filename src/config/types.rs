@@ -362,8 +362,43 @@ pub struct ClientTimeouts {
 
 /// `[keys]`.
 pub struct KeysConfig {
-    /// The key-encryption key: 32 bytes, base64.
-    pub kek: SecretSource,
+    /// Where the key-encryption key is.
+    pub kek: KekSource,
+}
+
+/// Where the key-encryption key is; never the key itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KekSource {
+    /// 32 bytes in base64, which the process reads.
+    Secret(SecretSource),
+    /// An AES-256 key in a token, which the process never sees.
+    Token(TokenKey),
+}
+
+impl KekSource {
+    /// What is doubtful about the place of the KEK that `key` names, or of its PIN, and the key to say it of.
+    #[must_use]
+    pub fn doubt(&self, key: &str) -> Option<(String, String)> {
+        match self {
+            Self::Secret(secret) => Some((key.to_owned(), secret.doubt()?)),
+            Self::Token(token) => Some((format!("{key}.pkcs11.pin"), token.pin.doubt()?)),
+        }
+    }
+}
+
+/// A key in a PKCS#11 token, by the names that its operator gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKey {
+    /// The token's module, a shared library.
+    pub module: PathBuf,
+    /// The token's label, at most 32 bytes.
+    pub token: String,
+    /// The key's label.
+    pub key: String,
+    /// The user's PIN.
+    pub pin: SecretSource,
+    /// How long one call may take. Default 10 s.
+    pub timeout: Duration,
 }
 
 /// `[notice]`.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::startup::{self, Running};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Finding};
+use crate::config::{Config, Finding, Severity};
 use crate::entropy::SystemEntropy;
 use crate::telemetry::{self, Metrics};
 
@@ -67,9 +67,13 @@ pub fn check(config: &Path) -> ExitCode {
         Ok((config, warnings)) => {
             print(&warnings);
             run(async {
-                let findings = startup::inspect(&config, SystemClock::default().now()).await;
+                let findings = startup::inspect(&config, SystemClock::default().now(), &SystemEntropy::default()).await;
                 print(&findings);
-                if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+                if findings.iter().all(|finding| finding.severity == Severity::Warning) {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::from(USAGE)
+                }
             })
         }
         Err(findings) => {

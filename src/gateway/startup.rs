@@ -1,6 +1,6 @@
 //! From a configuration to a running gateway; `check` walks the same steps and keeps nothing.
 //!
-//! Order: what can be refused without touching anything comes first (certificates, KEK, a look at ports, admin socket
+//! Order: what can be refused without touching anything comes first (certificates, KEK and its token, a look at ports, admin socket
 //! and access log), then the store, then the keys in it, then the ports, and last the admin socket. So a refusal leaves
 //! what was there as it was, and no store behind where there was none.
 
@@ -18,11 +18,12 @@ use crate::admin::{self, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, UpstreamConfig, UpstreamServer};
+use crate::config::{
+    Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer,
+};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
-use crate::keys::{Kek, KeySet};
-use crate::secret::SecretBytes;
+use crate::keys::{Kek, KekError, KeySet};
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
     BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError, WriteEvent,
@@ -67,7 +68,10 @@ impl Running {
     ) -> Result<Self, Vec<Finding>> {
         let now = clock.now();
         let (certificates, upstream_tls) = load_tls(&config, now)?;
-        let kek = load_kek(&config)?;
+        let (kek, doubts) = open_kek(&config, &*entropy).await?;
+        for doubt in doubts {
+            tracing::warn!(%doubt, "the KEK is doubtful");
+        }
         let taken = taken_places(&config);
         if !taken.is_empty() {
             return Err(taken);
@@ -200,14 +204,18 @@ impl Running {
 
 /// What start-up would find, beyond the text of the configuration: certificates, KEK, ports, admin socket, access log,
 /// store, keys. Changes nothing and keeps nothing.
-pub async fn inspect(config: &Config, now: Timestamp) -> Vec<Finding> {
+pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(found) = load_tls(config, now) {
         findings.extend(found);
     }
     findings.extend(taken_places(config));
-    let kek = match load_kek(config) {
-        Ok(kek) => Some(kek),
+    let kek = match open_kek(config, entropy).await {
+        Ok((kek, doubts)) => {
+            let warning = |doubt| Finding { severity: Severity::Warning, ..config.finding("keys.kek", doubt) };
+            findings.extend(doubts.into_iter().map(warning));
+            Some(kek)
+        }
         Err(found) => {
             findings.extend(found);
             None
@@ -314,10 +322,9 @@ fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> 
     }
 }
 
-fn load_kek(config: &Config) -> Result<Kek, Vec<Finding>> {
-    let at = |problem: String| vec![config.finding("keys.kek", problem)];
-    let text: SecretBytes = config.keys.kek.read().map_err(|error| at(error.to_string()))?;
-    Kek::parse(&text).map_err(|error| at(error.to_string()))
+async fn open_kek(config: &Config, entropy: &dyn Entropy) -> Result<(Kek, Vec<String>), Vec<Finding>> {
+    let at_kek = |error: KekError| vec![config.finding("keys.kek", error.to_string())];
+    Kek::open(&config.keys.kek, entropy).await.map_err(at_kek)
 }
 
 fn at_listener(config: &Config, index: usize, problem: String) -> Finding {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::derive::framed;
-use super::kek::{Kek, KeyPlace};
+use super::kek::{Kek, KekError, KeyPlace};
 use super::seal::AuditKey;
 use super::session_keys::SessionKeys;
 use crate::assertion::Signer;
@@ -71,6 +71,9 @@ pub enum KeysError {
     /// A record breaks an invariant. The text names the record, never its content.
     #[error("the keys in the store cannot be used: {0}; restore the store from a backup")]
     Corrupt(String),
+    /// The token that holds the KEK failed.
+    #[error(transparent)]
+    Kek(#[from] KekError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,7 +95,7 @@ impl KeySet {
             return Ok(opened);
         }
         let scheme = first_scheme(stretch, entropy)?;
-        let keys = first_keys(&store.store_id().await?, kek, entropy, now);
+        let keys = first_keys(&store.store_id().await?, kek, entropy, now).await?;
         store.initialise(keys, scheme).await?;
         // Read back: the first writer wins, and that may have been another process.
         Self::inspect(store, kek, stretch).await?.ok_or_else(|| corrupt("the first keys were not kept"))
@@ -110,7 +113,7 @@ impl KeySet {
             Some(scheme) => scheme,
         };
         // The KEK is judged first: under a wrong one nothing else that could be said helps.
-        let keys = unwrap_all(&store.store_id().await?, kek, records)?;
+        let keys = unwrap_all(&store.store_id().await?, kek, records).await?;
         if scheme.id != SCHEME {
             return Err(KeysError::UnknownScheme(scheme.id));
         }
@@ -154,12 +157,12 @@ const fn signs(purpose: KeyPurpose) -> bool {
 }
 
 /// The clear keys of a store; destroyed ones are left out, there is nothing in them.
-fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
+async fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
     let mut opened = Vec::new();
     let mut closed = Vec::new();
     for record in records.into_iter().filter(|record| record.state != KeyState::Destroyed) {
         let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
-        match kek.unwrap(&place, &record.wrapped) {
+        match kek.unwrap(&place, &record.wrapped).await? {
             Some(material) => opened.push(ClearKey { record, material }),
             None => closed.push(record.id),
         }
@@ -212,24 +215,32 @@ fn active_and_retiring(keys: &[ClearKey], purpose: KeyPurpose) -> Result<(&Clear
 }
 
 /// `k1`, `a1`, `s1`, `u1`.
-fn first_keys(store_id: &[u8; 16], kek: &Kek, entropy: &dyn Entropy, now: Timestamp) -> Vec<KeyRecord> {
-    let record = |purpose, id: &str, clear: SecretBytes| KeyRecord {
-        id: id.to_owned(),
-        purpose,
-        state: KeyState::Active,
-        suspended: false,
-        compromised: false,
-        wrapped: kek.wrap(&KeyPlace { store_id, purpose, id }, &clear, entropy),
-        commitment: commitment(purpose, id, &clear),
-        created_at: now,
-        dates: KeyDates { activated_at: Some(now), ..KeyDates::default() },
-    };
-    vec![
-        record(KeyPurpose::Binding, "k1", random_key(entropy)),
-        record(KeyPurpose::Assertion, "a1", signing_key()),
-        record(KeyPurpose::Session, "s1", random_key(entropy)),
-        record(KeyPurpose::Audit, "u1", signing_key()),
-    ]
+async fn first_keys(
+    store_id: &[u8; 16],
+    kek: &Kek,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<Vec<KeyRecord>, KekError> {
+    let mut records = Vec::new();
+    for (purpose, id, clear) in [
+        (KeyPurpose::Binding, "k1", random_key(entropy)),
+        (KeyPurpose::Assertion, "a1", signing_key()),
+        (KeyPurpose::Session, "s1", random_key(entropy)),
+        (KeyPurpose::Audit, "u1", signing_key()),
+    ] {
+        records.push(KeyRecord {
+            id: id.to_owned(),
+            purpose,
+            state: KeyState::Active,
+            suspended: false,
+            compromised: false,
+            wrapped: kek.wrap(&KeyPlace { store_id, purpose, id }, &clear, entropy).await?,
+            commitment: commitment(purpose, id, &clear),
+            created_at: now,
+            dates: KeyDates { activated_at: Some(now), ..KeyDates::default() },
+        });
+    }
+    Ok(records)
 }
 
 /// What stands for the key where it must not: SHA-256 over purpose, id and material. A key has 256 random bits, so no
@@ -286,6 +297,7 @@ fn corrupt(what: &str) -> KeysError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use static_assertions::assert_not_impl_any;
 
     use super::*;
@@ -300,7 +312,13 @@ mod tests {
     }
 
     fn records() -> Vec<KeyRecord> {
-        first_keys(&STORE, &kek(1), &SeededEntropy::new(2), Timestamp::from_unix_millis(0))
+        let now = Timestamp::from_unix_millis(0);
+        first_keys(&STORE, &kek(1), &SeededEntropy::new(2), now).now_or_never().unwrap().unwrap()
+    }
+
+    /// A KEK in the process answers at once.
+    fn unwrapped(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
+        unwrap_all(store_id, kek, records).now_or_never().unwrap()
     }
 
     fn off() -> SchemeRecord {
@@ -308,7 +326,7 @@ mod tests {
     }
 
     fn problem(records: Vec<KeyRecord>) -> String {
-        let outcome = unwrap_all(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off(), 0));
+        let outcome = unwrapped(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off(), 0));
         outcome.err().map_or_else(|| "none".into(), |error| error.to_string())
     }
 
@@ -325,7 +343,7 @@ mod tests {
                 ("u1", KeyPurpose::Audit, KeyState::Active),
             ]
         );
-        let keys = unwrap_all(&STORE, &kek(1), records).ok().unwrap();
+        let keys = unwrapped(&STORE, &kek(1), records).ok().unwrap();
         assert_ne!(keys[0].material.expose(), keys[2].material.expose());
         let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
         assert_eq!(set.assertion.kid().len(), 43);
@@ -333,8 +351,8 @@ mod tests {
 
     #[test]
     fn a_wrong_kek_is_told_from_a_damaged_key() {
-        assert!(matches!(unwrap_all(&STORE, &kek(2), records()), Err(KeysError::WrongKek)));
-        assert!(matches!(unwrap_all(&[8; 16], &kek(1), records()), Err(KeysError::WrongKek)), "another store");
+        assert!(matches!(unwrapped(&STORE, &kek(2), records()), Err(KeysError::WrongKek)));
+        assert!(matches!(unwrapped(&[8; 16], &kek(1), records()), Err(KeysError::WrongKek)), "another store");
         let mut damaged = records();
         damaged[1].wrapped[20] ^= 1;
         assert!(problem(damaged).contains("damaged key a1"));
@@ -379,10 +397,10 @@ mod tests {
             (KeyState::Drained, false, 1),
         ] {
             let place = KeyPlace { store_id: &STORE, purpose: KeyPurpose::Assertion, id: "a2" };
-            let wrapped = kek(1).wrap(&place, &signing_key(), &SeededEntropy::new(5));
+            let wrapped = kek(1).wrap(&place, &signing_key(), &SeededEntropy::new(5)).now_or_never().unwrap().unwrap();
             let mut all = records();
             all.push(KeyRecord { id: "a2".into(), state, compromised, wrapped, ..all[1].clone() });
-            let keys = unwrap_all(&STORE, &kek(1), all).ok().unwrap();
+            let keys = unwrapped(&STORE, &kek(1), all).ok().unwrap();
             let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
             let document = String::from_utf8(set.assertion.jwks().0.to_vec()).unwrap();
             assert_eq!(document.matches("\"kid\"").count(), expected, "{state:?}");

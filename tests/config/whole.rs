@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
-use sekisho::config::{Config, Finding, Identification, SecretSource};
+use sekisho::config::{Config, Finding, Identification, KekSource, SecretSource};
 
 const CONTRACT: &str = include_str!("../data/config/good-contract.toml");
 
@@ -21,7 +21,7 @@ fn load(text: &str, mode: u32) -> Result<(Config, Vec<String>), Vec<String>> {
     let shown = |findings: Vec<Finding>| findings.iter().map(|f| format!("{}: {}", f.key, f.problem)).collect();
     match Config::load(&file) {
         Ok((config, warnings)) => {
-            assert!(matches!(&config.keys.kek, SecretSource::File(path) if *path == kek));
+            assert!(matches!(&config.keys.kek, KekSource::Secret(SecretSource::File(path)) if *path == kek));
             Ok((config, shown(warnings)))
         }
         Err(findings) => Err(shown(findings)),

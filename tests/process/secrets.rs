@@ -40,3 +40,18 @@ async fn the_kek_is_the_same_from_a_file_a_variable_and_a_credential() {
         }
     }
 }
+
+/// Silently another KEK would be the worst answer.
+#[cfg(not(feature = "pkcs11"))]
+#[tokio::test]
+async fn a_kek_in_a_token_needs_a_program_that_can_talk_to_one() {
+    let folder = Folder::alone();
+    let token = "{ pkcs11 = { module = \"/m.so\", token = \"t\", key = \"k\", pin = { file = \"kek\" } } }";
+    folder.edit("{ file = \"kek\" }", token);
+    for verb in ["check", "serve"] {
+        let ended = folder.run(verb).await;
+        assert_eq!((ended.code, ended.finding_keys()), (2, vec!["keys.kek"]), "{ended:?}");
+        assert!(ended.stderr.contains("--features pkcs11"), "{ended:?}");
+    }
+    assert!(!folder.path("data").exists());
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use time::Date;
 use time::format_description::well_known::Iso8601;
 
+use super::kek;
 use super::values::Context;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
@@ -41,7 +42,7 @@ pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<Ke
         cx.report.missing("keys.kek", format_args!("is missing; {kek}"));
         return None;
     };
-    let kek = cx.secret("keys.kek", written)?;
+    let kek = kek::source("keys.kek", written, cx)?;
     Some(KeysConfig { kek })
 }
 

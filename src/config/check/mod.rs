@@ -7,6 +7,7 @@ mod admin;
 mod carriers;
 mod gateway;
 mod house;
+mod kek;
 mod limits;
 mod listeners;
 mod routes;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::document::join;
 use crate::config::duration::{self, Rate};
 use crate::config::finding::Report;
-use crate::config::raw::{Or, Secret, Table};
+use crate::config::raw::{Inline, Or, Secret, SecretTable, Table};
 use crate::config::secret_source::SecretSource;
 use crate::config::size;
 
@@ -112,14 +112,26 @@ impl Context {
 
     /// Where a secret is.
     pub(super) fn secret(&mut self, key: &str, written: Secret) -> Option<SecretSource> {
-        let Or::Long(Table(table)) = written else {
-            self.report.error(
-                key,
-                "a secret is never written into this file; use { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }, \
-                 and change the secret if this file was shared",
-            );
-            return None;
-        };
+        match written {
+            Or::Long(Table(table)) => self.secret_place(key, table),
+            Or::Short(Inline) => {
+                self.inline_secret(key);
+                None
+            }
+        }
+    }
+
+    /// Reports a secret that stands in the file itself.
+    pub(super) fn inline_secret(&mut self, key: &str) {
+        self.report.error(
+            key,
+            "a secret is never written into this file; use { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }, \
+             and change the secret if this file was shared",
+        );
+    }
+
+    /// A file, a variable or a credential: exactly one of them.
+    pub(super) fn secret_place(&mut self, key: &str, table: SecretTable) -> Option<SecretSource> {
         match (table.file, table.env, table.credential) {
             (Some(file), None, None) => self.path(&join(key, "file"), Some(&file)).map(SecretSource::File),
             (None, Some(name), None) => self.read(&join(key, "env"), Some(&name), variable_name).map(SecretSource::Env),
