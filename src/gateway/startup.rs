@@ -18,9 +18,7 @@ use crate::admin::{self, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer,
-};
+use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{Kek, KekError, KeySet};
