@@ -59,7 +59,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session"]),
-    ("admin", &["assertion", "binding", "config", "keys", "session", "store", "telemetry"]),
+    (
+        "admin",
+        &["assertion", "binding", "config", "edge::BoundListener", "keys", "session", "store", "telemetry", "tls"],
+    ),
 ];
 
 /// Injected and guarded primitives, which know nothing of the stages.
@@ -90,6 +93,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry/"]),
     ("url", &["links/"]),
     ("utoipa", &["admin/"]),
+    ("x509_parser", &["tls/"]),
 ];
 
 /// A file of `src/`: its path there, and its code without comments and without the tests at its end.

@@ -1,4 +1,5 @@
-//! Who may use which verb: `SO_PEERCRED` on the socket, roles from the configuration.
+//! Who may use which verb: the kernel's word (`SO_PEERCRED`) on the socket, a certificate's name over TLS, roles from the
+//! configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,16 +8,31 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 
 use super::refused::Refused;
-use crate::config::{ClientAddressDetail, Principal, Role};
+use crate::config::{CertificateName, ClientAddressDetail, Principal, Role};
 use crate::telemetry::{Actor, SecurityEvent, security};
 
-/// Who is at the other end of the socket, as the kernel says (`SO_PEERCRED`, unix(7)).
+/// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Effective user id.
-    pub uid: u32,
-    /// Effective group id.
-    pub gid: u32,
+pub enum Peer {
+    /// A process on this machine, as the kernel says (`SO_PEERCRED`, unix(7)).
+    Socket {
+        /// Effective user id.
+        uid: u32,
+        /// Effective group id.
+        gid: u32,
+    },
+    /// Whom a client certificate names, which the handshake has verified.
+    Certificate(CertificateName),
+}
+
+/// As logs name it: `uid:1001`, `cert:alice`.
+impl From<Peer> for Actor {
+    fn from(peer: Peer) -> Self {
+        match peer {
+            Peer::Socket { uid, .. } => Self::Uid(uid),
+            Peer::Certificate(name) => Self::Certificate(name),
+        }
+    }
 }
 
 /// The roles that were given out.
@@ -27,7 +43,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// The configured roles. The gateway's own uid and root hold every role beside them.
+    /// The configured roles. The gateway's own uid and root hold every role beside them, on the socket alone.
     #[must_use]
     pub const fn new(own_uid: u32, given: BTreeMap<Role, Vec<Principal>>) -> Self {
         Self { own_uid, given }
@@ -36,40 +52,55 @@ impl Roles {
     /// Whether `peer` holds `role`.
     #[must_use]
     pub fn holds(&self, peer: Peer, role: Role) -> bool {
-        let trusted = peer.uid == 0 || peer.uid == self.own_uid;
+        let trusted = matches!(peer, Peer::Socket { uid, .. } if uid == 0 || uid == self.own_uid);
         trusted || self.given.get(&role).is_some_and(|given| given.iter().any(|p| matches(p, peer)))
     }
 }
 
-/// Proof that the caller holds [`Role::Operator`], and who it is. The first argument of a handler, so that nothing else
-/// of the request is judged before.
-pub(super) struct Operator(pub(super) Actor);
-
-impl<S: Send + Sync> FromRequestParts<S> for Operator
-where
-    Arc<Roles>: FromRef<S>,
-{
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        // Without a peer it did not come over the socket, and holds nothing.
-        let peer = parts.extensions.get::<Peer>().copied().ok_or(Refused::RoleRequired("operator"))?;
-        let by = Actor::Uid(peer.uid);
-        if Arc::<Roles>::from_ref(state).holds(peer, Role::Operator) {
-            Ok(Self(by))
-        } else {
-            security(&SecurityEvent::RoleRefused { by }, None, ClientAddressDetail::None);
-            Err(Refused::RoleRequired("operator"))
-        }
+fn matches(principal: &Principal, peer: Peer) -> bool {
+    match (principal, peer) {
+        (Principal::Uid(given), Peer::Socket { uid, .. }) => *given == uid,
+        (Principal::Gid(given), Peer::Socket { gid, .. }) => *given == gid,
+        (Principal::Certificate(given), Peer::Certificate(name)) => *given == name,
+        (Principal::Uid(_) | Principal::Gid(_), Peer::Certificate(_))
+        | (Principal::Certificate(_), Peer::Socket { .. }) => false,
     }
 }
 
-fn matches(principal: &Principal, peer: Peer) -> bool {
-    match principal {
-        Principal::Uid(uid) => *uid == peer.uid,
-        Principal::Gid(gid) => *gid == peer.gid,
-        Principal::Certificate(_) => false, // a socket shows no certificate
+/// Declares extractors: proof that the caller holds one of the roles, and who it is. The first argument of a handler, so
+/// that nothing else of the request is judged before.
+macro_rules! holders {
+    ($($(#[$doc:meta])* $name:ident: $word:literal, $($role:ident)|+;)+) => {$(
+        $(#[$doc])*
+        pub(super) struct $name(pub(super) Actor);
+
+        impl<S: Send + Sync> FromRequestParts<S> for $name
+        where
+            Arc<Roles>: FromRef<S>,
+        {
+            type Rejection = Refused;
+
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+                holder(parts, &Arc::<Roles>::from_ref(state), &[$(Role::$role),+], $word).map(Self)
+            }
+        }
+    )+};
+}
+
+holders! {
+    /// Holds [`Role::Operator`].
+    Operator: "operator", Operator;
+}
+
+fn holder(parts: &Parts, roles: &Roles, any: &[Role], word: &'static str) -> Result<Actor, Refused> {
+    // Without a peer it came over no connection of ours, and holds nothing.
+    let peer = *parts.extensions.get::<Peer>().ok_or(Refused::RoleRequired(word))?;
+    let by = Actor::from(peer);
+    if any.iter().any(|role| roles.holds(peer, *role)) {
+        return Ok(by);
     }
+    security(&SecurityEvent::RoleRefused { by }, None, ClientAddressDetail::None);
+    Err(Refused::RoleRequired(word))
 }
 
 #[cfg(test)]
@@ -83,33 +114,47 @@ mod tests {
 
     use super::*;
 
+    const ALL: [Role; 4] = [Role::Operator, Role::Security, Role::Privacy, Role::Auditor];
+
+    fn name(text: &str) -> CertificateName {
+        CertificateName::parse(text).unwrap()
+    }
+
     #[test]
     fn strangers_hold_nothing_and_each_principal_what_it_was_given() {
         let roles = Roles::new(
             500,
             BTreeMap::from([
                 (Role::Operator, vec![Principal::Uid(1001), Principal::Gid(20)]),
-                (Role::Auditor, vec![Principal::Certificate("uid:7".to_owned())]),
+                (Role::Auditor, vec![Principal::Certificate(name("1001")), Principal::Certificate(name("alice"))]),
+                (Role::Security, vec![Principal::Certificate(name("alice"))]),
             ]),
         );
-        let held = |uid, gid| {
-            let all = [Role::Operator, Role::Security, Role::Privacy, Role::Auditor];
-            all.into_iter().filter(|role| roles.holds(Peer { uid, gid }, *role)).collect::<Vec<_>>()
-        };
-        assert_eq!(held(0, 0).len(), 4);
-        assert_eq!(held(500, 1).len(), 4);
-        assert_eq!(held(1001, 1), [Role::Operator]);
-        assert_eq!(held(7, 20), [Role::Operator]);
-        assert_eq!(held(7, 7), []);
+        let held = |peer| ALL.into_iter().filter(|role| roles.holds(peer, *role)).collect::<Vec<_>>();
+        let socket = |uid, gid| held(Peer::Socket { uid, gid });
+        assert_eq!(socket(0, 0).len(), 4);
+        assert_eq!(socket(500, 1).len(), 4);
+        assert_eq!(socket(1001, 1), [Role::Operator]);
+        assert_eq!(socket(7, 20), [Role::Operator]);
+        assert_eq!(socket(7, 7), []);
+        let certificate = |text| held(Peer::Certificate(name(text)));
+        assert_eq!(certificate("alice"), [Role::Security, Role::Auditor]);
+        assert_eq!(certificate("1001"), [Role::Auditor]);
+        for nobody in ["0", "500", "root", "Alice", "alice@ops"] {
+            assert_eq!(certificate(nobody), [], "{nobody}");
+        }
     }
 
     #[tokio::test]
     async fn only_an_operator_reaches_a_handler() {
-        let roles = Arc::new(Roles::new(500, BTreeMap::from([(Role::Operator, vec![Principal::Uid(1001)])])));
+        let given = vec![Principal::Uid(1001), Principal::Certificate(name("alice"))];
+        let roles = Arc::new(Roles::new(500, BTreeMap::from([(Role::Operator, given)])));
         let router = Router::new().route("/", get(async |Operator(by): Operator| by.to_string())).with_state(roles);
         for (peer, status, body) in [
-            (Some(Peer { uid: 1001, gid: 1 }), 200, "uid:1001"),
-            (Some(Peer { uid: 1002, gid: 1 }), 403, "role-required"),
+            (Some(Peer::Socket { uid: 1001, gid: 1 }), 200, "uid:1001"),
+            (Some(Peer::Certificate(name("alice"))), 200, "cert:alice"),
+            (Some(Peer::Socket { uid: 1002, gid: 1 }), 403, "role-required"),
+            (Some(Peer::Certificate(name("bob"))), 403, "role-required"),
             (None, 403, "role-required"),
         ] {
             let mut request = Request::get("/").body(Body::empty()).unwrap();

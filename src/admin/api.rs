@@ -33,7 +33,8 @@ type Id = Result<Path<String>, PathRejection>;
 #[openapi(
     info(
         title = "Sekisho admin API",
-        description = "Over the gateway's UNIX socket. Every verb needs a role of the caller's uid or gid. A call that \
+        description = "Over the gateway's UNIX socket, or TLS with a client certificate. Every verb needs a role of the \
+                       caller's uid or gid, or of the certificate's name. A call that \
                        changes something takes an Idempotency-Key: the same key and request, within ten minutes, get \
                        the first answer again. A verb without a request body takes none, or {}; any other is refused. \
                        Refusals never repeat input."
@@ -284,7 +285,7 @@ async fn end_sessions(
     Ok(count)
 }
 
-/// The socket has no client address.
+/// Who called is known by name, so an address adds nothing.
 fn report(event: &SecurityEvent<'_>) {
     security(event, None, ClientAddressDetail::None);
 }

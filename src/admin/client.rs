@@ -1,5 +1,6 @@
-//! The command line's side of the admin API: one request a connection, over the UNIX socket.
+//! The command line's side of the admin API: one request a connection, over the UNIX socket or TLS.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +14,15 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{ImportEvent, ImportProgress, Imported, Refusal, RefusalDetail};
+use crate::config::Origin;
+use crate::tls::CertifiedClient;
 
 /// More than any answer to a person; a million bindings as JSON stay below it.
 const MAX_ANSWER: usize = 1 << 30;
@@ -26,43 +30,93 @@ const MAX_ANSWER: usize = 1 << 30;
 /// Longer than any verb takes, or is silent; what stands still for so long is broken.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Where a gateway's admin API is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Its UNIX socket.
+    Socket(PathBuf),
+    /// Its admin listener.
+    Url(AdminUrl),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Url(url) => url.fmt(f),
+        }
+    }
+}
+
+/// `https://HOST` or `https://HOST:PORT`, and nothing behind it but a slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminUrl(Origin);
+
+impl AdminUrl {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let origin = Origin::parse(text.strip_suffix('/').unwrap_or(text)).map_err(|error| error.to_string())?;
+        if origin.https { Ok(Self(origin)) } else { Err("must begin with https://".to_owned()) }
+    }
+}
+
+impl fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Why a verb did not do its work.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody answers there.
     #[error(
-        "no gateway answers at {}: {source}; start it, or name its socket with --socket, --config or SEKISHO_SOCKET",
-        path.display()
+        "no gateway answers at {place}: {source}; start it, or name its socket with --socket, --config or SEKISHO_SOCKET, \
+         or its admin listener with --admin-url"
     )]
     Unreachable {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// What the system said.
         source: io::Error,
     },
-    /// The system does not let this user open it.
-    #[error("this user may not open {}; it is for root, the gateway's user and the socket's group", path.display())]
+    /// The system does not let this user open the socket.
+    #[error("this user may not open {place}; it is for root, the gateway's user and the socket's group")]
     Forbidden {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        place: Place,
+    },
+    /// What answers is not whom `--ca` vouches for, or does not take the certificate that was shown.
+    #[error(
+        "no TLS with {place}: {source}; is it the gateway that --ca vouches for, and --cert issued by its client_ca, in \
+         force and not revoked?"
+    )]
+    Tls {
+        /// Where.
+        place: Place,
+        /// What the TLS library said.
+        source: io::Error,
     },
     /// The gateway accepted the request and said nothing.
-    #[error("the gateway at {} does not answer; whether it did the work is unknown", path.display())]
+    #[error("the gateway at {place} does not answer; whether it did the work is unknown")]
     Silent {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        place: Place,
     },
     /// The gateway ended, or the input did, before the answer was whole.
-    #[error("the gateway at {} broke off; what it acknowledged is kept, run the import again", path.display())]
+    #[error("the gateway at {place} broke off; what it acknowledged is kept, run the import again")]
     BrokenOff {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        place: Place,
     },
     /// What answers does not speak the admin API.
-    #[error("the answer from {} is not the admin API's", path.display())]
+    #[error("the answer from {place} is not the admin API's")]
     Protocol {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        place: Place,
     },
     /// The gateway refused.
     #[error("{}", .0.message)]
@@ -71,14 +125,25 @@ pub enum ClientError {
 
 /// Talks to a running gateway.
 pub struct AdminClient {
-    socket: PathBuf,
+    way: Way,
+}
+
+enum Way {
+    Socket(PathBuf),
+    Tls(AdminUrl, CertifiedClient),
 }
 
 impl AdminClient {
     /// A client of the gateway whose admin socket is `socket`.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { way: Way::Socket(socket.to_owned()) }
+    }
+
+    /// A client of the gateway whose admin listener is at `url`.
+    #[must_use]
+    pub const fn over_tls(url: AdminUrl, client: CertifiedClient) -> Self {
+        Self { way: Way::Tls(url, client) }
     }
 
     /// Sends one request without a body and reads the document of the answer.
@@ -101,7 +166,7 @@ impl AdminClient {
         lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         mut progress: impl FnMut(ImportProgress),
     ) -> Result<Imported, ClientError> {
-        let broken_off = || ClientError::BrokenOff { path: self.socket.clone() };
+        let broken_off = || ClientError::BrokenOff { place: self.place() };
         // Nothing is sent before the gateway said yes, so its no is not lost in a connection that it closes.
         let (accepted, may_send) = oneshot::channel();
         let may_send = stream::once(may_send).filter_map(|_| std::future::ready(None));
@@ -147,17 +212,43 @@ impl AdminClient {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
     {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.no_connection(source))?;
+        match &self.way {
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|source| self.no_connection(source))?;
+                self.send_over(stream, "sekisho", method, path_and_query, body).await
+            }
+            Way::Tls(AdminUrl(origin), client) => {
+                let tcp = TcpStream::connect((origin.bare_host(), origin.effective_port()));
+                let tcp = tcp.await.map_err(|source| self.no_connection(source))?;
+                let stream = client.connect(&origin.host, tcp).await;
+                let stream = stream.map_err(|source| ClientError::Tls { place: self.place(), source })?;
+                let host = origin.port.map_or_else(|| origin.host.clone(), |port| format!("{}:{port}", origin.host));
+                self.send_over(stream, &host, method, path_and_query, body).await
+            }
+        }
+    }
+
+    async fn send_over<B>(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+        method: Method,
+        path_and_query: &str,
+        body: B,
+    ) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), ClientError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| self.protocol())?;
         let connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let request = Request::builder()
             .method(method)
             .uri(path_and_query)
-            .header(header::HOST, "sekisho")
+            .header(header::HOST, host)
             .body(body)
             .map_err(|_| self.protocol())?;
-        let answer = sender.send_request(request).await.map_err(|_| self.protocol())?;
+        let answer = sender.send_request(request).await.map_err(|error| self.no_answer(&error))?;
         Ok((answer, connection))
     }
 
@@ -173,20 +264,39 @@ impl AdminClient {
         }
     }
 
+    fn place(&self) -> Place {
+        match &self.way {
+            Way::Socket(path) => Place::Socket(path.clone()),
+            Way::Tls(url, _) => Place::Url(url.clone()),
+        }
+    }
+
     fn protocol(&self) -> ClientError {
-        ClientError::Protocol { path: self.socket.clone() }
+        ClientError::Protocol { place: self.place() }
     }
 
     fn silent(&self) -> ClientError {
-        ClientError::Silent { path: self.socket.clone() }
+        ClientError::Silent { place: self.place() }
     }
 
     fn no_connection(&self, source: io::Error) -> ClientError {
-        let path = self.socket.clone();
+        let place = self.place();
         if source.kind() == io::ErrorKind::PermissionDenied {
-            ClientError::Forbidden { path }
+            ClientError::Forbidden { place }
         } else {
-            ClientError::Unreachable { path, source }
+            ClientError::Unreachable { place, source }
+        }
+    }
+
+    /// With TLS 1.3 a server that does not accept a certificate says so in place of an answer.
+    fn no_answer(&self, error: &hyper::Error) -> ClientError {
+        let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+        match (&self.way, source) {
+            (Way::Tls(..), Some(source)) if source.kind() == io::ErrorKind::InvalidData => {
+                let source = io::Error::new(source.kind(), source.to_string());
+                ClientError::Tls { place: self.place(), source }
+            }
+            _ => self.protocol(),
         }
     }
 }

@@ -1,17 +1,20 @@
 //! Operator verbs: the same over HTTP and on the command line. Calls the stages; has no rules of its own.
 //!
-//! In: a request on the UNIX socket, whose peer the kernel names. Out: one of the documents of `interface.md` §8.
+//! In: a request on the UNIX socket, whose peer the kernel names, or over TLS, whose peer a certificate names. Out: one of
+//! the documents of `interface.md` §8.
 //! A handler that holds an `access::Operator` has proof that its caller may call it.
 
 mod access;
 mod api;
 mod body;
 mod client;
+mod connection;
 mod documents;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod import;
 mod lines;
+mod listener;
 mod operations;
 mod refused;
 mod replay;
@@ -19,10 +22,11 @@ mod server;
 
 pub use access::{Peer, Roles};
 pub use api::router;
-pub use client::{AdminClient, ClientError};
+pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
     Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,
     RefusedLine, Revoked, Session, Sessions,
 };
+pub use listener::AdminListener;
 pub use operations::Operations;
 pub use server::{AdminServer, BindSocketError};

@@ -12,12 +12,17 @@ use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use super::documents::{Refusal, RefusalDetail};
 use crate::binding::AccountIdError;
 use crate::store::StoreError;
+use crate::tls::NameError;
 
 /// Why a verb was refused. No variant holds what the caller sent: an account id may be somebody's telephone number.
 #[derive(Debug, Error)]
 pub(super) enum Refused {
-    #[error("this needs the role {0}; [admin.roles] in the configuration gives it to uid:… or gid:…")]
+    #[error("this needs the role {0}; [admin.roles] in the configuration gives it to uid:…, gid:… or cert:…")]
     RoleRequired(&'static str),
+    #[error("{0}; it must name one principal, as docs/configuration.md says")]
+    CertificateName(NameError),
+    #[error("the admin API takes no requests from web pages")]
+    ForeignOrigin,
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
     #[error("no account, binding or session has that id")]
@@ -58,6 +63,8 @@ impl Refused {
     const fn reason(&self) -> (StatusCode, &'static str) {
         match self {
             Self::RoleRequired(_) => (StatusCode::FORBIDDEN, "role-required"),
+            Self::CertificateName(_) => (StatusCode::FORBIDDEN, "certificate-name"),
+            Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign-origin"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
             Self::NotFound | Self::NoSuchPath => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
@@ -89,7 +96,7 @@ impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let by_status = [
             ("400", "account-invalid, body-malformed, idempotency-key-invalid"),
-            ("403", "role-required"),
+            ("403", "role-required; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),
             ("408", "body-too-slow"),
             ("409", "idempotency-key-busy"),

@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    const ALICE: Peer = Peer { uid: 1001, gid: 100 };
-    const BOB: Peer = Peer { uid: 1002, gid: 100 };
+    const ALICE: Peer = Peer::Socket { uid: 1001, gid: 100 };
+    const BOB: Peer = Peer::Socket { uid: 1002, gid: 100 };
 
     struct Api {
         router: Router,

@@ -7,21 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Peer;
-
-/// A whole request head must arrive within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at a time; more wait in the kernel, so that no local user can use up the gateway's descriptors.
-const CONNECTIONS: usize = 64;
+use super::connection::{CONNECTIONS, serve_connection};
 
 /// Why the socket could not be made.
 #[derive(Debug, Error)]
@@ -96,7 +90,10 @@ impl AdminServer {
                 Ok((stream, _)) => {
                     let (router, shutdown) = (router.clone(), shutdown.clone());
                     connections.spawn(async move {
-                        serve_connection(stream, router, shutdown).await;
+                        if let Ok(credentials) = stream.peer_cred() {
+                            let peer = Peer::Socket { uid: credentials.uid(), gid: credentials.gid() };
+                            serve_connection(stream, router.layer(axum::Extension(peer)), shutdown).await;
+                        }
                         drop(permit);
                     });
                 }
@@ -129,27 +126,6 @@ fn dead_socket(path: &Path) -> Result<bool, BindSocketError> {
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, shutdown: CancellationToken) {
-    let Ok(credentials) = stream.peer_cred() else { return };
-    let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
-    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let finished = tokio::select! {
-        finished = connection.as_mut() => finished,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = finished {
-        tracing::debug!(%error, "an admin connection ended early");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::routing::{get, post};
@@ -163,7 +139,13 @@ mod tests {
     fn router() -> Router {
         let refusal = || RefusalDetail { reason: "not-found".to_owned(), message: "nothing there".to_owned() };
         Router::new()
-            .route("/uid", get(async |Extension(peer): Extension<Peer>| Json(json!(peer.uid))))
+            .route(
+                "/uid",
+                get(async |Extension(peer): Extension<Peer>| {
+                    let Peer::Socket { uid, .. } = peer else { panic!("{peer:?}") };
+                    Json(json!(uid))
+                }),
+            )
             .route("/text", get(async || "no document"))
             .route("/no", post(async move || (http::StatusCode::NOT_FOUND, Json(Refusal { error: refusal() }))))
     }

@@ -29,8 +29,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 refused (the reason is on stderr), 2 usage or configuration, 3 no gateway answers.
 
-accounts, codes, bindings and sessions talk to a running gateway; its socket is named by --socket, --config or
-SEKISHO_SOCKET. A newcomer starts with `sekisho dev`.";
+accounts, codes, bindings and sessions talk to a running gateway: at its socket, named by --socket, --config or
+SEKISHO_SOCKET, or over TLS at its admin listener, named by --admin-url with --cert, --key and --ca. A newcomer starts with `sekisho dev`.";
 
 const SIGNALS: &str = "\
 Logs go to stdout as JSON lines, one each event; SEKISHO_LOG chooses the level, such as `warn` or
@@ -124,6 +124,7 @@ mod tests {
             "accounts --json show alice",
             "accounts suspend alice",
             "accounts resume alice --config f",
+            "accounts list --admin-url https://gw:8444 --cert c --key k --ca a --json",
             "codes issue alice --json",
             "bindings list",
             "bindings list --account alice",
@@ -149,6 +150,7 @@ mod tests {
             "sessions revoke",
             "sessions revoke id --account alice",
             "accounts show alice bob",
+            "accounts list --socket s --admin-url https://gw",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
             assert!(CommandLine::try_parse_from(arguments).is_err_and(|error| error.use_stderr()), "{line}");

@@ -1,5 +1,6 @@
 //! The way to a running gateway.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,10 +11,15 @@ use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, Findings};
 use super::output::{Document, finish};
-use crate::admin::{AdminClient, ClientError};
+use crate::admin::{AdminClient, AdminUrl, ClientError};
 use crate::config::Config;
+use crate::tls::CertifiedClient;
 
-const VARIABLE: &str = "SEKISHO_SOCKET";
+const SOCKET: &str = "SEKISHO_SOCKET";
+const ADMIN_URL: &str = "SEKISHO_ADMIN_URL";
+const ADMIN_CERT: &str = "SEKISHO_ADMIN_CERT";
+const ADMIN_KEY: &str = "SEKISHO_ADMIN_KEY";
+const ADMIN_CA: &str = "SEKISHO_ADMIN_CA";
 
 /// What every command that administers takes.
 #[derive(Args)]
@@ -28,9 +34,40 @@ pub(super) struct Connection {
     /// The gateway's configuration, for its admin.socket
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        conflicts_with_all = ["socket", "config"],
+        help = "The running gateway's admin listener, https://HOST[:PORT], in place of its socket [default: $SEKISHO_ADMIN_URL]"
+    )]
+    admin_url: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Your certificate, for the admin listener (PEM) [default: $SEKISHO_ADMIN_CERT]"
+    )]
+    cert: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", help = "Its private key (PEM) [default: $SEKISHO_ADMIN_KEY]")]
+    key: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Whose word counts for who the admin listener is (PEM) [default: $SEKISHO_ADMIN_CA, or the system's roots]"
+    )]
+    ca: Option<PathBuf>,
     /// Print one JSON document on stdout and nothing else
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// The way that was chosen.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    Socket(PathBuf),
+    Tls { url: AdminUrl, cert: PathBuf, key: PathBuf, ca: Option<PathBuf> },
 }
 
 impl Connection {
@@ -45,7 +82,12 @@ impl Connection {
 
     /// Does `work` with the running gateway.
     pub(super) fn run<T>(&self, work: impl AsyncFnOnce(AdminClient) -> Result<T, ClientError>) -> Result<T, Failure> {
-        let client = AdminClient::new(&self.socket(std::env::var_os(VARIABLE).map(PathBuf::from))?);
+        let client = match self.way(&|name| std::env::var_os(name))? {
+            Way::Socket(path) => AdminClient::new(&path),
+            Way::Tls { url, cert, key, ca } => {
+                AdminClient::over_tls(url, CertifiedClient::load(&cert, &key, ca.as_deref())?)
+            }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(work(client))?)
     }
@@ -56,15 +98,30 @@ impl Connection {
     }
 
     /// What was typed comes before what the environment says.
-    fn socket(&self, environment: Option<PathBuf>) -> Result<PathBuf, Failure> {
-        match (&self.socket, &self.config) {
-            (Some(socket), _) => Ok(socket.clone()),
-            (None, Some(file)) => {
+    fn way(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Way, Failure> {
+        let set = |name| environment(name).filter(|value| !value.is_empty());
+        match (&self.socket, &self.config, &self.admin_url) {
+            (Some(socket), _, _) => Ok(Way::Socket(socket.clone())),
+            (None, Some(file), _) => {
                 let (config, _) = Config::load(file).map_err(|found| Failure::Configuration(Findings(found)))?;
-                Ok(config.admin.socket)
+                Ok(Way::Socket(config.admin.socket))
             }
-            (None, None) => environment.filter(|path| !path.as_os_str().is_empty()).ok_or(Failure::NoSocket),
+            (None, None, Some(url)) => self.tls(url, &set),
+            (None, None, None) => match (set(SOCKET), set(ADMIN_URL)) {
+                (Some(_), Some(_)) => Err(Failure::TwoWays),
+                (Some(socket), None) => Ok(Way::Socket(socket.into())),
+                (None, Some(url)) => self.tls(url.to_str().unwrap_or_default(), &set),
+                (None, None) => Err(Failure::NoSocket),
+            },
         }
+    }
+
+    fn tls(&self, url: &str, set: &dyn Fn(&'static str) -> Option<OsString>) -> Result<Way, Failure> {
+        let url = AdminUrl::parse(url).map_err(Failure::AdminUrl)?;
+        let file = |typed: &Option<PathBuf>, name| typed.clone().or_else(|| set(name).map(PathBuf::from));
+        let cert = file(&self.cert, ADMIN_CERT).ok_or(Failure::NoCertificate)?;
+        let key = file(&self.key, ADMIN_KEY).ok_or(Failure::NoCertificate)?;
+        Ok(Way::Tls { url, cert, key, ca: file(&self.ca, ADMIN_CA) })
     }
 }
 
@@ -76,8 +133,6 @@ pub(super) fn path<const N: usize>(segments: [&str; N]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use axum::routing::delete;
     use axum::{Json, Router};
     use http::StatusCode;
@@ -88,16 +143,47 @@ mod tests {
     use crate::cli::failure::Exit;
 
     fn connection(socket: Option<&str>) -> Connection {
-        Connection { socket: socket.map(PathBuf::from), config: None, json: false }
+        let socket = socket.map(PathBuf::from);
+        Connection { socket, config: None, admin_url: None, cert: None, key: None, ca: None, json: false }
     }
 
     #[test]
-    fn the_socket_is_the_one_typed_then_that_of_the_environment() {
-        let environment = || Some(PathBuf::from("/from/environment"));
-        assert_eq!(connection(Some("/typed")).socket(environment()).unwrap(), Path::new("/typed"));
-        assert_eq!(connection(None).socket(environment()).unwrap(), Path::new("/from/environment"));
-        for nothing in [None, Some(PathBuf::new())] {
-            assert_eq!(connection(None).socket(nothing).unwrap_err().exit(), Exit::Usage);
+    fn what_was_typed_comes_before_the_environment() {
+        let environment = |set: &'static [(&str, &str)]| {
+            move |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+        };
+        let url = |text| AdminUrl::parse(text).unwrap();
+        let typed = || Connection { admin_url: Some("https://gw:8444/".to_owned()), ..connection(None) };
+        let by_socket = |path: &str| Ok(Way::Socket(path.into()));
+        let by_tls = |text, cert: &str, key: &str, ca: Option<&str>| {
+            Ok(Way::Tls { url: url(text), cert: cert.into(), key: key.into(), ca: ca.map(PathBuf::from) })
+        };
+        let all: &[_] = &[
+            ("SEKISHO_SOCKET", ""),
+            ("SEKISHO_ADMIN_URL", "https://env"),
+            ("SEKISHO_ADMIN_CERT", "env.pem"),
+            ("SEKISHO_ADMIN_KEY", "env.key"),
+            ("SEKISHO_ADMIN_CA", "env-ca.pem"),
+        ];
+        let own = || Connection { cert: Some("my.pem".into()), key: Some("my.key".into()), ..typed() };
+        let socket: &[_] = &[("SEKISHO_SOCKET", "/from/environment")];
+        for (connection, set, expected) in [
+            (connection(Some("/typed")), socket, by_socket("/typed")),
+            (connection(Some("/typed")), all, by_socket("/typed")),
+            (connection(None), socket, by_socket("/from/environment")),
+            (connection(None), all, by_tls("https://env", "env.pem", "env.key", Some("env-ca.pem"))),
+            (typed(), all, by_tls("https://gw:8444", "env.pem", "env.key", Some("env-ca.pem"))),
+            (own(), &[], by_tls("https://gw:8444", "my.pem", "my.key", None)),
+            (own(), socket, by_tls("https://gw:8444", "my.pem", "my.key", None)),
+            (typed(), &[], Err(Exit::Usage)),
+            (Connection { key: None, ..own() }, &[], Err(Exit::Usage)),
+            (Connection { admin_url: Some("http://gw".to_owned()), ..own() }, &[], Err(Exit::Usage)),
+            (Connection { admin_url: Some("https://gw/v1".to_owned()), ..own() }, &[], Err(Exit::Usage)),
+            (connection(None), &[("SEKISHO_SOCKET", "/s"), ("SEKISHO_ADMIN_URL", "https://gw")], Err(Exit::Usage)),
+            (connection(None), &[("SEKISHO_SOCKET", "")], Err(Exit::Usage)),
+            (connection(None), &[], Err(Exit::Usage)),
+        ] {
+            assert_eq!(connection.way(&environment(set)).map_err(|failure| failure.exit()), expected);
         }
     }
 

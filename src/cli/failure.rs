@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::admin::{ClientError, Refusal, RefusalDetail};
 use crate::config::Finding;
+use crate::tls::TlsError;
 
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,18 @@ impl From<Exit> for ExitCode {
 pub(super) enum Failure {
     #[error(transparent)]
     Gateway(#[from] ClientError),
-    #[error("name the running gateway's socket with --socket, --config or SEKISHO_SOCKET")]
+    #[error(
+        "name the running gateway's socket with --socket, --config or SEKISHO_SOCKET, or its admin listener with --admin-url"
+    )]
     NoSocket,
+    #[error("SEKISHO_SOCKET and SEKISHO_ADMIN_URL are both set; unset one, or say --socket or --admin-url")]
+    TwoWays,
+    #[error("--admin-url: {0}")]
+    AdminUrl(String),
+    #[error("over --admin-url you are known by a certificate: name it with --cert and --key")]
+    NoCertificate,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("{}", lines(.0))]
     Configuration(Findings),
     #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
@@ -67,11 +78,18 @@ impl Failure {
             Self::Gateway(
                 ClientError::Unreachable { .. }
                 | ClientError::Forbidden { .. }
+                | ClientError::Tls { .. }
                 | ClientError::Silent { .. }
                 | ClientError::BrokenOff { .. }
                 | ClientError::Protocol { .. },
             ) => Exit::NotReachable,
-            Self::NoSocket | Self::Configuration(_) | Self::FingerprintKey => Exit::Usage,
+            Self::NoSocket
+            | Self::TwoWays
+            | Self::AdminUrl(_)
+            | Self::NoCertificate
+            | Self::Tls(_)
+            | Self::Configuration(_)
+            | Self::FingerprintKey => Exit::Usage,
         }
     }
 
@@ -81,7 +99,13 @@ impl Failure {
             Self::Gateway(ClientError::Refused(detail)) => &detail.reason,
             Self::Gateway(_) => "not-reachable",
             Self::Stream(_) => "stream-failed",
-            Self::NoSocket | Self::Configuration(_) | Self::FingerprintKey => "usage",
+            Self::NoSocket
+            | Self::TwoWays
+            | Self::AdminUrl(_)
+            | Self::NoCertificate
+            | Self::Tls(_)
+            | Self::Configuration(_)
+            | Self::FingerprintKey => "usage",
         };
         Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
     }

@@ -5,6 +5,7 @@
 //! this folder sees a raw shape. A finding never repeats what stands on its line: somebody may have pasted a
 //! secret there. Absent on purpose: reading secrets and certificates, which start-up and `check` do next.
 
+mod certificate_name;
 mod check;
 mod document;
 mod duration;
@@ -16,6 +17,7 @@ mod secret_source;
 mod size;
 mod types;
 
+pub use certificate_name::CertificateName;
 pub use check::parts;
 pub use duration::Rate;
 pub use finding::{Finding, Severity};

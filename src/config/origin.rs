@@ -18,7 +18,7 @@ pub struct Origin {
 
 /// Why a text is no origin. Never repeats the text: a URL may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum OriginError {
+pub(crate) enum OriginError {
     #[error("must begin with http:// or https://")]
     Scheme,
     #[error("must not hold a user name or password")]
@@ -33,7 +33,7 @@ pub(super) enum OriginError {
 
 impl Origin {
     /// Reads `http://HOST[:PORT]` or `https://HOST[:PORT]`.
-    pub(super) fn parse(text: &str) -> Result<Self, OriginError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, OriginError> {
         let (scheme, rest) = text.split_once("://").ok_or(OriginError::Scheme)?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
@@ -59,7 +59,7 @@ impl Origin {
     }
 
     /// The port, the scheme's own where none is written.
-    pub(super) fn effective_port(&self) -> u16 {
+    pub(crate) fn effective_port(&self) -> u16 {
         self.port.unwrap_or(default_port(self.https))
     }
 
@@ -72,7 +72,7 @@ impl Origin {
     }
 
     /// The host without brackets, as sockets want it.
-    pub(super) fn bare_host(&self) -> &str {
+    pub(crate) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }

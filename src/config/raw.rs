@@ -45,9 +45,9 @@ tables! {
 
     Listener { serves: Serves, address: String, tls: Table<ListenerTls>, proxy_protocol: bool }
 
-    ListenerTls { certificate: String, key: String, client_ca: String }
+    ListenerTls { certificate: String, key: String, client_ca: String, client_crl: String }
 
-    Admin { socket: String, approvals: i64, roles: Table<Roles> }
+    Admin { socket: String, approvals: i64, people: BTreeMap<String, Vec<String>>, roles: Table<Roles> }
 
     Roles { operator: Vec<String>, security: Vec<String>, privacy: Vec<String>, auditor: Vec<String> }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::certificate_name::CertificateName;
 use super::document::Lines;
 use super::duration::Rate;
 use super::origin::Origin;
@@ -90,6 +91,8 @@ pub enum Serves {
     Ops,
     /// Proxies of ours that ask whether a request may pass.
     ForwardAuth,
+    /// The admin API, for client certificates; always with [`ListenerTls::client_ca`].
+    Admin,
 }
 
 impl Serves {
@@ -100,6 +103,7 @@ impl Serves {
             Self::Handset => "handset",
             Self::Ops => "ops",
             Self::ForwardAuth => "forward-auth",
+            Self::Admin => "admin",
         }
     }
 }
@@ -111,12 +115,20 @@ pub struct ListenerTls {
     pub certificate: PathBuf,
     /// Private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
+    /// Who issues client certificates. Where it is there, nobody comes in without one.
+    pub client_ca: Option<PathBuf>,
+    /// Which of them were revoked (RFC 5280 §5).
+    pub client_crl: Option<PathBuf>,
 }
 
 /// `[admin]`.
 pub struct AdminConfig {
     /// The UNIX socket of the admin API.
     pub socket: PathBuf,
+    /// People needed to destroy a key or end a compromise. Default 1.
+    pub approvals: u32,
+    /// Principals that are one person, by any name for them: they approve once.
+    pub people: BTreeMap<String, Vec<Principal>>,
     /// Who has which role, beside the gateway's own uid and root, which have every role.
     pub roles: BTreeMap<Role, Vec<Principal>>,
 }
@@ -141,8 +153,8 @@ pub enum Principal {
     Uid(u32),
     /// `gid:100`, or a group name resolved when the configuration was read.
     Gid(u32),
-    /// `cert:alice@ops`: the subject name of a client certificate.
-    Certificate(String),
+    /// `cert:alice@ops`: whom a client certificate names.
+    Certificate(CertificateName),
 }
 
 /// One `[[upstream]]`.

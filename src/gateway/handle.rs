@@ -130,7 +130,8 @@ impl Handler for Worker {
         let mut line = AccessLine::begin(gateway, self.request_ids.next(), &request);
         let answer = match connection.serves {
             Serves::ForwardAuth => self.authorize(connection, request, &mut line).await,
-            Serves::Handset | Serves::Ops => self.handset(connection, request, &mut line).await,
+            // Administrators do not come this way: their listener accepts by itself.
+            Serves::Handset | Serves::Ops | Serves::Admin => self.handset(connection, request, &mut line).await,
         };
         line.status = answer.status().as_u16();
         answer

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::state::{Gateway, Parts};
 use super::{Worker, upkeep};
-use crate::admin::{self, AdminServer, Operations};
+use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
@@ -100,6 +100,7 @@ impl Running {
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
         let (bound, listeners) = bind_listeners(&config, certificates, cores)?;
+        let (for_admin, bound): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| bound.serves() == Serves::Admin);
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
 
@@ -131,7 +132,16 @@ impl Running {
             config: Arc::clone(&config),
             shutdown: shutdown.clone(),
         };
-        background.spawn(admin_server.serve(admin::router(operations), shutdown.clone()));
+        let api = admin::router(operations);
+        for listener in for_admin.into_iter().filter_map(|bound| AdminListener::new(bound, limits.timeouts.handshake)) {
+            let (api, shutdown) = (api.clone(), shutdown.clone());
+            background.spawn(async move {
+                if let Err(error) = listener.serve(api, shutdown).await {
+                    tracing::error!(%error, "the admin listener cannot serve; the admin socket does");
+                }
+            });
+        }
+        background.spawn(admin_server.serve(api, shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
         let health = Arc::new(Health::new(&config.upstreams));
         let probed = config.upstreams.clone();
@@ -287,7 +297,9 @@ fn bind_listeners(
     let proxies = Arc::new(config.gateway.trusted_proxies.clone());
     let bind = |(i, (listener, certificate)): (usize, (&ListenerConfig, Option<_>))| {
         let tls = certificate.is_some();
-        let socket = BoundListener::bind(listener, certificate, &proxies, cores)
+        // Administrators are served beside the admin socket, off the workers.
+        let sockets = if listener.serves == Serves::Admin { 1 } else { cores };
+        let socket = BoundListener::bind(listener, certificate, &proxies, sockets)
             .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
         let address = socket.address();
         Ok((socket, Listening { serves: listener.serves, tls, address }))
@@ -306,6 +318,9 @@ fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> 
             continue;
         };
         match ListenerTlsConfig::load(tls, now) {
+            Ok(loaded) if listener.serves == Serves::Admin => {
+                certificates.push(Some(Arc::new(loaded.without_http2())));
+            }
             Ok(loaded) => certificates.push(Some(Arc::new(loaded))),
             Err(error) => findings.push(config.finding(&format!("listener[{i}].tls"), error.to_string())),
         }

@@ -6,7 +6,7 @@ use super::BindOutcome;
 use super::client::ShownClient;
 use crate::binding::AccountId;
 use crate::carrier::CarrierName;
-use crate::config::ClientAddressDetail;
+use crate::config::{CertificateName, ClientAddressDetail};
 use crate::edge::ClientAddr;
 use crate::refusal::Reason;
 
@@ -20,16 +20,19 @@ pub enum Actor {
     Handset,
     /// The user id at the other end of the admin socket.
     Uid(u32),
+    /// Whom the client certificate names at the admin listener.
+    Certificate(CertificateName),
     /// The gateway itself, by its retention rules.
     Retention,
 }
 
-/// `handset`, `uid:1001`, `retention`.
+/// `handset`, `uid:1001`, `cert:alice`, `retention`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handset => f.write_str("handset"),
             Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Certificate(name) => write!(f, "cert:{name}"),
             Self::Retention => f.write_str("retention"),
         }
     }
@@ -137,7 +140,7 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
-    /// Somebody at the admin socket lacks the role for what they asked.
+    /// Somebody at the admin API lacks the role for what they asked.
     RoleRefused {
         /// Who.
         by: Actor,

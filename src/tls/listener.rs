@@ -9,11 +9,14 @@ use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::upstream::roots_of;
 use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
 use crate::clock::Timestamp;
 use crate::config::ListenerTls;
@@ -24,7 +27,8 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// A listener's certificate and key, proved to fit together and to be valid now.
 ///
 /// ALPN offers h2 and http/1.1. Every client gets this one certificate, whatever name it asks for or leaves out.
-/// Sessions resume by tickets whose key lives in this process alone and rotates.
+/// Sessions resume by tickets whose key lives in this process alone and rotates. Where client certificates are asked
+/// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
     current: ArcSwap<ServerConfig>,
 }
@@ -38,19 +42,37 @@ impl ListenerTlsConfig {
         let chain = pem::certificates(&tls.certificate)?;
         check_validity(&chain, &tls.certificate, now)?;
         let certified = certified_key(chain, pem::private_key(&tls.key)?, tls)?;
-        let mut server = ServerConfig::builder_with_provider(provider())
+        let server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
-            .map_err(TlsError::Setup)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+            .map_err(TlsError::Setup)?;
+        let clients = tls.client_ca.as_deref().map(|ca| verifier(ca, tls.client_crl.as_deref())).transpose()?;
+        let anonymous = clients.is_none();
+        let server = match clients {
+            Some(clients) => server.with_client_cert_verifier(clients),
+            None => server.with_no_client_auth(),
+        };
+        let mut server = server.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
-        server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
+        if anonymous {
+            server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
+        } else {
+            server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+        }
         Ok(Self { current: ArcSwap::from_pointee(server) })
     }
 
     /// Serves new connections with `with` from now on; open connections keep what they have.
     pub fn replace(&self, with: Self) {
         self.current.store(with.current.into_inner());
+    }
+
+    /// The same for who speaks HTTP/1.1 alone.
+    #[must_use]
+    pub fn without_http2(self) -> Self {
+        let mut server = ServerConfig::clone(&self.current.into_inner());
+        server.alpn_protocols = vec![ALPN_H1.to_vec()];
+        Self { current: ArcSwap::from_pointee(server) }
     }
 
     /// Shakes hands; the caller sets the deadline.
@@ -65,6 +87,21 @@ impl ListenerTlsConfig {
 /// Whether client and server agreed on HTTP/2 (ALPN, RFC 7301).
 pub(crate) fn agreed_on_h2(stream: &ServerStream) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(ALPN_H2)
+}
+
+/// Who is let in: whom an authority in `ca` certifies for client authentication, unless `crl` revokes it. A certificate
+/// whose authority has no list there is refused, and one whose list ran out: what is unknown may be revoked.
+fn verifier(ca: &Path, crl: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), provider());
+    if let Some(crl) = crl {
+        verifier = verifier.with_crls(pem::revocation_lists(crl)?).enforce_revocation_expiration();
+    }
+    verifier.build().map_err(|error| match (error, crl) {
+        (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(crl)) => {
+            TlsError::BadRevocationList { path: crl.into() }
+        }
+        (problem, _) => TlsError::BadAuthority { path: ca.into(), problem: problem.to_string() },
+    })
 }
 
 fn certified_key(
@@ -134,7 +171,8 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let tls = ListenerTls { certificate: path("server.pem", certificate), key: path("server.key", key) };
+        let (certificate, key) = (path("server.pem", certificate), path("server.key", key));
+        let tls = ListenerTls { certificate, key, client_ca: None, client_crl: None };
         Files { folder, tls }
     }
 

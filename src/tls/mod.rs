@@ -1,9 +1,11 @@
 //! TLS on both sides: the only folder that names rustls, so that swapping it is one diff.
 //!
 //! In: PEM files named by the configuration. Out: [`ListenerTlsConfig`] for listeners, [`UpstreamTls`] for https
-//! upstreams, both proved usable before a socket is opened. TLS 1.2 and 1.3 with ring; nothing older is spoken.
-//! Absent on purpose: certificate names and client identities; this folder reads no request.
+//! upstreams, [`CertifiedClient`] for the command line, all proved usable before a socket is opened. TLS 1.2 and 1.3 with ring; nothing older is spoken.
+//! What a client certificate names is read here; what that name may do is for `admin` to say.
 
+mod client;
+mod identity;
 mod listener;
 mod pem;
 #[cfg(test)]
@@ -17,6 +19,9 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use thiserror::Error;
 
+pub use client::CertifiedClient;
+pub(crate) use identity::client_name;
+pub use identity::{NameError, certificate_name};
 pub(crate) use listener::agreed_on_h2;
 pub use listener::{ListenerTlsConfig, ServerStream};
 pub use upstream::{ClientStream, UpstreamTls, UpstreamTlsError};
@@ -77,6 +82,20 @@ pub enum TlsError {
     Expired {
         /// The file.
         path: PathBuf,
+    },
+    /// The file holds no revocation list, or one that cannot be used.
+    #[error("{}: no revocation list that can be used; a PEM section `X509 CRL`, signed by an authority of client_ca, is needed", path.display())]
+    BadRevocationList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The authorities cannot vouch for anybody.
+    #[error("{}: no client can be verified by it: {problem}", path.display())]
+    BadAuthority {
+        /// The file.
+        path: PathBuf,
+        /// What the TLS library found.
+        problem: String,
     },
     /// The certificate's time has not come.
     #[error("{}: the certificate is not valid yet; is this machine's clock right?", path.display())]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::TlsError;
@@ -14,6 +14,16 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { path: path.into() }),
+        Ok(found) => Ok(found),
+        Err(_) => Err(TlsError::Damaged { path: path.into() }),
+    }
+}
+
+/// All revocation lists of a file, at least one.
+pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let text = read(path)?;
+    match CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if found.is_empty() => Err(TlsError::BadRevocationList { path: path.into() }),
         Ok(found) => Ok(found),
         Err(_) => Err(TlsError::Damaged { path: path.into() }),
     }

@@ -109,7 +109,7 @@ fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Arc
 }
 
 /// Every certificate of the operator's own file must be usable: one that is silently dropped is a riddle later.
-fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in pem::certificates(path)? {
         roots.add(certificate).map_err(|problem| TlsError::BadCertificate { path: path.into(), problem })?;
@@ -118,7 +118,7 @@ fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// The system's roots; a few odd ones among many are normal and skipped.
-fn system_roots() -> Result<RootCertStore, TlsError> {
+pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if usable == 0 { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
@@ -161,8 +161,12 @@ mod tests {
             files.path().join(name)
         };
         let pair = issuer.issue(&["console.internal", "127.0.0.1", "::1"], made);
-        let tls =
-            ListenerTls { certificate: write("server.pem", &pair.certificate), key: write("server.key", &pair.key) };
+        let tls = ListenerTls {
+            certificate: write("server.pem", &pair.certificate),
+            key: write("server.key", &pair.key),
+            client_ca: None,
+            client_crl: None,
+        };
         let server = ListenerTlsConfig::load(&tls, made).unwrap();
         let upstreams = [upstream("plain", false, None), upstream("c", true, Some(write("ca.pem", &ca.certificate)))];
         let client = UpstreamTls::load(&upstreams).unwrap();

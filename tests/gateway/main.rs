@@ -4,6 +4,7 @@
 
 mod admin;
 mod admin_input;
+mod admin_tls;
 mod answers;
 mod assertion;
 mod authorize;

@@ -59,16 +59,16 @@ pub(super) fn check(
     listeners
 }
 
-/// Its address, and the whole of it unless this version cannot serve it (`version` says so).
+/// Its address, and the whole of it if it says what it serves.
 fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<ListenerConfig>, SocketAddr)> {
     let serves_key = format!("{key}.serves");
     let serves = match raw.serves {
         Some(raw::Serves::Handset) => Some(Serves::Handset),
         Some(raw::Serves::Ops) => Some(Serves::Ops),
         Some(raw::Serves::ForwardAuth) => Some(Serves::ForwardAuth),
-        Some(raw::Serves::Admin) => None,
+        Some(raw::Serves::Admin) => Some(Serves::Admin),
         None => {
-            cx.report.missing(&serves_key, "is missing; write \"handset\", \"ops\" or \"forward-auth\"");
+            cx.report.missing(&serves_key, "is missing; write \"handset\", \"ops\", \"forward-auth\" or \"admin\"");
             None
         }
     };
@@ -81,10 +81,33 @@ fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<Listen
             .map_err(|_| "must be an address and a port, such as \"0.0.0.0:8080\" or \"[::]:8080\"")
     });
     let tls_key = format!("{key}.tls");
+    let tls_written = raw.tls.as_ref().map(|Table(tls)| tls.client_ca.is_some());
     let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, &tls, cx));
+    if serves == Some(Serves::Admin) {
+        admin(key, raw.proxy_protocol == Some(true), tls_written, cx);
+    }
     let address = address?;
     let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
     Some((serves.map(|serves| ListenerConfig { serves, address, tls, proxy_protocol }), address))
+}
+
+/// Nobody reaches the admin API over the network without a certificate that names them. `tls` says whether there is
+/// one, and whether it has a `client_ca`.
+fn admin(key: &str, proxy_protocol: bool, tls: Option<bool>, cx: &mut Context) {
+    let (tls_key, ca_key) = (format!("{key}.tls"), format!("{key}.tls.client_ca"));
+    match tls {
+        None => cx.report.missing(
+            &tls_key,
+            "is missing; the admin API is served to client certificates alone: write tls = { certificate = \"…\", key = \"…\", \
+             client_ca = \"…\" }, or remove this listener and administer over admin.socket",
+        ),
+        Some(false) => cx.report.missing(&ca_key, "is missing; name the PEM file of the authority that issues the administrators' certificates"),
+        Some(true) => {}
+    }
+    if proxy_protocol {
+        let problem = "an admin listener takes no PROXY header: who connects is known by certificate";
+        cx.report.error(&format!("{key}.proxy_protocol"), problem);
+    }
 }
 
 fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {
@@ -96,10 +119,15 @@ fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<Listen
             cx.report.missing(key, format_args!("is missing; name the PEM file of {what}"));
         }
     }
-    let _ = cx.path(&format!("{key}.client_ca"), raw.client_ca.as_deref());
+    let client_ca = cx.path(&format!("{key}.client_ca"), raw.client_ca.as_deref());
+    let crl_key = format!("{key}.client_crl");
+    let client_crl = cx.path(&crl_key, raw.client_crl.as_deref());
+    if client_crl.is_some() && raw.client_ca.is_none() {
+        cx.report.error(&crl_key, "revokes certificates that nobody is asked for; add client_ca");
+    }
     let certificate = cx.path(&certificate_key, raw.certificate.as_deref());
     let private_key = cx.path(&key_key, raw.key.as_deref());
-    Some(ListenerTls { certificate: certificate?, key: private_key? })
+    Some(ListenerTls { certificate: certificate?, key: private_key?, client_ca, client_crl })
 }
 
 /// Whether one address takes what the other wants. Whether `[::]` takes IPv4 too is the system's setting, so that

@@ -67,7 +67,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
 
     let gateway = gateway::check(raw.gateway, &mut cx);
     let listeners = listeners::check(raw.listener, gateway.as_ref(), &mut cx);
-    let admin = admin::check(raw.admin, &mut cx);
+    let admin = admin::check(raw.admin, &listeners, &mut cx);
     let specs = carriers::check(raw.carriers, &mut cx);
     let upstreams = upstreams::check(raw.upstream, &mut cx);
     let routes = routes::check(raw.route, &upstreams, &mut cx);

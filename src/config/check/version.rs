@@ -21,8 +21,6 @@ use When::{Is, True, Written};
 /// Key (with `[]` for every index), when, and what to do instead.
 #[rustfmt::skip]
 const NOT_AVAILABLE: &[(&str, When, &str)] = &[
-    ("listener[].serves", Is("admin"), "remove this listener and administer over admin.socket"),
-    ("listener[].tls.client_ca", Written, "remove it; client certificates are not asked for"),
     ("route[].assurance", Is("device+pin"), "use \"device\""),
     ("store.url", Written, "use store.path, the embedded store"),
     ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
@@ -34,7 +32,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
     ("keys.cooling", "no key can be destroyed"),
-    ("admin.approvals", "nothing that needs approval can be done"),
     ("limits.pin", "there are no PINs"),
     ("log.level", "set SEKISHO_LOG"),
     ("privacy.access_log_retention", "let the log's own rotation erase it"),

@@ -81,6 +81,18 @@ impl BoundListener {
         exclusive(address).map(drop).map_err(|error| BindError::from_io(address, error))
     }
 
+    /// What it was bound for.
+    #[must_use]
+    pub const fn serves(&self) -> Serves {
+        self.serves
+    }
+
+    /// The first socket, and the TLS that it speaks, for who accepts by itself; `None` if it speaks none.
+    #[must_use]
+    pub fn into_socket(self) -> Option<(TcpListener, Arc<ListenerTlsConfig>)> {
+        Some((self.sockets.into_iter().next()?, self.tls?))
+    }
+
     /// Where it really listens (port 0 was resolved).
     #[must_use]
     pub const fn address(&self) -> SocketAddr {

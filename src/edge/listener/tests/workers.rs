@@ -59,7 +59,7 @@ fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, pair.certificate).unwrap();
     std::fs::write(&key, pair.key).unwrap();
-    ListenerTls { certificate, key }
+    ListenerTls { certificate, key, client_ca: None, client_crl: None }
 }
 
 /// A client that trusts `ca` alone and offers `alpn`. Given an address for a name it sends no SNI (RFC 6066 §3).

@@ -1,0 +1,142 @@
+//! The admin API over the network: nobody is heard who shows no certificate of ours.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use http::{HeaderName, header};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::access::Peer;
+use super::connection::{CONNECTIONS, serve_connection};
+use super::refused::Refused;
+use crate::edge::BoundListener;
+use crate::tls::{ListenerTlsConfig, NameError, ServerStream, client_name};
+
+/// Handshakes at a time: strangers wait for strangers, and take nothing from who has shown a certificate.
+const HANDSHAKES: usize = 128;
+const BACK_OFF: Duration = Duration::from_millis(100);
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A bound TLS listener of the admin API.
+pub struct AdminListener {
+    socket: std::net::TcpListener,
+    tls: Arc<ListenerTlsConfig>,
+    handshake: Duration,
+}
+
+/// What both connections and handshakes of a listener share.
+struct Door {
+    tls: Arc<ListenerTlsConfig>,
+    handshake: Duration,
+    router: Router,
+    connections: Semaphore,
+    shutdown: CancellationToken,
+}
+
+impl AdminListener {
+    /// Serves what `bound` was bound for; a handshake may take `handshake`. `None` if it was bound without TLS, which
+    /// the configuration does not allow.
+    #[must_use]
+    pub fn new(bound: BoundListener, handshake: Duration) -> Option<Self> {
+        let (socket, tls) = bound.into_socket()?;
+        Some(Self { socket, tls, handshake })
+    }
+
+    /// Serves `router` until `shutdown` fires, then lets open requests finish.
+    ///
+    /// # Errors
+    /// The runtime cannot take the socket.
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.socket)?;
+        let router = router.layer(middleware::from_fn(not_for_browsers));
+        let connections = Semaphore::new(CONNECTIONS);
+        let (tls, handshake, end) = (self.tls, self.handshake, shutdown.clone());
+        let door = Arc::new(Door { tls, handshake, router, connections, shutdown: end });
+        let (tasks, handshakes) = (TaskTracker::new(), Arc::new(Semaphore::new(HANDSHAKES)));
+        let accept = async || {
+            let permit = Arc::clone(&handshakes).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        loop {
+            let (permit, accepted) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let door = Arc::clone(&door);
+                    tasks.spawn(async move {
+                        let greeted = tokio::select! {
+                            () = door.shutdown.cancelled() => None,
+                            greeted = door.greet(stream) => greeted,
+                        };
+                        drop(permit);
+                        if let Some(stream) = greeted {
+                            door.serve(stream).await;
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin listener cannot accept; trying again");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+}
+
+impl Door {
+    async fn greet(&self, tcp: TcpStream) -> Option<ServerStream> {
+        let _ = tcp.set_nodelay(true); // fails only where the peer is gone, which reading finds out
+        match timeout(self.handshake, self.tls.accept(tcp)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an admin connection ended in its handshake");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn serve(&self, stream: ServerStream) {
+        let permit = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            permit = self.connections.acquire() => permit,
+        };
+        let router = match client_name(&stream) {
+            Ok(name) => self.router.clone().layer(Extension(Peer::Certificate(name))),
+            Err(error) => nobody(error),
+        };
+        serve_connection(stream, router, self.shutdown.clone()).await;
+        drop(permit);
+    }
+}
+
+/// What somebody hears whose certificate is in order and names nobody in particular.
+fn nobody(error: NameError) -> Router {
+    tracing::warn!(%error, "an admin connection was refused");
+    Router::new().fallback(async move || Refused::CertificateName(error))
+}
+
+/// A browser shows its certificate for whatever page asks. The API is for programs: a request that a page of another
+/// origin caused, or that may be one, is refused before it is judged.
+async fn not_for_browsers(request: Request, next: Next) -> Response {
+    let fields = request.headers();
+    let foreign = |site: &http::HeaderValue| !matches!(site.as_bytes(), b"none" | b"same-origin");
+    if fields.contains_key(header::ORIGIN) || fields.get_all(SEC_FETCH_SITE).iter().any(foreign) {
+        return Refused::ForeignOrigin.into_response();
+    }
+    next.run(request).await
+}

@@ -1,0 +1,57 @@
+//! The command line's side of the admin API: a client that shows a certificate.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, InconsistentKeys};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::upstream::{ClientStream, roots_of, system_roots};
+use super::{ALPN_H1, TlsError, VERSIONS, pem, provider};
+
+/// A client with a certificate of its own, which verifies whom it talks to. HTTP/1.1 only.
+pub struct CertifiedClient {
+    config: Arc<ClientConfig>,
+}
+
+impl CertifiedClient {
+    /// Reads certificate and key (PEM), and whom to trust: the authorities in `ca` and nobody else, or the system's.
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the file at fault.
+    pub fn load(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<Self, TlsError> {
+        let roots = ca.map_or_else(system_roots, roots_of)?;
+        let chain = pem::certificates(certificate)?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .map_err(TlsError::Setup)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, pem::private_key(key)?)
+            .map_err(|problem| match problem {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    TlsError::KeyMismatch { key: key.into(), certificate: certificate.into() }
+                }
+                rustls::Error::InvalidCertificate(_) => TlsError::BadCertificate { path: certificate.into(), problem },
+                _ => TlsError::BadKey { path: key.into() },
+            })?;
+        config.alpn_protocols = vec![ALPN_H1.to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// Shakes hands with `host`, a DNS name or an address (IPv6 with or without brackets), and verifies that it is
+    /// that. The caller sets the deadline.
+    ///
+    /// # Errors
+    /// The server's certificate does not verify, it speaks no TLS that we do, or the connection broke. With TLS 1.3 a
+    /// server that does not accept the client's certificate says so only when something is read.
+    pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<ClientStream> {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let name = ServerName::try_from(bare.to_owned())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "neither a DNS name nor an address"))?;
+        TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await
+    }
+}
