@@ -18,6 +18,7 @@
 //! Redis. Nothing here spans two ports in one transaction; `gateway` orders the calls so that a crash
 //! between them fails closed (see `ARCHITECTURE.md`, "Order of writes").
 
+mod approvals;
 mod bindings;
 mod embedded;
 mod error;
@@ -25,6 +26,10 @@ mod keys;
 mod rotations;
 mod sessions;
 
+pub use approvals::{
+    AnswerOutcome, ApprovalRecord, ApprovalState, ApprovalStore, ApprovedAction, ApprovedOutcome, GivenApproval,
+    NewApproval,
+};
 pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
     ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,

@@ -9,7 +9,7 @@ use sekisho::carrier::CarrierName;
 use sekisho::clock::{Day, Timestamp};
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, ImportOutcome,
+    ApprovalStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, ImportOutcome,
     ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode, Probe, SchemeRecord,
     SessionRecord, SessionScope, SessionStore, StoreError, StoredKeys, StretchParameters, TokenTransport,
 };
@@ -21,6 +21,7 @@ pub(crate) trait Backend: Sized {
     fn bindings(&self) -> Arc<dyn BindingStore>;
     fn sessions(&self) -> Arc<dyn SessionStore>;
     fn keys(&self) -> Arc<dyn KeyStore>;
+    fn approvals(&self) -> Arc<dyn ApprovalStore>;
     /// The same data after a crash: whatever was not durable is gone.
     fn restart(self) -> Self;
 }

@@ -15,11 +15,12 @@ use sekisho::clock::Timestamp;
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    BindingStore, EmbeddedStore, Inspection, KeyStore, OpenError, Opened, SessionRecord, SessionStore, StoreError,
-    TokenTransport,
+    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyStore, OpenError, Opened, SessionRecord, SessionStore,
+    StoreError, TokenTransport,
 };
 use tempfile::TempDir;
 
+use crate::approvals::keeps_the_approval_contract;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, scheme};
 
 struct Embedded {
@@ -45,6 +46,10 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn approvals(&self) -> Arc<dyn ApprovalStore> {
+        Arc::clone(&self.store) as _
+    }
+
     /// Opens a copy of the files as they are at this instant, as a crash would leave them: the running store is not told.
     fn restart(self) -> Self {
         let folder = TempDir::new().unwrap();
@@ -57,6 +62,7 @@ impl Backend for Embedded {
 }
 
 keeps_the_contract!(Embedded);
+keeps_the_approval_contract!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())

@@ -107,3 +107,30 @@ CREATE INDEX sessions_by_account ON sessions (account);
 CREATE INDEX sessions_by_binding ON sessions (binding);
 CREATE INDEX sessions_by_end ON sessions (expires_at);
 CREATE INDEX sessions_by_last_use ON sessions (last_seen_at);
+
+-- Ids are 'p' and the number. Nothing is removed: who agreed to what is evidence.
+CREATE TABLE approvals (
+    seq        INTEGER PRIMARY KEY,
+    action     TEXT    NOT NULL,
+    object     TEXT    NOT NULL,
+    reason     TEXT    NOT NULL,
+    asked_by   TEXT    NOT NULL,
+    asked_at   INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    needs      INTEGER NOT NULL CHECK (needs > 0),
+    -- Revision of the keys that it was asked about.
+    revision   INTEGER NOT NULL,
+    state      TEXT    NOT NULL CHECK (state IN ('open', 'done', 'denied', 'expired')),
+    ended_at   INTEGER,
+    ended_by   TEXT,
+    CHECK ((state = 'open') = (ended_at IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX approvals_open ON approvals (action, object) WHERE state = 'open';
+
+CREATE TABLE approvals_given (
+    seq      INTEGER PRIMARY KEY,
+    approval INTEGER NOT NULL REFERENCES approvals,
+    given_by TEXT    NOT NULL,
+    given_at INTEGER NOT NULL,
+    UNIQUE (approval, given_by)
+) STRICT;
