@@ -67,10 +67,10 @@ fn matches(principal: &Principal, peer: Peer) -> bool {
     }
 }
 
-/// Declares extractors: proof that the caller holds one of the roles, and who it is. The first argument of a handler, so
+/// Declares extractors: proof that the caller holds the role, and who it is. The first argument of a handler, so
 /// that nothing else of the request is judged before.
 macro_rules! holders {
-    ($($(#[$doc:meta])* $name:ident: $word:literal, $($role:ident)|+;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident: $word:literal;)+) => {$(
         $(#[$doc])*
         pub(super) struct $name(pub(super) Actor);
 
@@ -81,7 +81,7 @@ macro_rules! holders {
             type Rejection = Refused;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-                holder(parts, &Arc::<Roles>::from_ref(state), &[$(Role::$role),+], $word).map(Self)
+                holder(parts, &Arc::<Roles>::from_ref(state), &[Role::$name], $word).map(Self)
             }
         }
     )+};
@@ -89,7 +89,24 @@ macro_rules! holders {
 
 holders! {
     /// Holds [`Role::Operator`].
-    Operator: "operator", Operator;
+    Operator: "operator";
+    /// Holds [`Role::Security`].
+    Security: "security";
+}
+
+/// Proof that the caller holds [`Role::Security`] or, to look on, [`Role::Auditor`].
+pub(super) struct SecurityReader;
+
+impl<S: Send + Sync> FromRequestParts<S> for SecurityReader
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let any = [Role::Security, Role::Auditor];
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "security or auditor").map(|_| Self)
+    }
 }
 
 fn holder(parts: &Parts, roles: &Roles, any: &[Role], word: &'static str) -> Result<Actor, Refused> {

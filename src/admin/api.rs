@@ -15,10 +15,10 @@ use super::body::{Asked, NoFields};
 use super::documents::{
     Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
 };
-use super::import;
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
+use super::{approvals, destroy, import};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
 use crate::session::SessionId;
@@ -67,6 +67,9 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(sessions))
         .routes(routes!(account_sessions, end_account_sessions))
         .routes(routes!(end_session))
+        .routes(routes!(destroy::destroy_key))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::answer))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -309,16 +312,19 @@ mod tests {
         let expected = [
             "delete /v1/accounts/{account}/sessions",
             "delete /v1/bindings/{id}",
+            "delete /v1/keys/{id}",
             "delete /v1/sessions/{id}",
             "get /v1/accounts",
             "get /v1/accounts/{account}",
             "get /v1/accounts/{account}/bindings",
             "get /v1/accounts/{account}/sessions",
+            "get /v1/approvals",
             "get /v1/bindings",
             "get /v1/sessions",
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",
+            "post /v1/approvals/{id}",
             "post /v1/bindings/import",
         ];
         assert_eq!(described, expected.map(str::to_owned).into());

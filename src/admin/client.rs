@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::documents::{ImportEvent, ImportProgress, Imported, Refusal, RefusalDetail};
 use crate::config::Origin;
 use crate::tls::CertifiedClient;
+
+const JSON: &str = "application/json";
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// More than any answer to a person; a million bindings as JSON stay below it.
 const MAX_ANSWER: usize = 1 << 30;
@@ -151,7 +154,26 @@ impl AdminClient {
     /// # Errors
     /// [`ClientError`]; nothing is retried.
     pub async fn call<T: DeserializeOwned>(&self, method: Method, path_and_query: &str) -> Result<T, ClientError> {
-        let answer = timeout(PATIENCE, self.exchange(method, path_and_query)).await;
+        self.call_with(method, path_and_query, None).await
+    }
+
+    /// As [`AdminClient::call`], with a document.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing is retried.
+    pub async fn call_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        document: Option<&serde_json::Value>,
+    ) -> Result<T, ClientError> {
+        let body = document.map(|document| Bytes::from(document.to_string()));
+        let exchange = async {
+            let (answer, _connection) =
+                self.send(method, path_and_query, JSON, Full::new(body.unwrap_or_default())).await?;
+            self.document(answer).await
+        };
+        let answer = timeout(PATIENCE, exchange).await;
         answer.unwrap_or_else(|_| Err(self.silent()))
     }
 
@@ -171,7 +193,7 @@ impl AdminClient {
         let (accepted, may_send) = oneshot::channel();
         let may_send = stream::once(may_send).filter_map(|_| std::future::ready(None));
         let body = BodyExt::boxed_unsync(StreamBody::new(may_send.chain(lines).map_ok(Frame::data)));
-        let sent = timeout(PATIENCE, self.send(Method::POST, "/v1/bindings/import", body)).await;
+        let sent = timeout(PATIENCE, self.send(Method::POST, "/v1/bindings/import", JSON_LINES, body)).await;
         let (answer, _connection) = sent.unwrap_or_else(|_| Err(self.silent()))?;
         if answer.status() != StatusCode::OK {
             return self.document(answer).await;
@@ -197,16 +219,12 @@ impl AdminClient {
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(&self, method: Method, path_and_query: &str) -> Result<T, ClientError> {
-        let (answer, _connection) = self.send(method, path_and_query, Empty::<Bytes>::new()).await?;
-        self.document(answer).await
-    }
-
     /// The head of the answer, and the connection, which ends when it is dropped.
     async fn send<B>(
         &self,
         method: Method,
         path_and_query: &str,
+        kind: &'static str,
         body: B,
     ) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), ClientError>
     where
@@ -215,7 +233,7 @@ impl AdminClient {
         match &self.way {
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|source| self.no_connection(source))?;
-                self.send_over(stream, "sekisho", method, path_and_query, body).await
+                self.send_over(stream, "sekisho", method, path_and_query, kind, body).await
             }
             Way::Tls(AdminUrl(origin), client) => {
                 let tcp = TcpStream::connect((origin.bare_host(), origin.effective_port()));
@@ -223,7 +241,7 @@ impl AdminClient {
                 let stream = client.connect(&origin.host, tcp).await;
                 let stream = stream.map_err(|source| ClientError::Tls { place: self.place(), source })?;
                 let host = origin.port.map_or_else(|| origin.host.clone(), |port| format!("{}:{port}", origin.host));
-                self.send_over(stream, &host, method, path_and_query, body).await
+                self.send_over(stream, &host, method, path_and_query, kind, body).await
             }
         }
     }
@@ -234,6 +252,7 @@ impl AdminClient {
         host: &str,
         method: Method,
         path_and_query: &str,
+        kind: &'static str,
         body: B,
     ) -> Result<(Response<Incoming>, AbortOnDropHandle<hyper::Result<()>>), ClientError>
     where
@@ -246,6 +265,7 @@ impl AdminClient {
             .method(method)
             .uri(path_and_query)
             .header(header::HOST, host)
+            .header(header::CONTENT_TYPE, kind)
             .body(body)
             .map_err(|_| self.protocol())?;
         let answer = sender.send_request(request).await.map_err(|error| self.no_answer(&error))?;
@@ -256,7 +276,7 @@ impl AdminClient {
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|_| self.protocol())?.to_bytes();
-        if status == StatusCode::OK {
+        if status.is_success() {
             serde_json::from_slice(&body).map_err(|_| self.protocol())
         } else {
             let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| self.protocol())?;

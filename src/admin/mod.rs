@@ -5,13 +5,17 @@
 //! A handler that holds an `access::Operator` has proof that its caller may call it.
 
 mod access;
+mod acts;
 mod api;
+mod approvals;
 mod body;
 mod client;
 mod connection;
+mod destroy;
 mod documents;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod if_match;
 mod import;
 mod lines;
 mod listener;
@@ -22,10 +26,11 @@ mod server;
 
 pub use access::{Peer, Roles};
 pub use api::router;
+pub use approvals::{Approval, ApprovalPolicy, Approvals, Approved};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
-    Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,
-    RefusedLine, Revoked, Session, Sessions,
+    Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Key, Refusal,
+    RefusalDetail, RefusedLine, Revoked, Session, Sessions,
 };
 pub use listener::AdminListener;
 pub use operations::Operations;

@@ -6,13 +6,14 @@ use axum::extract::FromRef;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Roles;
+use super::approvals::ApprovalPolicy;
 use crate::assertion::AssertionCache;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::keys::KeySet;
 use crate::session::Sessions;
-use crate::store::BindingStore;
+use crate::store::{ApprovalStore, BindingStore, KeyStore};
 use crate::telemetry::Metrics;
 
 /// The stages that the verbs call, and who may call which.
@@ -24,6 +25,12 @@ pub struct Operations {
     pub sessions: Arc<Sessions<AssertionCache>>,
     /// Whose session keys make the keyed hashes of codes.
     pub keys: Arc<KeySet>,
+    /// Wrapped keys.
+    pub key_store: Arc<dyn KeyStore>,
+    /// What waits for people.
+    pub approvals: Arc<dyn ApprovalStore>,
+    /// How many people it takes, and who they are.
+    pub approval_policy: Arc<ApprovalPolicy>,
     /// Who may call which verb.
     pub roles: Arc<Roles>,
     /// Source of codes.

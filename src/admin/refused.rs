@@ -25,7 +25,7 @@ pub(super) enum Refused {
     ForeignOrigin,
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
-    #[error("no account, binding or session has that id")]
+    #[error("no account, binding, session, key or approval has that id")]
     NotFound,
     #[error("the API has no such path; /openapi.json lists those it has")]
     NoSuchPath,
@@ -47,6 +47,25 @@ pub(super) enum Refused {
     IdempotencyKeyReused,
     #[error("the first request of that Idempotency-Key is still at work; ask again")]
     IdempotencyKeyBusy,
+    #[error("a reason is one line of 256 characters at most")]
+    ReasonInvalid,
+    #[error("an If-Match is one revision of the keys in quotes, such as \"12\", or *")]
+    IfMatchInvalid,
+    #[error("a key changed since you looked, or since this was asked for; look again, and ask again")]
+    RevisionStale,
+    #[error("the key is {0}, and a key is destroyed once it is drained; a rotation drains it")]
+    KeyState(&'static str),
+    #[error("{0} bindings still need the key; a rotation moves them")]
+    KeyInUse(u64),
+    #[error("you have approved this; it takes another person")]
+    AlreadyApproved,
+    #[error("the approval has ended: carried out, denied, or too late; `sekisho approvals list` shows how")]
+    ApprovalEnded,
+    #[error(
+        "you are no approver: that takes an entry of your own uid (not root's, not the gateway's) or certificate in \
+         admin.roles.security"
+    )]
+    NoApprover,
     #[error("the store cannot be used, so nothing is acknowledged; the gateway's log says why")]
     Store(#[from] StoreError),
     #[error(
@@ -75,6 +94,14 @@ impl Refused {
             Self::IdempotencyKeyInvalid => (StatusCode::BAD_REQUEST, "idempotency-key-invalid"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             Self::IdempotencyKeyBusy => (StatusCode::CONFLICT, "idempotency-key-busy"),
+            Self::ReasonInvalid => (StatusCode::BAD_REQUEST, "reason-invalid"),
+            Self::IfMatchInvalid => (StatusCode::BAD_REQUEST, "if-match-invalid"),
+            Self::RevisionStale => (StatusCode::PRECONDITION_FAILED, "revision-stale"),
+            Self::KeyState(_) => (StatusCode::CONFLICT, "key-state"),
+            Self::KeyInUse(_) => (StatusCode::CONFLICT, "key-in-use"),
+            Self::AlreadyApproved => (StatusCode::CONFLICT, "already-approved"),
+            Self::ApprovalEnded => (StatusCode::CONFLICT, "approval-ended"),
+            Self::NoApprover => (StatusCode::FORBIDDEN, "no-approver"),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
             Self::KeySuspended => (StatusCode::SERVICE_UNAVAILABLE, "key-suspended"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "gateway-stopping"),
@@ -95,11 +122,12 @@ impl Refused {
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let by_status = [
-            ("400", "account-invalid, body-malformed, idempotency-key-invalid"),
-            ("403", "role-required; over TLS also certificate-name, foreign-origin"),
+            ("400", "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, reason-invalid"),
+            ("403", "role-required, no-approver; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),
             ("408", "body-too-slow"),
-            ("409", "idempotency-key-busy"),
+            ("409", "idempotency-key-busy, key-state, key-in-use, already-approved, approval-ended"),
+            ("412", "revision-stale"),
             ("413", "body-too-large"),
             ("415", "content-type-invalid"),
             ("422", "idempotency-key-reused"),

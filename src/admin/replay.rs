@@ -157,11 +157,13 @@ async fn once_for(
 fn fingerprint(request: &Request, body: &[u8]) -> [u8; 32] {
     let mut text = digest::Context::new(&digest::SHA256);
     text.update(format!("{} {}\n", request.method(), request.uri()).as_bytes());
-    for kind in request.headers().get_all(header::CONTENT_TYPE) {
-        text.update(kind.as_bytes());
+    for name in [header::CONTENT_TYPE, header::IF_MATCH] {
+        for value in request.headers().get_all(name) {
+            text.update(value.as_bytes());
+            text.update(b"\n");
+        }
         text.update(b"\n");
     }
-    text.update(b"\n");
     text.update(body);
     let mut out = [0; 32];
     out.copy_from_slice(text.finish().as_ref());

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::accounts::Accounts;
+use super::approvals::Approvals;
 use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
@@ -29,7 +30,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 refused (the reason is on stderr), 2 usage or configuration, 3 no gateway answers.
 
-accounts, codes, bindings and sessions talk to a running gateway: at its socket, named by --socket, --config or
+accounts, codes, bindings, sessions and approvals talk to a running gateway: at its socket, named by --socket, --config or
 SEKISHO_SOCKET, or over TLS at its admin listener, named by --admin-url with --cert, --key and --ca. A newcomer starts with `sekisho dev`.";
 
 const SIGNALS: &str = "\
@@ -77,6 +78,8 @@ enum Command {
     Accounts(Accounts),
     /// Enrolment codes, each binds one handset to an account
     Codes(Codes),
+    /// What takes more than one person, and waits for them
+    Approvals(Approvals),
     /// Handsets bound to accounts
     Bindings(Bindings),
     /// Sessions of handsets that are signed in
@@ -92,6 +95,7 @@ impl Command {
             Self::Carriers(carriers) => carriers.run(),
             Self::Accounts(accounts) => accounts.run(),
             Self::Codes(codes) => codes.run(),
+            Self::Approvals(approvals) => approvals.run(),
             Self::Bindings(bindings) => bindings.run(),
             Self::Sessions(sessions) => sessions.run(),
         }
@@ -133,6 +137,9 @@ mod tests {
             "sessions list --account alice",
             "sessions revoke id",
             "sessions revoke --account alice",
+            "approvals list --json",
+            "approvals approve p1",
+            "approvals deny p1 --json",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' '));
             assert!(CommandLine::try_parse_from(arguments).is_ok(), "{line}");
@@ -149,6 +156,7 @@ mod tests {
             "bindings revoke",
             "sessions revoke",
             "sessions revoke id --account alice",
+            "approvals approve",
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
         ] {

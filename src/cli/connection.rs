@@ -76,6 +76,16 @@ impl Connection {
         self.finish(self.fetch::<D>(method, path))
     }
 
+    /// As [`Connection::call`], with a document.
+    pub(super) fn call_with<D: Document + DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        document: &serde_json::Value,
+    ) -> ExitCode {
+        self.finish(self.run(async |client| client.call_with::<D>(method, path, Some(document)).await))
+    }
+
     fn fetch<D: DeserializeOwned>(&self, method: Method, path: &str) -> Result<D, Failure> {
         self.run(async |client| client.call(method, path).await)
     }

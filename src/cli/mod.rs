@@ -4,6 +4,7 @@
 //! a terminal, as aligned text to a pipe, as JSON when asked. `serve`, `check` and `dev` only hand over.
 
 mod accounts;
+mod approvals;
 mod arguments;
 mod bindings;
 mod carriers;

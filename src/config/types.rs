@@ -157,6 +157,17 @@ pub enum Principal {
     Certificate(CertificateName),
 }
 
+/// `uid:1001`, `gid:100`, `cert:alice@ops`.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Gid(gid) => write!(f, "gid:{gid}"),
+            Self::Certificate(name) => write!(f, "cert:{name}"),
+        }
+    }
+}
+
 /// One `[[upstream]]`.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {

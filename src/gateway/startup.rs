@@ -24,7 +24,8 @@ use crate::entropy::Entropy;
 use crate::keys::{Kek, KekError, KeySet};
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
-    BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError, WriteEvent,
+    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError,
+    WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Metrics};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
@@ -122,6 +123,9 @@ impl Running {
         let background = TaskTracker::new();
         let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
         let operations = Operations {
+            key_store: Arc::clone(&store) as Arc<dyn KeyStore>,
+            approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
+            approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
             sessions,
             keys,

@@ -140,6 +140,26 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
+    /// A key was wiped.
+    KeyDestroyed {
+        /// Which.
+        key: &'a str,
+        /// By whom.
+        by: Actor,
+    },
+    /// Something was asked for that takes more than one person, or one of them answered.
+    Approval {
+        /// `approval-asked`, `approval-given` or `approval-denied`.
+        event: &'static str,
+        /// Which approval.
+        approval: &'a str,
+        /// What is to happen.
+        action: &'static str,
+        /// To what.
+        object: &'a str,
+        /// By whom.
+        by: Actor,
+    },
     /// Somebody at the admin API lacks the role for what they asked.
     RoleRefused {
         /// Who.
@@ -157,6 +177,10 @@ pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: C
         carrier = fields.carrier.map(CarrierName::as_str),
         reason = fields.reason,
         upstream = fields.upstream,
+        key = fields.key,
+        approval = fields.approval,
+        action = fields.action,
+        object = fields.object,
         client = ShownClient::of(client, detail).map(tracing::field::display),
         count = fields.count,
         unchanged = fields.unchanged,
@@ -172,6 +196,10 @@ struct Fields<'a> {
     carrier: Option<&'a CarrierName>,
     reason: Option<&'static str>,
     upstream: Option<&'a str>,
+    key: Option<&'a str>,
+    approval: Option<&'a str>,
+    action: Option<&'static str>,
+    object: Option<&'a str>,
     count: Option<u64>,
     unchanged: Option<u64>,
     refused: Option<u64>,
@@ -224,6 +252,13 @@ impl<'a> Fields<'a> {
             }
             SecurityEvent::AccountResumed { account, by } => {
                 Self { event: "account-resumed", account: Some(account), by: Some(by), ..none }
+            }
+            SecurityEvent::KeyDestroyed { key, by } => {
+                Self { event: "key-destroyed", key: Some(key), by: Some(by), ..none }
+            }
+            SecurityEvent::Approval { event, approval, action, object, by } => {
+                let (approval, action, object) = (Some(approval), Some(action), Some(object));
+                Self { event, approval, action, object, by: Some(by), ..none }
             }
             SecurityEvent::RoleRefused { by } => Self { event: "role-refused", by: Some(by), ..none },
         }

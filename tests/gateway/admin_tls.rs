@@ -129,7 +129,7 @@ tls = {{ certificate = {}, key = {}, client_ca = {}{more} }}
     }
 
     /// A client that shows `certificate`, or none.
-    fn client(&self, certificate: Option<&Certificate>) -> Arc<rustls::ClientConfig> {
+    pub(crate) fn client(&self, certificate: Option<&Certificate>) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -149,24 +149,39 @@ pub(crate) fn admin_address(harness: &Harness) -> SocketAddr {
 }
 
 /// One call; `None` if the gateway ends the connection instead of answering.
-async fn call(
+pub(crate) async fn call(
     harness: &Harness,
     client: &Arc<rustls::ClientConfig>,
     method: &str,
     path: &str,
     fields: &[(&str, &str)],
 ) -> Option<(u16, Value)> {
+    call_with(harness, client, method, path, fields, "").await
+}
+
+/// As [`call`], with a JSON document.
+pub(crate) async fn call_with(
+    harness: &Harness,
+    client: &Arc<rustls::ClientConfig>,
+    method: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+    document: &'static str,
+) -> Option<(u16, Value)> {
     let tcp = connect([127, 0, 0, 1].into(), admin_address(harness)).await;
     let name = ServerName::try_from(HOST).unwrap();
     let stream = soon(TlsConnector::from(Arc::clone(client)).connect(name, tcp)).await.ok()?;
     let mut request = Request::builder().method(method).uri(path).header("Host", HOST);
+    if !document.is_empty() {
+        request = request.header("Content-Type", "application/json");
+    }
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
     // With TLS 1.3 the server's no comes when the client believes that all is well.
-    let answer = soon(sender.send_request(request.body(Full::<Bytes>::default()).unwrap())).await.ok()?;
+    let answer = soon(sender.send_request(request.body(Full::<Bytes>::from(document)).unwrap())).await.ok()?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     // Of JSON lines the last one says how it ended.
@@ -248,16 +263,19 @@ async fn a_revoked_certificate_is_refused() {
 const VERBS: &[(&str, &[&str])] = &[
     ("delete /v1/accounts/{account}/sessions", &["operator"]),
     ("delete /v1/bindings/{id}", &["operator"]),
+    ("delete /v1/keys/{id}", &["security"]),
     ("delete /v1/sessions/{id}", &["operator"]),
     ("get /v1/accounts", &["operator"]),
     ("get /v1/accounts/{account}", &["operator"]),
     ("get /v1/accounts/{account}/bindings", &["operator"]),
     ("get /v1/accounts/{account}/sessions", &["operator"]),
+    ("get /v1/approvals", &["security", "auditor"]),
     ("get /v1/bindings", &["operator"]),
     ("get /v1/sessions", &["operator"]),
     ("post /v1/accounts/{account}/codes", &["operator"]),
     ("post /v1/accounts/{account}/resume", &["operator"]),
     ("post /v1/accounts/{account}/suspend", &["operator"]),
+    ("post /v1/approvals/{id}", &["security"]),
     ("post /v1/bindings/import", &["operator"]),
 ];
 

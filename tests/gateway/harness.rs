@@ -63,8 +63,14 @@ impl Harness {
     }
 
     /// Stops the gateway and starts it again on the same store.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_after(async |_| ()).await
+    }
+
+    /// As [`Harness::restart`], with `between` done to the store while no gateway has it.
+    pub(crate) async fn restart_after(mut self, between: impl AsyncFnOnce(&Path)) -> Self {
         self.running.stop(Duration::from_secs(5)).await;
+        between(&self.folder.path().join("store.db")).await;
         self.running = boot(self.folder.path(), &self.config, &self.clock).await;
         self
     }

@@ -6,6 +6,7 @@ mod admin;
 mod admin_input;
 mod admin_tls;
 mod answers;
+mod approvals;
 mod assertion;
 mod authorize;
 mod bind;

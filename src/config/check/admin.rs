@@ -109,7 +109,7 @@ fn approvers(security: &[Principal], people: &BTreeMap<String, Vec<Principal>>) 
     let named = security.iter().filter(|principal| !matches!(principal, Principal::Uid(0) | Principal::Gid(_)));
     let person = |principal: &Principal| {
         let person = people.iter().find(|(_, principals)| principals.contains(principal));
-        person.map_or_else(|| format!("{principal:?}"), |(name, _)| name.clone())
+        person.map_or_else(|| principal.to_string(), |(name, _)| name.clone())
     };
     named.map(person).collect::<BTreeSet<_>>().len()
 }

@@ -1,0 +1,24 @@
+//! What is done once enough people agreed: one function an action, the same that the verb calls where one is enough.
+
+use super::approvals::Grant;
+use super::destroy;
+use super::operations::Operations;
+use super::refused::Refused;
+use crate::store::ApprovedAction;
+use crate::telemetry::Actor;
+
+/// Does what was agreed to.
+///
+/// # Errors
+/// Whatever the verb itself would answer; the approval stays open unless it can never be carried out.
+pub(super) async fn carry_out(
+    ops: &Operations,
+    action: ApprovedAction,
+    object: &str,
+    grant: Grant,
+    by: Actor,
+) -> Result<(), Refused> {
+    match action {
+        ApprovedAction::DestroyKey => destroy::destroy(ops, object, grant, by).await.map(drop),
+    }
+}
