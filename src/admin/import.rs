@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// nothing, so an import that broke off is run again, and an Idempotency-Key is not needed.
 #[utoipa::path(
     post, path = "/v1/bindings/import",
-    request_body(content = String, content_type = "application/x-ndjson"),
+    request_body(content = Option<String>, content_type = "application/x-ndjson"),
     responses((status = 200, body = ImportEvent, content_type = "application/x-ndjson"), Refused)
 )]
 pub(super) async fn import(Operator(by): Operator, State(ops): State<Operations>, body: Body) -> Response {
