@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Method, Request};
-use sekisho::admin::fuzz::no_fields;
+use sekisho::admin::fuzz::{if_match as judge_if_match, no_fields};
 use sekisho::assertion::AssertionVerifier;
 use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
@@ -27,6 +27,7 @@ use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::session::{CookiePresence, SessionCookie, SessionId};
+use sekisho::tls::certificate_name;
 use sekisho::upstream::{Destination, Routes, StrippedHead};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 4096, headers: 32, url_bytes: 1024 };
@@ -155,6 +156,30 @@ pub fn admin_json(data: &[u8]) {
         (false, true, false) => Err("body-malformed".to_owned()),
     };
     assert_eq!(no_fields(kind, body), expected);
+}
+
+/// One strong entity tag of the very revision passes, or `*`, or nothing; each line is a value of the field.
+pub fn if_match(data: &[u8]) {
+    let lines = data.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let Ok(values) = lines.map(HeaderValue::from_bytes).collect::<Result<Vec<_>, _>>() else { return };
+    let passes = match &values[..] {
+        [] => true,
+        [value] => matches!(value.as_bytes().trim_ascii(), b"*" | b"\"7\""),
+        _ => false,
+    };
+    match judge_if_match(values, 7) {
+        Ok(()) => assert!(passes),
+        Err(reason) => assert!(!passes && ["if-match-invalid", "revision-stale"].contains(&&*reason)),
+    }
+}
+
+/// A client certificate names one visible ASCII name, or nobody; nothing in it ends the program.
+pub fn client_certificate(data: &[u8]) {
+    if let Ok(name) = certificate_name(data) {
+        let name = name.as_str();
+        assert!((1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
+        assert!(data.windows(name.len()).any(|part| part == name.as_bytes()), "it stands there");
+    }
 }
 
 /// What the admin API reads out of a path is what stands there, and nobody's number.

@@ -22,7 +22,7 @@ pub(super) enum RevisionMatch {
 
 impl RevisionMatch {
     /// Reads the field: one entity tag, or `*`. A weak tag matches nothing, as no comparison of `If-Match` is weak.
-    fn read(fields: &HeaderMap) -> Result<Self, Refused> {
+    pub(super) fn read(fields: &HeaderMap) -> Result<Self, Refused> {
         let mut values = fields.get_all(header::IF_MATCH).iter();
         let Some(value) = values.next() else { return Ok(Self::Any) };
         let text = value.to_str().map_err(|_| Refused::IfMatchInvalid)?.trim();

@@ -14,7 +14,7 @@
 //! 3. **Read your write.** A read that starts after a write returned sees it, from any caller.
 //! 4. **Linear.** Concurrent calls behave as if run one after another.
 //!
-//! Three ports, because they may live apart later: keys and bindings belong in PostgreSQL, sessions in
+//! Several ports, because they may live apart later: keys, approvals and bindings belong in PostgreSQL, sessions in
 //! Redis. Nothing here spans two ports in one transaction; `gateway` orders the calls so that a crash
 //! between them fails closed (see `ARCHITECTURE.md`, "Order of writes").
 

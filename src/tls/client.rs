@@ -30,12 +30,14 @@ impl CertifiedClient {
             .map_err(TlsError::Setup)?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, pem::private_key(key)?)
-            .map_err(|problem| match problem {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            .map_err(|problem| {
+                if matches!(problem, rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) {
                     TlsError::KeyMismatch { key: key.into(), certificate: certificate.into() }
+                } else if matches!(problem, rustls::Error::InvalidCertificate(_)) {
+                    TlsError::BadCertificate { path: certificate.into(), problem }
+                } else {
+                    TlsError::BadKey { path: key.into() }
                 }
-                rustls::Error::InvalidCertificate(_) => TlsError::BadCertificate { path: certificate.into(), problem },
-                _ => TlsError::BadKey { path: key.into() },
             })?;
         config.alpn_protocols = vec![ALPN_H1.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();

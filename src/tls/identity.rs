@@ -57,7 +57,13 @@ pub fn certificate_name(der: &[u8]) -> Result<CertificateName, NameError> {
             match name {
                 GeneralName::RFC822Name(name) | GeneralName::DNSName(name) => names.push(name),
                 GeneralName::Invalid(..) => return Err(NameError::Unreadable),
-                _ => {}
+                GeneralName::OtherName(..)
+                | GeneralName::X400Address(_)
+                | GeneralName::DirectoryName(_)
+                | GeneralName::EDIPartyName(_)
+                | GeneralName::URI(_)
+                | GeneralName::IPAddress(_)
+                | GeneralName::RegisteredID(_) => {}
             }
         }
     }

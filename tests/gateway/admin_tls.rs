@@ -14,6 +14,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sekisho::admin::{AdminClient, AdminUrl, ClientError};
+use sekisho::clock::{Clock as _, SystemClock};
 use sekisho::config::Serves;
 use sekisho::tls::CertifiedClient;
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub(crate) struct Authority {
 pub(crate) struct Certificate {
     der: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
-    pub(crate) certificate_file: PathBuf,
+    pub(crate) pem_file: PathBuf,
     pub(crate) key_file: PathBuf,
 }
 
@@ -72,11 +73,11 @@ impl Authority {
         let pair = KeyPair::generate().unwrap();
         let der = params.signed_by(&pair, &self.issuer).unwrap().der().clone();
         let file = |extension: &str| self.file(&format!("{}.{extension}", name.replace(' ', "-")));
-        let (certificate_file, key_file) = (file("pem"), file("key"));
-        std::fs::write(&certificate_file, pem("CERTIFICATE", &der)).unwrap();
+        let (pem_file, key_file) = (file("pem"), file("key"));
+        std::fs::write(&pem_file, pem("CERTIFICATE", &der)).unwrap();
         std::fs::write(&key_file, pem("PRIVATE KEY", &pair.serialize_der())).unwrap();
         let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
-        Certificate { der, key, certificate_file, key_file }
+        Certificate { der, key, pem_file, key_file }
     }
 
     pub(crate) fn issue(&self, name: &str) -> Certificate {
@@ -85,7 +86,7 @@ impl Authority {
 
     /// A list that revokes these serial numbers.
     fn revoke(&self, serials: &[u64]) -> PathBuf {
-        let now = OffsetDateTime::now_utc();
+        let now = wall_clock();
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: now - time::Duration::days(1),
@@ -122,7 +123,7 @@ tls = {{ certificate = {}, key = {}, client_ca = {}{more} }}
 [admin.roles]
 {roles}
 ",
-            file(&server.certificate_file),
+            file(&server.pem_file),
             file(&server.key_file),
             file(&self.ca_file()),
         )
@@ -144,7 +145,12 @@ tls = {{ certificate = {}, key = {}, client_ca = {}{more} }}
     }
 }
 
-pub(crate) fn admin_address(harness: &Harness) -> SocketAddr {
+/// TLS judges certificates by the system's clock.
+fn wall_clock() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(SystemClock::default().now().unix_seconds()).unwrap()
+}
+
+fn admin_address(harness: &Harness) -> SocketAddr {
     harness.running.listeners().iter().find(|l| l.serves == Serves::Admin).unwrap().address
 }
 
@@ -198,7 +204,7 @@ async fn reason(harness: &Harness, client: &Arc<rustls::ClientConfig>, fields: &
 async fn only_who_shows_a_certificate_in_force_is_heard() {
     let ours = Authority::new();
     let theirs = Authority::new();
-    let now = OffsetDateTime::now_utc();
+    let now = wall_clock();
     let harness =
         Harness::with(|config| ours.listening(&config, "operator = [\"cert:alice\", \"cert:alice@ops\"]", "")).await;
     let client = |certificate: &Certificate| ours.client(Some(certificate));
@@ -279,10 +285,11 @@ const VERBS: &[(&str, &[&str])] = &[
     ("post /v1/bindings/import", &["operator"]),
 ];
 
+const ROLES: [&str; 4] = ["operator", "security", "privacy", "auditor"];
+
 #[tokio::test]
 async fn each_verb_takes_its_role_and_no_other() {
     let ours = Authority::new();
-    const ROLES: [&str; 4] = ["operator", "security", "privacy", "auditor"];
     let roles = ROLES.map(|role| format!("{role} = [\"cert:{role}\"]")).join("\n");
     let harness = Harness::with(|config| ours.listening(&config, &roles, "")).await;
     let clients = ROLES.map(|role| (role, ours.client(Some(&ours.issue(role)))));
@@ -315,7 +322,7 @@ async fn the_command_line_shows_its_certificate_and_verifies_the_gateway() {
     let client = |certificate: &Certificate, ca: &Authority, host: &str, port: u16| {
         let url = AdminUrl::parse(&format!("https://{host}:{port}")).unwrap();
         let certified =
-            CertifiedClient::load(&certificate.certificate_file, &certificate.key_file, Some(&ca.ca_file())).unwrap();
+            CertifiedClient::load(&certificate.pem_file, &certificate.key_file, Some(&ca.ca_file())).unwrap();
         AdminClient::over_tls(url, certified)
     };
     let asked = async |client: AdminClient| client.call::<Value>(Method::GET, "/v1/accounts").await;

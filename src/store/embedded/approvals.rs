@@ -21,9 +21,11 @@ impl ApprovalStore for EmbeddedStore {
         let read = move |conn: &Connection| {
             let mut select = conn.prepare_cached("SELECT * FROM approvals ORDER BY seq DESC")?;
             let records = select.query_and_then([], |row| approval(conn, row))?;
-            let as_of_now = |record: ApprovalRecord| match is_late(&record, now) {
-                true => ApprovalRecord { state: ApprovalState::Expired, ended_at: Some(record.expires_at), ..record },
-                false => record,
+            let as_of_now = |mut record: ApprovalRecord| {
+                if is_late(&record, now) {
+                    (record.state, record.ended_at) = (ApprovalState::Expired, Some(record.expires_at));
+                }
+                record
             };
             records.map(|record| record.map(as_of_now)).collect()
         };

@@ -1,4 +1,4 @@
-//! The embedded store: one SQLite file behind all three ports.
+//! The embedded store: one SQLite file behind all ports.
 //!
 //! Writes go through one thread that puts every waiting call into one transaction, so that many sign-ins share
 //! one fsync; a call is answered only after the commit that holds it. Reads run on a few threads of their own, each

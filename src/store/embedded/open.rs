@@ -23,7 +23,7 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// Defects named in a refusal; the first ones tell enough.
 const DEFECTS: u32 = 5;
 
-/// All three ports on one SQLite file. Used by one gateway at a time.
+/// All ports on one SQLite file. Used by one gateway at a time.
 ///
 /// Dropping it waits for queued writes; [`EmbeddedStore::close`] also says whether they ended well.
 pub struct EmbeddedStore {
