@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::failure::{Failure, Findings};
 use super::output::{Document, finish};
 use crate::admin::{AdminClient, AdminUrl, ClientError};
-use crate::config::Config;
+use crate::config::{ClientCertificate, Config};
 use crate::tls::CertifiedClient;
 
 const SOCKET: &str = "SEKISHO_SOCKET";
@@ -67,7 +67,7 @@ pub(super) struct Connection {
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     Socket(PathBuf),
-    Tls { url: AdminUrl, cert: PathBuf, key: PathBuf, ca: Option<PathBuf> },
+    Tls { url: AdminUrl, shown: ClientCertificate, ca: Option<PathBuf> },
 }
 
 impl Connection {
@@ -94,9 +94,7 @@ impl Connection {
     pub(super) fn run<T>(&self, work: impl AsyncFnOnce(AdminClient) -> Result<T, ClientError>) -> Result<T, Failure> {
         let client = match self.way(&|name| std::env::var_os(name))? {
             Way::Socket(path) => AdminClient::new(&path),
-            Way::Tls { url, cert, key, ca } => {
-                AdminClient::over_tls(url, CertifiedClient::load(&cert, &key, ca.as_deref())?)
-            }
+            Way::Tls { url, shown, ca } => AdminClient::over_tls(url, CertifiedClient::load(&shown, ca.as_deref())?),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(work(client))?)
@@ -129,9 +127,9 @@ impl Connection {
     fn tls(&self, url: &str, set: &dyn Fn(&'static str) -> Option<OsString>) -> Result<Way, Failure> {
         let url = AdminUrl::parse(url).map_err(Failure::AdminUrl)?;
         let file = |typed: &Option<PathBuf>, name| typed.clone().or_else(|| set(name).map(PathBuf::from));
-        let cert = file(&self.cert, ADMIN_CERT).ok_or(Failure::NoCertificate)?;
+        let certificate = file(&self.cert, ADMIN_CERT).ok_or(Failure::NoCertificate)?;
         let key = file(&self.key, ADMIN_KEY).ok_or(Failure::NoCertificate)?;
-        Ok(Way::Tls { url, cert, key, ca: file(&self.ca, ADMIN_CA) })
+        Ok(Way::Tls { url, shown: ClientCertificate { certificate, key }, ca: file(&self.ca, ADMIN_CA) })
     }
 }
 
@@ -165,8 +163,9 @@ mod tests {
         let url = |text| AdminUrl::parse(text).unwrap();
         let typed = || Connection { admin_url: Some("https://gw:8444/".to_owned()), ..connection(None) };
         let by_socket = |path: &str| Ok(Way::Socket(path.into()));
-        let by_tls = |text, cert: &str, key: &str, ca: Option<&str>| {
-            Ok(Way::Tls { url: url(text), cert: cert.into(), key: key.into(), ca: ca.map(PathBuf::from) })
+        let by_tls = |text, certificate: &str, key: &str, ca: Option<&str>| {
+            let shown = ClientCertificate { certificate: certificate.into(), key: key.into() };
+            Ok(Way::Tls { url: url(text), shown, ca: ca.map(PathBuf::from) })
         };
         let all: &[_] = &[
             ("SEKISHO_SOCKET", ""),

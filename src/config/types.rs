@@ -233,7 +233,7 @@ impl fmt::Display for UpstreamServer {
 }
 
 /// A certificate chain and its key (PEM files).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// Chain, leaf first.
     pub certificate: PathBuf,

@@ -136,16 +136,8 @@ impl Running {
             config: Arc::clone(&config),
             shutdown: shutdown.clone(),
         };
-        let api = admin::router(operations);
-        for listener in for_admin.into_iter().filter_map(|bound| AdminListener::new(bound, limits.timeouts.handshake)) {
-            let (api, shutdown) = (api.clone(), shutdown.clone());
-            background.spawn(async move {
-                if let Err(error) = listener.serve(api, shutdown).await {
-                    tracing::error!(%error, "the admin listener cannot serve; the admin socket does");
-                }
-            });
-        }
-        background.spawn(admin_server.serve(api, shutdown.clone()));
+        let handshake = limits.timeouts.handshake;
+        serve_admin(operations, admin_server, for_admin, handshake, &shutdown, &background);
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
         let health = Arc::new(Health::new(&config.upstreams));
         let probed = config.upstreams.clone();
@@ -245,6 +237,27 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }
     findings
+}
+
+/// Serves administrators at the socket and at their listeners, off the workers that serve handsets.
+fn serve_admin(
+    operations: Operations,
+    socket: AdminServer,
+    listeners: Vec<BoundListener>,
+    handshake: Duration,
+    shutdown: &CancellationToken,
+    background: &TaskTracker,
+) {
+    let api = admin::router(operations);
+    for listener in listeners.into_iter().filter_map(|bound| AdminListener::new(bound, handshake)) {
+        let (api, shutdown) = (api.clone(), shutdown.clone());
+        background.spawn(async move {
+            if let Err(error) = listener.serve(api, shutdown).await {
+                tracing::error!(%error, "the admin listener cannot serve; the admin socket does");
+            }
+        });
+    }
+    background.spawn(socket.serve(api, shutdown.clone()));
 }
 
 /// Ends sessions whose binding was erased, or whose account was suspended, by a run that died before it ended them.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, InconsistentKeys};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::upstream::{ClientStream, roots_of, system_roots};
-use super::{ALPN_H1, TlsError, VERSIONS, pem, provider};
+use super::TlsError;
+use super::upstream::{ClientStream, client, roots_of, system_roots};
+use crate::config::ClientCertificate;
 
 /// A client with a certificate of its own, which verifies whom it talks to. HTTP/1.1 only.
 pub struct CertifiedClient {
@@ -18,30 +19,13 @@ pub struct CertifiedClient {
 }
 
 impl CertifiedClient {
-    /// Reads certificate and key (PEM), and whom to trust: the authorities in `ca` and nobody else, or the system's.
+    /// Reads what is shown, and whom to trust: the authorities in `ca` (PEM) and nobody else, or the system's.
     ///
     /// # Errors
     /// [`TlsError`], which names the file at fault.
-    pub fn load(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn load(shown: &ClientCertificate, ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = ca.map_or_else(system_roots, roots_of)?;
-        let chain = pem::certificates(certificate)?;
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(VERSIONS)
-            .map_err(TlsError::Setup)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, pem::private_key(key)?)
-            .map_err(|problem| {
-                if matches!(problem, rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) {
-                    TlsError::KeyMismatch { key: key.into(), certificate: certificate.into() }
-                } else if matches!(problem, rustls::Error::InvalidCertificate(_)) {
-                    TlsError::BadCertificate { path: certificate.into(), problem }
-                } else {
-                    TlsError::BadKey { path: key.into() }
-                }
-            })?;
-        config.alpn_protocols = vec![ALPN_H1.to_vec()];
-        config.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: client(roots, Some(shown))? })
     }
 
     /// Shakes hands with `host`, a DNS name or an address (IPv6 with or without brackets), and verifies that it is

@@ -85,7 +85,7 @@ impl UpstreamTls {
 }
 
 /// `shown`: the certificate for servers that ask who we are.
-fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>, TlsError> {
+pub(super) fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Setup)?

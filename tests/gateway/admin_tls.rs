@@ -15,7 +15,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sekisho::admin::{AdminClient, AdminUrl, ClientError};
 use sekisho::clock::{Clock as _, SystemClock};
-use sekisho::config::Serves;
+use sekisho::config::{ClientCertificate, Serves};
 use sekisho::tls::CertifiedClient;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -321,8 +321,8 @@ async fn the_command_line_shows_its_certificate_and_verifies_the_gateway() {
     let port = admin_address(&harness).port();
     let client = |certificate: &Certificate, ca: &Authority, host: &str, port: u16| {
         let url = AdminUrl::parse(&format!("https://{host}:{port}")).unwrap();
-        let certified =
-            CertifiedClient::load(&certificate.pem_file, &certificate.key_file, Some(&ca.ca_file())).unwrap();
+        let shown = ClientCertificate { certificate: certificate.pem_file.clone(), key: certificate.key_file.clone() };
+        let certified = CertifiedClient::load(&shown, Some(&ca.ca_file())).unwrap();
         AdminClient::over_tls(url, certified)
     };
     let asked = async |client: AdminClient| client.call::<Value>(Method::GET, "/v1/accounts").await;
