@@ -59,6 +59,13 @@ impl Timestamp {
         Day(i32::try_from(self.0.div_euclid(MILLIS_PER_DAY)).unwrap_or(i32::MAX))
     }
 
+    /// Reads what [`Timestamp::rfc3339`] writes; any RFC 3339 time, to the millisecond.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+        i64::try_from(nanos.div_euclid(1_000_000)).ok().map(Self)
+    }
+
     /// RFC 3339 in UTC with milliseconds, as logs and JSON documents show it.
     #[must_use]
     pub fn rfc3339(self) -> String {
@@ -189,6 +196,8 @@ mod tests {
         let t = Timestamp::from_unix_millis(1_795_530_117_042);
         assert_eq!(t.rfc3339(), "2026-11-24T14:21:57.042Z");
         assert_eq!(t.day().to_string(), "2026-11-24");
+        assert_eq!(Timestamp::parse(&t.rfc3339()), Some(t));
+        assert_eq!((Timestamp::parse("@5"), Timestamp::parse("2026-11-24")), (None, None));
         assert_eq!(Timestamp::from_unix_millis(-1).day().to_string(), "1969-12-31");
     }
 

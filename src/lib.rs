@@ -29,6 +29,8 @@ pub mod gateway;
 
 pub mod store;
 
+pub mod audit;
+
 pub mod admin;
 
 pub mod cli;

@@ -44,9 +44,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("links", &["body", "config::Origin", "edge::HostAllowList", "session::SessionToken"]),
     ("pages", &["carrier", "config", "edge", "refusal"]),
+    ("audit", &["binding::AccountId", "keys::AuditKey", "keys::AuditPublicKey", "store"]),
     (
         "store",
         &[
+            "audit::Entry",
+            "audit::EntryHash",
+            "audit::Event",
+            "audit::Pseudonym",
+            "audit::Tip",
             "binding::AccountId",
             "binding::AccountState",
             "binding::BindingDigest",
@@ -54,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "binding::Chain",
             "binding::KeyId",
             "carrier::CarrierName",
+            "keys::AuditPublicKey",
             "session::SessionId",
             "session::TokenHash",
         ],
@@ -61,7 +68,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session"]),
     (
         "admin",
-        &["assertion", "binding", "config", "edge::BoundListener", "keys", "session", "store", "telemetry", "tls"],
+        &[
+            "assertion",
+            "audit",
+            "binding",
+            "config",
+            "edge::BoundListener",
+            "keys",
+            "session",
+            "store",
+            "telemetry",
+            "tls",
+        ],
     ),
 ];
 

@@ -1,5 +1,7 @@
 //! Opening the keys of a store, and making the first ones.
 
+use std::sync::Arc;
+
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -36,7 +38,7 @@ pub struct KeySet {
     /// Keyed hashes of codes, handset tags and `sid`.
     pub session: SessionKeys,
     /// Seals of audit checkpoints and receipts.
-    pub audit: AuditKey,
+    pub audit: Arc<AuditKey>,
 }
 
 /// Why the keys cannot be opened. Nothing in the store was changed.
@@ -131,7 +133,7 @@ impl KeySet {
         let (audit, _) = active_and_retiring(&others, KeyPurpose::Audit)?;
         let audit = AuditKey::new(&audit.record.id, &audit.material);
         Ok(Self {
-            audit: audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?,
+            audit: Arc::new(audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?),
             binding: KeyRing::new(live_keys(binding, generation)?, Stretcher::new(scheme)?),
             assertion: signer(&others)?,
             session: SessionKeys::new(session.0.named(), &session.1.iter().map(|key| key.named()).collect::<Vec<_>>()),

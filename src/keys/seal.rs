@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
@@ -31,6 +32,13 @@ impl AuditKey {
     pub(super) fn new(id: &str, pkcs8: &SecretBytes) -> Option<Self> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.expose(), &SystemRandom::new());
         Some(Self { id: id.to_owned(), pair: pair.ok()? })
+    }
+
+    /// A key of nobody's.
+    #[cfg(test)]
+    pub(crate) fn fresh(id: &str) -> Self {
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        Self::new(id, &SecretBytes::new(document.unwrap().as_ref().to_vec())).unwrap()
     }
 
     /// Its id, `u1`.
@@ -67,6 +75,12 @@ impl AuditPublicKey {
         URL_SAFE_NO_PAD.encode(&self.0)
     }
 
+    /// What people compare, and an auditor notes down: SHA-256 of the point, base64url without padding.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, &self.0))
+    }
+
     /// Whether `seal` is this key's, of `message`.
     #[must_use]
     pub fn verifies(&self, message: &[u8], seal: &[u8]) -> bool {
@@ -84,11 +98,7 @@ mod tests {
 
     #[test]
     fn a_seal_is_of_one_key_and_one_message() {
-        let fresh = || {
-            let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-            AuditKey::new("u1", &SecretBytes::new(document.unwrap().as_ref().to_vec())).unwrap()
-        };
-        let (key, other) = (fresh(), fresh());
+        let (key, other) = (AuditKey::fresh("u1"), AuditKey::fresh("u1"));
         let seal = key.seal(b"message").unwrap();
         let public = AuditPublicKey::parse(&key.public().text()).unwrap();
         assert!(public == key.public() && public.verifies(b"message", &seal));

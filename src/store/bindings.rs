@@ -249,6 +249,9 @@ pub trait BindingStore: Send + Sync + 'static {
     /// Bindings of one account, or of all, oldest first.
     async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError>;
 
+    /// One binding. `None` if there is none.
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
+
     /// Erases a binding. `None` if there is none.
     async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
 

@@ -15,10 +15,11 @@
 //! 4. **Linear.** Concurrent calls behave as if run one after another.
 //!
 //! Several ports, because they may live apart later: keys, approvals and bindings belong in PostgreSQL, sessions in
-//! Redis. Nothing here spans two ports in one transaction; `gateway` orders the calls so that a crash
-//! between them fails closed (see `ARCHITECTURE.md`, "Order of writes").
+//! Redis, the audit trail where its administrators are others. Nothing here spans two ports in one transaction;
+//! `gateway` orders the calls so that a crash between them fails closed (see `ARCHITECTURE.md`, "Order of writes").
 
 mod approvals;
+mod audit;
 mod bindings;
 mod embedded;
 mod error;
@@ -30,6 +31,7 @@ pub use approvals::{
     AnswerOutcome, ApprovalRecord, ApprovalState, ApprovalStore, ApprovedAction, ApprovedOutcome, GivenApproval,
     NewApproval,
 };
+pub use audit::{AuditStore, NewAuditEntry, SealingKey, StoredAuditEntry, StoredCheckpoint};
 pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
     ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,

@@ -66,6 +66,9 @@ impl BindingStore for Watched {
     async fn bindings(&self, account: Option<&AccountId>) -> Result<Vec<BindingRecord>, StoreError> {
         self.note("bindings").bindings(account).await
     }
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
+        self.note("binding").binding(id).await
+    }
     async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
         self.note("revoke").revoke(id).await
     }

@@ -15,8 +15,8 @@ use sekisho::clock::Timestamp;
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyStore, OpenError, Opened, SessionRecord, SessionStore,
-    StoreError, TokenTransport,
+    ApprovalStore, AuditStore, BindingStore, EmbeddedStore, Inspection, KeyStore, OpenError, Opened, SessionRecord,
+    SessionStore, StoreError, TokenTransport,
 };
 use tempfile::TempDir;
 
@@ -47,6 +47,10 @@ impl Backend for Embedded {
     }
 
     fn approvals(&self) -> Arc<dyn ApprovalStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn audit(&self) -> Arc<dyn AuditStore> {
         Arc::clone(&self.store) as _
     }
 

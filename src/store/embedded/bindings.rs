@@ -77,6 +77,16 @@ impl BindingStore for EmbeddedStore {
             .await
     }
 
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
+        self.readers
+            .run(move |conn| {
+                let mut select = conn.prepare_cached("SELECT * FROM bindings WHERE id = ?1")?;
+                let mut rows = select.query_and_then([id.to_string()], binding)?;
+                rows.next().transpose()
+            })
+            .await
+    }
+
     async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
         self.writer
             .run(move |conn| {

@@ -8,6 +8,7 @@
 //! Deliberately absent: a raw identifier, a token, a code. The file holds keyed hashes, wrapped keys and dates.
 
 mod approvals;
+mod audit;
 mod bindings;
 mod connection;
 mod enrolment;

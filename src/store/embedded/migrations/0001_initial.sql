@@ -134,3 +134,47 @@ CREATE TABLE approvals_given (
     given_at INTEGER NOT NULL,
     UNIQUE (approval, given_by)
 ) STRICT;
+
+-- The audit trail: a chain (`entry` is canonical JSON, `hash` is over it and the hash before it). Nothing goes, nothing
+-- changes, and an entry stands behind the last.
+CREATE TABLE audit_entries (
+    seq   INTEGER PRIMARY KEY,
+    entry TEXT NOT NULL,
+    hash  BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+CREATE TRIGGER audit_entries_behind_the_last BEFORE INSERT ON audit_entries
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit_entries)
+BEGIN SELECT raise(ABORT, 'an audit entry stands behind the last'); END;
+CREATE TRIGGER audit_entries_stay BEFORE UPDATE ON audit_entries
+BEGIN SELECT raise(ABORT, 'audit entries do not change'); END;
+CREATE TRIGGER audit_entries_remain BEFORE DELETE ON audit_entries
+BEGIN SELECT raise(ABORT, 'audit entries do not go'); END;
+
+CREATE TABLE audit_checkpoints (
+    seq        INTEGER NOT NULL REFERENCES audit_entries,
+    key        TEXT    NOT NULL,
+    checkpoint TEXT    NOT NULL,
+    seal       BLOB    NOT NULL,
+    PRIMARY KEY (seq, key)
+) STRICT;
+CREATE TRIGGER audit_checkpoints_stay BEFORE UPDATE ON audit_checkpoints
+BEGIN SELECT raise(ABORT, 'audit checkpoints do not change'); END;
+CREATE TRIGGER audit_checkpoints_remain BEFORE DELETE ON audit_checkpoints
+BEGIN SELECT raise(ABORT, 'audit checkpoints do not go'); END;
+
+-- What verifies the seals: stays when the key itself is destroyed.
+CREATE TABLE audit_keys (
+    id     TEXT NOT NULL PRIMARY KEY,
+    public TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER audit_keys_stay BEFORE UPDATE ON audit_keys
+BEGIN SELECT raise(ABORT, 'audit keys do not change'); END;
+CREATE TRIGGER audit_keys_remain BEFORE DELETE ON audit_keys
+BEGIN SELECT raise(ABORT, 'audit keys do not go'); END;
+
+-- Who an account is in the trail: an HMAC under this key. Erased with the account. No foreign key: the trail may live in
+-- another store, and an entry may come before its account.
+CREATE TABLE audit_pseudonyms (
+    account TEXT NOT NULL PRIMARY KEY,
+    key     BLOB NOT NULL CHECK (length(key) = 32)
+) STRICT;
