@@ -18,6 +18,8 @@ use std::sync::LazyLock;
 use http::{HeaderName, HeaderValue, Method, Request};
 use sekisho::admin::fuzz::{if_match as judge_if_match, no_fields};
 use sekisho::assertion::AssertionVerifier;
+use sekisho::audit::fuzz::is_line as is_audit_line;
+use sekisho::audit::{Expected, Verifier};
 use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
@@ -371,4 +373,18 @@ fn request(data: &[u8]) -> Option<(IpAddr, Scheme, RawHead)> {
     }
     let (parts, ()) = request.body(()).ok()?.into_parts();
     Some((peer, scheme, RawHead::read(parts, &LIMITS).ok()?))
+}
+
+/// An export of any bytes is judged without a panic, and a line that is read is written the same way again.
+pub fn audit_export(data: &[u8]) {
+    let mut verifier = Verifier::new(Expected::default());
+    let mut fit = 0;
+    for line in data.split(|byte| *byte == b'\n') {
+        verifier.line(line);
+        fit += u64::from(str::from_utf8(line).is_ok_and(is_audit_line));
+    }
+    let verdict = verifier.finish();
+    // Two lines at least, its head and its end.
+    assert!(!verdict.ok() || fit >= 2);
+    assert!(verdict.unverifiable <= verdict.entries);
 }

@@ -95,7 +95,7 @@ holders! {
 }
 
 /// Proof that the caller holds [`Role::Security`] or, to look on, [`Role::Auditor`].
-pub(super) struct SecurityReader;
+pub(super) struct SecurityReader(pub(super) Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for SecurityReader
 where
@@ -105,7 +105,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let any = [Role::Security, Role::Auditor];
-        holder(parts, &Arc::<Roles>::from_ref(state), &any, "security or auditor").map(|_| Self)
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "security or auditor").map(Self)
     }
 }
 

@@ -18,7 +18,8 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, destroy, import};
+use super::{approvals, audit, destroy, import};
+use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
 use crate::session::SessionId;
@@ -27,7 +28,7 @@ use crate::telemetry::{Actor, SecurityEvent, security};
 
 type Answer<T> = Result<Json<T>, Refused>;
 /// An id as it stands in the path; what cannot be decoded is no id.
-type Id = Result<Path<String>, PathRejection>;
+pub(super) type Id = Result<Path<String>, PathRejection>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -70,6 +71,10 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(destroy::destroy_key))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::answer))
+        .routes(routes!(audit::entries))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::pseudonym))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -90,10 +95,15 @@ async fn issue_code(
 ) -> Answer<IssuedCode> {
     let account = account_id(account)?;
     let now = ops.clock.now();
-    let issued = binding::issue_code(&*ops.bindings, &ops.keys.session, account.clone(), &*ops.entropy, now).await;
-    let (code, expires_at) = issued?;
-    ops.metrics.code_issued();
-    report(&SecurityEvent::CodeIssued { account: &account, by });
+    let deed = Event::new(Action::CodeIssue, by).account(&account);
+    let work = async {
+        let issued =
+            binding::issue_code(&*ops.bindings, &ops.keys.session, account.clone(), &*ops.entropy, now).await?;
+        ops.metrics.code_issued();
+        report(&SecurityEvent::CodeIssued { account: &account, by });
+        Ok::<_, Refused>((issued, Effect::none()))
+    };
+    let (code, expires_at) = ops.audit.act(deed, &*ops.clock, work).await?;
     let (account, code) = (account.to_string(), code.expose_grouped());
     Ok(Json(IssuedCode { account, code, expires_at: expires_at.rfc3339() }))
 }
@@ -131,12 +141,17 @@ async fn suspend(
     _: Asked<NoFields>,
 ) -> Answer<Account> {
     let account = account_id(account)?;
-    // The state first: a sign-in that runs meanwhile finds it when it asks whether its binding still stands.
-    if !ops.bindings.set_account_state(&account, AccountState::Suspended).await? {
-        return Err(Refused::NotFound);
-    }
-    report(&SecurityEvent::AccountSuspended { account: &account, by });
-    end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
+    existing(&ops, &account).await?;
+    let work = async {
+        // The state first: a sign-in that runs meanwhile finds it when it asks whether its binding still stands.
+        if !ops.bindings.set_account_state(&account, AccountState::Suspended).await? {
+            return Err(Refused::NotFound);
+        }
+        report(&SecurityEvent::AccountSuspended { account: &account, by });
+        let ended = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
+        Ok(((), Effect::change(ended, 0)))
+    };
+    ops.audit.act(Event::new(Action::AccountSuspend, by).account(&account), &*ops.clock, work).await?;
     show(&ops, &account).await
 }
 
@@ -152,10 +167,15 @@ async fn resume(
     _: Asked<NoFields>,
 ) -> Answer<Account> {
     let account = account_id(account)?;
-    if !ops.bindings.set_account_state(&account, AccountState::Active).await? {
-        return Err(Refused::NotFound);
-    }
-    report(&SecurityEvent::AccountResumed { account: &account, by });
+    existing(&ops, &account).await?;
+    let work = async {
+        if !ops.bindings.set_account_state(&account, AccountState::Active).await? {
+            return Err(Refused::NotFound);
+        }
+        report(&SecurityEvent::AccountResumed { account: &account, by });
+        Ok(((), Effect::none()))
+    };
+    ops.audit.act(Event::new(Action::AccountResume, by).account(&account), &*ops.clock, work).await?;
     show(&ops, &account).await
 }
 
@@ -190,15 +210,27 @@ async fn revoke_binding(
     _: Asked<NoFields>,
 ) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| BindingId::parse(&id)).ok_or(Refused::NotFound)?;
-    // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands. The sessions
-    // in any case: an earlier call may have erased the binding and failed at them.
-    let erased = ops.bindings.revoke(id).await?;
-    if let Some(record) = &erased {
-        report(&SecurityEvent::BindingRemoved { account: &record.account, carrier: &record.carrier, by });
-    }
-    let account = erased.as_ref().map(|record| &record.account);
-    let ended = end_sessions(&ops, SessionScope::Binding(id), account, by).await?;
-    if erased.is_none() && ended == 0 { Err(Refused::NotFound) } else { Ok(Json(Revoked { revoked: 1 })) }
+    let there = ops.bindings.binding(id).await?;
+    let open = ops.sessions.list(None, ops.clock.now());
+    let open = open.iter().map(|session| session.record()).find(|record| record.binding == id);
+    // Whose it is; an earlier call may have erased the binding and failed at its sessions.
+    let account = there.map(|record| record.account).or_else(|| open.map(|record| record.account.clone()));
+    let account = account.ok_or(Refused::NotFound)?;
+    let work = async {
+        // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands.
+        let erased = ops.bindings.revoke(id).await?;
+        if let Some(record) = &erased {
+            report(&SecurityEvent::BindingRemoved { account: &record.account, carrier: &record.carrier, by });
+        }
+        let ended = end_sessions(&ops, SessionScope::Binding(id), Some(&account), by).await?;
+        if erased.is_none() && ended == 0 {
+            return Err(Refused::NotFound);
+        }
+        Ok(((), Effect::of(u64::from(erased.is_some()))))
+    };
+    let deed = Event::new(Action::BindingRevoke, by).account(&account).object(id);
+    ops.audit.act(deed, &*ops.clock, work).await?;
+    Ok(Json(Revoked { revoked: 1 }))
 }
 
 /// All open sessions, oldest first.
@@ -230,10 +262,15 @@ async fn end_account_sessions(
     _: Asked<NoFields>,
 ) -> Answer<Revoked> {
     let account = account_id(account)?;
-    let revoked = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
-    if revoked == 0 {
+    if list_sessions(&ops, Some(&account)).sessions.is_empty() {
         existing(&ops, &account).await?;
     }
+    let work = async {
+        let revoked = end_sessions(&ops, SessionScope::Account(account.clone()), Some(&account), by).await?;
+        Ok::<_, Refused>((revoked, Effect::change(revoked, 0)))
+    };
+    let deed = Event::new(Action::SessionsEnd, by).account(&account);
+    let revoked = ops.audit.act(deed, &*ops.clock, work).await?;
     Ok(Json(Revoked { revoked }))
 }
 
@@ -249,13 +286,21 @@ async fn end_session(
     _: Asked<NoFields>,
 ) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| SessionId::parse(&id)).ok_or(Refused::NotFound)?;
-    match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
-        0 => Err(Refused::NotFound),
-        revoked => Ok(Json(Revoked { revoked })),
-    }
+    let listed = ops.sessions.list(None, ops.clock.now());
+    let listed = listed.iter().map(|session| session.record()).find(|record| record.id == id);
+    let account = listed.ok_or(Refused::NotFound)?.account.clone();
+    let work = async {
+        match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
+            0 => Err(Refused::NotFound),
+            revoked => Ok((revoked, Effect::change(revoked, 0))),
+        }
+    };
+    let deed = Event::new(Action::SessionsEnd, by).account(&account).object(id);
+    let revoked = ops.audit.act(deed, &*ops.clock, work).await?;
+    Ok(Json(Revoked { revoked }))
 }
 
-fn account_id(id: Id) -> Result<AccountId, Refused> {
+pub(super) fn account_id(id: Id) -> Result<AccountId, Refused> {
     let Path(text) = id.map_err(|_| AccountIdError::Syntax)?;
     Ok(AccountId::parse(&text)?)
 }
@@ -319,6 +364,10 @@ mod tests {
             "get /v1/accounts/{account}/bindings",
             "get /v1/accounts/{account}/sessions",
             "get /v1/approvals",
+            "get /v1/audit",
+            "get /v1/audit/export",
+            "get /v1/audit/pseudonyms/{account}",
+            "get /v1/audit/verify",
             "get /v1/bindings",
             "get /v1/sessions",
             "post /v1/accounts/{account}/codes",

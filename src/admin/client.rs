@@ -115,6 +115,12 @@ pub enum ClientError {
         /// Where.
         place: Place,
     },
+    /// The gateway ended, or its store failed, before the answer was whole.
+    #[error("the gateway at {place} broke off; what came is not the whole, ask again")]
+    CutOff {
+        /// Where.
+        place: Place,
+    },
     /// What answers does not speak the admin API.
     #[error("the answer from {place} is not the admin API's")]
     Protocol {
@@ -215,6 +221,27 @@ impl AdminClient {
                     ImportEvent::Done(imported) => return Ok(imported),
                     ImportEvent::Refused(refusal) => return Err(ClientError::Refused(refusal.error)),
                 }
+            }
+        }
+    }
+
+    /// Reads an answer of any length, and hands it on as it comes, for as long as `take` says that it wants more.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what `take` got is then not the whole.
+    pub async fn stream(&self, path_and_query: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+        let sent = timeout(PATIENCE, self.send(Method::GET, path_and_query, JSON, Full::default())).await;
+        let (answer, _connection) = sent.unwrap_or_else(|_| Err(self.silent()))?;
+        if answer.status() != StatusCode::OK {
+            // A refusal is a document of its own.
+            return self.document::<serde::de::IgnoredAny>(answer).await.map(drop);
+        }
+        let mut body = answer.into_body();
+        loop {
+            let Some(frame) = timeout(PATIENCE, body.frame()).await.map_err(|_| self.silent())? else { return Ok(()) };
+            let frame = frame.map_err(|_| ClientError::CutOff { place: self.place() })?;
+            if !take(&frame.into_data().unwrap_or_default()) {
+                return Ok(());
             }
         }
     }

@@ -17,10 +17,11 @@ use super::documents::{ImportEvent, ImportProgress, Imported, RefusedLine};
 use super::lines::{Line, read_lines};
 use super::operations::Operations;
 use super::refused::Refused;
+use crate::audit::{Action, Begun, Effect, Event, Outcome};
 use crate::binding::{DigestError, ImportLine, ImportRefusal};
 use crate::config::ClientAddressDetail;
 use crate::store::{ImportedBinding, StoreError};
-use crate::telemetry::{SecurityEvent, security};
+use crate::telemetry::{Actor, SecurityEvent, security};
 
 /// Bindings in one transaction: enough that its fsync does not count, few enough that a sign-in does not wait for long.
 const BATCH: usize = 500;
@@ -54,13 +55,19 @@ pub(super) async fn import(Operator(by): Operator, State(ops): State<Operations>
             Line::Whole(text) => ImportLine::read(text, &config.carriers),
             Line::TooLong => Err(ImportRefusal::LineTooLong),
         }));
-        let mut import = Import { ops, events, done: Imported::default(), numbers: Vec::new(), batch: Vec::new() };
+        let (numbers, batch) = (Vec::new(), Vec::new());
+        let mut import = Import { ops, by, begun: None, events, done: Imported::default(), numbers, batch };
         let ended = import.run(lines.as_mut()).await;
-        let Import { events, mut done, .. } = import;
+        let Import { ops, begun, events, mut done, .. } = import;
         let (count, unchanged, refused) = (done.imported, done.unchanged, done.refused_in_all());
         let event = SecurityEvent::BindingsImported { count, unchanged, refused, by };
         security(&event, None, ClientAddressDetail::None);
-        let last = match ended {
+        let outcome = if ended.is_ok() { Outcome::Done } else { Outcome::Failed };
+        let noted = match begun {
+            Some(begun) => ops.audit.end(begun, outcome, Effect::of(count), ops.clock.now()).await,
+            None => Ok(()),
+        };
+        let last = match ended.and(noted.map_err(Interrupted::from)) {
             Ok(()) => {
                 done.refused.sort_unstable_by_key(|refused| refused.line);
                 ImportEvent::Done(done)
@@ -103,6 +110,9 @@ impl From<DigestError> for Interrupted {
 /// An import at work. What `done` counts as imported is durable.
 struct Import {
     ops: Operations,
+    by: Actor,
+    /// Stands in the audit trail before the first batch.
+    begun: Option<Begun>,
     events: mpsc::Sender<Bytes>,
     done: Imported,
     /// Line numbers of `batch`.
@@ -150,6 +160,10 @@ impl Import {
         let (numbers, batch) = (std::mem::take(&mut self.numbers), std::mem::take(&mut self.batch));
         if !batch.is_empty() {
             let (per_account, now) = (self.ops.config.binding.per_account, self.ops.clock.now());
+            if self.begun.is_none() {
+                let deed = Event::new(Action::BindingsImport, self.by);
+                self.begun = Some(self.ops.audit.begin(deed, now).await?);
+            }
             let outcomes = self.ops.bindings.import(batch, per_account, now).await?;
             let before = self.done.imported;
             for (number, outcome) in numbers.into_iter().zip(outcomes) {

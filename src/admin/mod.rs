@@ -8,6 +8,7 @@ mod access;
 mod acts;
 mod api;
 mod approvals;
+mod audit;
 mod body;
 mod client;
 mod connection;
@@ -27,6 +28,7 @@ mod server;
 pub use access::{Peer, Roles};
 pub use api::router;
 pub use approvals::{Approval, ApprovalPolicy, Approvals, Approved};
+pub use audit::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
     Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Key, Refusal,

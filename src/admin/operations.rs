@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Roles;
 use super::approvals::ApprovalPolicy;
 use crate::assertion::AssertionCache;
+use crate::audit::AuditTrail;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
@@ -21,6 +22,8 @@ use crate::telemetry::Metrics;
 pub struct Operations {
     /// Accounts, codes and bindings.
     pub bindings: Arc<dyn BindingStore>,
+    /// Where every verb that changes something stands before it does.
+    pub audit: Arc<AuditTrail>,
     /// Live sessions.
     pub sessions: Arc<Sessions<AssertionCache>>,
     /// Whose session keys make the keyed hashes of codes.

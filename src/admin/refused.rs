@@ -10,6 +10,7 @@ use utoipa::IntoResponses;
 use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use super::documents::{Refusal, RefusalDetail};
+use crate::audit::{Ends, Outcome};
 use crate::binding::AccountIdError;
 use crate::store::StoreError;
 use crate::tls::NameError;
@@ -76,6 +77,10 @@ pub(super) enum Refused {
     Stopping,
     #[error("the gateway failed at this request; its log says where")]
     Internal,
+    #[error(
+        "the query parameter {0} is unknown, there twice, or out of its bounds; /openapi.json names those there are"
+    )]
+    ParameterInvalid(&'static str),
 }
 
 impl Refused {
@@ -105,6 +110,7 @@ impl Refused {
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
             Self::KeySuspended => (StatusCode::SERVICE_UNAVAILABLE, "key-suspended"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "gateway-stopping"),
+            Self::ParameterInvalid(_) => (StatusCode::BAD_REQUEST, "parameter-invalid"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
         }
     }
@@ -118,11 +124,21 @@ impl Refused {
     }
 }
 
+/// What was refused for a good reason changed nothing.
+impl Ends for Refused {
+    fn outcome(&self) -> Outcome {
+        if self.reason().0.is_client_error() { Outcome::Refused } else { Outcome::Failed }
+    }
+}
+
 /// For the description of the API: any verb may answer with any of them.
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let by_status = [
-            ("400", "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, reason-invalid"),
+            (
+                "400",
+                "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, parameter-invalid, reason-invalid",
+            ),
             ("403", "role-required, no-approver; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),
             ("408", "body-too-slow"),

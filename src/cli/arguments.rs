@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use super::accounts::Accounts;
 use super::approvals::Approvals;
+use super::audit::Audit;
 use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
@@ -30,7 +31,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 refused (the reason is on stderr), 2 usage or configuration, 3 no gateway answers.
 
-accounts, codes, bindings, sessions and approvals talk to a running gateway: at its socket, named by --socket, --config or
+accounts, codes, bindings, sessions, approvals and audit talk to a running gateway: at its socket, named by --socket, --config or
 SEKISHO_SOCKET, or over TLS at its admin listener, named by --admin-url with --cert, --key and --ca. A newcomer starts with `sekisho dev`.";
 
 const SIGNALS: &str = "\
@@ -84,6 +85,8 @@ enum Command {
     Bindings(Bindings),
     /// Sessions of handsets that are signed in
     Sessions(Sessions),
+    /// Who did what, in a trail that shows what was changed in it
+    Audit(Audit),
 }
 
 impl Command {
@@ -98,6 +101,7 @@ impl Command {
             Self::Approvals(approvals) => approvals.run(),
             Self::Bindings(bindings) => bindings.run(),
             Self::Sessions(sessions) => sessions.run(),
+            Self::Audit(audit) => audit.run(),
         }
     }
 }
@@ -140,6 +144,13 @@ mod tests {
             "approvals list --json",
             "approvals approve p1",
             "approvals deny p1 --json",
+            "audit tail",
+            "audit tail --follow -n 5 --json",
+            "audit export --from 7",
+            "audit verify --socket s",
+            "audit verify file --json",
+            "audit verify - --head 0000000000000000000000000000000000000000000000000000000000000000 --expect-entries 3",
+            "audit pseudonym alice",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' '));
             assert!(CommandLine::try_parse_from(arguments).is_ok(), "{line}");
@@ -159,6 +170,10 @@ mod tests {
             "approvals approve",
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
+            "audit export --from 0",
+            "audit tail -n 1001",
+            "audit verify file --key short",
+            "audit verify --head 0000000000000000000000000000000000000000000000000000000000000000",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
             assert!(CommandLine::try_parse_from(arguments).is_err_and(|error| error.use_stderr()), "{line}");

@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::failure::{Failure, Findings};
-use super::output::{Document, finish};
+use super::output::{Document, end, finish};
 use crate::admin::{AdminClient, AdminUrl, ClientError};
 use crate::config::{ClientCertificate, Config};
 use crate::tls::CertifiedClient;
@@ -86,7 +86,8 @@ impl Connection {
         self.finish(self.run(async |client| client.call_with::<D>(method, path, Some(document)).await))
     }
 
-    fn fetch<D: DeserializeOwned>(&self, method: Method, path: &str) -> Result<D, Failure> {
+    /// Sends one request and reads the document of the answer.
+    pub(super) fn fetch<D: DeserializeOwned>(&self, method: Method, path: &str) -> Result<D, Failure> {
         self.run(async |client| client.call(method, path).await)
     }
 
@@ -103,6 +104,16 @@ impl Connection {
     /// Prints what became of a command, and its exit code.
     pub(super) fn finish<D: Document>(&self, outcome: Result<D, Failure>) -> ExitCode {
         finish(outcome, self.json)
+    }
+
+    /// Says why a command failed, if it did, and gives its exit code.
+    pub(super) fn end(&self, outcome: Result<(), Failure>) -> ExitCode {
+        end(outcome, self.json)
+    }
+
+    /// Whether documents are wanted.
+    pub(super) const fn json(&self) -> bool {
+        self.json
     }
 
     /// What was typed comes before what the environment says.

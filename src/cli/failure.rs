@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use thiserror::Error;
@@ -46,6 +47,8 @@ pub(super) enum Failure {
     Configuration(Findings),
     #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
     FingerprintKey,
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
     #[error("cannot read stdin or write stdout: {0}")]
     Stream(#[from] io::Error),
 }
@@ -81,6 +84,7 @@ impl Failure {
                 | ClientError::Tls { .. }
                 | ClientError::Silent { .. }
                 | ClientError::BrokenOff { .. }
+                | ClientError::CutOff { .. }
                 | ClientError::Protocol { .. },
             ) => Exit::NotReachable,
             Self::NoSocket
@@ -89,7 +93,8 @@ impl Failure {
             | Self::NoCertificate
             | Self::Tls(_)
             | Self::Configuration(_)
-            | Self::FingerprintKey => Exit::Usage,
+            | Self::FingerprintKey
+            | Self::File { .. } => Exit::Usage,
         }
     }
 
@@ -105,7 +110,8 @@ impl Failure {
             | Self::NoCertificate
             | Self::Tls(_)
             | Self::Configuration(_)
-            | Self::FingerprintKey => "usage",
+            | Self::FingerprintKey
+            | Self::File { .. } => "usage",
         };
         Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
     }

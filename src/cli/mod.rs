@@ -6,6 +6,7 @@
 mod accounts;
 mod approvals;
 mod arguments;
+mod audit;
 mod bindings;
 mod carriers;
 mod codes;

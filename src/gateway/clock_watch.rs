@@ -10,6 +10,8 @@ use crate::clock::{Day, Timestamp};
 
 /// How much further the wall clock may have moved than time has passed. Covers leap seconds and slewing.
 const TOLERANCE: Duration = Duration::from_hours(1);
+/// How far the wall clock may go back before that is told.
+const SET_BACK: Duration = Duration::from_mins(1);
 /// How far ahead of the store's last use a clock may be without being doubted.
 const QUIET_DAYS: u32 = 7;
 /// How long a doubted clock must run undisturbed.
@@ -23,6 +25,14 @@ pub(super) struct ClockWatch {
 }
 
 impl ClockWatch {
+    /// By how much the wall clock went back since the last round, where that is more than NTP corrects. Ask before
+    /// [`ClockWatch::may_erase`], which takes note of the round.
+    pub(super) fn set_back(&self, now: Timestamp, monotonic: Duration) -> Option<Duration> {
+        let (wall, passed) = self.last?;
+        let behind = wall.plus(monotonic.saturating_sub(passed)).since(now);
+        (behind > SET_BACK).then_some(behind)
+    }
+
     /// Whether what is old at `now` may be erased. `monotonic` is the time since the process began, `last_use` the last
     /// day that the store knows of.
     pub(super) fn may_erase(&mut self, now: Timestamp, monotonic: Duration, last_use: Option<Day>) -> bool {
@@ -66,6 +76,18 @@ mod tests {
         assert!(!watch.may_erase(at(24 * 402 + 23), HOUR * 24, Some(at(0).day())));
         assert!(watch.may_erase(at(24 * 402 + 24), HOUR * 25, Some(at(0).day())), "after a day");
         assert!(!watch.may_erase(at(0), HOUR * 26, Some(at(0).day())), "a step back");
+    }
+
+    #[test]
+    fn only_a_clock_that_goes_back_has_been_set_back() {
+        let mut watch = ClockWatch::default();
+        assert_eq!(watch.set_back(at(0), Duration::ZERO), None, "there is nothing to compare with");
+        watch.may_erase(at(10), Duration::ZERO, None);
+        for (hours, passed, expected) in [(10, 0, None), (11, 1, None), (99, 1, None), (9, 0, Some(1)), (9, 2, Some(3))]
+        {
+            let expected = expected.map(|hours: u32| HOUR * hours);
+            assert_eq!(watch.set_back(at(hours), HOUR * passed), expected, "{hours} h after {passed} h");
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@ use super::arrival::Arrival;
 use super::bind_ticket::Claimed;
 use super::limits::TooOften;
 use super::login::{NotOpened, opening, replaced_session};
+use super::to_the_end::to_the_end;
 use super::url_session::{Delivery, KeepsNoCookies, Opened, linked};
+use crate::audit::{Action, Event};
 use crate::binding::{self, AccountId, ByConsole, DigestError, EnrolError};
 use crate::body::Body;
 use crate::carrier::{IdentificationRefusal, Profile, RawIdentifier, UserAgent};
@@ -26,7 +28,7 @@ use crate::links::LinkPlan;
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
 use crate::store::StoreError;
-use crate::telemetry::{self, BindOutcome, SecurityEvent};
+use crate::telemetry::{self, Actor, BindOutcome, SecurityEvent};
 use crate::upstream::{Answered, BindClaim};
 
 /// The handset whose login form is on its way to an upstream that may bind it.
@@ -191,8 +193,18 @@ impl Gateway {
         // The upstream may have thought for long.
         let now = self.clock.now();
         let per_account = self.config.binding.per_account;
-        let enrolled =
-            binding::enrol_by_console(&*self.bindings, candidates, account, per_account, &*self.entropy, now).await?;
+        let (bindings, audit, entropy) =
+            (Arc::clone(&self.bindings), Arc::clone(&self.audit), Arc::clone(&self.entropy));
+        let enrolled = to_the_end(async move {
+            let enrolled =
+                binding::enrol_by_console(&*bindings, candidates, account, per_account, &*entropy, now).await?;
+            if let ByConsole::Bound(bound) = &enrolled {
+                let event = Event::new(Action::BindingEnrol, Actor::Console).account(bound.account());
+                audit.note(event.object(bound.binding()), now).await?;
+            }
+            Ok::<_, EnrolError>(enrolled)
+        })
+        .await?;
         let (bound, outcome) = match enrolled {
             ByConsole::AlreadyBound(bound) => (bound, BindOutcome::AlreadyBound),
             ByConsole::Bound(bound) => {

@@ -1,5 +1,7 @@
 //! First binding of a handset to an account, by a one-time code.
 
+use std::sync::Arc;
+
 use http::Response;
 
 use super::Gateway;
@@ -7,14 +9,16 @@ use super::form::Form;
 use super::form_token;
 use super::local_path::LocalPath;
 use super::login::{Entry, SignInError, opening};
+use super::to_the_end::to_the_end;
 use super::visit::Visit;
+use crate::audit::{Action, Event};
 use crate::binding::{self, CodeAttempt, EnrolError, EnrolmentCode};
 use crate::body::Body;
 use crate::edge::ClientBody;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, TO_FIELD};
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret};
-use crate::telemetry::{self, SecurityEvent};
+use crate::telemetry::{self, Actor, SecurityEvent};
 
 impl Gateway {
     /// `POST /_sekisho/enrol`: binds the handset that sent this very request to the account of the typed code.
@@ -49,9 +53,15 @@ impl Gateway {
         // By value: the clear identifier ends here.
         let candidates = self.keys.binding.digest(identifier).await?;
         let per_account = self.config.binding.per_account;
-        let enrolled =
-            binding::enrol_by_code(&*self.bindings, candidates, attempt, per_account, &*self.entropy, now).await;
-        let bound = match enrolled {
+        let (bindings, audit, entropy) =
+            (Arc::clone(&self.bindings), Arc::clone(&self.audit), Arc::clone(&self.entropy));
+        let enrolled = to_the_end(async move {
+            let bound = binding::enrol_by_code(&*bindings, candidates, attempt, per_account, &*entropy, now).await?;
+            let event = Event::new(Action::BindingEnrol, Actor::Handset).account(bound.account());
+            audit.note(event.object(bound.binding()), now).await?;
+            Ok::<_, EnrolError>(bound)
+        });
+        let bound = match enrolled.await {
             Ok(bound) => bound,
             Err(EnrolError::CodeInvalid) => return Err(SignInError::Code(handset, Reason::CodeInvalid)),
             Err(EnrolError::BindingLimit) => return Err(SignInError::Code(handset, Reason::BindingLimit)),

@@ -1,10 +1,14 @@
 //! Self-service: what is kept of the signed-in person, and how they end it.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use super::Gateway;
 use super::session_check::Current;
+use super::to_the_end::to_the_end;
 use super::visit::Visit;
+use crate::audit::{Action, Effect, Event};
 use crate::body::Body;
 use crate::edge::ClientBody;
 use crate::pages::{Me, MeBinding, MeDone, MeSession, Page};
@@ -71,7 +75,13 @@ impl Gateway {
                 }
             }
         };
-        match self.sessions.end(scope).await {
+        let deed = Event::new(Action::SessionsEnd, Actor::Handset).account(&own.account);
+        let sessions = Arc::clone(&self.sessions);
+        let ended = self.act(deed, async move {
+            let count = sessions.end(scope).await?;
+            Ok((count, Effect::of(count as u64)))
+        });
+        match ended.await {
             Ok(count) => {
                 let event = SecurityEvent::SessionsEnded { account: Some(&own.account), count, by: Actor::Handset };
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
@@ -79,6 +89,16 @@ impl Gateway {
             Err(error) => return self.me_unavailable(visit, &current, &error),
         }
         if ends_this { self.signed_out(visit) } else { self.me_page(visit, &current, Some(MeDone::SessionEnded)).await }
+    }
+
+    /// Does what a person asked for, and writes it into the audit trail before and after.
+    pub(super) async fn act<T: Send + 'static>(
+        &self,
+        deed: Event,
+        work: impl Future<Output = Result<(T, Effect), StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (audit, clock) = (Arc::clone(&self.audit), Arc::clone(&self.clock));
+        to_the_end(async move { audit.act(deed, &*clock, work).await }).await
     }
 
     pub(super) fn me_unavailable(&self, visit: &Visit<'_>, current: &Current, error: &StoreError) -> Response<Body> {

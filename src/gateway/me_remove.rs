@@ -2,6 +2,8 @@
 //!
 //! One key press removes nothing. Nor does a session alone: who confirms has to be the handset itself, now.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use super::Gateway;
@@ -11,6 +13,7 @@ use super::me::own_binding;
 use super::session_check::Current;
 use super::url_session::is_shown;
 use super::visit::Visit;
+use crate::audit::{Action, Effect, Event};
 use crate::binding::BindingId;
 use crate::body::Body;
 use crate::edge::ClientBody;
@@ -105,9 +108,15 @@ impl Gateway {
         }
         // First the binding, so that no sign-in can open a session between the two. Its sessions end even where it is
         // gone already: a call before this one may have died between the two.
-        let removed = self.bindings.revoke(id).await?;
-        self.sessions.end(SessionScope::Binding(id)).await?;
-        Ok(removed)
+        let deed = Event::new(Action::BindingRevoke, Actor::Handset).account(account).object(id);
+        let (bindings, sessions) = (Arc::clone(&self.bindings), Arc::clone(&self.sessions));
+        self.act(deed, async move {
+            let removed = bindings.revoke(id).await?;
+            sessions.end(SessionScope::Binding(id)).await?;
+            let count = u64::from(removed.is_some());
+            Ok((removed, Effect::of(count)))
+        })
+        .await
     }
 }
 

@@ -30,6 +30,7 @@ mod session_check;
 mod startup;
 mod state;
 mod ticket;
+mod to_the_end;
 mod upkeep;
 mod url_session;
 mod visit;

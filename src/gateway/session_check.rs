@@ -6,13 +6,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::arrival::{Arrival, Held};
+use super::to_the_end::to_the_end;
 use super::url_session::is_shown;
 use crate::assertion::AssertionCache;
+use crate::audit::{Action, Event, Outcome};
 use crate::carrier::IdentificationRefusal;
+use crate::clock::Timestamp;
 use crate::refusal::Reason;
-use crate::session::{Check, LiveSession};
+use crate::session::{Check, LiveSession, TokenHash};
 use crate::store::{SessionRecord, TokenTransport};
-use crate::telemetry::{self, SecurityEvent};
+use crate::telemetry::{self, Actor, SecurityEvent};
 
 /// A live session of this very device, as one request carries it.
 pub(super) struct Current {
@@ -91,12 +94,29 @@ impl Gateway {
             session.note_use(*now);
             return self.settled(session, transport).await;
         }
-        if let Err(error) = self.sessions.end_one(hash).await {
-            tracing::error!(%error, "a session of another device could not be ended; its request was refused");
-        }
+        self.end_mismatched(Arc::clone(&session), hash, *now).await;
         let event = SecurityEvent::DeviceMismatch { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
         Presented::Refused(Reason::SessionDeviceMismatch)
+    }
+
+    async fn end_mismatched(&self, session: Arc<LiveSession<AssertionCache>>, hash: TokenHash, now: Timestamp) {
+        let (sessions, audit) = (Arc::clone(&self.sessions), Arc::clone(&self.audit));
+        let work = to_the_end(async move {
+            let ended = sessions.end_one(hash).await;
+            // Of requests at once one ends it.
+            if ended == Ok(false) {
+                return Ok(());
+            }
+            let SessionRecord { account, id, .. } = session.record();
+            let outcome = if ended.is_ok() { Outcome::Done } else { Outcome::Failed };
+            let event = Event::new(Action::SessionDeviceMismatch, Actor::Handset).account(account).object(id);
+            audit.note(event.outcome(outcome), now).await?;
+            ended.map(drop)
+        });
+        if let Err(error) = work.await {
+            tracing::error!(%error, "a session of another device was not ended, or not noted; its request was refused");
+        }
     }
 
     /// A browser that brought the cookie keeps cookies: what its URLs hold is worth nothing from now on.

@@ -16,6 +16,7 @@ use super::state::{Gateway, Parts};
 use super::{Worker, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
+use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer};
@@ -24,10 +25,10 @@ use crate::entropy::Entropy;
 use crate::keys::{Kek, KekError, KeySet};
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
-    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyStore, Opened, SessionScope, SessionStore, StoreError,
-    WriteEvent,
+    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, SessionScope, SessionStore,
+    StoreError, WriteEvent,
 };
-use crate::telemetry::{AccessLogger, Metrics};
+use crate::telemetry::{AccessLogger, Actor, Metrics};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
 use crate::upstream::{Health, Upstreams};
 
@@ -89,6 +90,8 @@ impl Running {
             .await
             .map_err(|error| at_kek(error.to_string()))?;
         let keys = Arc::new(keys);
+        let audit = open_audit(&store, &keys, &entropy, now).await.map_err(|error| at_store(error.to_string()))?;
+        let audit = Arc::new(audit);
         let SessionConfig { idle, absolute, per_account, .. } = config.session;
         let policy = SessionPolicy { idle, absolute, per_account };
         let shutdown = CancellationToken::new();
@@ -105,12 +108,15 @@ impl Running {
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
 
+        note_start(&audit, &*store, now).await.map_err(|error| at_store(error.to_string()))?;
+
         let limits = config.limits;
         let config = Arc::new(config);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
             key_store: Arc::clone(&store) as Arc<dyn KeyStore>,
+            audit: Arc::clone(&audit),
             sessions: Arc::clone(&sessions),
             keys: Arc::clone(&keys),
             metrics: Arc::clone(&metrics),
@@ -127,6 +133,7 @@ impl Running {
             approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
             approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
+            audit,
             sessions,
             keys,
             roles,
@@ -139,13 +146,7 @@ impl Running {
         let handshake = limits.timeouts.handshake;
         serve_admin(operations, admin_server, for_admin, handshake, &shutdown, &background);
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
-        let health = Arc::new(Health::new(&config.upstreams));
-        let probed = config.upstreams.clone();
-        let told = Arc::clone(&gateway);
-        let told = Arc::new(move |upstream: &UpstreamConfig, server: &UpstreamServer, up| {
-            told.metrics.upstream_server(&upstream.name, &server.to_string(), up);
-        });
-        background.spawn(Arc::clone(&health).watch(probed, Arc::clone(&upstream_tls), told, shutdown.clone()));
+        let health = watch_servers(&gateway, &upstream_tls, &shutdown, &background);
         let workers = {
             let gateway = Arc::clone(&gateway);
             let for_workers = Arc::clone(&config);
@@ -200,10 +201,36 @@ impl Running {
         if let Err(error) = self.gateway.sessions.sweep(self.gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
+        let (audit, now) = (&self.gateway.audit, self.gateway.clock.now());
+        let stopped = Event::new(Action::GatewayStop, Actor::Gateway);
+        let sealed = match audit.note(stopped, now).await {
+            Ok(_) => audit.seal(now).await,
+            Err(error) => Err(SealError::Store(error)),
+        };
+        if let Err(error) = sealed {
+            tracing::error!(%error, "the end of the audit trail was not sealed");
+        }
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed cleanly; nothing that was acknowledged is lost");
         }
     }
+}
+
+/// Begins to probe the servers of the upstreams that want it.
+fn watch_servers(
+    gateway: &Arc<Gateway>,
+    tls: &Arc<UpstreamTls>,
+    shutdown: &CancellationToken,
+    background: &TaskTracker,
+) -> Arc<Health> {
+    let upstreams = gateway.config.upstreams.clone();
+    let health = Arc::new(Health::new(&upstreams));
+    let metrics = Arc::clone(&gateway.metrics);
+    let told = Arc::new(move |upstream: &UpstreamConfig, server: &UpstreamServer, up| {
+        metrics.upstream_server(&upstream.name, &server.to_string(), up);
+    });
+    background.spawn(Arc::clone(&health).watch(upstreams, Arc::clone(tls), told, shutdown.clone()));
+    health
 }
 
 /// What start-up would find, beyond the text of the configuration: certificates, KEK, ports, admin socket, access log,
@@ -304,6 +331,26 @@ fn open_store(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<
         }
     }
     Ok(Arc::new(store))
+}
+
+async fn open_audit(
+    store: &Arc<EmbeddedStore>,
+    keys: &KeySet,
+    entropy: &Arc<dyn Entropy>,
+    now: Timestamp,
+) -> Result<AuditTrail, StoreError> {
+    let store_id = store.store_id().await?;
+    AuditTrail::open(Arc::clone(store) as _, store_id, Arc::clone(&keys.audit), Arc::clone(entropy), now).await
+}
+
+/// Which program runs from now on, and with which keys.
+async fn note_start(audit: &AuditTrail, keys: &dyn KeyStore, now: Timestamp) -> Result<(), StoreError> {
+    let start = Event::new(Action::GatewayStart, Actor::Gateway).object(env!("CARGO_PKG_VERSION"));
+    audit.note(start, now).await?;
+    let stored = keys.keys().await?.keys;
+    let in_use = stored.iter().filter(|key| key.state == KeyState::Active).map(|key| key.id.as_str());
+    let opened = Event::new(Action::KeySetOpen, Actor::Gateway).object(in_use.collect::<Vec<_>>().join(" "));
+    audit.note(opened, now).await.map(drop)
 }
 
 fn bind_listeners(

@@ -14,6 +14,7 @@ use super::self_test;
 use super::ticket::{SignIn, Tickets};
 use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
+use crate::audit::{Action, AuditTrail, Event, Outcome};
 use crate::carrier::OverTls;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -24,7 +25,7 @@ use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
 use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore};
-use crate::telemetry::{AccessLogger, Metrics};
+use crate::telemetry::{AccessLogger, Actor, Metrics};
 use crate::upstream::{Routes, StrippedHead};
 
 /// What [`Gateway::new`] is made of: everything that was opened before.
@@ -35,6 +36,8 @@ pub struct Parts {
     pub bindings: Arc<dyn BindingStore>,
     /// Wrapped keys; asked again by readiness only.
     pub key_store: Arc<dyn KeyStore>,
+    /// Who did what.
+    pub audit: Arc<AuditTrail>,
     /// Live sessions.
     pub sessions: Arc<Sessions<AssertionCache>>,
     /// Keys in clear.
@@ -72,6 +75,7 @@ pub struct Gateway {
     pub(super) content_security_policy: HeaderValue,
     pub(super) bindings: Arc<dyn BindingStore>,
     pub(super) key_store: Arc<dyn KeyStore>,
+    pub(super) audit: Arc<AuditTrail>,
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
     pub(super) keys: Arc<KeySet>,
     pub(super) metrics: Arc<Metrics>,
@@ -83,6 +87,8 @@ pub struct Gateway {
     pub(super) upkeep: tokio::sync::Mutex<Upkeep>,
     ready: AtomicBool,
     unforgeable: AtomicBool,
+    /// Whether the audit trail says that the last self-test failed.
+    self_test_failed: AtomicBool,
     became_ready: Notify,
 }
 
@@ -90,7 +96,8 @@ impl Gateway {
     /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, bindings, key_store, sessions, keys, metrics, access, clock, entropy, shutdown } = parts;
+        let Parts { config, bindings, key_store, audit, sessions, keys, metrics, access, clock, entropy, shutdown } =
+            parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
@@ -119,6 +126,7 @@ impl Gateway {
             config,
             bindings,
             key_store,
+            audit,
             sessions,
             keys,
             metrics,
@@ -129,6 +137,7 @@ impl Gateway {
             upkeep: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             unforgeable: AtomicBool::new(false),
+            self_test_failed: AtomicBool::new(false),
             became_ready: Notify::new(),
         }
     }
@@ -174,6 +183,16 @@ impl Gateway {
         }
         self.unforgeable.store(tested.is_ok(), Ordering::Release);
         self.became_ready.notify_waiters();
+        // Not each of many failures: only that it began and that it is over.
+        let failed = tested.is_err();
+        if self.self_test_failed.load(Ordering::Acquire) != failed {
+            let outcome = if failed { Outcome::Failed } else { Outcome::Done };
+            let event = Event::new(Action::SelfTest, Actor::Gateway).outcome(outcome);
+            match self.audit.note(event, self.clock.now()).await {
+                Ok(_) => self.self_test_failed.store(failed, Ordering::Release),
+                Err(error) => tracing::error!(%error, "the outcome of the self-test is not in the audit trail"),
+            }
+        }
     }
 
     /// Forgets what limits and forms no longer need.

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::clock_watch::ClockWatch;
+use crate::audit::{Action, Effect, Event, SealError};
 use crate::binding::BindingId;
 use crate::store::{SessionScope, StoreError};
-use crate::telemetry::{self, SecurityEvent};
+use crate::telemetry::{self, Actor, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -55,19 +56,34 @@ impl Gateway {
         self.metrics.live_codes(self.bindings.live_codes(now).await?);
         let last_use = self.bindings.last_use().await?;
         let mut upkeep = self.upkeep.lock().await;
+        if let Some(behind) = upkeep.clock.set_back(now, self.clock.monotonic()) {
+            let event = Event::new(Action::ClockSetBack, Actor::Gateway).effect(Effect::of(behind.as_secs()));
+            self.audit.note(event, now).await?;
+        }
         // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
         let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
         let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
         let erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
+        let mut noted = Ok(());
         if !erased.is_empty() {
             let event = SecurityEvent::BindingsErased { count: erased.len() };
             telemetry::security(&event, None, self.config.privacy.client_address);
+            let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(erased.len() as u64));
+            noted = self.audit.note(event, now).await.map(drop);
         }
         upkeep.erased.extend(erased);
         while let Some(binding) = upkeep.erased.last() {
             self.sessions.end(SessionScope::Binding(*binding)).await?;
             upkeep.erased.pop();
         }
-        Ok(())
+        noted?;
+        match self.audit.seal(now).await {
+            Err(SealError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the audit trail is not sealed any more");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }

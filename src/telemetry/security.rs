@@ -22,18 +22,24 @@ pub enum Actor {
     Uid(u32),
     /// Whom the client certificate names at the admin listener.
     Certificate(CertificateName),
+    /// A console, of a handset that its own login vouched for.
+    Console,
     /// The gateway itself, by its retention rules.
     Retention,
+    /// The gateway itself.
+    Gateway,
 }
 
-/// `handset`, `uid:1001`, `cert:alice`, `retention`.
+/// `handset`, `uid:1001`, `cert:alice`, `console`, `retention`, `gateway`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handset => f.write_str("handset"),
             Self::Uid(uid) => write!(f, "uid:{uid}"),
             Self::Certificate(name) => write!(f, "cert:{name}"),
+            Self::Console => f.write_str("console"),
             Self::Retention => f.write_str("retention"),
+            Self::Gateway => f.write_str("gateway"),
         }
     }
 }

@@ -8,6 +8,7 @@ mod admin_tls;
 mod answers;
 mod approvals;
 mod assertion;
+mod audit;
 mod authorize;
 mod bind;
 mod csrf;
