@@ -18,6 +18,8 @@ use crate::session::SessionToken;
 pub struct LinkPlan {
     token: Zeroizing<String>,
     carrier_query: Option<(String, String)>,
+    /// What is put into a query, with `&` and with `&amp;`.
+    added: [Zeroizing<String>; 2],
     page: String,
     fields_alone: bool,
     sites: Arc<OwnSites>,
@@ -48,9 +50,17 @@ impl LinkPlan {
         leave: Arc<LeaveLinks>,
         now: Timestamp,
     ) -> Self {
+        let added = ["&", "&amp;"].map(|ampersand| {
+            let token = token.expose();
+            Zeroizing::new(match carrier_query {
+                Some((key, value)) => format!("{key}={value}{ampersand}{TOKEN_KEY}={token}"),
+                None => format!("{TOKEN_KEY}={token}"),
+            })
+        });
         Self {
             token: Zeroizing::new(token.expose().to_owned()),
             carrier_query: carrier_query.map(|(key, value)| (key.to_owned(), value.to_owned())),
+            added,
             page: page.to_owned(),
             fields_alone: false,
             sites,
@@ -99,9 +109,9 @@ impl LinkPlan {
     }
 
     /// What is put into a query, `ampersand` as the place writes it.
-    pub(super) fn added(&self, ampersand: &str) -> String {
-        let pairs: Vec<String> = self.fields().map(|(key, value)| format!("{key}={value}")).collect();
-        pairs.join(ampersand)
+    pub(super) fn added(&self, ampersand: &str) -> &str {
+        let [in_a_field, in_markup] = &self.added;
+        if ampersand == "&" { in_a_field } else { in_markup }
     }
 
     /// The same as fields of a form: the carrier's first, so that the token stands next to what the author wrote.
@@ -125,6 +135,14 @@ impl LinkPlan {
         if trimmed.is_empty() || trimmed.starts_with('#') {
             return Way::Neither;
         }
+        // What most links of a console are: nothing is left to be found out.
+        if is_certain(trimmed) && base.is_some_and(|base| self.sites.whose(base) == Whose::Ours) {
+            return Way::Ours;
+        }
+        self.judged(base, trimmed, encoding)
+    }
+
+    fn judged(&self, base: Option<&Url>, trimmed: &str, encoding: &'static Encoding) -> Way {
         let Ok(url) =
             Url::options().base_url(base).encoding_override(Some(&|query| encoding.encode(query).0)).parse(trimmed)
         else {
@@ -144,6 +162,22 @@ impl LinkPlan {
     pub(super) fn leave(&self, target: &Url, absolute: bool) -> String {
         let local = self.leave.issue(target.as_str(), self.now);
         if absolute { format!("{}{local}", self.sites.origin()) } else { local }
+    }
+}
+
+/// Whether it is a path from the root to everybody, and none of the gateway's: nothing in it resolves, is escaped or is
+/// dropped.
+fn is_certain(trimmed: &str) -> bool {
+    let path_end = trimmed.find(['?', '#']).unwrap_or(trimmed.len());
+    let (path, rest) = trimmed.split_at(path_end);
+    let in_path = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_');
+    match path.as_bytes() {
+        [b'/', first, others @ ..] => {
+            first.is_ascii_alphanumeric()
+                && others.iter().all(|b| in_path(*b))
+                && rest.bytes().all(|b| b.is_ascii_graphic())
+        }
+        _ => false,
     }
 }
 
@@ -188,6 +222,7 @@ pub(super) fn scheme(written: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use static_assertions::assert_not_impl_any;
 
     use super::*;
@@ -292,6 +327,18 @@ mod tests {
             let ours = way(written) == Way::Ours;
             assert!(!ours, "{written:?}");
             assert_eq!(way(written), Way::Neither, "{written:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_certain_is_what_would_be_found_out(written in "[/a-c._%?#:@\\\\;&=-]{0,12}") {
+            let plan = plan(None);
+            let base = plan.page_url();
+            let judged = plan.judged(base.as_ref(), &written, encoding_rs::UTF_8);
+            prop_assert!(!is_certain(&written) || judged == Way::Ours, "{} {:?}", written, judged);
+            let elsewhere = Url::parse("http://evil.example/").unwrap();
+            prop_assert_ne!(plan.way(Some(&elsewhere), &written, encoding_rs::UTF_8), Way::Ours);
         }
     }
 
