@@ -1,6 +1,6 @@
-//! Removing a handset: a page that asks, and an answer that counts only from the handset that is signed in.
+//! Removing a handset: done for the handset that is signed in, and asked of it where it has not just said who it is.
 //!
-//! One key press removes nothing. Nor does a session alone: who confirms has to be the handset itself, now.
+//! A session alone removes nothing: it has to be the handset itself, now or within the life of a form.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::store::{BindingRecord, SessionScope, StoreError};
 use crate::telemetry::{self, Actor, SecurityEvent};
 
 impl Gateway {
-    /// `POST /_sekisho/me/remove`: asks whether one binding of the person's own is to go; with [`SURE_FIELD`] erases it,
-    /// and its sessions end.
+    /// `POST /_sekisho/me/remove`: erases one binding of the person's own, and its sessions end. A handset that is not known
+    /// to be here is asked first, by a page whose answer has [`SURE_FIELD`] and its identifier.
     pub(super) async fn remove_binding(&self, visit: &Visit<'_>, body: ClientBody) -> Response<Body> {
         let (current, form) = match self.own_form(visit, body).await {
             Ok(posted) => posted,
@@ -33,11 +33,9 @@ impl Gateway {
         let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
             return self.linked(visit, &current, self.refuse(visit, Reason::MalformedRequest));
         };
-        if form.field(SURE_FIELD).is_empty() {
-            return self.ask_before_removal(visit, &current, id).await;
-        }
         if let Err(answer) = self.is_here(visit, &current) {
-            return *answer;
+            let may_ask = can_be_shown(visit) && form.field(SURE_FIELD).is_empty();
+            return if may_ask { self.ask_before_removal(visit, &current, id).await } else { *answer };
         }
         let done = match self.remove_own(visit, &current, id).await {
             Ok(Some(removed)) => {
@@ -53,13 +51,8 @@ impl Gateway {
         if id == current.record().binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
     }
 
+    /// The page whose form brings the identifier along.
     async fn ask_before_removal(&self, visit: &Visit<'_>, current: &Current, id: BindingId) -> Response<Body> {
-        // Said before the question where the answer could not be taken.
-        if !can_be_shown(visit)
-            && let Err(answer) = self.is_here(visit, current)
-        {
-            return *answer;
-        }
         let bindings = match self.bindings.bindings(Some(&current.record().account)).await {
             Ok(bindings) => bindings,
             Err(error) => return self.me_unavailable(visit, current, &error),
@@ -67,8 +60,7 @@ impl Gateway {
         let Some(binding) = bindings.iter().find(|binding| binding.id == id) else {
             return self.me_page(visit, current, None).await;
         };
-        let asked_with = visit.carrier.filter(|_| can_be_shown(visit)).and_then(|profile| profile.required_query());
-        let action = match asked_with {
+        let action = match visit.carrier.and_then(|profile| profile.required_query()) {
             Some((name, value)) => format!("/_sekisho/me/remove?{name}={value}"),
             None => "/_sekisho/me/remove".to_owned(),
         };
@@ -78,21 +70,21 @@ impl Gateway {
         self.linked(visit, current, self.page(visit, StatusCode::OK, &page))
     }
 
-    /// Whether the handset itself confirms, not only somebody with its session: its identifier is in this very request,
-    /// which the session was held to; where TLS hides it, the handset signed in within the life of a form.
+    /// Whether it is the handset itself, not only somebody with its session: it signed in within the life of a form, or its
+    /// identifier is in this very request, which the session was held to.
     fn is_here(&self, visit: &Visit<'_>, current: &Current) -> Result<(), Box<Response<Body>>> {
         let record = current.record();
-        if can_be_shown(visit) {
-            return match self.config.carriers.presented(visit.head, &record.carrier) {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => Err(Box::new(self.linked(visit, current, self.refuse(visit, Reason::MissingIdentifier)))),
-                Err(refusal) => Err(Box::new(self.linked(visit, current, self.refuse(visit, refusal.into())))),
-            };
-        }
         if visit.now < record.created_at.plus(form_token::LIFETIME) {
             return Ok(());
         }
-        Err(Box::new(self.sign_in_page(visit, &LocalPath::parse("/_sekisho/me"), Reason::SignInRequired)))
+        if !can_be_shown(visit) {
+            return Err(Box::new(self.sign_in_page(visit, &LocalPath::parse("/_sekisho/me"), Reason::SignInRequired)));
+        }
+        match self.config.carriers.presented(visit.head, &record.carrier) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Box::new(self.linked(visit, current, self.refuse(visit, Reason::MissingIdentifier)))),
+            Err(refusal) => Err(Box::new(self.linked(visit, current, self.refuse(visit, refusal.into())))),
+        }
     }
 
     async fn remove_own(

@@ -260,8 +260,6 @@ def walk(handset, code):
     shows(page, "the console, without a code", "表示 /orders")
     secrets |= set(re.findall(r"[?&]_sk=([\w-]+)", page.url))
     page = handset.open(page.link("/_sekisho/me"))
-    page = handset.send(page, "/_sekisho/me/remove")
-    shows(page, "the question before a removal", 'name="sure"', 'accesskey="1"')
     handset.send(page, "/_sekisho/me/remove")
     page = handset.open(start)
     page = handset.open(page.link("/_sekisho/login"))

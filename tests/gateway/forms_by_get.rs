@@ -1,5 +1,7 @@
 //! Browsers that cannot post: the same forms by GET, and nothing that a link or a page elsewhere could do with them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -104,6 +106,7 @@ async fn the_whole_way_goes_without_a_post() {
 
     handset.cookies.clear();
     assert_eq!(handset.click_sign_in("/").await.status, StatusCode::FOUND, "it is bound");
+    harness.clock.advance(Duration::from_mins(11));
     let page = handset.get("/_sekisho/me").await;
     let asked = handset.get(&target(&page, "/_sekisho/me/remove", &[])).await;
     assert_eq!(asked.status, StatusCode::OK, "{}", asked.text());
