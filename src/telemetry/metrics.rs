@@ -395,6 +395,7 @@ mod tests {
         metrics.sign_in(&docomo);
         metrics.enrolment(&docomo);
         metrics.lines_lost("log");
+        metrics.upstream_server("console", "http://127.0.0.1:9000", true);
         let mut served = Vec::new();
         let text = metrics.render();
         for (name, kind) in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
