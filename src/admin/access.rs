@@ -94,7 +94,7 @@ holders! {
     Security: "security";
 }
 
-/// Proof that the caller holds [`Role::Security`] or, to look on, [`Role::Auditor`].
+/// Proof that the caller holds [`Role::Security`] or, to look on, [`Role::Auditor`], and who it is.
 pub(super) struct SecurityReader(pub(super) Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for SecurityReader

@@ -22,6 +22,7 @@ use super::body::Asked;
 use super::if_match::RevisionMatch;
 use super::operations::Operations;
 use super::refused::Refused;
+use crate::audit::{Action, Effect, Event};
 use crate::clock::Timestamp;
 use crate::config::{AdminConfig, ClientAddressDetail, Principal, Role};
 use crate::store::{
@@ -110,6 +111,8 @@ pub(super) struct Grant {
     /// What the keys must still be at.
     pub(super) revision: u64,
     by: Actor,
+    /// Why, in the words of whoever asked.
+    pub(super) reason: String,
 }
 
 impl Grant {
@@ -149,7 +152,7 @@ pub(super) async fn require(
 ) -> Result<Decision, Refused> {
     let policy = &ops.approval_policy;
     if policy.needs <= 1 {
-        return Ok(Decision::Granted(Grant { approval: None, revision, by }));
+        return Ok(Decision::Granted(Grant { approval: None, revision, by, reason: reason.0 }));
     }
     let at = ops.clock.now();
     let ask = NewApproval {
@@ -163,9 +166,12 @@ pub(super) async fn require(
         at,
         expires_at: at.plus(EXPIRES_AFTER),
     };
-    let record = ops.approvals.ask(ask).await?;
+    let deed =
+        Event::new(Action::ApprovalAsk, by).object(format_args!("{} {object}", action.as_str())).reason(&ask.reason);
+    let work = async { Ok::<_, Refused>((ops.approvals.ask(ask).await?, Effect::none())) };
+    let record = ops.audit.act(deed, &*ops.clock, work).await?;
     if policy.is_granted(&record) {
-        return Ok(Decision::Granted(Grant { approval: Some(record.id), revision, by }));
+        return Ok(Decision::Granted(Grant { approval: Some(record.id), revision, by, reason: record.reason }));
     }
     report("approval-asked", &record, by);
     Ok(Decision::Pending((StatusCode::ACCEPTED, Json(Approved::of(&record))).into_response()))
@@ -198,31 +204,42 @@ pub(super) async fn answer(
     revision.check(record.revision)?;
     match answer.decision.unwrap_or_default() {
         // Stopping is safe, so that whoever holds the role may.
-        ApprovalDecision::Deny => match ops.approvals.deny(&id, by.to_string(), ops.clock.now()).await? {
-            AnswerOutcome::Counted(record) => {
-                report("approval-denied", &record, by);
-                Ok(Json(Approved::of(&record)).into_response())
-            }
-            AnswerOutcome::Twice(_) | AnswerOutcome::Ended(_) => Err(Refused::ApprovalEnded),
-            AnswerOutcome::NotThere => Err(Refused::NotFound),
-        },
+        ApprovalDecision::Deny => {
+            let work = async {
+                match ops.approvals.deny(&id, by.to_string(), ops.clock.now()).await? {
+                    AnswerOutcome::Counted(record) => Ok((record, Effect::none())),
+                    AnswerOutcome::Twice(_) | AnswerOutcome::Ended(_) => Err(Refused::ApprovalEnded),
+                    AnswerOutcome::NotThere => Err(Refused::NotFound),
+                }
+            };
+            let deed = Event::new(Action::ApprovalDeny, by).object(&record.id);
+            let record = ops.audit.act(deed, &*ops.clock, work).await?;
+            report("approval-denied", &record, by);
+            Ok(Json(Approved::of(&record)).into_response())
+        }
         ApprovalDecision::Approve => {
             let person = ops.approval_policy.approver(by).ok_or(Refused::NoApprover)?;
-            let record = match ops.approvals.approve(&id, person, ops.clock.now()).await? {
-                AnswerOutcome::Counted(record) => {
-                    report("approval-given", &record, by);
-                    record
+            let work = async {
+                match ops.approvals.approve(&id, person, ops.clock.now()).await? {
+                    AnswerOutcome::Counted(record) => {
+                        report("approval-given", &record, by);
+                        Ok((record, Effect::none()))
+                    }
+                    // Agreed to, and not carried out by whoever's voice was the last: it may be tried again.
+                    AnswerOutcome::Twice(record) if ops.approval_policy.is_granted(&record) => {
+                        Ok((record, Effect::none()))
+                    }
+                    AnswerOutcome::Twice(_) => Err(Refused::AlreadyApproved),
+                    AnswerOutcome::Ended(_) => Err(Refused::ApprovalEnded),
+                    AnswerOutcome::NotThere => Err(Refused::NotFound),
                 }
-                // Agreed to, and not carried out by whoever's voice was the last: it may be tried again.
-                AnswerOutcome::Twice(record) if ops.approval_policy.is_granted(&record) => record,
-                AnswerOutcome::Twice(_) => return Err(Refused::AlreadyApproved),
-                AnswerOutcome::Ended(_) => return Err(Refused::ApprovalEnded),
-                AnswerOutcome::NotThere => return Err(Refused::NotFound),
             };
+            let deed = Event::new(Action::ApprovalGive, by).object(&record.id);
+            let record = ops.audit.act(deed, &*ops.clock, work).await?;
             if !ops.approval_policy.is_granted(&record) {
                 return Ok((StatusCode::ACCEPTED, Json(Approved::of(&record))).into_response());
             }
-            let grant = Grant { approval: Some(record.id), revision: record.revision, by };
+            let grant = Grant { approval: Some(record.id), revision: record.revision, by, reason: record.reason };
             acts::carry_out(&ops, record.action, &record.object, grant, by).await?;
             Ok(Json(Approved::of(&by_id(&ops, &id).await?)).into_response())
         }

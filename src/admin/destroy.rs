@@ -15,6 +15,7 @@ use super::documents::Key;
 use super::if_match::{RevisionMatch, etag};
 use super::operations::Operations;
 use super::refused::Refused;
+use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
 use crate::store::{ApprovedAction, KeyChange, KeyRecord, KeyState, StoredKeys};
 use crate::telemetry::{Actor, SecurityEvent, security};
@@ -58,7 +59,9 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
     destroyable(&ops.key_store.keys().await?, id)?;
     let (id, at) = (id.to_owned(), ops.clock.now());
     let change = KeyChange::Move { id: id.clone(), from: KeyState::Drained, to: KeyState::Destroyed, at };
-    let revision = grant.change(ops, vec![change]).await?;
+    let deed = Event::new(Action::KeyDestroy, by).object(&id).reason(&grant.reason);
+    let work = async { Ok::<_, Refused>((grant.change(ops, vec![change]).await?, Effect::none())) };
+    let revision = ops.audit.act(deed, &*ops.clock, work).await?;
     security(&SecurityEvent::KeyDestroyed { key: &id, by }, None, ClientAddressDetail::None);
     let key = ops.key_store.keys().await?.keys.into_iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
     Ok((revision, key))

@@ -46,6 +46,14 @@ pub enum Action {
     SessionsEnd,
     /// A session was used from another handset, carrier or network, and ended; the object is the session.
     SessionDeviceMismatch,
+    /// A key is wiped; the object is its id.
+    KeyDestroy,
+    /// Somebody asks for what takes more people; the object is what, and to what.
+    ApprovalAsk,
+    /// Somebody agrees; the object is the approval.
+    ApprovalGive,
+    /// Somebody says no; the object is the approval.
+    ApprovalDeny,
     /// Somebody asked which pseudonym an account has.
     PseudonymRead,
 }
@@ -71,6 +79,10 @@ impl Action {
             Self::BindingsErase => "bindings-erase",
             Self::SessionsEnd => "sessions-end",
             Self::SessionDeviceMismatch => "session-device-mismatch",
+            Self::KeyDestroy => "key-destroy",
+            Self::ApprovalAsk => "approval-ask",
+            Self::ApprovalGive => "approval-give",
+            Self::ApprovalDeny => "approval-deny",
             Self::PseudonymRead => "pseudonym-read",
         }
     }

@@ -161,6 +161,52 @@ async fn a_key_is_destroyed_once_two_different_people_agreed() {
 }
 
 #[tokio::test]
+async fn who_asked_who_agreed_and_what_came_of_it_stand_in_the_audit_trail() {
+    let council = Council::of(2).await;
+    let [alice, bob, dora] = ["alice", "bob", "dora"].map(|name| council.person(name));
+    let trail =
+        async |query: &str| call(&council.harness, &dora, "GET", &format!("/v1/audit?{query}"), &[]).await.unwrap().1;
+    let before = trail("limit=1").await["head"]["seq"].clone();
+    let path = format!("/v1/keys/{KEY}");
+    call_with(&council.harness, &alice, "DELETE", &path, &[], "{\"reason\":\"rotated in May\"}").await.unwrap();
+    assert_eq!(state(&council.answer(&bob, "p1", "{\"decision\":\"deny\"}").await), (200, "denied"));
+    assert_eq!(council.destroy(&alice).await.0, 202);
+    assert_eq!(reason(&council.approve(&alice, "p2").await), (409, "already-approved"));
+    assert_eq!(state(&council.approve(&bob, "p2").await), (200, "done"));
+    assert_eq!(reason(&council.destroy(&alice).await), (409, "key-state"), "of what cannot be done there is no entry");
+
+    let page = trail(&format!("after={before}&limit=99")).await;
+    let said: Vec<_> = page["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let words =
+                ["action", "actor", "object", "outcome", "reason"].map(|name| entry[name].as_str().unwrap_or("-"));
+            words.join(" ")
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "approval-ask cert:alice destroy-key s2 begun rotated in May",
+            "approval-ask cert:alice destroy-key s2 done rotated in May",
+            "approval-deny cert:bob p1 begun -",
+            "approval-deny cert:bob p1 done -",
+            "approval-ask cert:alice destroy-key s2 begun -",
+            "approval-ask cert:alice destroy-key s2 done -",
+            "approval-give cert:alice p2 begun -",
+            "approval-give cert:alice p2 refused -",
+            "approval-give cert:bob p2 begun -",
+            "approval-give cert:bob p2 done -",
+            "key-destroy cert:bob s2 begun -",
+            "key-destroy cert:bob s2 done -",
+        ]
+    );
+    council.harness.finish().await;
+}
+
+#[tokio::test]
 async fn of_people_who_agree_at_once_one_carries_it_out() {
     let council = Council::of(2).await;
     assert_eq!(council.destroy(&council.person("alice")).await.0, 202);
