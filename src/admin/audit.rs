@@ -110,7 +110,7 @@ pub struct AuditVerdict {
 pub struct AuditKeyPrint {
     /// `u1`.
     pub id: String,
-    /// SHA-256 of its public half, base64url: what `audit verify --key` takes.
+    /// SHA-256 of its public half, base64url: what `audit verify --audit-key` takes.
     pub fingerprint: String,
 }
 

@@ -172,7 +172,7 @@ mod tests {
             "accounts list --socket s --admin-url https://gw",
             "audit export --from 0",
             "audit tail -n 1001",
-            "audit verify file --key short",
+            "audit verify file --audit-key short",
             "audit verify --head 0000000000000000000000000000000000000000000000000000000000000000",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));

@@ -24,7 +24,7 @@ const PAGE: u32 = 1000;
 
 const VERIFY: &str = "\
 With FILE, an export, nothing is asked of a gateway; - is stdin. Without it the running gateway judges its own trail.
-An export vouches for itself unless --key names a fingerprint that was noted down when the gateway was set up, and --head
+An export vouches for itself unless --audit-key names a fingerprint that was noted down when the gateway was set up, and --head
 a hash that was noted down later: then it can be neither made up nor cut off.
 Exit codes: 0 nothing contradicts, 1 something does (its entry is named).";
 
@@ -59,7 +59,7 @@ enum Verb {
         /// An export
         file: Option<PathBuf>,
         /// The fingerprint of an audit key that is known to be the gateway's; may be repeated
-        #[arg(long = "key", value_name = "FINGERPRINT", requires = "file", value_parser = fingerprint)]
+        #[arg(long = "audit-key", value_name = "FINGERPRINT", requires = "file", value_parser = fingerprint)]
         keys: Vec<String>,
         /// The hash of an entry that must be in it
         #[arg(long, value_name = "HASH", requires = "file", value_parser = entry_hash)]

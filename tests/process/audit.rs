@@ -52,10 +52,10 @@ async fn a_trail_is_exported_verified_elsewhere_and_one_changed_byte_is_named() 
     assert_eq!((&found["keys"], &found["head"]), (&online["keys"], &online["head"]));
     let key = found["keys"][0]["fingerprint"].as_str().unwrap().to_owned();
     let head = found["head"]["hash"].as_str().unwrap().to_owned();
-    assert_eq!(verified(&file, &["--key", &key, "--head", &head, "--expect-entries", "9"]).await.0, 0);
+    assert_eq!(verified(&file, &["--audit-key", &key, "--head", &head, "--expect-entries", "9"]).await.0, 0);
     let other = "A".repeat(43);
     let zero = "0".repeat(64);
-    for more in [["--key", &*other], ["--head", &*zero], ["--expect-entries", "10"]] {
+    for more in [["--audit-key", &*other], ["--head", &*zero], ["--expect-entries", "10"]] {
         let (code, found) = verified(&file, &more).await;
         assert_eq!((code, &found["ok"]), (1, &json!(false)), "{more:?}: {found}");
     }
