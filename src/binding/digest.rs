@@ -17,6 +17,12 @@ impl KeyId {
         Self(number)
     }
 
+    /// The number behind the `k`.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     /// Reads `k17`.
     ///
     /// # Errors
@@ -66,6 +72,18 @@ impl Chain {
     #[must_use]
     pub fn keys(&self) -> &[KeyId] {
         &self.0
+    }
+
+    /// The key that hashed the identifier itself. Who is rid of it is rid of every older one.
+    #[must_use]
+    pub fn innermost(&self) -> KeyId {
+        self.0.first().copied().unwrap_or_else(|| unreachable!("a chain is never empty"))
+    }
+
+    /// The key that made the digest of what those below it made.
+    #[must_use]
+    pub fn outermost(&self) -> KeyId {
+        self.0.last().copied().unwrap_or_else(|| unreachable!("a chain is never empty"))
     }
 
     /// Reads the text form, `k1,k2`.

@@ -119,7 +119,7 @@ async fn signed_in(
     let (flat_chain, flat_digest) = &candidates.flat;
     if record.last_used_on < now.day() || &record.chain != flat_chain {
         let flat = Probe { chain: flat_chain.clone(), digest: flat_digest.clone() };
-        store.used(record.id, now.day(), flat).await?;
+        store.used(record.id, now.day(), flat, candidates.generation).await?;
     }
     Ok(BoundAccount::new(record.account, record.id, record.carrier))
 }

@@ -124,7 +124,8 @@ pub enum EnrolmentAuthority {
 pub enum EnrolOutcome {
     /// Bound; the code, if it was one, is spent.
     Bound(BindingRecord),
-    /// It was bound to that very account before; the code is spent alike, and the day of the last use is today.
+    /// It was bound to that very account before; the code is spent alike, the day of the last use is today, and the
+    /// record is flattened as a sign-in would.
     AlreadyBound(BindingRecord),
     /// No live code matches, or its tries are used up. A wrong try at a live code was counted; the tries of a handset
     /// that has used up its own are not, so one handset cannot burn a code for the others. Whether the selector
@@ -202,12 +203,13 @@ pub trait BindingStore: Send + Sync + 'static {
     /// 9. The work does not depend on whether there is a hit.
     async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError>;
 
-    /// Notes that the binding was used on `day`, and flattens it: the record's chain and digest become `flat`.
+    /// Notes that the binding was used on `day`, and flattens it: the record's chain and digest become `flat`, which the
+    /// key ring of `generation` made.
     ///
     /// 10. Changes nothing if the binding is gone; `last_used_on` never moves back, nor does the record: it stays as it
-    ///     is when `flat` was made by a key older than its outermost one (a rotation overtook the sign-in), or when
-    ///     another binding has that digest.
-    async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError>;
+    ///     is when the key ring moved on since `generation`, when `flat` was made by a key older than its outermost one
+    ///     (a rotation overtook the sign-in), or when another binding has that digest.
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError>;
 
     /// The last day on which any binding was made or used; `None` where there is none. What the clock said then is
     /// the store's own idea of the present.

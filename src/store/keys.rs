@@ -202,8 +202,9 @@ pub struct StoredKeys {
 ///
 /// 19. **Forwards.** A key's state only moves in the order of [`KeyState::ALL`]; what is compromised stays so; a destroyed
 ///     key has no material, in no part of the medium that the store can reach, and its record stays.
-/// 20. **Proven unused.** A binding key leaves `Retiring` only where it is the outermost of no record, and `Inner` only
-///     where no chain contains it; both are judged in the step that moves it.
+/// 20. **Proven unused.** A binding key becomes `Inner` only where it is the outermost of no record, and `Drained` or
+///     `Destroyed` only where no chain begins with it or an older key, so that none contains it and no wrap that is
+///     on its way can bring it back; both are judged in the step that moves it. `Pending` keys were never used.
 /// 21. **Exactly one is active** of each purpose, before and after every call.
 /// 16. **First writer wins.** `initialise` on a store that has keys or a scheme changes nothing; the caller reads back
 ///     what counts.

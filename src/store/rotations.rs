@@ -65,11 +65,11 @@ pub struct RotationRecord {
     pub finished_at: Option<Timestamp>,
     /// The last day on which a record may still contain the old key; the day after, it is erased.
     pub drain_by: Day,
-    /// Records that contained the old key when the new one became active.
+    /// Records there were when the new key became active; each contained the old key, or would have once wrapped.
     pub total: u64,
-    /// Records that were wrapped in this rotation.
+    /// Records that the new key wrapped, in this rotation or together with the next one.
     pub wrapped: u64,
-    /// Records that a sign-in took off the old key.
+    /// Records that a sign-in took off the old key and all older ones.
     pub flattened: u64,
     /// Where the wrap goes on. Only saves looking at records again: their chains are the truth.
     pub cursor: u64,
@@ -99,6 +99,8 @@ pub struct WrapBatch {
     pub rotation: String,
     /// The runner's fencing token.
     pub fence: u64,
+    /// Generation of the key ring that made the digests.
+    pub generation: u64,
     /// Where the next batch starts.
     pub cursor: u64,
     /// The records: place and `rev` as read, chain and digest as they are to be.
@@ -112,6 +114,8 @@ pub enum WrapOutcome {
     Wrapped(u64),
     /// Another runner has taken over, or the rotation does not run.
     Fenced,
+    /// The key ring moved on since the digests were made: compute them again.
+    Stale,
 }
 
 /// A binding as an auditor's scan sees it.
@@ -131,7 +135,7 @@ pub struct Scanned {
 /// 22. **Compare and set.** `wrap` moves a record only if it still is as it was read: same place, same `rev`, and an
 ///     outermost key older than the new one, judged in the step that moves it. So a batch that runs twice moves nothing
 ///     twice.
-/// 23. **Fenced.** Only the runner that took the latest fencing token writes.
+/// 23. **Fenced.** Only the runner that took the latest fencing token writes, with a key ring that is in force.
 /// 24. **One step.** Records, cursor and counts of a batch become durable together.
 /// 25. **Counted.** A record that leaves the old key by a sign-in is counted in the step that moves it.
 #[async_trait]
@@ -159,12 +163,14 @@ pub trait RotationStore: Send + Sync + 'static {
     /// Moves records.
     async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError>;
 
-    /// How many records each chain has, of chains that any has.
+    /// How many records each chain has, of chains that any has, in migration order. Counted, not remembered: reads
+    /// every record.
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError>;
 
     /// Up to `limit` bindings behind `after`, in the order of their places.
     async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError>;
 
-    /// Erases the bindings whose chain contains `key`. Returns their ids.
+    /// Erases the bindings whose chain contains `key`, or would once wrapped: it begins with that or an older key.
+    /// Returns their ids.
     async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError>;
 }

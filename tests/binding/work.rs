@@ -37,8 +37,8 @@ impl BindingStore for Watched {
     async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError> {
         self.note(format!("resolve {} probes", probes.len())).resolve(carrier, probes).await
     }
-    async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError> {
-        self.note("used").used(id, day, flat).await
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError> {
+        self.note("used").used(id, day, flat, generation).await
     }
     async fn last_use(&self) -> Result<Option<Day>, StoreError> {
         self.note("last_use").last_use().await

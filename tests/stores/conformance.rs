@@ -16,8 +16,8 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
     ImportOutcome, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewAuditEntry,
-    NewCode, Probe, SchemeRecord, SealingKey, SessionRecord, SessionScope, SessionStore, StoreError, StoredAuditEntry,
-    StoredCheckpoint, StoredKeys, StretchParameters, TokenTransport,
+    NewCode, Probe, RotationStore, SchemeRecord, SealingKey, SessionRecord, SessionScope, SessionStore, StoreError,
+    StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -29,6 +29,7 @@ pub(crate) trait Backend: Sized {
     fn keys(&self) -> Arc<dyn KeyStore>;
     fn approvals(&self) -> Arc<dyn ApprovalStore>;
     fn audit(&self) -> Arc<dyn AuditStore>;
+    fn rotations(&self) -> Arc<dyn RotationStore>;
     /// The same data after a crash: whatever was not durable is gone.
     fn restart(self) -> Self;
 }
@@ -85,27 +86,27 @@ pub(crate) use keeps_the_contract;
 
 const MINUTE: i64 = 60_000;
 
-fn at(minutes: i64) -> Timestamp {
+pub(crate) fn at(minutes: i64) -> Timestamp {
     Timestamp::from_unix_millis(1_795_530_000_000 + minutes * MINUTE)
 }
 
-fn today() -> Day {
+pub(crate) fn today() -> Day {
     at(0).day()
 }
 
-fn account(name: &str) -> AccountId {
+pub(crate) fn account(name: &str) -> AccountId {
     AccountId::parse(name).unwrap()
 }
 
-fn carrier(name: &str) -> CarrierName {
+pub(crate) fn carrier(name: &str) -> CarrierName {
     CarrierName::parse(name).unwrap()
 }
 
-fn probe(chain: &str, digest: u8) -> Probe {
+pub(crate) fn probe(chain: &str, digest: u8) -> Probe {
     Probe { chain: Chain::parse(chain).unwrap(), digest: BindingDigest::from_bytes([digest; 32]) }
 }
 
-fn binding_id(number: u8) -> BindingId {
+pub(crate) fn binding_id(number: u8) -> BindingId {
     BindingId::from_random([number; 16])
 }
 
@@ -132,12 +133,12 @@ pub(crate) fn scheme(id: &str) -> SchemeRecord {
 }
 
 /// The bindings of a store that has its keys.
-async fn bindings_of(backend: &impl Backend) -> Arc<dyn BindingStore> {
+pub(crate) async fn bindings_of(backend: &impl Backend) -> Arc<dyn BindingStore> {
     backend.keys().initialise(first_keys(), scheme("v1")).await.unwrap();
     backend.bindings()
 }
 
-fn code(name: &str, selector: &str, mac: u8) -> NewCode {
+pub(crate) fn code(name: &str, selector: &str, mac: u8) -> NewCode {
     NewCode {
         account: account(name),
         selector: selector.into(),
@@ -149,7 +150,7 @@ fn code(name: &str, selector: &str, mac: u8) -> NewCode {
 }
 
 /// Handset `handset` types the code that has `selector` and hashes to `mac`.
-fn enrolment(handset: u8, selector: &str, mac: u8) -> Enrolment {
+pub(crate) fn enrolment(handset: u8, selector: &str, mac: u8) -> Enrolment {
     Enrolment {
         authority: EnrolmentAuthority::Code {
             selector: selector.into(),
@@ -167,7 +168,7 @@ fn enrolment(handset: u8, selector: &str, mac: u8) -> Enrolment {
 }
 
 /// Binds `handset` to `name` with a code of its own.
-async fn bind(store: &dyn BindingStore, handset: u8, name: &str) -> BindingRecord {
+pub(crate) async fn bind(store: &dyn BindingStore, handset: u8, name: &str) -> BindingRecord {
     let selector = format!("{handset:04}");
     assert_eq!(store.issue_code(code(name, &selector, handset)).await.unwrap(), IssueOutcome::Issued);
     let outcome = store.enrol(enrolment(handset, &selector, handset), at(1)).await.unwrap();
@@ -187,7 +188,7 @@ fn imported(handset: u8, name: &str) -> ImportedBinding {
     }
 }
 
-async fn resolves(store: &dyn BindingStore, handset: u8) -> Option<BindingId> {
+pub(crate) async fn resolves(store: &dyn BindingStore, handset: u8) -> Option<BindingId> {
     let hit = store.resolve(&carrier("docomo"), &[probe("k1", handset)]).await.unwrap();
     hit.map(|hit| hit.binding.id)
 }
@@ -422,24 +423,28 @@ pub(crate) async fn clause_10_used_moves_forward_only(backend: impl Backend) {
     let tomorrow = at(24 * 60).day();
     let record = |store: Arc<dyn BindingStore>| async move { store.bindings(None).await.unwrap().remove(0) };
 
-    store.used(id, tomorrow, probe("k1", 1)).await.unwrap();
+    store.used(id, tomorrow, probe("k1", 1), 0).await.unwrap();
     assert_eq!(record(Arc::clone(&store)).await.last_used_on, tomorrow);
-    store.used(id, today(), probe("k2", 12)).await.unwrap();
+    store.used(id, today(), probe("k2", 12), 0).await.unwrap();
     let flat = record(Arc::clone(&store)).await;
     assert_eq!((flat.last_used_on, flat.chain.to_string(), flat.bound_on), (tomorrow, "k2".to_owned(), today()));
     assert_eq!(resolves(&*store, 1).await, None, "the former digest is gone");
     assert_eq!(resolves(&*store, 12).await, Some(id));
 
     // A sign-in that was overtaken by the rotation does not move the record back.
-    store.used(id, tomorrow, probe("k1", 1)).await.unwrap();
+    store.used(id, tomorrow, probe("k1", 1), 0).await.unwrap();
     assert_eq!(resolves(&*store, 12).await, Some(id));
     // The digest of another record is never taken; the day still counts.
-    store.used(other, tomorrow, probe("k2", 12)).await.unwrap();
+    store.used(other, tomorrow, probe("k2", 12), 0).await.unwrap();
     assert_eq!(resolves(&*store, 2).await, Some(other));
     assert!(store.bindings(None).await.unwrap().iter().all(|b| b.last_used_on == tomorrow));
 
+    // Digests of a key ring that is not in force any more move nothing.
+    store.used(other, tomorrow, probe("k2", 22), 1).await.unwrap();
+    assert_eq!(resolves(&*store, 2).await, Some(other));
+
     store.revoke(id).await.unwrap();
-    store.used(id, tomorrow, probe("k3", 13)).await.unwrap();
+    store.used(id, tomorrow, probe("k3", 13), 0).await.unwrap();
     assert_eq!(resolves(&*store, 13).await, None);
 }
 
@@ -661,6 +666,18 @@ pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl B
     let used = BindingRecord { last_used_on: at(2 * 24 * 60).day(), ..bound };
     assert_eq!(store.enrol(again, at(2 * 24 * 60)).await.unwrap(), EnrolOutcome::AlreadyBound(used.clone()));
     assert_eq!(store.bindings(None).await.unwrap(), [used]);
+
+    // Found under an older chain, it is flattened as by a sign-in.
+    store.issue_code(code("alice", "4444", 4)).await.unwrap();
+    let flat = Enrolment {
+        probes: vec![probe("k1", 1), probe("k2", 12)],
+        digest: BindingDigest::from_bytes([12; 32]),
+        chain: Chain::parse("k2").unwrap(),
+        ..enrolment(1, "4444", 4)
+    };
+    let EnrolOutcome::AlreadyBound(binding) = store.enrol(flat, at(1)).await.unwrap() else { panic!("it is bound") };
+    assert_eq!(store.bindings(None).await.unwrap(), std::slice::from_ref(&binding));
+    assert_eq!((binding.chain.to_string(), resolves(&*store, 12).await), ("k2".to_owned(), Some(binding.id)));
     assert_eq!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
 }
 
@@ -779,7 +796,7 @@ pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     let used = bind(&*store, 2, "alice").await.id;
     let tomorrow = at(24 * 60).day();
     assert_eq!(store.last_use().await.unwrap(), Some(today()));
-    store.used(used, tomorrow, probe("k1", 2)).await.unwrap();
+    store.used(used, tomorrow, probe("k1", 2), 0).await.unwrap();
     assert_eq!(store.last_use().await.unwrap(), Some(tomorrow));
     store.issue_code(code("alice", "3333", 3)).await.unwrap();
     assert_eq!(store.purge(at(10), today()).await.unwrap(), []);

@@ -15,13 +15,14 @@ use sekisho::clock::Timestamp;
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    ApprovalStore, AuditStore, BindingStore, EmbeddedStore, Inspection, KeyStore, OpenError, Opened, SessionRecord,
-    SessionStore, StoreError, TokenTransport,
+    ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, Inspection, KeyChange, KeyRecord, KeyState,
+    KeyStore, OpenError, Opened, RotationStore, SessionRecord, SessionStore, StoreError, TokenTransport,
 };
 use tempfile::TempDir;
 
 use crate::approvals::keeps_the_approval_contract;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, scheme};
+use crate::rotation_conformance::moves_records_as_the_contract_says;
 
 struct Embedded {
     store: Arc<EmbeddedStore>,
@@ -54,6 +55,10 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn rotations(&self) -> Arc<dyn RotationStore> {
+        Arc::clone(&self.store) as _
+    }
+
     /// Opens a copy of the files as they are at this instant, as a crash would leave them: the running store is not told.
     fn restart(self) -> Self {
         let folder = TempDir::new().unwrap();
@@ -67,6 +72,7 @@ impl Backend for Embedded {
 
 keeps_the_contract!(Embedded);
 keeps_the_approval_contract!(Embedded);
+moves_records_as_the_contract_says!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())
@@ -329,6 +335,55 @@ fn commits(folder: &Path) -> usize {
     let journal = fs::read(folder.join("store-wal")).unwrap_or_default();
     let frames = journal.get(32..).unwrap_or_default().chunks(24 + 4096);
     frames.filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[tokio::test]
+async fn of_a_destroyed_key_no_file_keeps_a_byte() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = open(&path).unwrap();
+    store.initialise(first_keys(), scheme("v1")).await.unwrap();
+    let wrapped: Vec<u8> = (0..60).map(|at| b"destroy-me"[at % 10] ^ u8::try_from(at).unwrap()).collect();
+    let holds = |folder: &Path| -> Vec<PathBuf> {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        // Any part of it, not just the whole.
+        files.filter(|f| wrapped.chunks(15).any(|part| fs::read(f).unwrap().windows(15).any(|at| at == part))).collect()
+    };
+    let first = first_keys().remove(0);
+    let key =
+        |id: &str| KeyRecord { id: id.to_owned(), state: KeyState::Pending, wrapped: wrapped.clone(), ..first.clone() };
+    let destroy = |id: &str| {
+        vec![KeyChange::Move {
+            id: id.to_owned(),
+            from: KeyState::Pending,
+            to: KeyState::Destroyed,
+            at: Timestamp::from_unix_millis(0),
+        }]
+    };
+    // One that reached the file itself, one that only the journal has.
+    store.change(0, vec![KeyChange::New(key("k2"))]).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(holds(folder.path()), std::slice::from_ref(&path));
+    let (store, _) = open(&path).unwrap();
+    assert_eq!(store.change(1, destroy("k2")).await, Ok(ChangeOutcome::Changed(2)));
+    assert!(holds(folder.path()).is_empty(), "it was in the file");
+    store.change(2, vec![KeyChange::New(key("k3"))]).await.unwrap();
+    assert_eq!(holds(folder.path()), [folder.path().join("store-wal")]);
+    assert_eq!(store.change(3, destroy("k3")).await, Ok(ChangeOutcome::Changed(4)));
+    assert!(holds(folder.path()).is_empty(), "it was in the journal");
+
+    // A crash between the change and the end of the call leaves the journal as it was; the next start folds it.
+    store.change(4, vec![KeyChange::New(key("k4"))]).await.unwrap();
+    let outside = Connection::open(&path).unwrap();
+    outside.pragma_update(None, "secure_delete", "ON").unwrap();
+    outside.execute_batch("UPDATE keys SET state = 'destroyed', wrapped = x'' WHERE id = 'k4'").unwrap();
+    let crashed = TempDir::new().unwrap();
+    for name in ["store", "store-wal"] {
+        fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    assert!(!holds(crashed.path()).is_empty());
+    let _store = open(&crashed.path().join("store")).unwrap();
+    assert!(holds(crashed.path()).is_empty(), "after the next start");
 }
 
 /// A file name that a URI would read otherwise.

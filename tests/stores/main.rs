@@ -5,3 +5,4 @@
 mod approvals;
 mod conformance;
 mod embedded;
+mod rotation_conformance;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connection::column;
-use super::{EmbeddedStore, enrolment, import};
+use super::{EmbeddedStore, enrolment, import, rotations};
 use crate::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
 use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
@@ -30,8 +30,8 @@ impl BindingStore for EmbeddedStore {
         self.readers.run(move |conn| first_hit(conn, &carrier, digests.iter())).await
     }
 
-    async fn used(&self, id: BindingId, day: Day, flat: Probe) -> Result<(), StoreError> {
-        self.writer.run(move |conn| used(conn, id, day, &flat)).await
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError> {
+        self.writer.run(move |conn| used(conn, id, day, &flat, generation)).await
     }
 
     async fn last_use(&self) -> Result<Option<Day>, StoreError> {
@@ -230,25 +230,33 @@ fn hit(row: &Row<'_>) -> Result<Hit, StoreError> {
     Ok(Hit { binding: binding(row)?, account_state: account_state(row)? })
 }
 
-fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe) -> Result<(), StoreError> {
-    let id = id.to_string();
+fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe, made_under: u64) -> Result<(), StoreError> {
     conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1 AND last_used_on < ?2")?
-        .execute((&id, day.unix_days()))?;
-    let mut select = conn.prepare_cached("SELECT chain, rev FROM bindings WHERE id = ?1")?;
-    let mut rows = select.query([&id])?;
-    let Some(row) = rows.next()? else { return Ok(()) };
-    let chain = column(row, "chain", |text: String| Chain::parse(&text).ok())?;
-    let rev: i64 = column(row, "rev", Some)?;
-    // Records only move towards newer keys, or a look-up that probes in that order would miss one on the move.
-    let overtaken = flat.chain.keys().last() < chain.keys().last();
-    if chain == flat.chain || overtaken {
-        return Ok(());
+        .execute((id.to_string(), day.unix_days()))?;
+    if generation(conn)? == made_under {
+        flatten(conn, id, flat)?;
     }
-    conn.prepare_cached(
-        "UPDATE OR IGNORE bindings SET chain = ?3, digest = ?4, rev = rev + 1 WHERE id = ?1 AND rev = ?2",
-    )?
-    .execute((&id, rev, flat.chain.to_string(), flat.digest.as_bytes()))?;
     Ok(())
+}
+
+/// Takes the record off every key but that of `flat`, which the key ring in force made. Whether it moved.
+pub(super) fn flatten(conn: &Connection, id: BindingId, flat: &Probe) -> Result<bool, StoreError> {
+    let id = id.to_string();
+    let mut select = conn.prepare_cached("SELECT chain FROM bindings WHERE id = ?1")?;
+    let mut rows = select.query([&id])?;
+    let Some(row) = rows.next()? else { return Ok(false) };
+    let chain = column(row, "chain", |text: String| Chain::parse(&text).ok())?;
+    // Records only move towards newer keys, or a look-up that probes in that order would miss one on the move.
+    let overtaken = flat.chain.outermost() < chain.outermost();
+    if chain == flat.chain || overtaken {
+        return Ok(false);
+    }
+    let sql = "UPDATE OR IGNORE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE id = ?1";
+    let moved = conn.prepare_cached(sql)?.execute((id, flat.chain.to_string(), flat.digest.as_bytes()))?;
+    if moved > 0 {
+        rotations::count_flattened(conn, &chain, &flat.chain)?;
+    }
+    Ok(moved > 0)
 }
 
 fn accounts(conn: &Connection, account: Option<&AccountId>) -> Result<Vec<AccountRecord>, StoreError> {

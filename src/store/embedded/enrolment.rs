@@ -3,12 +3,12 @@
 use rusqlite::Connection;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::bindings::{account_state, create_account, first_hit, generation, insert};
+use super::bindings::{account_state, create_account, first_hit, flatten, generation, insert};
 use super::connection::column;
 use crate::binding::{AccountId, AccountState};
 use crate::clock::Timestamp;
 use crate::store::{
-    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, StoreError,
+    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, Probe, StoreError,
 };
 
 /// Binds the handset, or says why not. Runs in one transaction of the only writer, so nothing comes in between.
@@ -34,7 +34,7 @@ pub(super) fn enrol(conn: &Connection, enrolment: &Enrolment, now: Timestamp) ->
         Some(binding) if binding.account != entitled.account => Ok(EnrolOutcome::BindingLimit),
         Some(binding) => {
             spend(conn, &enrolment.authority)?;
-            Ok(EnrolOutcome::AlreadyBound(use_today(conn, binding, now)?))
+            Ok(EnrolOutcome::AlreadyBound(use_today(conn, enrolment, binding, now)?))
         }
         None if entitled.bindings >= enrolment.per_account => Ok(EnrolOutcome::BindingLimit),
         None => {
@@ -170,7 +170,17 @@ fn bind(
     Ok(record)
 }
 
-fn use_today(conn: &Connection, mut binding: BindingRecord, now: Timestamp) -> Result<BindingRecord, StoreError> {
+/// A use as a sign-in is one: it flattens the record too.
+fn use_today(
+    conn: &Connection,
+    enrolment: &Enrolment,
+    mut binding: BindingRecord,
+    now: Timestamp,
+) -> Result<BindingRecord, StoreError> {
+    let flat = Probe { chain: enrolment.chain.clone(), digest: enrolment.digest.clone() };
+    if flatten(conn, binding.id, &flat)? {
+        binding.chain = flat.chain;
+    }
     binding.last_used_on = binding.last_used_on.max(now.day());
     conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1")?
         .execute((binding.id.to_string(), binding.last_used_on.unix_days()))?;

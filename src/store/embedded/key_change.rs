@@ -4,6 +4,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::connection::column;
 use super::keys;
+use super::rotations::innermost;
+use crate::binding::KeyId;
 use crate::clock::Timestamp;
 use crate::store::{ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, StoreError};
 
@@ -39,14 +41,16 @@ pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) ->
 /// How many records forbid one of the changes (clause 20).
 fn in_use(conn: &Connection, changes: &[KeyChange]) -> Result<Option<u64>, StoreError> {
     for change in changes {
-        let KeyChange::Move { id, from, .. } = change else { continue };
+        let KeyChange::Move { id, from, to, .. } = change else { continue };
         if record(conn, id)?.purpose != KeyPurpose::Binding {
             continue;
         }
-        let records = match from {
-            KeyState::Retiring => outermost_on(conn, id)?,
-            KeyState::Inner => contained_in(conn, id)?,
-            KeyState::Pending | KeyState::Active | KeyState::Drained | KeyState::Destroyed => 0,
+        let records = match (from, to) {
+            (KeyState::Active | KeyState::Retiring, KeyState::Inner) => outermost_on(conn, id)?,
+            (KeyState::Active | KeyState::Retiring | KeyState::Inner, KeyState::Drained | KeyState::Destroyed) => {
+                not_past(conn, id)?
+            }
+            _ => 0,
         };
         if records > 0 {
             return Ok(Some(records));
@@ -60,9 +64,13 @@ fn outermost_on(conn: &Connection, id: &str) -> Result<u64, StoreError> {
     count(conn, "SELECT count(*) AS records FROM bindings WHERE chain = ?1 OR chain LIKE '%,' || ?1", id)
 }
 
-/// How many records have a chain with the key in it.
-pub(super) fn contained_in(conn: &Connection, id: &str) -> Result<u64, StoreError> {
-    count(conn, "SELECT count(*) AS records FROM bindings WHERE ',' || chain || ',' LIKE '%,' || ?1 || ',%'", id)
+/// How many records have a chain that begins with the key or an older one: it contains the key, or the next wrap puts
+/// it in.
+pub(super) fn not_past(conn: &Connection, id: &str) -> Result<u64, StoreError> {
+    let number = KeyId::parse(id).map_err(|_| broken(id, "has no id of the form k1"))?.number();
+    let sql = concat!("SELECT count(*) AS records FROM bindings WHERE ", innermost!(), " <= ?1");
+    let mut select = conn.prepare_cached(sql)?;
+    select.query_row([number], |row| Ok(column(row, "records", |count: i64| u64::try_from(count).ok())))?
 }
 
 fn count(conn: &Connection, sql: &str, id: &str) -> Result<u64, StoreError> {

@@ -8,8 +8,8 @@ use super::connection::column;
 use super::{EmbeddedStore, key_change};
 use crate::clock::Timestamp;
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError,
-    StoredKeys, StretchParameters,
+    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationStore as _, SchemeRecord,
+    StoreError, StoredKeys, StretchParameters,
 };
 
 #[async_trait]
@@ -35,7 +35,7 @@ impl KeyStore for EmbeddedStore {
     }
 
     async fn change(&self, revision: u64, changes: Vec<KeyChange>) -> Result<ChangeOutcome, StoreError> {
-        self.writer.run(move |conn| key_change::change(conn, revision, &changes)).await
+        self.change_with(revision, changes, Vec::new(), None).await
     }
 
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError> {

@@ -13,7 +13,7 @@ use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
 use super::schema::Format;
 use super::writer::{WriteEvent, Writer};
-use super::{file, schema};
+use super::{file, schema, writer};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 use crate::store::StoreError;
@@ -146,6 +146,8 @@ impl EmbeddedStore {
             }
         };
         let store_id = read_meta(&conn, path)?;
+        // A run that died between the erasure of a key and the end of the call left its bytes in the journal.
+        writer::fold(&conn).map_err(|error| self::unusable(path, &error))?;
         let place = Place::of(path).map_err(unusable)?;
         let conn = place.hold(conn).map_err(|error| self::unusable(path, &error))?;
         let readers = Readers::start(&place, Access::Read).map_err(unusable)?;

@@ -63,6 +63,14 @@ impl Writer {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Folds the journal into the file and empties it, after all that was queued before: what was erased is then in
+    /// neither. Waits for reads that hold an older snapshot.
+    pub(super) async fn fold(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Fold(reply)).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
     /// Ends the thread after all that was queued before, with the journal folded into the file.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -82,6 +90,7 @@ impl Drop for Writer {
 
 enum Message {
     Job(Box<dyn Job>),
+    Fold(oneshot::Sender<Result<(), StoreError>>),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -160,10 +169,12 @@ fn write(place: &Place, conn: Held, messages: &Receiver<Message>) {
     let mut conn = Some(conn);
     while let Ok(first) = messages.recv() {
         let mut batch = Vec::new();
+        let mut fold_for = Vec::new();
         let mut close = None;
         for message in iter::once(first).chain(messages.try_iter().take(MAX_BATCH - 1)) {
             match message {
                 Message::Job(job) => batch.push(job),
+                Message::Fold(reply) => fold_for.push(reply),
                 Message::Close(reply) => {
                     close = Some(reply);
                     break;
@@ -185,6 +196,12 @@ fn write(place: &Place, conn: Held, messages: &Receiver<Message>) {
                 job.settle(&result);
             }
         }
+        if !fold_for.is_empty() {
+            let folded = connected(place, &mut conn).and_then(|held| fold(held.in_place()?));
+            for reply in fold_for {
+                let _ = reply.send(folded.clone());
+            }
+        }
         if let Some(reply) = close {
             let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
             return;
@@ -193,10 +210,7 @@ fn write(place: &Place, conn: Held, messages: &Receiver<Message>) {
 }
 
 fn commit(place: &Place, held: &mut Option<Held>, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    let held = match held {
-        Some(held) => held,
-        None => held.insert(place.connect(Access::Write)?),
-    };
+    let held = connected(place, held)?;
     let conn = held.in_place()?;
     execute(conn, "BEGIN IMMEDIATE")?;
     for job in batch {
@@ -205,6 +219,19 @@ fn commit(place: &Place, held: &mut Option<Held>, batch: &mut [Box<dyn Job>]) ->
     execute(conn, "COMMIT")?;
     // Nothing is acknowledged that went into files which left meanwhile.
     held.in_place().map(drop)
+}
+
+fn connected<'h>(place: &Place, held: &'h mut Option<Held>) -> Result<&'h Held, StoreError> {
+    Ok(match held {
+        Some(held) => held,
+        None => held.insert(place.connect(Access::Write)?),
+    })
+}
+
+/// Folds the journal into the file and empties it.
+pub(super) fn fold(conn: &Connection) -> Result<(), StoreError> {
+    let busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(StoreError::Unavailable("its journal is being read and was not emptied".into())) } else { Ok(()) }
 }
 
 fn finish(conn: Connection) -> Result<(), StoreError> {

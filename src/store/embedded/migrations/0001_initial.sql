@@ -88,6 +88,27 @@ CREATE INDEX bindings_by_account ON bindings (account);
 CREATE INDEX bindings_by_last_use ON bindings (last_used_on);
 CREATE INDEX bindings_by_scheme ON bindings (scheme);
 
+-- The journal of each rotation. Counts and cursor move in the step that moves the records.
+CREATE TABLE rotations (
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT    NOT NULL UNIQUE,
+    purpose     TEXT    NOT NULL,
+    from_key    TEXT    NOT NULL REFERENCES keys,
+    to_key      TEXT    NOT NULL REFERENCES keys,
+    state       TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    started_at  INTEGER NOT NULL,
+    finished_at INTEGER,
+    drain_by    INTEGER NOT NULL,
+    total       INTEGER NOT NULL,
+    wrapped     INTEGER NOT NULL,
+    flattened   INTEGER NOT NULL,
+    cursor      INTEGER NOT NULL,
+    fence       INTEGER NOT NULL,
+    root_before BLOB    NOT NULL,
+    root_after  BLOB    NOT NULL
+) STRICT;
+
 -- No foreign keys: sessions may live in another store than accounts and bindings.
 CREATE TABLE sessions (
     seq          INTEGER PRIMARY KEY,

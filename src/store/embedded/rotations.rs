@@ -1,0 +1,288 @@
+//! Rotations: the journal of each, and the records that they move.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::bindings::generation;
+use super::connection::column;
+use super::{EmbeddedStore, key_change};
+use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
+use crate::clock::{Day, Timestamp};
+use crate::store::{
+    ChangeOutcome, KeyChange, KeyPurpose, KeyState, RotationRecord, RotationState, RotationStore, Scanned, StoreError,
+    WrapBatch, WrapOutcome, Wrappable,
+};
+
+/// The number of a chain's innermost key, in SQL: what stands behind the first letter, up to the comma.
+macro_rules! innermost {
+    () => {
+        "CAST(substr(chain, 2) AS INTEGER)"
+    };
+}
+pub(super) use innermost;
+
+const UPSERT: &str = "INSERT INTO rotations (id, purpose, from_key, to_key, state, reason, started_at, finished_at, \
+                      drain_by, total, wrapped, flattened, cursor, fence, root_before, root_after) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+                      ON CONFLICT (id) DO UPDATE SET state = ?5, reason = ?6, finished_at = ?8, drain_by = ?9, \
+                      root_before = ?15, root_after = ?16";
+
+#[async_trait]
+impl RotationStore for EmbeddedStore {
+    async fn rotations(&self) -> Result<Vec<RotationRecord>, StoreError> {
+        self.readers.run(rotations).await
+    }
+
+    async fn change_with(
+        &self,
+        revision: u64,
+        keys: Vec<KeyChange>,
+        rotations: Vec<RotationRecord>,
+        count_total: Option<String>,
+    ) -> Result<ChangeOutcome, StoreError> {
+        let destroys = |change: &KeyChange| matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. });
+        let destroys = keys.iter().any(destroys);
+        let outcome = self
+            .writer
+            .run(move |conn| {
+                let outcome = key_change::change(conn, revision, &keys)?;
+                if let ChangeOutcome::Changed(_) = outcome {
+                    keep(conn, &rotations, count_total.as_deref())?;
+                }
+                Ok(outcome)
+            })
+            .await?;
+        if destroys && matches!(outcome, ChangeOutcome::Changed(_)) {
+            // The journal, and the file as it was before, still have the wrapped key.
+            self.writer.fold().await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn take_fence(&self, rotation: &str) -> Result<Option<u64>, StoreError> {
+        let id = rotation.to_owned();
+        let sql = "UPDATE rotations SET fence = fence + 1 WHERE id = ?1 RETURNING fence";
+        self.writer
+            .run(move |conn| {
+                let mut update = conn.prepare_cached(sql)?;
+                let mut rows = update.query_and_then([id], |row| count(row, "fence"))?;
+                rows.next().transpose()
+            })
+            .await
+    }
+
+    async fn wrappable(&self, active: KeyId, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
+        // No key is younger than the active one, so every other outermost key is older.
+        let sql = "SELECT seq, rev, chain, digest FROM bindings \
+                   WHERE seq > ?1 AND chain <> ?2 AND chain NOT LIKE '%,' || ?2 ORDER BY seq LIMIT ?3";
+        self.readers
+            .run(move |conn| {
+                let mut select = conn.prepare_cached(sql)?;
+                let read = |row: &Row<'_>| {
+                    Ok(Wrappable {
+                        position: count(row, "seq")?,
+                        rev: count(row, "rev")?,
+                        chain: chain(row)?,
+                        digest: digest(row)?,
+                    })
+                };
+                select.query_and_then((position(after)?, active.to_string(), limit), read)?.collect()
+            })
+            .await
+    }
+
+    async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError> {
+        self.writer.run(move |conn| wrap(conn, &batch)).await
+    }
+
+    async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError> {
+        let sql = "SELECT chain, count(*) AS records FROM bindings GROUP BY chain";
+        self.readers
+            .run(move |conn| {
+                let mut select = conn.prepare_cached(sql)?;
+                let read = |row: &Row<'_>| Ok((chain(row)?, count(row, "records")?));
+                let mut chains = select.query_and_then([], read)?.collect::<Result<Vec<_>, StoreError>>()?;
+                chains.sort();
+                Ok(chains)
+            })
+            .await
+    }
+
+    async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError> {
+        let sql = "SELECT seq, id, chain, digest FROM bindings WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        self.readers
+            .run(move |conn| {
+                let mut select = conn.prepare_cached(sql)?;
+                let read = |row: &Row<'_>| {
+                    Ok(Scanned {
+                        position: count(row, "seq")?,
+                        id: binding_id(row)?,
+                        chain: chain(row)?,
+                        digest: digest(row)?,
+                    })
+                };
+                select.query_and_then((position(after)?, limit), read)?.collect()
+            })
+            .await
+    }
+
+    async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError> {
+        let sql = concat!("DELETE FROM bindings WHERE ", innermost!(), " <= ?1 RETURNING id");
+        self.writer
+            .run(move |conn| {
+                let mut delete = conn.prepare_cached(sql)?;
+                delete.query_and_then([key.number()], binding_id)?.collect()
+            })
+            .await
+    }
+}
+
+/// Counts a record that moved from `before` to `after` by a sign-in, for each open rotation that it is past now.
+pub(super) fn count_flattened(conn: &Connection, before: &Chain, after: &Chain) -> Result<(), StoreError> {
+    for rotation in open(conn)? {
+        let (from, _) = binding_keys(&rotation)?;
+        if before.innermost() <= from && from < after.innermost() {
+            conn.prepare_cached("UPDATE rotations SET flattened = flattened + 1 WHERE id = ?1")?
+                .execute([&rotation.id])?;
+        }
+    }
+    Ok(())
+}
+
+/// The latest first.
+fn rotations(conn: &Connection) -> Result<Vec<RotationRecord>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT * FROM rotations ORDER BY length(id) DESC, id DESC")?;
+    select.query_and_then([], rotation)?.collect()
+}
+
+/// The rotations of binding keys that still have something to do; at most a few.
+fn open(conn: &Connection) -> Result<Vec<RotationRecord>, StoreError> {
+    let mut select =
+        conn.prepare_cached("SELECT * FROM rotations WHERE purpose = 'binding' AND finished_at IS NULL")?;
+    select.query_and_then([], rotation)?.collect()
+}
+
+fn rotation(row: &Row<'_>) -> Result<RotationRecord, StoreError> {
+    let time = |name| column(row, name, |millis| Some(Timestamp::from_unix_millis(millis)));
+    let finished = |millis: Option<i64>| Some(millis.map(Timestamp::from_unix_millis));
+    Ok(RotationRecord {
+        id: column(row, "id", Some)?,
+        purpose: column(row, "purpose", |word: String| KeyPurpose::ALL.into_iter().find(|p| p.as_str() == word))?,
+        from: column(row, "from_key", Some)?,
+        to: column(row, "to_key", Some)?,
+        state: column(row, "state", |word: String| RotationState::ALL.into_iter().find(|s| s.as_str() == word))?,
+        reason: column(row, "reason", Some)?,
+        started_at: time("started_at")?,
+        finished_at: column(row, "finished_at", finished)?,
+        drain_by: column(row, "drain_by", |days| Some(Day::from_unix_days(days)))?,
+        total: count(row, "total")?,
+        wrapped: count(row, "wrapped")?,
+        flattened: count(row, "flattened")?,
+        cursor: count(row, "cursor")?,
+        fence: count(row, "fence")?,
+        root_before: column(row, "root_before", Some)?,
+        root_after: column(row, "root_after", Some)?,
+    })
+}
+
+/// Puts rotations in, or in the place of the ones of their ids.
+fn keep(conn: &Connection, rotations: &[RotationRecord], count_total: Option<&str>) -> Result<(), StoreError> {
+    for record in rotations {
+        conn.prepare_cached(UPSERT)?.execute(rusqlite::params![
+            record.id,
+            record.purpose.as_str(),
+            record.from,
+            record.to,
+            record.state.as_str(),
+            record.reason,
+            record.started_at.unix_millis(),
+            record.finished_at.map(Timestamp::unix_millis),
+            record.drain_by.unix_days(),
+            position(record.total)?,
+            position(record.wrapped)?,
+            position(record.flattened)?,
+            position(record.cursor)?,
+            position(record.fence)?,
+            record.root_before,
+            record.root_after,
+        ])?;
+    }
+    if let Some(id) = count_total {
+        let sql = "UPDATE rotations SET total = (SELECT count(*) FROM bindings) WHERE id = ?1";
+        conn.prepare_cached(sql)?.execute([id])?;
+    }
+    Ok(())
+}
+
+fn wrap(conn: &Connection, batch: &WrapBatch) -> Result<WrapOutcome, StoreError> {
+    let open = open(conn)?;
+    let ours = open.iter().find(|rotation| rotation.id == batch.rotation);
+    if !ours.is_some_and(|ours| ours.state == RotationState::Running && ours.fence == batch.fence) {
+        return Ok(WrapOutcome::Fenced);
+    }
+    if generation(conn)? != batch.generation {
+        return Ok(WrapOutcome::Stale);
+    }
+    let mut select = conn.prepare_cached("SELECT chain, rev FROM bindings WHERE seq = ?1")?;
+    let sql = "UPDATE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE seq = ?1";
+    let mut update = conn.prepare_cached(sql)?;
+    // A store has a handful of chains: each is read once a batch.
+    let mut known: HashMap<String, Chain> = HashMap::new();
+    let mut moves: HashMap<(KeyId, KeyId), u64> = HashMap::new();
+    for record in &batch.records {
+        let place = position(record.position)?;
+        let found =
+            select.query_row([place], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
+        let Some((text, rev)) = found else { continue };
+        if !known.contains_key(&text) {
+            let chain = Chain::parse(&text).map_err(|_| StoreError::Corrupt("column chain".into()))?;
+            known.insert(text.clone(), chain);
+        }
+        let Some(before) = known.get(&text).map(Chain::outermost) else { continue };
+        let after = record.chain.outermost();
+        // Its place may have been given to a new record since, with a `rev` that began anew: that one is under the
+        // active key.
+        if rev != position(record.rev)? || before >= after {
+            continue;
+        }
+        update.execute((place, record.chain.to_string(), record.digest.as_bytes()))?;
+        *moves.entry((before, after)).or_default() += 1;
+    }
+    for rotation in &open {
+        let (_, to) = binding_keys(rotation)?;
+        let wrapped = moves.iter().filter(|((before, after), _)| *before < to && to <= *after).map(|(_, n)| n).sum();
+        conn.prepare_cached("UPDATE rotations SET wrapped = wrapped + ?2 WHERE id = ?1")?
+            .execute((&rotation.id, position(wrapped)?))?;
+    }
+    conn.prepare_cached("UPDATE rotations SET cursor = ?2 WHERE id = ?1")?
+        .execute((&batch.rotation, position(batch.cursor)?))?;
+    Ok(WrapOutcome::Wrapped(moves.values().sum()))
+}
+
+fn binding_keys(rotation: &RotationRecord) -> Result<(KeyId, KeyId), StoreError> {
+    let id = |text: &str| KeyId::parse(text).map_err(|_| StoreError::Corrupt(format!("a key of {}", rotation.id)));
+    Ok((id(&rotation.from)?, id(&rotation.to)?))
+}
+
+fn chain(row: &Row<'_>) -> Result<Chain, StoreError> {
+    column(row, "chain", |text: String| Chain::parse(&text).ok())
+}
+
+fn digest(row: &Row<'_>) -> Result<BindingDigest, StoreError> {
+    column(row, "digest", |bytes| Some(BindingDigest::from_bytes(bytes)))
+}
+
+fn binding_id(row: &Row<'_>) -> Result<BindingId, StoreError> {
+    column(row, "id", |text: String| BindingId::parse(&text))
+}
+
+fn count(row: &Row<'_>, name: &'static str) -> Result<u64, StoreError> {
+    column(row, name, |count: i64| u64::try_from(count).ok())
+}
+
+/// A count or place as SQLite keeps it.
+fn position(count: u64) -> Result<i64, StoreError> {
+    i64::try_from(count).map_err(|_| StoreError::Corrupt("a count beyond all bindings".into()))
+}
