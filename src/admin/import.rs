@@ -18,9 +18,9 @@ use super::lines::{Line, read_lines};
 use super::operations::Operations;
 use super::refused::Refused;
 use crate::audit::{Action, Begun, Effect, Event, Outcome};
-use crate::binding::{DigestError, ImportLine, ImportRefusal};
+use crate::binding::{DigestError, DigestedLine, ImportLine, ImportRefusal};
 use crate::config::ClientAddressDetail;
-use crate::store::{ImportedBinding, StoreError};
+use crate::store::{ImportOutcome, StoreError};
 use crate::telemetry::{Actor, SecurityEvent, security};
 
 /// Bindings in one transaction: enough that its fsync does not count, few enough that a sign-in does not wait for long.
@@ -31,6 +31,8 @@ const AT_ONCE: usize = 16;
 const LISTED: usize = 10_000;
 /// How often a batch that does not fill is written, and progress told.
 const TICK: Duration = Duration::from_secs(1);
+/// How often lines are tried again because the key ring moved.
+const ATTEMPTS: u32 = 5;
 /// Events that wait for a slow caller; progress beyond is not told.
 const EVENTS: usize = 8;
 /// How long a caller who was told why it ends may go on sending.
@@ -55,8 +57,7 @@ pub(super) async fn import(Operator(by): Operator, State(ops): State<Operations>
             Line::Whole(text) => ImportLine::read(text, &config.carriers),
             Line::TooLong => Err(ImportRefusal::LineTooLong),
         }));
-        let (numbers, batch) = (Vec::new(), Vec::new());
-        let mut import = Import { ops, by, begun: None, events, done: Imported::default(), numbers, batch };
+        let mut import = Import { ops, by, begun: None, events, done: Imported::default(), batch: Vec::new() };
         let ended = import.run(lines.as_mut()).await;
         let Import { ops, begun, events, mut done, .. } = import;
         let (count, unchanged, refused) = (done.imported, done.unchanged, done.refused_in_all());
@@ -115,9 +116,8 @@ struct Import {
     begun: Option<Begun>,
     events: mpsc::Sender<Bytes>,
     done: Imported,
-    /// Line numbers of `batch`.
-    numbers: Vec<u64>,
-    batch: Vec<ImportedBinding>,
+    /// Lines, each with its number.
+    batch: Vec<(u64, DigestedLine)>,
 }
 
 type ReadLine = Result<(u64, Result<ImportLine, ImportRefusal>), axum::Error>;
@@ -139,9 +139,8 @@ impl Import {
         loop {
             tokio::select! {
                 record = records.next() => match record.transpose()? {
-                    Some((number, Ok(binding))) => {
-                        self.numbers.push(number);
-                        self.batch.push(binding);
+                    Some((number, Ok(line))) => {
+                        self.batch.push((number, line));
                         if self.batch.len() == BATCH {
                             self.settle().await?;
                         }
@@ -157,30 +156,49 @@ impl Import {
 
     /// Writes the batch, and tells how far it is.
     async fn settle(&mut self) -> Result<(), Interrupted> {
-        let (numbers, batch) = (std::mem::take(&mut self.numbers), std::mem::take(&mut self.batch));
-        if !batch.is_empty() {
-            let (per_account, now) = (self.ops.config.binding.per_account, self.ops.clock.now());
-            if self.begun.is_none() {
-                let deed = Event::new(Action::BindingsImport, self.by);
-                self.begun = Some(self.ops.audit.begin(deed, now).await?);
-            }
-            let outcomes = self.ops.bindings.import(batch, per_account, now).await?;
-            let before = self.done.imported;
-            for (number, outcome) in numbers.into_iter().zip(outcomes) {
-                match ImportRefusal::judge(outcome) {
-                    Ok(true) => self.done.imported += 1,
-                    Ok(false) => self.done.unchanged += 1,
-                    Err(refusal) => self.refuse(number, refusal),
-                }
-            }
-            self.ops.metrics.bindings_imported(self.done.imported - before);
+        let mut batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() && self.begun.is_none() {
+            let deed = Event::new(Action::BindingsImport, self.by);
+            self.begun = Some(self.ops.audit.begin(deed, self.ops.clock.now()).await?);
         }
+        let before = self.done.imported;
+        for attempt in 1..=ATTEMPTS {
+            if batch.is_empty() {
+                break;
+            }
+            batch = self.write(batch, attempt == ATTEMPTS).await?;
+        }
+        self.ops.metrics.bindings_imported(self.done.imported - before);
         let Imported { imported, unchanged, .. } = self.done;
         let progress = ImportProgress { imported, unchanged, refused: self.done.refused_in_all() };
         match self.events.try_send(event_line(&ImportEvent::Progress { progress })) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Interrupted::ByCaller),
         }
+    }
+
+    /// Writes `lines` and counts them; returns those for which the key ring moved on, under the keys that came, unless
+    /// this is the last attempt.
+    async fn write(
+        &mut self,
+        lines: Vec<(u64, DigestedLine)>,
+        last: bool,
+    ) -> Result<Vec<(u64, DigestedLine)>, Interrupted> {
+        let (per_account, now) = (self.ops.config.binding.per_account, self.ops.clock.now());
+        let bindings = lines.iter().map(|(_, line)| line.binding()).collect();
+        let outcomes = self.ops.bindings.import(bindings, per_account, now).await?;
+        let mut outdated = Vec::new();
+        for ((number, line), outcome) in lines.into_iter().zip(outcomes) {
+            match ImportRefusal::judge(outcome) {
+                Err(_) if outcome == ImportOutcome::Stale && !last => {
+                    outdated.push((number, line.again(&self.ops.keys.binding).await?));
+                }
+                Ok(true) => self.done.imported += 1,
+                Ok(false) => self.done.unchanged += 1,
+                Err(refusal) => self.refuse(number, refusal),
+            }
+        }
+        Ok(outdated)
     }
 
     fn refuse(&mut self, line: u64, refusal: ImportRefusal) {

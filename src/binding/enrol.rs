@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{AccountId, BindingId, BoundAccount, Candidates, EnrolmentCode};
+use super::resolve::ATTEMPTS;
+use super::{AccountId, BindingId, BoundAccount, Candidates, DigestError, EnrolmentCode, KeyRing};
 use crate::carrier::RawIdentifier;
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
@@ -44,10 +45,12 @@ pub enum EnrolError {
     /// [`enrol_by_console`] says it of a suspended account too.
     #[error("binding-limit")]
     BindingLimit,
-    /// The key ring moved on since the digests were made. The identifier is gone by now: the person has to try
-    /// again. The code stays.
+    /// The key ring moved on at every attempt: the person has to try again. The code stays.
     #[error("the key ring moved during the enrolment; it has to be tried again")]
     Unsettled,
+    /// A key came to be suspended meanwhile.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,15 +63,19 @@ pub enum EnrolError {
 /// [`EnrolError`]; a wrong try was counted durably.
 pub async fn enrol_by_code(
     store: &dyn BindingStore,
+    ring: &KeyRing,
     candidates: Candidates,
     attempt: CodeAttempt,
     per_account: u32,
     entropy: &dyn Entropy,
     now: Timestamp,
 ) -> Result<BoundAccount, EnrolError> {
-    let CodeAttempt { selector, macs, handset_tag } = attempt;
-    let authority = EnrolmentAuthority::Code { selector, macs, handset_tag };
-    match store.enrol(enrolment(authority, candidates, per_account, entropy), now).await? {
+    let authority = || EnrolmentAuthority::Code {
+        selector: attempt.selector.clone(),
+        macs: attempt.macs.clone(),
+        handset_tag: attempt.handset_tag,
+    };
+    match settled(store, ring, candidates, authority, per_account, entropy, now).await? {
         EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => Ok(bound(record)),
         EnrolOutcome::CodeInvalid | EnrolOutcome::Suspended => Err(EnrolError::CodeInvalid),
         EnrolOutcome::BindingLimit => Err(EnrolError::BindingLimit),
@@ -91,14 +98,15 @@ pub enum ByConsole {
 /// [`EnrolError`], never [`EnrolError::CodeInvalid`]; nothing changed.
 pub async fn enrol_by_console(
     store: &dyn BindingStore,
+    ring: &KeyRing,
     candidates: Candidates,
     account: AccountId,
     per_account: u32,
     entropy: &dyn Entropy,
     now: Timestamp,
 ) -> Result<ByConsole, EnrolError> {
-    let authority = EnrolmentAuthority::Console { account };
-    match store.enrol(enrolment(authority, candidates, per_account, entropy), now).await? {
+    let authority = || EnrolmentAuthority::Console { account: account.clone() };
+    match settled(store, ring, candidates, authority, per_account, entropy, now).await? {
         EnrolOutcome::Bound(record) => Ok(ByConsole::Bound(bound(record))),
         EnrolOutcome::AlreadyBound(record) => Ok(ByConsole::AlreadyBound(bound(record))),
         // One answer for all: whose handset it is, and who is suspended, is not for the console to learn.
@@ -109,15 +117,35 @@ pub async fn enrol_by_console(
     }
 }
 
-fn enrolment(
-    authority: EnrolmentAuthority,
-    candidates: Candidates,
+/// Enrols under the key ring in force: where it moved on, with digests that are made again. Nothing but that outcome is
+/// tried twice.
+async fn settled(
+    store: &dyn BindingStore,
+    ring: &KeyRing,
+    mut candidates: Candidates,
+    authority: impl Fn() -> EnrolmentAuthority + Send,
     per_account: u32,
     entropy: &dyn Entropy,
-) -> Enrolment {
-    let Candidates { carrier, probes, flat: (chain, digest), generation } = candidates;
+    now: Timestamp,
+) -> Result<EnrolOutcome, EnrolError> {
     let id = BindingId::from_random(random(entropy));
-    Enrolment { authority, carrier, probes, digest, chain, generation, id, per_account }
+    for _ in 0..ATTEMPTS {
+        let outcome = store.enrol(candidates.enrolment(authority(), id, per_account), now).await?;
+        if outcome != EnrolOutcome::Stale {
+            return Ok(outcome);
+        }
+        let Some(again) = ring.again(&candidates).await? else { break };
+        candidates = again;
+    }
+    Ok(EnrolOutcome::Stale)
+}
+
+impl Candidates {
+    fn enrolment(&self, authority: EnrolmentAuthority, id: BindingId, per_account: u32) -> Enrolment {
+        let (chain, digest) = self.flat.clone();
+        let (carrier, probes, generation) = (self.carrier.clone(), self.probes.clone(), self.generation);
+        Enrolment { authority, carrier, probes, digest, chain, generation, id, per_account }
+    }
 }
 
 fn bound(record: BindingRecord) -> BoundAccount {

@@ -37,7 +37,7 @@ pub enum ImportRefusal {
     AccountSuspended,
     /// The account has its fill of bindings.
     BindingLimit,
-    /// The key ring moved meanwhile: run the import again.
+    /// The key ring moved at every attempt: run the import again.
     KeyRingMoved,
 }
 
@@ -92,15 +92,48 @@ impl ImportLine {
         Ok(Self { account, identifier })
     }
 
-    /// The binding to be made. By value: the clear identifier ends here.
+    /// The handset as the store knows it. By value: from here on only the key ring can read the identifier.
     ///
     /// # Errors
     /// [`DigestError`], for this line as for all that follow.
-    pub async fn digest(self, ring: &KeyRing, entropy: &dyn Entropy) -> Result<ImportedBinding, DigestError> {
-        let Candidates { carrier, probes, flat: (chain, digest), generation } =
-            ring.digest_in_bulk(self.identifier).await?;
-        let id = BindingId::from_random(random(entropy));
-        Ok(ImportedBinding { account: self.account, carrier, probes, digest, chain, generation, id })
+    pub async fn digest(self, ring: &KeyRing, entropy: &dyn Entropy) -> Result<DigestedLine, DigestError> {
+        let candidates = ring.digest_in_bulk(self.identifier).await?;
+        Ok(DigestedLine { account: self.account, candidates, id: BindingId::from_random(random(entropy)) })
+    }
+}
+
+/// A line whose digests were made.
+///
+/// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
+pub struct DigestedLine {
+    account: AccountId,
+    candidates: Candidates,
+    id: BindingId,
+}
+
+impl DigestedLine {
+    /// The binding to be made.
+    #[must_use]
+    pub fn binding(&self) -> ImportedBinding {
+        let Candidates { carrier, probes, flat: (chain, digest), generation, .. } = &self.candidates;
+        ImportedBinding {
+            account: self.account.clone(),
+            carrier: carrier.clone(),
+            probes: probes.clone(),
+            digest: digest.clone(),
+            chain: chain.clone(),
+            generation: *generation,
+            id: self.id,
+        }
+    }
+
+    /// The same line under the keys that came since; as it was where none came.
+    ///
+    /// # Errors
+    /// [`DigestError`], for this line as for all that follow.
+    pub async fn again(self, ring: &KeyRing) -> Result<Self, DigestError> {
+        let again = ring.again(&self.candidates).await?;
+        Ok(Self { candidates: again.unwrap_or(self.candidates), ..self })
     }
 }
 
@@ -139,6 +172,7 @@ mod tests {
     use super::*;
 
     assert_not_impl_any!(ImportLine: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(DigestedLine: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
 
     fn read(line: &[u8]) -> Result<ImportLine, ImportRefusal> {
         ImportLine::read(line, &Carriers::build(&BTreeMap::new()).unwrap().0)

@@ -1,10 +1,13 @@
 //! The binding keys and what they compute: the only place that hashes identifiers of handsets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ring::hmac;
 use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::stretch::{Stretched, Stretcher, Urgency};
@@ -12,10 +15,12 @@ use super::{BindingDigest, Chain, KeyId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::keys::{framed, mac, subkey};
 use crate::secret::SecretBytes;
-use crate::store::{KeyState, Probe};
+use crate::store::{KeyState, Probe, Wrappable};
 
 /// First byte of every hashed message; another layout gets another number.
 const MESSAGE_VERSION: u8 = 1;
+/// How long digests that are out of date wait for the keys that the store has already: a moment, as a rule.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The binding keys in use and the stretch before them.
 ///
@@ -23,10 +28,17 @@ const MESSAGE_VERSION: u8 = 1;
 /// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
 pub struct KeyRing {
     keys: ArcSwap<LiveKeys>,
+    /// Told when the keys are replaced.
+    moved: Notify,
     stretcher: Stretcher,
 }
 
-/// Everything the store needs to find one handset. Holds no clear identifier.
+/// Everything the store needs to find one handset.
+///
+/// Beside the digests it holds the message they are made of, because a key ring that moves on before the store was
+/// asked needs it again: the stretched identifier or, where its space is too large to be searched, the clear one. It
+/// can be read by nobody but the ring, and is wiped with this value, at the end of the look-up. Deliberately absent:
+/// `Debug`, `Display`, `Clone`, `Serialize`.
 pub struct Candidates {
     /// The carrier profile (the namespace of the digests).
     pub carrier: CarrierName,
@@ -36,6 +48,7 @@ pub struct Candidates {
     pub flat: (Chain, BindingDigest),
     /// Generation of the key ring that made them.
     pub generation: u64,
+    message: Zeroizing<Vec<u8>>,
 }
 
 /// Why there is no digest. Says nothing about the identifier.
@@ -45,7 +58,7 @@ pub enum DigestError {
     #[error("too many sign-ins at once; try again shortly")]
     Busy,
     /// A key that some record may need is suspended, so no look-up could be trusted to miss: answer `key-suspended`.
-    #[error("a binding key is suspended; `sekisho keys resume` or a rotation ends that")]
+    #[error("a binding key is suspended; `sekisho keys resume` or `sekisho keys compromise` ends that")]
     KeySuspended,
 }
 
@@ -53,15 +66,58 @@ impl KeyRing {
     /// A ring of `keys` behind `stretcher`.
     #[must_use]
     pub fn new(keys: LiveKeys, stretcher: Stretcher) -> Self {
-        Self { keys: ArcSwap::from_pointee(keys), stretcher }
+        Self { keys: ArcSwap::from_pointee(keys), moved: Notify::new(), stretcher }
     }
 
-    /// Replaces the keys; digests that are being made may still use the former ones, and carry their generation.
+    /// Replaces the keys by those of a later generation; others change nothing, so that whoever read the store first may
+    /// write here last. Digests that are being made may still use the former ones, and carry their generation.
     pub fn replace(&self, keys: LiveKeys) {
-        self.keys.store(Arc::new(keys));
+        let keys = Arc::new(keys);
+        self.keys.rcu(|current| Arc::clone(if keys.generation > current.generation { &keys } else { current }));
+        self.moved.notify_waiters();
     }
 
-    /// Every digest under which this handset may be bound. By value: the clear identifier ends here.
+    /// Generation of the keys in force here; the store's is ahead of it for the moment of a change.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.keys.load().generation
+    }
+
+    /// The digests of the same handset under the keys that came after those of `outdated`. Waits a little where only
+    /// the store has them yet; `None` where none come.
+    ///
+    /// # Errors
+    /// [`DigestError::KeySuspended`] if a key in use is.
+    pub async fn again(&self, outdated: &Candidates) -> Result<Option<Candidates>, DigestError> {
+        let moved = async {
+            loop {
+                let moves = self.moved.notified();
+                if self.generation() != outdated.generation {
+                    return;
+                }
+                moves.await;
+            }
+        };
+        if timeout(PATIENCE, moved).await.is_err() {
+            return Ok(None);
+        }
+        let keys = self.keys.load();
+        keys.usable()?;
+        Ok(Some(keys.candidates(outdated.carrier.clone(), outdated.message.clone())))
+    }
+
+    /// The keys in force, for a wrap of many records.
+    ///
+    /// # Errors
+    /// [`DigestError::KeySuspended`] if a key in use is: nothing is written then.
+    pub fn wrapping(&self) -> Result<Wrapping, DigestError> {
+        let keys = self.keys.load_full();
+        keys.usable()?;
+        Ok(Wrapping(keys))
+    }
+
+    /// Every digest under which this handset may be bound. By value: from here on only a key ring can read the identifier,
+    /// until the look-up is over ([`Candidates`]).
     ///
     /// Stretches first, on a blocking thread, where the identifier's space is small. Time and work depend on the
     /// carrier's profile and on the keys, never on whether the handset is bound.
@@ -88,7 +144,39 @@ impl KeyRing {
         // Loaded again: the stretch may have waited while a rotation replaced the keys.
         let keys = self.keys.load();
         keys.usable()?;
-        Ok(keys.candidates(carrier, &stretched))
+        let message = message(carrier.as_str(), &stretched);
+        Ok(keys.candidates(carrier, message))
+    }
+}
+
+/// The keys of one generation, to move records with.
+pub struct Wrapping(Arc<LiveKeys>);
+
+impl Wrapping {
+    /// The key to which records move.
+    #[must_use]
+    pub fn active(&self) -> KeyId {
+        self.0.keys.last().map_or_else(|| unreachable!("a ring has its active key"), |key| key.id)
+    }
+
+    /// Generation of the key ring.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// The record under every live key that is younger than its outermost one, in their order; `None` where there is
+    /// none.
+    #[must_use]
+    pub fn wrap(&self, record: &Wrappable) -> Option<Wrappable> {
+        let outermost = record.chain.outermost();
+        let mut wrapped: Option<(Chain, BindingDigest)> = None;
+        for key in self.0.keys.iter().filter(|key| key.id > outermost) {
+            let (chain, digest) = wrapped.as_ref().map_or((&record.chain, &record.digest), |(c, d)| (c, d));
+            wrapped = Some((chain.under(key.id), key.wrap(digest)));
+        }
+        let (chain, digest) = wrapped?;
+        Some(Wrappable { position: record.position, rev: record.rev, chain, digest })
     }
 }
 
@@ -153,8 +241,7 @@ impl LiveKeys {
 
     /// Probes in migration order: older root first, shorter chain first. Records only ever move in that direction,
     /// so a record that moves during a look-up moves towards a probe still to come (`rotation.md` §4).
-    fn candidates(&self, carrier: CarrierName, stretched: &Stretched) -> Candidates {
-        let message = message(carrier.as_str(), stretched);
+    fn candidates(&self, carrier: CarrierName, message: Zeroizing<Vec<u8>>) -> Candidates {
         let mut probes = Vec::with_capacity(self.keys.len() * (self.keys.len() + 1) / 2);
         for (at, root) in self.keys.iter().enumerate() {
             let mut outermost = root;
@@ -172,7 +259,7 @@ impl LiveKeys {
         }
         let flat = probes.last().map(|last| (last.chain.clone(), last.digest.clone()));
         let flat = flat.unwrap_or_else(|| unreachable!("a ring has its active key, which is the last root"));
-        Candidates { carrier, probes, flat, generation: self.generation }
+        Candidates { carrier, probes, flat, generation: self.generation, message }
     }
 }
 
@@ -218,6 +305,7 @@ mod tests {
     use crate::keys::hex;
 
     assert_not_impl_any!(KeyRing: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(Candidates: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
     assert_not_impl_any!(LiveKeys: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
     assert_not_impl_any!(BindingKey: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
 
@@ -232,9 +320,11 @@ mod tests {
         LiveKeys::new((1..).zip(states).map(|(number, state)| key(number, *state)).collect(), 7).unwrap()
     }
 
-    fn plain(carrier: &str, octets: &[u8]) -> (CarrierName, Stretched) {
+    fn plain(carrier: &str, octets: &[u8]) -> (CarrierName, Zeroizing<Vec<u8>>) {
         let identifier = RawIdentifier::for_test(carrier, octets, false);
-        (identifier.carrier().clone(), Stretched::Plain(identifier))
+        let carrier = identifier.carrier().clone();
+        let message = message(carrier.as_str(), &Stretched::Plain(identifier));
+        (carrier, message)
     }
 
     fn chains(candidates: &Candidates) -> Vec<String> {
@@ -255,8 +345,8 @@ mod tests {
             (&[Inner, Inner, Active], &["k1,k2,k3", "k2,k3", "k3"]),
             (&[Retiring, Drained, Active], &["k1", "k1,k3", "k3"]),
         ] {
-            let (carrier, stretched) = plain("docomo", b"x");
-            let candidates = live(states).candidates(carrier, &stretched);
+            let (carrier, message) = plain("docomo", b"x");
+            let candidates = live(states).candidates(carrier, message);
             assert_eq!(chains(&candidates), expected, "{states:?}");
             assert_eq!(candidates.probes.last().unwrap().chain, candidates.flat.0, "{states:?}");
             assert_eq!(candidates.probes.last().unwrap().digest, candidates.flat.1, "{states:?}");
@@ -275,15 +365,15 @@ mod tests {
     #[test]
     fn keys_may_come_in_any_order() {
         let keys = LiveKeys::new(vec![key(2, Active), key(1, Retiring)], 0).unwrap();
-        let (carrier, stretched) = plain("docomo", b"x");
-        assert_eq!(chains(&keys.candidates(carrier, &stretched)), ["k1", "k1,k2", "k2"]);
+        let (carrier, message) = plain("docomo", b"x");
+        assert_eq!(chains(&keys.candidates(carrier, message)), ["k1", "k1,k2", "k2"]);
     }
 
     #[test]
     fn known_answers() {
         // Computed with Python's hmac and hashlib.
-        let (carrier, stretched) = plain("softbank", b"1234567890123456");
-        let candidates = live(&[Retiring, Retiring, Active]).candidates(carrier, &stretched);
+        let (carrier, message) = plain("softbank", b"1234567890123456");
+        let candidates = live(&[Retiring, Retiring, Active]).candidates(carrier, message);
         let digests: Vec<_> = candidates.probes.iter().map(|probe| hex(probe.digest.as_bytes())).collect();
         assert_eq!(
             digests,
@@ -323,6 +413,48 @@ mod tests {
         assert_eq!(chains(&after), ["k1", "k1,k2", "k2"]);
         assert_eq!(after.probes[0].digest, before.flat.1);
         assert_ne!(after.flat.1, before.flat.1);
+    }
+
+    #[tokio::test]
+    async fn digests_are_made_again_under_the_keys_that_come() {
+        let ring = KeyRing::new(live(&[Active]), Stretcher::for_test());
+        let before = ring.digest(RawIdentifier::for_test("docomo", b"0123abc", true)).await.ok().unwrap();
+        tokio::time::pause();
+        assert!(ring.again(&before).await.ok().unwrap().is_none(), "none come");
+        let mut waiting = Box::pin(ring.again(&before));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        ring.replace(LiveKeys::new(vec![key(1, Retiring), key(2, Active)], 8).unwrap());
+        let after = waiting.await.ok().unwrap().unwrap();
+        let fresh = ring.digest(RawIdentifier::for_test("docomo", b"0123abc", true)).await.ok().unwrap();
+        assert_eq!((after.generation, &after.flat.1), (8, &fresh.flat.1));
+        assert_eq!(chains(&after), chains(&fresh));
+
+        // What is older, or the same, replaces nothing.
+        ring.replace(live(&[Active]));
+        assert_eq!(ring.generation(), 8);
+        let mut suspended = key(2, Active);
+        suspended.suspended = true;
+        ring.replace(LiveKeys::new(vec![key(1, Retiring), suspended], 9).unwrap());
+        assert_eq!(ring.again(&after).await.err(), Some(DigestError::KeySuspended));
+        assert!(ring.wrapping().is_err(), "nothing is written");
+    }
+
+    #[tokio::test]
+    async fn a_wrapped_record_is_found_where_a_look_up_looks() {
+        let ring = KeyRing::new(live(&[Retiring, Retiring, Active]), Stretcher::for_test());
+        let (carrier, message) = plain("docomo", b"x");
+        let candidates = live(&[Retiring, Retiring, Active]).candidates(carrier, message);
+        let wrapping = ring.wrapping().unwrap();
+        assert_eq!((wrapping.active(), wrapping.generation()), (KeyId::new(3), 7));
+        for (at, expected) in [(0, Some(2)), (1, Some(2)), (2, None), (3, Some(4)), (4, None), (5, None)] {
+            let Probe { chain, digest } = candidates.probes[at].clone();
+            let wrapped = wrapping.wrap(&Wrappable { position: 5, rev: 6, chain, digest });
+            let found = wrapped.map(|w| {
+                assert_eq!((w.position, w.rev), (5, 6));
+                candidates.probes.iter().position(|probe| probe.chain == w.chain && probe.digest == w.digest).unwrap()
+            });
+            assert_eq!(found, expected, "{}", candidates.probes[at].chain);
+        }
     }
 
     #[tokio::test]
@@ -368,14 +500,14 @@ mod tests {
             let mut states = older;
             states.push(Active);
             let ring = live(&states);
-            let (carrier, stretched) = plain("docomo", &octets);
-            let candidates = ring.candidates(carrier, &stretched);
+            let (carrier, message) = plain("docomo", &octets);
+            let candidates = ring.candidates(carrier, message);
             let d = states.len();
             let inner = states.iter().filter(|state| **state == Inner).count();
             prop_assert!(candidates.probes.len() <= d * (d + 1) / 2);
             prop_assert_eq!(inner == 0, candidates.probes.len() == d * (d + 1) / 2);
             let (other_carrier, other) = plain("au", b"other");
-            prop_assert_eq!(chains(&candidates), chains(&ring.candidates(other_carrier, &other)));
+            prop_assert_eq!(chains(&candidates), chains(&ring.candidates(other_carrier, other)));
             for (at, probe) in candidates.probes.iter().enumerate() {
                 prop_assert!(candidates.probes[..at].iter().all(|p| p.digest != probe.digest && p.chain < probe.chain));
             }

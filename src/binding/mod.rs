@@ -1,7 +1,8 @@
 //! `RawIdentifier` -> [`Candidates`] -> [`BoundAccount`]: the keyed hashes that stand for handsets.
 //!
-//! [`KeyRing::digest`] takes the clear identifier by value, so nothing after it can keep one. [`resolve()`] and
-//! the enrolments ask the store; only they make a [`BoundAccount`], which proves that an active account held the
+//! [`KeyRing::digest`] takes the clear identifier by value, so nothing after it can read one: [`Candidates`] keep the
+//! message that was hashed for the key ring alone, until the look-up is over. [`resolve()`] and the enrolments ask the
+//! store; only they make a [`BoundAccount`], which proves that an active account held the
 //! binding. The design, its key states and the order of probes are those of `rotation.md` §3. Absent on purpose:
 //! SQL, HTTP, and the rotation that moves keys from state to state.
 
@@ -18,7 +19,7 @@ pub use account::{AccountId, AccountIdError, AccountState};
 pub use code::EnrolmentCode;
 pub use digest::{BindingDigest, BindingId, Chain, ChainError, KeyId};
 pub use enrol::{ByConsole, CodeAttempt, EnrolError, enrol_by_code, enrol_by_console, issue_code};
-pub use import::{ImportLine, ImportRefusal};
-pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError};
+pub use import::{DigestedLine, ImportLine, ImportRefusal};
+pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError, Wrapping};
 pub use resolve::{BindingError, BoundAccount, resolve};
 pub use stretch::{StretchOutOfRange, Stretcher};

@@ -2,13 +2,13 @@
 
 use thiserror::Error;
 
-use super::{AccountId, AccountState, BindingId, Candidates};
+use super::{AccountId, AccountState, BindingId, Candidates, DigestError, KeyRing};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::store::{BindingStore, Hit, Probe, StoreError};
 
-/// How often a look-up that missed is repeated while the key ring moves.
-const ATTEMPTS: u32 = 3;
+/// How often a look-up is repeated while the key ring moves. A rotation moves it four times, days apart.
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// An active account that holds the binding: made only by [`resolve()`] and by a completed enrolment.
 #[derive(Debug)]
@@ -51,13 +51,15 @@ impl BoundAccount {
 /// Why a handset is not signed in.
 #[derive(Debug, Error)]
 pub enum BindingError {
-    /// Unknown, suspended or revoked: one answer for all, after the same work.
+    /// Unknown, suspended, revoked, or bound under a key that leaked: one answer for all, after the same work.
     #[error("not-bound")]
     NotBound,
-    /// The key ring moved on since the digests were made, so that nothing was found proves nothing. The identifier
-    /// is gone by now: the person has to try again.
+    /// The key ring moved on at every look-up, so that nothing was found proves nothing: the person has to try again.
     #[error("the key ring moved during the look-up; the sign-in has to be tried again")]
     Unsettled,
+    /// A key came to be suspended meanwhile.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,24 +68,26 @@ pub enum BindingError {
 /// Looks a handset up under all its chains; then notes the use and flattens the record, at most once a day.
 ///
 /// The generation of the key ring is read before and after (`rotation.md` §3): where it moved, or is not the one of
-/// the digests, a miss is no proof.
+/// the digests, a miss is no proof, and `ring` makes the digests again.
 ///
 /// # Errors
-/// [`BindingError::NotBound`] also for a suspended account.
+/// [`BindingError::NotBound`] also for a suspended account, and for a record whose chain contains a compromised key.
 pub async fn resolve(
     store: &dyn BindingStore,
-    candidates: &Candidates,
+    ring: &KeyRing,
+    candidates: Candidates,
     now: Timestamp,
 ) -> Result<BoundAccount, BindingError> {
+    let mut candidates = candidates;
     for _ in 0..ATTEMPTS {
         let before = store.generation().await?;
         let hit = store.resolve(&candidates.carrier, &candidates.probes).await?;
         // Read after a hit too, so that a suspended account takes as long as an unknown handset.
         let after = store.generation().await?;
         match judge(hit, candidates.generation, before, after) {
-            Verdict::Bound(hit) => return signed_in(store, candidates, hit, now).await,
+            Verdict::Bound(hit) => return signed_in(store, ring, candidates, hit, now).await,
             Verdict::NotBound => return Err(BindingError::NotBound),
-            Verdict::Outdated => return Err(BindingError::Unsettled),
+            Verdict::Outdated => candidates = ring.again(&candidates).await?.ok_or(BindingError::Unsettled)?,
             Verdict::Repeat => {}
         }
     }
@@ -102,7 +106,7 @@ enum Verdict {
 
 fn judge(hit: Option<Hit>, made_under: u64, before: u64, after: u64) -> Verdict {
     match hit {
-        Some(hit) if hit.account_state == AccountState::Active => Verdict::Bound(hit),
+        Some(hit) if hit.account_state == AccountState::Active && !hit.compromised => Verdict::Bound(hit),
         None if before != after => Verdict::Repeat,
         None if made_under != after => Verdict::Outdated,
         Some(_) | None => Verdict::NotBound,
@@ -111,15 +115,24 @@ fn judge(hit: Option<Hit>, made_under: u64, before: u64, after: u64) -> Verdict 
 
 async fn signed_in(
     store: &dyn BindingStore,
-    candidates: &Candidates,
+    ring: &KeyRing,
+    mut candidates: Candidates,
     hit: Hit,
     now: Timestamp,
 ) -> Result<BoundAccount, BindingError> {
     let record = hit.binding;
-    let (flat_chain, flat_digest) = &candidates.flat;
-    if record.last_used_on < now.day() || &record.chain != flat_chain {
-        let flat = Probe { chain: flat_chain.clone(), digest: flat_digest.clone() };
-        store.used(record.id, now.day(), flat, candidates.generation).await?;
+    let flattened = record.chain == candidates.flat.0;
+    if record.last_used_on < now.day() || !flattened {
+        for _ in 0..ATTEMPTS {
+            let (chain, digest) = candidates.flat.clone();
+            let flat = Probe { chain, digest };
+            if store.used(record.id, now.day(), flat, candidates.generation).await? || flattened {
+                break;
+            }
+            // Who is found stays found: where no newer keys come, the next sign-in flattens it.
+            let Ok(Some(again)) = ring.again(&candidates).await else { break };
+            candidates = again;
+        }
     }
     Ok(BoundAccount::new(record.account, record.id, record.carrier))
 }
@@ -141,18 +154,20 @@ mod tests {
             bound_on: Day::from_unix_days(1),
             last_used_on: Day::from_unix_days(1),
         };
-        Hit { binding, account_state }
+        Hit { binding, account_state, compromised: false }
     }
 
     #[test]
     fn only_a_miss_under_a_still_key_ring_proves_that_nothing_is_bound() {
         let active = Some(hit(AccountState::Active));
         let suspended = Some(hit(AccountState::Suspended));
+        let leaked = Some(Hit { compromised: true, ..hit(AccountState::Active) });
         for (hit, made_under, before, after, expected) in [
             (active.clone(), 0, 0, 0, Verdict::Bound(active.clone().unwrap())),
             (active.clone(), 0, 1, 2, Verdict::Bound(active.clone().unwrap())),
             (suspended.clone(), 0, 0, 0, Verdict::NotBound),
             (suspended, 0, 1, 2, Verdict::NotBound),
+            (leaked, 0, 0, 0, Verdict::NotBound),
             (None, 0, 0, 0, Verdict::NotBound),
             (None, 4, 4, 4, Verdict::NotBound),
             (None, 0, 0, 1, Verdict::Repeat),

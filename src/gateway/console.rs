@@ -188,16 +188,17 @@ impl Gateway {
         self.slow_down(client.address).await;
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
-        // By value: the clear identifier ends here.
+        // By value: from here on only the key ring can read the identifier.
         let candidates = self.keys.binding.digest(identifier).await?;
         // The upstream may have thought for long.
         let now = self.clock.now();
         let per_account = self.config.binding.per_account;
-        let (bindings, audit, entropy) =
-            (Arc::clone(&self.bindings), Arc::clone(&self.audit), Arc::clone(&self.entropy));
+        let (bindings, keys) = (Arc::clone(&self.bindings), Arc::clone(&self.keys));
+        let (audit, entropy) = (Arc::clone(&self.audit), Arc::clone(&self.entropy));
         let enrolled = to_the_end(async move {
+            let (store, ring) = (&*bindings, &keys.binding);
             let enrolled =
-                binding::enrol_by_console(&*bindings, candidates, account, per_account, &*entropy, now).await?;
+                binding::enrol_by_console(store, ring, candidates, account, per_account, &*entropy, now).await?;
             if let ByConsole::Bound(bound) = &enrolled {
                 let event = Event::new(Action::BindingEnrol, Actor::Console).account(bound.account());
                 audit.note(event.object(bound.binding()), now).await?;
@@ -257,6 +258,7 @@ impl From<EnrolError> for NotBound {
         match error {
             EnrolError::BindingLimit | EnrolError::CodeInvalid => Self::Passes(BindOutcome::Refused),
             EnrolError::Unsettled => Self::withheld(BindOutcome::Failed, Reason::StoreUnavailable),
+            EnrolError::Digest(error) => error.into(),
             EnrolError::Store(error) => error.into(),
         }
     }

@@ -50,13 +50,14 @@ impl Gateway {
         let attempt = CodeAttempt::new(&self.keys.session, &code, &identifier);
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
-        // By value: the clear identifier ends here.
+        // By value: from here on only the key ring can read the identifier.
         let candidates = self.keys.binding.digest(identifier).await?;
         let per_account = self.config.binding.per_account;
-        let (bindings, audit, entropy) =
-            (Arc::clone(&self.bindings), Arc::clone(&self.audit), Arc::clone(&self.entropy));
+        let (bindings, keys) = (Arc::clone(&self.bindings), Arc::clone(&self.keys));
+        let (audit, entropy) = (Arc::clone(&self.audit), Arc::clone(&self.entropy));
         let enrolled = to_the_end(async move {
-            let bound = binding::enrol_by_code(&*bindings, candidates, attempt, per_account, &*entropy, now).await?;
+            let (store, ring) = (&*bindings, &keys.binding);
+            let bound = binding::enrol_by_code(store, ring, candidates, attempt, per_account, &*entropy, now).await?;
             let event = Event::new(Action::BindingEnrol, Actor::Handset).account(bound.account());
             audit.note(event.object(bound.binding()), now).await?;
             Ok::<_, EnrolError>(bound)
@@ -66,6 +67,7 @@ impl Gateway {
             Err(EnrolError::CodeInvalid) => return Err(SignInError::Code(handset, Reason::CodeInvalid)),
             Err(EnrolError::BindingLimit) => return Err(SignInError::Code(handset, Reason::BindingLimit)),
             Err(EnrolError::Unsettled) => return Err(SignInError::Unsettled),
+            Err(EnrolError::Digest(error)) => return Err(error.into()),
             Err(EnrolError::Store(error)) => return Err(error.into()),
         };
         self.metrics.enrolment(bound.carrier());

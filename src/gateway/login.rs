@@ -102,12 +102,13 @@ impl Gateway {
         self.limits.sign_in(handset)?;
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
-        // By value: the clear identifier ends here.
+        // By value: from here on only the key ring can read the identifier.
         let candidates = self.keys.binding.digest(identifier).await?;
-        let bound = match binding::resolve(&*self.bindings, &candidates, now).await {
+        let bound = match binding::resolve(&*self.bindings, &self.keys.binding, candidates, now).await {
             Ok(bound) => bound,
             Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
             Err(BindingError::Unsettled) => return Err(SignInError::Unsettled),
+            Err(BindingError::Digest(error)) => return Err(error.into()),
             Err(BindingError::Store(error)) => return Err(error.into()),
         };
         self.limits.sign_in_to(bound.account())?;

@@ -40,6 +40,7 @@ pub struct BindingRecord {
 }
 
 /// One digest to look for, with the chain that made it.
+#[derive(Clone)]
 pub struct Probe {
     /// The keys that made the digest.
     pub chain: Chain,
@@ -54,6 +55,8 @@ pub struct Hit {
     pub binding: BindingRecord,
     /// The state of its account.
     pub account_state: AccountState,
+    /// Whether a key of its chain is known to have leaked: who has it could have computed the digest.
+    pub compromised: bool,
 }
 
 /// A one-time enrolment code to be kept, as a keyed hash.
@@ -201,22 +204,23 @@ pub trait BindingStore: Send + Sync + 'static {
     /// Looks all `probes` up, in their order, never stopping at the first hit; the first hit counts.
     ///
     /// 9. The work does not depend on whether there is a hit.
+    /// 26. A hit says, of the same state of the store, whether its chain contains a compromised key.
     async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError>;
 
     /// Notes that the binding was used on `day`, and flattens it: the record's chain and digest become `flat`, which the
-    /// key ring of `generation` made.
+    /// key ring of `generation` made. `false` if that is not in force any more, so that `flat` is to be made again.
     ///
     /// 10. Changes nothing if the binding is gone; `last_used_on` never moves back, nor does the record: it stays as it
     ///     is when the key ring moved on since `generation`, when `flat` was made by a key older than its outermost one
     ///     (a rotation overtook the sign-in), or when another binding has that digest.
-    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError>;
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<bool, StoreError>;
 
     /// The last day on which any binding was made or used; `None` where there is none. What the clock said then is
     /// the store's own idea of the present.
     async fn last_use(&self) -> Result<Option<Day>, StoreError>;
 
-    /// Whether the binding exists and its account is active. Called after a session was opened, so that a
-    /// revocation that ran meanwhile is not outlived by it.
+    /// Whether the binding exists, its account is active and no key of its chain is compromised. Called after a session
+    /// was opened, so that what ended it meanwhile is not outlived by it.
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError>;
 
     /// Binds a handset, if the authority holds. See [`EnrolOutcome`]. The record carries the store's scheme.

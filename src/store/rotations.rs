@@ -170,6 +170,9 @@ pub trait RotationStore: Send + Sync + 'static {
     /// Up to `limit` bindings behind `after`, in the order of their places.
     async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError>;
 
+    /// How many bindings were last used before `day`.
+    async fn unused_since(&self, day: Day) -> Result<u64, StoreError>;
+
     /// Erases the bindings whose chain contains `key`, or would once wrapped: it begins with that or an older key.
     /// Returns their ids.
     async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError>;

@@ -37,7 +37,7 @@ impl BindingStore for Watched {
     async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError> {
         self.note(format!("resolve {} probes", probes.len())).resolve(carrier, probes).await
     }
-    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError> {
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<bool, StoreError> {
         self.note("used").used(id, day, flat, generation).await
     }
     async fn last_use(&self) -> Result<Option<Day>, StoreError> {
@@ -102,7 +102,7 @@ async fn unknown_suspended_and_revoked_handsets_cost_the_same_calls() {
     let watched = Watched { bench, asked: Mutex::default() };
     for who in ["0000001", "0000002", "0000003"] {
         let candidates = watched.bench.digest(handset("alpha", who)).await;
-        assert!(not_bound(&resolve(&watched, &candidates, now).await), "{who}");
+        assert!(not_bound(&resolve(&watched, &watched.bench.keys.binding, candidates, now).await), "{who}");
         let asked = std::mem::take(&mut *watched.asked.lock().unwrap());
         assert_eq!(asked, ["generation", "resolve 1 probes", "generation"], "{who}");
     }
@@ -113,11 +113,11 @@ async fn a_use_is_written_once_a_day() {
     let bench = Bench::new().await;
     bench.bind(handset("alpha", "0000001"), "alice").await;
     let watched = Watched { bench, asked: Mutex::default() };
-    let candidates = watched.bench.digest(handset("alpha", "0000001")).await;
     // The day of the binding, the day after twice, and the day before: the clock was set back.
     for (hours, written) in [(0, false), (24, true), (24, false), (0, false)] {
+        let candidates = watched.bench.digest(handset("alpha", "0000001")).await;
         let now = later(std::time::Duration::from_hours(hours));
-        assert!(resolve(&watched, &candidates, now).await.is_ok());
+        assert!(resolve(&watched, &watched.bench.keys.binding, candidates, now).await.is_ok());
         let asked = std::mem::take(&mut *watched.asked.lock().unwrap());
         assert_eq!(asked.iter().any(|call| call == "used"), written, "after {hours} h: {asked:?}");
     }

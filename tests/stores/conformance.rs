@@ -423,7 +423,7 @@ pub(crate) async fn clause_10_used_moves_forward_only(backend: impl Backend) {
     let tomorrow = at(24 * 60).day();
     let record = |store: Arc<dyn BindingStore>| async move { store.bindings(None).await.unwrap().remove(0) };
 
-    store.used(id, tomorrow, probe("k1", 1), 0).await.unwrap();
+    assert_eq!(store.used(id, tomorrow, probe("k1", 1), 0).await, Ok(true));
     assert_eq!(record(Arc::clone(&store)).await.last_used_on, tomorrow);
     store.used(id, today(), probe("k2", 12), 0).await.unwrap();
     let flat = record(Arc::clone(&store)).await;
@@ -440,7 +440,7 @@ pub(crate) async fn clause_10_used_moves_forward_only(backend: impl Backend) {
     assert!(store.bindings(None).await.unwrap().iter().all(|b| b.last_used_on == tomorrow));
 
     // Digests of a key ring that is not in force any more move nothing.
-    store.used(other, tomorrow, probe("k2", 22), 1).await.unwrap();
+    assert_eq!(store.used(other, tomorrow, probe("k2", 22), 1).await, Ok(false));
     assert_eq!(resolves(&*store, 2).await, Some(other));
 
     store.revoke(id).await.unwrap();

@@ -28,6 +28,7 @@ macro_rules! moves_records_as_the_contract_says {
             clause_24_one_step
             clause_25_counted
             clause_25_counts_of_overlapping_rotations
+            clause_26_a_hit_under_a_compromised_key_says_so
             changes_are_all_or_none
             rotations_come_back_as_they_were_put
             records_are_visited_scanned_and_purged
@@ -390,6 +391,30 @@ pub(crate) async fn clause_25_counts_of_overlapping_rotations(backend: impl Back
     store.used(binding_id(2), today(), probe("k3", 42), under).await.unwrap();
     let now = both(rotation_of(&backend, "r1").await, rotation_of(&backend, "r2").await);
     assert_eq!(now, ((3, 2, 2), (3, 3, 2)));
+}
+
+pub(crate) async fn clause_26_a_hit_under_a_compromised_key_says_so(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    for handset in 1..=3 {
+        bind(&*store, handset, &format!("account-{handset}")).await;
+    }
+    begin(&backend, "r1", "k1", "k2").await;
+    let fence = backend.rotations().take_fence("r1").await.unwrap().unwrap();
+    let read = all_wrappable(&backend, K2).await;
+    let wrapped = batch(&backend, "r1", fence, vec![moved(&read[1], "k1,k2", 12)]).await;
+    backend.rotations().wrap(wrapped).await.unwrap();
+    store.used(binding_id(3), today(), probe("k2", 23), generation(&backend).await).await.unwrap();
+    let judged = async || {
+        let mut judged = Vec::new();
+        for (handset, chain, digest) in [(1, "k1", 1), (2, "k1,k2", 12), (3, "k2", 23)] {
+            let hit = store.resolve(&carrier("docomo"), &[probe(chain, digest)]).await.unwrap().unwrap();
+            judged.push((hit.compromised, store.stands(binding_id(handset)).await.unwrap()));
+        }
+        judged
+    };
+    assert_eq!(judged().await, [(false, true); 3]);
+    change(&backend, vec![KeyChange::Compromise { id: "k1".into() }]).await.unwrap();
+    assert_eq!(judged().await, [(true, false), (true, false), (false, true)]);
 }
 
 pub(crate) async fn changes_are_all_or_none(backend: impl Backend) {

@@ -53,7 +53,12 @@ impl ApprovalStore for EmbeddedStore {
         now: Timestamp,
     ) -> Result<ApprovedOutcome, StoreError> {
         let Some(seq) = number(id) else { return Ok(ApprovedOutcome::NotApproved) };
-        self.writer.run(move |conn| change_approved(conn, seq, &changes, &by, now)).await
+        let destroys = key_change::destroys(&changes);
+        let outcome = self.writer.run(move |conn| change_approved(conn, seq, &changes, &by, now)).await?;
+        if destroys {
+            self.writer.fold().await?;
+        }
+        Ok(outcome)
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::connection::column;
 use super::{EmbeddedStore, enrolment, import, rotations};
-use crate::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
+use crate::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain, KeyId};
 use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
 use crate::store::{
@@ -30,7 +30,7 @@ impl BindingStore for EmbeddedStore {
         self.readers.run(move |conn| first_hit(conn, &carrier, digests.iter())).await
     }
 
-    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<(), StoreError> {
+    async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<bool, StoreError> {
         self.writer.run(move |conn| used(conn, id, day, &flat, generation)).await
     }
 
@@ -41,8 +41,15 @@ impl BindingStore for EmbeddedStore {
     }
 
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM bindings JOIN accounts USING (account) WHERE id = ?1 AND state = 'active'";
-        self.readers.run(move |conn| Ok(conn.prepare_cached(sql)?.exists([id.to_string()])?)).await
+        let sql = "SELECT chain FROM bindings JOIN accounts USING (account) WHERE id = ?1 AND state = 'active'";
+        let stands = move |conn: &Connection| {
+            let mut select = conn.prepare_cached(sql)?;
+            let mut rows = select.query([id.to_string()])?;
+            let Some(row) = rows.next()? else { return Ok(false) };
+            let chain: Chain = column(row, "chain", |text: String| Chain::parse(&text).ok())?;
+            Ok(!leaked(conn)?.iter().any(|key| chain.keys().contains(key)))
+        };
+        self.readers.run(stands).await
     }
 
     async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError> {
@@ -164,10 +171,11 @@ pub(super) fn first_hit<'a>(
 ) -> Result<Option<Hit>, StoreError> {
     let sql = "SELECT * FROM bindings JOIN accounts USING (account) WHERE carrier = ?1 AND digest = ?2";
     let mut select = conn.prepare_cached(sql)?;
+    let leaked = leaked(conn)?;
     let mut first = None;
     for digest in digests {
         let mut rows = select.query((carrier.as_str(), digest))?;
-        let found = rows.next()?.map(hit).transpose()?;
+        let found = rows.next()?.map(|row| hit(row, &leaked)).transpose()?;
         first = first.or(found);
     }
     Ok(first)
@@ -226,17 +234,27 @@ pub(super) fn account_state(row: &Row<'_>) -> Result<AccountState, StoreError> {
     })
 }
 
-fn hit(row: &Row<'_>) -> Result<Hit, StoreError> {
-    Ok(Hit { binding: binding(row)?, account_state: account_state(row)? })
+fn hit(row: &Row<'_>, leaked: &[KeyId]) -> Result<Hit, StoreError> {
+    let binding = binding(row)?;
+    let compromised = binding.chain.keys().iter().any(|key| leaked.contains(key));
+    Ok(Hit { account_state: account_state(row)?, compromised, binding })
 }
 
-fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe, made_under: u64) -> Result<(), StoreError> {
+/// The binding keys that are known to have leaked and that a record may still have.
+fn leaked(conn: &Connection) -> Result<Vec<KeyId>, StoreError> {
+    let sql = "SELECT id FROM keys WHERE purpose = 'binding' AND compromised = 1 AND state <> 'destroyed'";
+    let mut select = conn.prepare_cached(sql)?;
+    select.query_and_then([], |row| column(row, "id", |id: String| KeyId::parse(&id).ok()))?.collect()
+}
+
+fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe, made_under: u64) -> Result<bool, StoreError> {
     conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1 AND last_used_on < ?2")?
         .execute((id.to_string(), day.unix_days()))?;
-    if generation(conn)? == made_under {
+    let in_force = generation(conn)? == made_under;
+    if in_force {
         flatten(conn, id, flat)?;
     }
-    Ok(())
+    Ok(in_force)
 }
 
 /// Takes the record off every key but that of `flat`, which the key ring in force made. Whether it moved.

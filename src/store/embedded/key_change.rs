@@ -38,6 +38,11 @@ pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) ->
     Ok(ChangeOutcome::Changed(current + 1))
 }
 
+/// Whether one of the changes takes a key's material away: then the journal, and the file as it was before, still have it.
+pub(super) fn destroys(changes: &[KeyChange]) -> bool {
+    changes.iter().any(|change| matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. }))
+}
+
 /// How many records forbid one of the changes (clause 20).
 fn in_use(conn: &Connection, changes: &[KeyChange]) -> Result<Option<u64>, StoreError> {
     for change in changes {

@@ -11,8 +11,8 @@ use super::{EmbeddedStore, key_change};
 use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyPurpose, KeyState, RotationRecord, RotationState, RotationStore, Scanned, StoreError,
-    WrapBatch, WrapOutcome, Wrappable,
+    ChangeOutcome, KeyChange, KeyPurpose, RotationRecord, RotationState, RotationStore, Scanned, StoreError, WrapBatch,
+    WrapOutcome, Wrappable,
 };
 
 /// The number of a chain's innermost key, in SQL: what stands behind the first letter, up to the comma.
@@ -42,8 +42,7 @@ impl RotationStore for EmbeddedStore {
         rotations: Vec<RotationRecord>,
         count_total: Option<String>,
     ) -> Result<ChangeOutcome, StoreError> {
-        let destroys = |change: &KeyChange| matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. });
-        let destroys = keys.iter().any(destroys);
+        let destroys = key_change::destroys(&keys);
         let outcome = self
             .writer
             .run(move |conn| {
@@ -125,6 +124,13 @@ impl RotationStore for EmbeddedStore {
                 };
                 select.query_and_then((position(after)?, limit), read)?.collect()
             })
+            .await
+    }
+
+    async fn unused_since(&self, day: Day) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) AS records FROM bindings WHERE last_used_on < ?1";
+        self.readers
+            .run(move |conn| conn.prepare_cached(sql)?.query_row([day.unix_days()], |row| Ok(count(row, "records")))?)
             .await
     }
 
