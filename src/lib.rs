@@ -15,6 +15,8 @@ pub mod keys;
 
 pub mod binding;
 
+pub mod rotation;
+
 pub mod session;
 
 pub mod assertion;

@@ -27,6 +27,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("carrier", &["edge", "refusal"]),
     ("keys", &["assertion::Signer", "binding", "carrier::RawIdentifier", "config", "store"]),
     ("binding", &["carrier", "keys", "store"]),
+    (
+        "rotation",
+        &[
+            "assertion::AssertionCache",
+            "binding",
+            "config::ClientAddressDetail",
+            "keys",
+            "session::Sessions",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("session", &["binding", "carrier::CarrierName", "carrier::RawIdentifier", "edge", "store"]),
     ("assertion", &[]),
     (
@@ -75,6 +87,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "edge::BoundListener",
             "keys",
+            "rotation",
             "session",
             "store",
             "telemetry",

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::keys::KeySet;
+use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{ApprovalStore, BindingStore, KeyStore};
 use crate::telemetry::Metrics;
@@ -30,6 +31,8 @@ pub struct Operations {
     pub keys: Arc<KeySet>,
     /// Wrapped keys.
     pub key_store: Arc<dyn KeyStore>,
+    /// Rotations of the binding keys.
+    pub rotations: Arc<Rotations>,
     /// What waits for people.
     pub approvals: Arc<dyn ApprovalStore>,
     /// How many people it takes, and who they are.

@@ -186,6 +186,7 @@ impl Gateway {
     ) -> Result<(Opening, BindOutcome), NotBound> {
         self.limits.code(self.limits.handset_key(&identifier))?;
         self.slow_down(client.address).await;
+        self.rotations.sign_in_begins();
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: from here on only the key ring can read the identifier.

@@ -36,6 +36,7 @@ impl Gateway {
 
     async fn bind(&self, visit: &Visit<'_>, form: &Form) -> Result<Entry, SignInError> {
         self.slow_down(visit.client.address).await;
+        self.rotations.sign_in_begins();
         let now = self.clock.now();
         // Read again from this request: what the page before was told is not remembered anywhere.
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;

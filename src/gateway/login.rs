@@ -95,6 +95,7 @@ impl Gateway {
 
     async fn sign_in(&self, visit: &Visit<'_>) -> Result<Entry, SignInError> {
         self.slow_down(visit.client.address).await;
+        self.rotations.sign_in_begins();
         let now = self.clock.now();
         self.spend_login_token(visit, now)?;
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;

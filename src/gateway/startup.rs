@@ -22,11 +22,12 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
-use crate::keys::{Kek, KekError, KeySet};
+use crate::keys::{BindingKeys, Kek, KekError, KeySet};
+use crate::rotation::Rotations;
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
-    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, SessionScope, SessionStore,
-    StoreError, WriteEvent,
+    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, RotationStore, SessionScope,
+    SessionStore, StoreError, WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Actor, Metrics};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
@@ -95,6 +96,8 @@ impl Running {
         let SessionConfig { idle, absolute, per_account, .. } = config.session;
         let policy = SessionPolicy { idle, absolute, per_account };
         let shutdown = CancellationToken::new();
+        let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
+        let binding_keys = BindingKeys::new(Arc::clone(&keys), Arc::clone(&key_store), kek, Arc::clone(&entropy));
         let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
         let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
         let sessions = Arc::new(sessions);
@@ -112,13 +115,15 @@ impl Running {
 
         let limits = config.limits;
         let config = Arc::new(config);
+        let rotations = rotations(&store, binding_keys, &sessions, &metrics, &clock, config.binding.retention_days);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
-            key_store: Arc::clone(&store) as Arc<dyn KeyStore>,
+            key_store: Arc::clone(&key_store),
             audit: Arc::clone(&audit),
             sessions: Arc::clone(&sessions),
             keys: Arc::clone(&keys),
+            rotations: Arc::clone(&rotations),
             metrics: Arc::clone(&metrics),
             access,
             clock: Arc::clone(&clock),
@@ -129,7 +134,8 @@ impl Running {
         let background = TaskTracker::new();
         let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
         let operations = Operations {
-            key_store: Arc::clone(&store) as Arc<dyn KeyStore>,
+            key_store,
+            rotations: Arc::clone(&rotations),
             approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
             approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
@@ -145,6 +151,7 @@ impl Running {
         };
         let handshake = limits.timeouts.handshake;
         serve_admin(operations, admin_server, for_admin, handshake, &shutdown, &background);
+        background.spawn(rotations.run(shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
         let health = watch_servers(&gateway, &upstream_tls, &shutdown, &background);
         let workers = {
@@ -182,6 +189,12 @@ impl Running {
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
         self.gateway.upkeep().await
+    }
+
+    /// What replaces the binding keys.
+    #[must_use]
+    pub fn rotations(&self) -> &Arc<Rotations> {
+        &self.gateway.rotations
     }
 
     /// Resolves once handsets are served; at once, unless the gateway's test of itself failed.
@@ -264,6 +277,26 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }
     findings
+}
+
+fn rotations(
+    store: &Arc<EmbeddedStore>,
+    keys: BindingKeys,
+    sessions: &Arc<Sessions<AssertionCache>>,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    retention_days: u32,
+) -> Arc<Rotations> {
+    Arc::new(Rotations::new(
+        keys,
+        Arc::clone(store) as Arc<dyn KeyStore>,
+        Arc::clone(store) as Arc<dyn RotationStore>,
+        Arc::clone(store) as Arc<dyn BindingStore>,
+        Arc::clone(sessions),
+        Arc::clone(metrics),
+        Arc::clone(clock),
+        retention_days,
+    ))
 }
 
 /// Serves administrators at the socket and at their listeners, off the workers that serve handsets.

@@ -23,6 +23,7 @@ use crate::entropy::Entropy;
 use crate::keys::KeySet;
 use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
+use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore};
 use crate::telemetry::{AccessLogger, Actor, Metrics};
@@ -42,6 +43,8 @@ pub struct Parts {
     pub sessions: Arc<Sessions<AssertionCache>>,
     /// Keys in clear.
     pub keys: Arc<KeySet>,
+    /// What replaces the binding keys.
+    pub rotations: Arc<Rotations>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The access stream.
@@ -78,6 +81,7 @@ pub struct Gateway {
     pub(super) audit: Arc<AuditTrail>,
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
     pub(super) keys: Arc<KeySet>,
+    pub(super) rotations: Arc<Rotations>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLogger,
     pub(super) clock: Arc<dyn Clock>,
@@ -96,8 +100,20 @@ impl Gateway {
     /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, bindings, key_store, audit, sessions, keys, metrics, access, clock, entropy, shutdown } =
-            parts;
+        let Parts {
+            config,
+            bindings,
+            key_store,
+            audit,
+            sessions,
+            keys,
+            rotations,
+            metrics,
+            access,
+            clock,
+            entropy,
+            shutdown,
+        } = parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
@@ -129,6 +145,7 @@ impl Gateway {
             audit,
             sessions,
             keys,
+            rotations,
             metrics,
             access,
             clock,

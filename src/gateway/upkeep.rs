@@ -9,6 +9,7 @@ use super::Gateway;
 use super::clock_watch::ClockWatch;
 use crate::audit::{Action, Effect, Event, SealError};
 use crate::binding::BindingId;
+use crate::rotation::RotationError;
 use crate::store::{SessionScope, StoreError};
 use crate::telemetry::{self, Actor, SecurityEvent};
 
@@ -63,7 +64,10 @@ impl Gateway {
         // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
         let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
         let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
-        let erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
+        let mut erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
+        if may_erase {
+            erased.extend(self.rotations.purge_overdue(now).await?);
+        }
         let mut noted = Ok(());
         if !erased.is_empty() {
             let event = SecurityEvent::BindingsErased { count: erased.len() };
@@ -77,6 +81,12 @@ impl Gateway {
             upkeep.erased.pop();
         }
         noted?;
+        drop(upkeep);
+        match self.rotations.advance(now, false).await {
+            Err(RotationError::Store(error)) => return Err(error),
+            Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
+            Ok(()) => {}
+        }
         match self.audit.seal(now).await {
             Err(SealError::Store(error)) => Err(error),
             Err(error) => {

@@ -142,7 +142,7 @@ impl KeySet {
 }
 
 /// A key record whose material was opened.
-struct ClearKey {
+pub(super) struct ClearKey {
     record: KeyRecord,
     material: SecretBytes,
 }
@@ -159,7 +159,11 @@ const fn signs(purpose: KeyPurpose) -> bool {
 }
 
 /// The clear keys of a store; destroyed ones are left out, there is nothing in them.
-async fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> Result<Vec<ClearKey>, KeysError> {
+pub(super) async fn unwrap_all(
+    store_id: &[u8; 16],
+    kek: &Kek,
+    records: Vec<KeyRecord>,
+) -> Result<Vec<ClearKey>, KeysError> {
     let mut opened = Vec::new();
     let mut closed = Vec::new();
     for record in records.into_iter().filter(|record| record.state != KeyState::Destroyed) {
@@ -182,7 +186,7 @@ async fn unwrap_all(store_id: &[u8; 16], kek: &Kek, records: Vec<KeyRecord>) -> 
     }
 }
 
-fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys, KeysError> {
+pub(super) fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys, KeysError> {
     let keys = keys
         .into_iter()
         .map(|ClearKey { record, material }| {
@@ -247,7 +251,7 @@ async fn first_keys(
 
 /// What stands for the key where it must not: SHA-256 over purpose, id and material. A key has 256 random bits, so no
 /// search finds it from there.
-fn commitment(purpose: KeyPurpose, id: &str, clear: &SecretBytes) -> [u8; 32] {
+pub(super) fn commitment(purpose: KeyPurpose, id: &str, clear: &SecretBytes) -> [u8; 32] {
     let label = b"sekisho/key-commitment/v1";
     let framed = framed(&[label, purpose.as_str().as_bytes(), id.as_bytes(), clear.expose()]);
     let mut out = [0; 32];
@@ -255,7 +259,7 @@ fn commitment(purpose: KeyPurpose, id: &str, clear: &SecretBytes) -> [u8; 32] {
     out
 }
 
-fn random_key(entropy: &dyn Entropy) -> SecretBytes {
+pub(super) fn random_key(entropy: &dyn Entropy) -> SecretBytes {
     SecretBytes::new(Zeroizing::new(random::<KEY_BYTES>(entropy)).to_vec())
 }
 

@@ -98,6 +98,9 @@ pub struct Metrics {
     store_writes: DurationHistogram,
     store_writes_waiting: Gauge,
     bindings_imported: Counter,
+    rotation_remaining: Gauge,
+    rotation_wrapped: Counter,
+    rotation_rate: Gauge,
     lines_lost: Labelled<1>,
 }
 
@@ -133,6 +136,11 @@ impl Metrics {
         let store_writes_waiting =
             register(&mut registry, "store_writes_waiting", "Writes that the store has not answered");
         let bindings_imported = register(&mut registry, "bindings_imported", "Handsets bound by an import");
+        let help = "Bindings whose chain still needs the key that the latest open rotation replaces";
+        let rotation_remaining = register(&mut registry, "rotation_remaining", help);
+        let rotation_wrapped = register(&mut registry, "rotation_wrapped", "Bindings that were moved under a new key");
+        let rotation_rate =
+            register(&mut registry, "rotation_rate", "Bindings moved under a new key in a second, lately");
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let outcome = |upstream: &str, outcome: &str| {
@@ -162,6 +170,9 @@ impl Metrics {
             store_writes,
             store_writes_waiting,
             bindings_imported,
+            rotation_remaining,
+            rotation_wrapped,
+            rotation_rate,
             lines_lost,
         }
     }
@@ -263,6 +274,21 @@ impl Metrics {
     /// So many handsets were bound by an import.
     pub fn bindings_imported(&self, count: u64) {
         self.bindings_imported.inc_by(count);
+    }
+
+    /// So many bindings still need the key that is being replaced.
+    pub fn rotation_remaining(&self, count: u64) {
+        self.rotation_remaining.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many bindings were moved under a new key.
+    pub fn rotation_wrapped(&self, count: u64) {
+        self.rotation_wrapped.inc_by(count);
+    }
+
+    /// So many bindings are moved in a second; 0 while none are.
+    pub fn rotation_rate(&self, per_second: u64) {
+        self.rotation_rate.set(i64::try_from(per_second).unwrap_or(i64::MAX));
     }
 
     /// The counter of lines that never reached `stream`.

@@ -44,6 +44,36 @@ impl fmt::Display for Actor {
     }
 }
 
+/// What became of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationStep {
+    /// It was asked for, and begins or waits.
+    Started,
+    /// It was stopped.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// It was given up before it began.
+    Aborted,
+    /// All records are under the new key.
+    Draining,
+    /// No record needs the old key.
+    Done,
+}
+
+impl RotationStep {
+    const fn event(self) -> &'static str {
+        match self {
+            Self::Started => "rotation-started",
+            Self::Paused => "rotation-paused",
+            Self::Resumed => "rotation-resumed",
+            Self::Aborted => "rotation-aborted",
+            Self::Draining => "rotation-draining",
+            Self::Done => "rotation-done",
+        }
+    }
+}
+
 /// What the security team must see. There is no variant that takes a text from a stranger.
 #[derive(Clone, Copy)]
 pub enum SecurityEvent<'a> {
@@ -166,6 +196,15 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
+    /// A rotation of keys moved a step.
+    Rotation {
+        /// `r1`.
+        id: &'a str,
+        /// Which step.
+        step: RotationStep,
+        /// By whom; `None` where it came by itself.
+        by: Option<Actor>,
+    },
     /// Somebody at the admin API lacks the role for what they asked.
     RoleRefused {
         /// Who.
@@ -191,6 +230,7 @@ pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: C
         count = fields.count,
         unchanged = fields.unchanged,
         refused = fields.refused,
+        rotation = fields.rotation,
         by = fields.by.map(tracing::field::display),
     );
 }
@@ -209,6 +249,7 @@ struct Fields<'a> {
     count: Option<u64>,
     unchanged: Option<u64>,
     refused: Option<u64>,
+    rotation: Option<&'a str>,
     by: Option<Actor>,
 }
 
@@ -266,6 +307,7 @@ impl<'a> Fields<'a> {
                 let (approval, action, object) = (Some(approval), Some(action), Some(object));
                 Self { event, approval, action, object, by: Some(by), ..none }
             }
+            SecurityEvent::Rotation { id, step, by } => Self { event: step.event(), rotation: Some(id), by, ..none },
             SecurityEvent::RoleRefused { by } => Self { event: "role-refused", by: Some(by), ..none },
         }
     }

@@ -1,0 +1,154 @@
+//! A binding key that has leaked: a new one at once, and nobody comes in by what the old one made.
+
+use super::engine::{Plan, Rotations, View, days_after, step};
+use super::error::RotationError;
+use super::progress::{Census, Progress, key_id};
+use crate::binding::KeyId;
+use crate::clock::{Clock, Timestamp};
+use crate::store::{KeyChange, KeyPurpose, KeyRecord, KeyState, RotationRecord, RotationState};
+
+/// What was done when a key was said to have leaked.
+#[derive(Debug)]
+pub struct CompromiseReport {
+    /// The key.
+    pub key: String,
+    /// Why, in the words of whoever said so.
+    pub reason: String,
+    /// Records whose chain contains it. They sign nobody in until a new code took them off it.
+    pub bindings: u64,
+    /// Sessions that were opened by those, and ended.
+    pub sessions_ended: usize,
+    /// The rotation that moves the records, if any has to.
+    pub rotation: Option<Progress>,
+    /// What was done and when, in order.
+    pub steps: Vec<CompromiseStep>,
+}
+
+/// A step, and when it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompromiseStep {
+    /// `flagged`, `replaced`, `sessions-ended`, `wrapping`.
+    pub what: &'static str,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Rotations {
+    /// Says that binding key `id` has leaked. Acts at once: in one step it is flagged, no longer suspended, and a fresh key
+    /// takes its place if it was active; however many rotations are open. Then the sessions of its bindings end. Its
+    /// records are wrapped at top speed meanwhile; [`Rotations::status`] tells how far that is.
+    ///
+    /// A flagged key signs nobody in: a person types a new enrolment code, which takes the binding off it.
+    ///
+    /// # Errors
+    /// [`RotationError`]; where the store failed after the key was flagged, upkeep ends the sessions at the next start.
+    pub async fn compromise(
+        &self,
+        id: &str,
+        reason: &str,
+        revision: Option<u64>,
+        clock: &dyn Clock,
+    ) -> Result<CompromiseReport, RotationError> {
+        let now = clock.now();
+        let mut changing = self.changing.lock().await;
+        let (replaced, rotation) = self
+            .change(&mut changing, revision, now, |view| {
+                let key = view.key(id).ok_or(RotationError::NoSuchKey)?;
+                refuse_done(key)?;
+                let mut plan = Plan { keys: vec![KeyChange::Compromise { id: id.to_owned() }], ..Plan::default() };
+                if key.suspended {
+                    plan.keys.push(KeyChange::Suspend { id: id.to_owned(), suspended: false });
+                }
+                self.move_off(view, key, reason, now, &mut plan);
+                let replaced = plan.begins.is_some();
+                let running = plan.rotations.iter().rev().find(|record| record.state == RotationState::Running);
+                let running = running.or_else(|| view.open().find(|record| view.begun(record)));
+                let rotation = running.map(|record| record.id.clone());
+                Ok((plan, (replaced, rotation)))
+            })
+            .await?;
+        drop(changing);
+        let mut steps = vec![CompromiseStep { what: "flagged", at: now }];
+        if replaced {
+            steps.push(CompromiseStep { what: "replaced", at: now });
+        }
+        let sessions_ended = self.end_fallen(clock.now()).await?;
+        steps.push(CompromiseStep { what: "sessions-ended", at: clock.now() });
+        let bindings = Census::new(self.store.chains().await?).containing(key_id(id)?);
+        let rotation = match rotation {
+            Some(rotation) => {
+                steps.push(CompromiseStep { what: "wrapping", at: clock.now() });
+                Some(self.status(&rotation).await?)
+            }
+            None => None,
+        };
+        Ok(CompromiseReport {
+            key: id.to_owned(),
+            reason: reason.to_owned(),
+            bindings,
+            sessions_ended,
+            rotation,
+            steps,
+        })
+    }
+
+    /// What takes the records off `key`, by its state.
+    fn move_off(&self, view: &View, key: &KeyRecord, reason: &str, now: Timestamp, plan: &mut Plan) {
+        // A key that waits is older than the one that comes now: it can never be active.
+        let waiting = view.open().find(|record| !view.begun(record));
+        let waits_for_it = waiting.is_some_and(|record| record.to == key.id);
+        if let Some(record) = waiting.filter(|_| waits_for_it || key.state == KeyState::Active) {
+            let given_up = View::giving_up(record, now);
+            plan.keys.extend(given_up.keys);
+            plan.rotations.extend(given_up.rotations);
+        } else if key.state == KeyState::Pending {
+            plan.keys.push(step(&key.id, KeyState::Pending, KeyState::Destroyed, now));
+        }
+        match key.state {
+            KeyState::Active => {
+                let number = view.next_key();
+                let record = RotationRecord {
+                    id: view.next_rotation(),
+                    purpose: KeyPurpose::Binding,
+                    from: key.id.clone(),
+                    to: KeyId::new(number).to_string(),
+                    state: RotationState::Running,
+                    reason: reason.to_owned(),
+                    started_at: now,
+                    finished_at: None,
+                    drain_by: days_after(now.day(), self.retention_days),
+                    total: 0,
+                    wrapped: 0,
+                    flattened: 0,
+                    cursor: 0,
+                    fence: 0,
+                    root_before: Vec::new(),
+                    root_after: Vec::new(),
+                };
+                plan.begins = Some(record.id.clone());
+                plan.make = Some((number, KeyState::Active));
+                plan.keys.push(step(&key.id, KeyState::Active, KeyState::Retiring, now));
+                plan.rotations.push(record);
+            }
+            // On its way out already; what was paused waits no longer.
+            KeyState::Retiring | KeyState::Inner => {
+                let latest = view.open().find(|record| view.begun(record));
+                if let Some(paused) = latest.filter(|record| record.state == RotationState::Paused) {
+                    plan.rotations.push(RotationRecord { state: RotationState::Running, ..paused.clone() });
+                }
+            }
+            KeyState::Pending | KeyState::Drained | KeyState::Destroyed => {}
+        }
+    }
+}
+
+fn refuse_done(key: &KeyRecord) -> Result<(), RotationError> {
+    let id = &key.id;
+    if key.state == KeyState::Destroyed {
+        return Err(RotationError::State(format!("key {id} is destroyed; there is nothing left to move off it")));
+    }
+    if key.compromised {
+        return Err(RotationError::State(format!("key {id} is known to be compromised; `sekisho rotation list`")));
+    }
+    Ok(())
+}

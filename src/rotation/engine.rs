@@ -1,0 +1,451 @@
+//! The verbs: begin, pause, resume, give up, look.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use super::error::RotationError;
+use super::pace::Pace;
+use super::progress::{Census, Progress, key_id};
+use crate::assertion::AssertionCache;
+use crate::binding::{BindingId, Chain, KeyId};
+use crate::clock::{Clock, Day, Timestamp};
+use crate::keys::BindingKeys;
+use crate::session::Sessions;
+use crate::store::{
+    BindingStore, ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationState,
+    RotationStore, StoreError, StoredKeys,
+};
+use crate::telemetry::Metrics;
+
+/// Rotations of binding keys that may be open at once: with three live keys a look-up has six probes.
+pub const MOST_OPEN: usize = 2;
+/// How often a step is worked out anew because somebody else changed the keys in between.
+const ATTEMPTS: u32 = 8;
+
+/// Rotates the binding keys of a running gateway.
+///
+/// Changes wait for each other; sign-ins wait for none.
+pub struct Rotations {
+    pub(super) keys: Arc<BindingKeys>,
+    pub(super) key_store: Arc<dyn KeyStore>,
+    pub(super) store: Arc<dyn RotationStore>,
+    pub(super) bindings: Arc<dyn BindingStore>,
+    pub(super) sessions: Arc<Sessions<AssertionCache>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Days after which an unused binding is erased: the longest that an old key is needed.
+    pub(super) retention_days: u32,
+    pub(super) pace: Pace,
+    /// Records a second, lately.
+    pub(super) rate: AtomicU64,
+    /// Told when there may be something to move.
+    pub(super) wake: Notify,
+    /// Held for a whole change; what the last census saw.
+    pub(super) changing: Mutex<super::steps::Counted>,
+}
+
+/// What a rotation is begun with.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Why, in the words of whoever asks.
+    pub reason: String,
+    /// Only makes the new key: nothing changes until the rotation is resumed.
+    pub paused: bool,
+    /// Days until records that still need the old key are erased; the retention of bindings if unsaid.
+    pub drain_within: Option<u32>,
+    /// How many bindings that is accepted to cost.
+    pub expected_loss: Option<u64>,
+    /// The revision of the keys that the caller decided on.
+    pub revision: Option<u64>,
+}
+
+/// What a step is decided on.
+pub(super) struct View {
+    pub(super) stored: StoredKeys,
+    pub(super) rotations: Vec<RotationRecord>,
+}
+
+/// What is to change.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// A key that is to be made: its number, and where it begins.
+    pub(super) make: Option<(u32, KeyState)>,
+    pub(super) keys: Vec<KeyChange>,
+    pub(super) rotations: Vec<RotationRecord>,
+    /// The rotation whose new key becomes active in this step.
+    pub(super) begins: Option<String>,
+}
+
+impl Rotations {
+    /// Of the keys and records in the stores.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the gateway that a rotation moves or asks")]
+    pub fn new(
+        keys: BindingKeys,
+        key_store: Arc<dyn KeyStore>,
+        store: Arc<dyn RotationStore>,
+        bindings: Arc<dyn BindingStore>,
+        sessions: Arc<Sessions<AssertionCache>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        retention_days: u32,
+    ) -> Self {
+        Self {
+            keys: Arc::new(keys),
+            key_store,
+            store,
+            bindings,
+            sessions,
+            metrics,
+            clock,
+            retention_days,
+            pace: Pace::new(),
+            rate: AtomicU64::new(0),
+            wake: Notify::new(),
+            changing: Mutex::default(),
+        }
+    }
+
+    /// Somebody signs in or enrols now: records move more gently for a while.
+    pub fn sign_in_begins(&self) {
+        self.pace.sign_in(self.clock.monotonic());
+    }
+
+    /// Begins to replace the active binding key.
+    ///
+    /// # Errors
+    /// [`RotationError`].
+    pub async fn start(&self, start: Start, now: Timestamp) -> Result<Progress, RotationError> {
+        let mut changing = self.changing.lock().await;
+        let drain_days = self.drain_days(&start, now).await?;
+        let id = self
+            .change(&mut changing, start.revision, now, |view| {
+                let active = view.active()?;
+                view.may_start(now)?;
+                let to_state = if start.paused { KeyState::Pending } else { KeyState::Active };
+                let number = view.next_key();
+                let record = RotationRecord {
+                    id: view.next_rotation(),
+                    purpose: KeyPurpose::Binding,
+                    from: active.id.clone(),
+                    to: KeyId::new(number).to_string(),
+                    state: if start.paused { RotationState::Paused } else { RotationState::Running },
+                    reason: start.reason.clone(),
+                    started_at: now,
+                    finished_at: None,
+                    drain_by: days_after(now.day(), drain_days),
+                    total: 0,
+                    wrapped: 0,
+                    flattened: 0,
+                    cursor: 0,
+                    fence: 0,
+                    root_before: Vec::new(),
+                    root_after: Vec::new(),
+                };
+                let mut plan = Plan { make: Some((number, to_state)), ..Plan::default() };
+                if !start.paused {
+                    plan.keys.push(step(&active.id, KeyState::Active, KeyState::Retiring, now));
+                    plan.begins = Some(record.id.clone());
+                }
+                let id = record.id.clone();
+                plan.rotations.push(record);
+                Ok((plan, id))
+            })
+            .await?;
+        drop(changing);
+        self.status(&id).await
+    }
+
+    /// Nothing moves until [`Rotations::resume`].
+    ///
+    /// # Errors
+    /// [`RotationError::State`] unless it runs.
+    pub async fn pause(&self, id: &str, revision: Option<u64>, now: Timestamp) -> Result<Progress, RotationError> {
+        let mut changing = self.changing.lock().await;
+        self.change(&mut changing, revision, now, |view| {
+            let record = view.rotation(id)?;
+            let paused = RotationRecord { state: RotationState::Paused, ..record.clone() };
+            match record.state {
+                RotationState::Running => Ok((Plan { rotations: vec![paused], ..Plan::default() }, ())),
+                state @ (RotationState::Paused
+                | RotationState::Draining
+                | RotationState::Done
+                | RotationState::Aborted) => Err(not(state, "only a running one is paused")),
+            }
+        })
+        .await?;
+        drop(changing);
+        self.status(id).await
+    }
+
+    /// Goes on; one that was started paused begins.
+    ///
+    /// # Errors
+    /// [`RotationError::State`] unless it is paused.
+    pub async fn resume(&self, id: &str, revision: Option<u64>, now: Timestamp) -> Result<Progress, RotationError> {
+        let mut changing = self.changing.lock().await;
+        self.change(&mut changing, revision, now, |view| {
+            let record = view.rotation(id)?;
+            if record.state != RotationState::Paused {
+                return Err(not(record.state, "only a paused one is resumed"));
+            }
+            let mut running = RotationRecord { state: RotationState::Running, ..record.clone() };
+            let mut plan = Plan::default();
+            if !view.begun(record) {
+                view.none_suspended()?;
+                plan.keys.push(step(&record.from, KeyState::Active, KeyState::Retiring, now));
+                plan.keys.push(step(&record.to, KeyState::Pending, KeyState::Active, now));
+                plan.begins = Some(record.id.clone());
+                // The deadline counts from here: nobody could leave the old key before.
+                let days = record.drain_by.unix_days().saturating_sub(record.started_at.day().unix_days());
+                running.drain_by = days_after(now.day(), u32::try_from(days).unwrap_or(0));
+            }
+            plan.rotations.push(running);
+            Ok((plan, ()))
+        })
+        .await?;
+        drop(changing);
+        self.status(id).await
+    }
+
+    /// Gives up a rotation that never began; the key that was made for it is wiped.
+    ///
+    /// # Errors
+    /// [`RotationError::State`] once the new key was active: records only go forwards.
+    pub async fn abort(&self, id: &str, revision: Option<u64>, now: Timestamp) -> Result<Progress, RotationError> {
+        let mut changing = self.changing.lock().await;
+        self.change(&mut changing, revision, now, |view| {
+            let record = view.rotation(id)?;
+            match record.state {
+                RotationState::Paused if !view.begun(record) => Ok((View::giving_up(record, now), ())),
+                RotationState::Running | RotationState::Paused => Err(RotationError::State(format!(
+                    "the new key is in use, and records only go forwards; `sekisho rotation {}`",
+                    if record.state == RotationState::Paused { "resume goes on" } else { "pause stops it" }
+                ))),
+                state @ (RotationState::Draining | RotationState::Done | RotationState::Aborted) => {
+                    Err(not(state, "only one that never began is given up"))
+                }
+            }
+        })
+        .await?;
+        drop(changing);
+        self.status(id).await
+    }
+
+    /// Counts again, and takes the steps that are due.
+    ///
+    /// # Errors
+    /// [`RotationError`].
+    pub async fn rescan(&self, id: &str, now: Timestamp) -> Result<Progress, RotationError> {
+        let known = self.store.rotations().await?.iter().any(|rotation| rotation.id == id);
+        if !known {
+            return Err(RotationError::NotFound);
+        }
+        self.advance(now, true).await?;
+        self.wake.notify_one();
+        self.status(id).await
+    }
+
+    /// One rotation.
+    ///
+    /// # Errors
+    /// [`RotationError::NotFound`] if there is none of that id.
+    pub async fn status(&self, id: &str) -> Result<Progress, RotationError> {
+        self.progress(|record| record.id == id).await?.pop().ok_or(RotationError::NotFound)
+    }
+
+    /// All rotations, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self) -> Result<Vec<Progress>, RotationError> {
+        self.progress(|_| true).await
+    }
+
+    /// How many records each chain has, of chains that any has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn chains(&self) -> Result<Vec<(Chain, u64)>, RotationError> {
+        Ok(self.store.chains().await?)
+    }
+
+    async fn progress(&self, which: impl Fn(&RotationRecord) -> bool) -> Result<Vec<Progress>, RotationError> {
+        let view = self.view().await?;
+        let wanted: Vec<_> = view.rotations.iter().filter(|record| which(record)).cloned().collect();
+        // Reads every record, so only where something is still to be counted.
+        let counts = wanted.iter().any(|record| record.purpose == KeyPurpose::Binding && record.state.is_open());
+        let census = Census::new(if counts { self.store.chains().await? } else { Vec::new() });
+        let next_on = view.next_on(self.clock.now());
+        let rate = self.rate.load(Ordering::Relaxed);
+        let of = |record: RotationRecord| {
+            let begun = view.begun(&record);
+            census.progress(record, begun, rate, (next_on, view.stored.revision))
+        };
+        Ok(wanted.into_iter().map(of).collect::<Result<_, StoreError>>()?)
+    }
+
+    /// Days until the deadline. One that is likely to cost bindings needs the caller's word for how many.
+    async fn drain_days(&self, start: &Start, now: Timestamp) -> Result<u32, RotationError> {
+        let Some(days) = start.drain_within else { return Ok(self.retention_days) };
+        if days == 0 || days >= self.retention_days {
+            return Err(RotationError::DrainWithin(self.retention_days));
+        }
+        let bindings = self.store.unused_since(now.day().minus_days(days)).await?;
+        if start.expected_loss.unwrap_or(0) != bindings {
+            return Err(RotationError::WouldLose { bindings, days });
+        }
+        Ok(days)
+    }
+
+    pub(super) async fn view(&self) -> Result<View, StoreError> {
+        Ok(View { stored: self.key_store.keys().await?, rotations: self.store.rotations().await? })
+    }
+
+    /// Works out what to do, does it in the store, then in memory; again where somebody else changed the keys in between.
+    /// Sign-ins that meet the moment between the two are refused by the store and try again with the new ring.
+    pub(super) async fn change<T>(
+        &self,
+        _changing: &mut MutexGuard<'_, super::steps::Counted>,
+        revision: Option<u64>,
+        now: Timestamp,
+        decide: impl Fn(&View) -> Result<(Plan, T), RotationError> + Send,
+    ) -> Result<T, RotationError> {
+        for _ in 0..ATTEMPTS {
+            let view = self.view().await?;
+            let present = view.stored.revision;
+            if revision.is_some_and(|revision| revision != present) {
+                return Err(RotationError::Stale(present));
+            }
+            let (Plan { make, mut keys, rotations, begins }, told) = decide(&view)?;
+            if let Some((number, state)) = make {
+                keys.push(KeyChange::New(self.keys.fresh(number, state, now).await?));
+            }
+            let rings = !keys.is_empty();
+            match self.store.change_with(present, keys, rotations, begins).await? {
+                ChangeOutcome::Changed(_) => {
+                    if rings {
+                        self.keys.refresh().await?;
+                    }
+                    self.wake.notify_one();
+                    return Ok(told);
+                }
+                ChangeOutcome::Stale => {}
+                ChangeOutcome::InUse(records) => {
+                    return Err(RotationError::State(format!("{records} records still need the key")));
+                }
+            }
+        }
+        Err(StoreError::Unavailable("the keys keep being changed by others; try again".into()).into())
+    }
+
+    /// Ends the sessions of bindings that do not stand any more. Returns how many.
+    pub(super) async fn end_fallen(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let mut bindings: Vec<BindingId> =
+            self.sessions.list(None, now).iter().map(|session| session.record().binding).collect();
+        bindings.sort_unstable();
+        bindings.dedup();
+        let mut ended = 0;
+        for binding in bindings {
+            if !self.bindings.stands(binding).await? {
+                ended += self.sessions.end(crate::store::SessionScope::Binding(binding)).await?;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+impl View {
+    /// Binding keys, oldest first.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &KeyRecord> {
+        self.stored.keys.iter().filter(|key| key.purpose == KeyPurpose::Binding)
+    }
+
+    pub(super) fn key(&self, id: &str) -> Option<&KeyRecord> {
+        self.keys().find(|key| key.id == id)
+    }
+
+    pub(super) fn active(&self) -> Result<&KeyRecord, StoreError> {
+        let active = self.keys().find(|key| key.state == KeyState::Active);
+        active.ok_or_else(|| StoreError::Corrupt("no binding key is active".into()))
+    }
+
+    /// Rotations of binding keys that are not over, the latest first.
+    pub(super) fn open(&self) -> impl Iterator<Item = &RotationRecord> {
+        self.rotations.iter().filter(|record| record.purpose == KeyPurpose::Binding && record.state.is_open())
+    }
+
+    /// Whether the new key is, or was, active.
+    pub(super) fn begun(&self, record: &RotationRecord) -> bool {
+        self.key(&record.to).is_none_or(|key| key.state != KeyState::Pending)
+    }
+
+    fn rotation(&self, id: &str) -> Result<&RotationRecord, RotationError> {
+        let found = self.rotations.iter().find(|record| record.id == id && record.purpose == KeyPurpose::Binding);
+        found.ok_or(RotationError::NotFound)
+    }
+
+    fn none_suspended(&self) -> Result<(), RotationError> {
+        let live = |key: &&KeyRecord| matches!(key.state, KeyState::Active | KeyState::Retiring | KeyState::Inner);
+        match self.keys().filter(live).find(|key| key.suspended) {
+            Some(KeyRecord { id, .. }) => Err(RotationError::State(format!(
+                "key {id} is suspended, and nothing is written then; `sekisho keys resume {id}`, or `compromise` if it leaked"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn may_start(&self, now: Timestamp) -> Result<(), RotationError> {
+        self.none_suspended()?;
+        if let Some(waiting) = self.open().find(|record| !self.begun(record)) {
+            let id = &waiting.id;
+            return Err(RotationError::State(format!(
+                "rotation {id} has not begun yet; `sekisho rotation resume {id}` or `abort {id}` comes first"
+            )));
+        }
+        if self.open().count() >= MOST_OPEN {
+            return Err(RotationError::Limit { next_on: self.next_on(now).to_string() });
+        }
+        Ok(())
+    }
+
+    /// What ends a rotation that never began.
+    pub(super) fn giving_up(record: &RotationRecord, now: Timestamp) -> Plan {
+        let aborted = RotationRecord { state: RotationState::Aborted, finished_at: Some(now), ..record.clone() };
+        let keys = vec![step(&record.to, KeyState::Pending, KeyState::Destroyed, now)];
+        Plan { keys, rotations: vec![aborted], ..Plan::default() }
+    }
+
+    /// The number of a key that never was.
+    pub(super) fn next_key(&self) -> u32 {
+        self.keys().filter_map(|key| key_id(&key.id).ok()).map(KeyId::number).max().unwrap_or(0) + 1
+    }
+
+    pub(super) fn next_rotation(&self) -> String {
+        let number = |record: &RotationRecord| record.id.strip_prefix('r').and_then(|n| n.parse::<u64>().ok());
+        format!("r{}", self.rotations.iter().filter_map(number).max().unwrap_or(0) + 1)
+    }
+
+    /// The first day on which another rotation may begin, if none is over before its deadline.
+    pub(super) fn next_on(&self, now: Timestamp) -> Day {
+        let mut last_days: Vec<Day> = self.open().map(|record| record.drain_by).collect();
+        last_days.sort_unstable();
+        let over = last_days.len().checked_sub(MOST_OPEN).and_then(|behind| last_days.get(behind));
+        over.map_or(now.day(), |last| days_after(*last, 1))
+    }
+}
+
+/// A key that goes to its next state.
+pub(super) fn step(id: &str, from: KeyState, to: KeyState, at: Timestamp) -> KeyChange {
+    KeyChange::Move { id: id.to_owned(), from, to, at }
+}
+
+pub(super) fn days_after(day: Day, days: u32) -> Day {
+    Day::from_unix_days(day.unix_days().saturating_add_unsigned(days))
+}
+
+fn not(state: RotationState, rule: &str) -> RotationError {
+    RotationError::State(format!("the rotation is {}; {rule}", state.as_str()))
+}

@@ -1,0 +1,118 @@
+//! What comes by itself: the states that follow from the records, and the deadline.
+
+use std::time::Duration;
+
+use super::engine::{Plan, Rotations, View, step};
+use super::error::RotationError;
+use super::progress::{Census, key_id};
+use crate::binding::BindingId;
+use crate::clock::Timestamp;
+use crate::config::ClientAddressDetail;
+use crate::store::{ChangeOutcome, KeyState, RotationRecord, RotationState, StoreError};
+use crate::telemetry::{RotationStep, SecurityEvent, security};
+
+/// How long a rotation of which nothing is known to have changed is not counted again: what is watched does not tell of a
+/// revoked binding.
+const RECOUNT: Duration = Duration::from_mins(1);
+
+/// What was known when records were last counted, and when that was.
+#[derive(Default)]
+pub(super) struct Counted {
+    last: Option<Seen>,
+    at: Duration,
+}
+
+/// What moves with keys and records: the revision, and how many were wrapped and flattened.
+type Seen = (u64, u64, u64);
+
+impl Rotations {
+    /// Takes the steps that are due: reads back keys that others changed, lets go of keys that no record needs. Counts the
+    /// records where something may have changed, or where `recount` says so.
+    ///
+    /// # Errors
+    /// [`RotationError`]; the next call does the rest.
+    pub async fn advance(&self, now: Timestamp, recount: bool) -> Result<(), RotationError> {
+        let mut changing = self.changing.lock().await;
+        let view = self.view().await?;
+        if view.stored.generation != self.keys.set().binding.generation() {
+            self.keys.refresh().await?;
+            self.wake.notify_one();
+        }
+        let begun: Vec<String> =
+            view.open().filter(|record| view.begun(record)).map(|record| record.id.clone()).collect();
+        let sum = |of: fn(&RotationRecord) -> u64| view.open().map(of).sum();
+        let seen: Seen = (view.stored.revision, sum(|record| record.wrapped), sum(|record| record.flattened));
+        let monotonic = self.clock.monotonic();
+        let unchanged = changing.last == Some(seen) && monotonic.saturating_sub(changing.at) < RECOUNT;
+        if begun.is_empty() || (unchanged && !recount) {
+            return Ok(());
+        }
+        let census = Census::new(self.store.chains().await?);
+        let mut latest = 0;
+        // The oldest first: a key is past only when those before it are.
+        for id in begun.iter().rev() {
+            let view = self.view().await?;
+            let Some(record) = view.open().find(|record| record.id == *id) else { continue };
+            latest = census.not_past(key_id(&record.from)?);
+            let Some((plan, reached)) = due(&view, record, &census, now)? else { continue };
+            let Plan { keys, rotations, .. } = plan;
+            match self.store.change_with(view.stored.revision, keys, rotations, None).await? {
+                ChangeOutcome::Changed(_) => self.keys.refresh().await?,
+                // A record or a key moved since it was counted; the next round counts again.
+                ChangeOutcome::Stale | ChangeOutcome::InUse(_) => continue,
+            }
+            if let Some(reached) = reached {
+                let event = SecurityEvent::Rotation { id, step: reached, by: None };
+                security(&event, None, ClientAddressDetail::None);
+            }
+        }
+        self.metrics.rotation_remaining(latest);
+        *changing = Counted { last: Some(seen), at: monotonic };
+        Ok(())
+    }
+
+    /// Erases records that still need the old key on the day after its deadline. Returns the bindings, whose sessions are
+    /// to end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn purge_overdue(&self, now: Timestamp) -> Result<Vec<BindingId>, StoreError> {
+        let view = self.view().await?;
+        let mut erased = Vec::new();
+        for record in view.open().filter(|record| view.begun(record) && now.day() > record.drain_by) {
+            erased.extend(self.store.purge_chain(key_id(&record.from)?).await?);
+        }
+        Ok(erased)
+    }
+}
+
+/// What the records allow: the old key one step further, and the rotation with it; the second is what to say of that.
+fn due(
+    view: &View,
+    record: &RotationRecord,
+    census: &Census,
+    now: Timestamp,
+) -> Result<Option<(Plan, Option<RotationStep>)>, StoreError> {
+    let Some(key) = view.key(&record.from) else { return Ok(None) };
+    let from = key_id(&record.from)?;
+    let mut plan = Plan::default();
+    if census.not_past(from) == 0 {
+        if matches!(key.state, KeyState::Retiring | KeyState::Inner) {
+            plan.keys.push(step(&key.id, key.state, KeyState::Drained, now));
+        }
+        plan.rotations.push(RotationRecord { state: RotationState::Done, finished_at: Some(now), ..record.clone() });
+        return Ok(Some((plan, Some(RotationStep::Done))));
+    }
+    if census.unwrapped_by_younger_than(from) > 0 {
+        return Ok(None);
+    }
+    if key.state == KeyState::Retiring {
+        plan.keys.push(step(&key.id, KeyState::Retiring, KeyState::Inner, now));
+    }
+    let drains = record.state == RotationState::Running;
+    if drains {
+        plan.rotations.push(RotationRecord { state: RotationState::Draining, ..record.clone() });
+    }
+    let changes = !plan.keys.is_empty() || drains;
+    Ok(changes.then_some((plan, drains.then_some(RotationStep::Draining))))
+}

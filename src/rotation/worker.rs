@@ -1,0 +1,137 @@
+//! The runner that wraps records: reads a batch, computes it, has the store compare and set it, while the next is read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Rotations, View};
+use super::error::RotationError;
+use crate::binding::Wrapping;
+use crate::store::{KeyState, RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable};
+
+/// How often the runner looks for work that nobody told it of.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long it waits after a store that failed, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Why a pass over the records ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// There is nothing to move now.
+    Idle,
+    /// The key ring moved on: begin again at once.
+    Again,
+}
+
+impl Rotations {
+    /// Moves records whenever a rotation runs, until `shutdown` fires.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut retry = FIRST_RETRY;
+        while !shutdown.is_cancelled() {
+            let wait = match self.pass(&shutdown).await {
+                Ok(Pass::Again) => continue,
+                Ok(Pass::Idle) => {
+                    retry = FIRST_RETRY;
+                    INTERVAL
+                }
+                Err(error) => {
+                    // A full disk, for instance: what was written stands, and it goes on when the store does.
+                    tracing::warn!(%error, "records are not moved to the new key at present; it is tried again");
+                    let wait = retry;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Moves all records that the running rotation has still to move.
+    async fn pass(&self, shutdown: &CancellationToken) -> Result<Pass, RotationError> {
+        let view = self.view().await?;
+        let Some(record) = runs(&view) else { return Ok(Pass::Idle) };
+        // Suspended: nothing is written.
+        let Ok(ring) = self.keys.set().binding.wrapping() else { return Ok(Pass::Idle) };
+        let ring = Arc::new(ring);
+        if ring.active().to_string() != record.to {
+            self.keys.refresh().await?;
+            return Ok(Pass::Idle);
+        }
+        let Some(fence) = self.store.take_fence(&record.id).await? else { return Ok(Pass::Idle) };
+        let urgent = view.keys().any(|key| key.compromised && key.state != KeyState::Destroyed);
+        // The records are the truth: what the cursor has passed is looked at once more.
+        let mut from_start = record.cursor == 0;
+        let mut size = self.pace.size();
+        let mut records = self.prepare(&ring, record.cursor, size).await?;
+        while !shutdown.is_cancelled() {
+            let Some(cursor) = records.last().map(|record| record.position) else {
+                if from_start {
+                    self.rate.store(0, Ordering::Relaxed);
+                    self.metrics.rotation_rate(0);
+                    self.advance(self.clock.now(), true).await?;
+                    return Ok(Pass::Idle);
+                }
+                from_start = true;
+                records = self.prepare(&ring, 0, size).await?;
+                continue;
+            };
+            let (rotation, generation) = (record.id.clone(), ring.generation());
+            let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+            let batch = WrapBatch { rotation, fence, generation, cursor, records };
+            let before = self.clock.monotonic();
+            let written = async {
+                let outcome = self.store.wrap(batch).await;
+                (outcome, self.clock.monotonic().saturating_sub(before))
+            };
+            let ((outcome, took), next) = tokio::join!(written, self.prepare(&ring, cursor, size));
+            match outcome? {
+                WrapOutcome::Wrapped(moved) => self.metrics.rotation_wrapped(moved),
+                // Paused, or another runner's by now.
+                WrapOutcome::Fenced => return Ok(Pass::Idle),
+                WrapOutcome::Stale => return Ok(Pass::Again),
+            }
+            records = next?;
+            let rest = self.pace.rest_after(count, took, self.clock.monotonic(), urgent);
+            size = self.pace.size();
+            if !rest.is_zero() {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = sleep(rest) => {}
+                }
+            }
+            let seconds = self.clock.monotonic().saturating_sub(before).as_secs_f64().max(1e-3);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rate is neither negative nor huge"
+            )]
+            let rate = (f64::from(count) / seconds) as u64;
+            self.rate.store(rate, Ordering::Relaxed);
+            self.metrics.rotation_rate(rate);
+        }
+        Ok(Pass::Idle)
+    }
+
+    /// The next records as they are to be; computed where it holds nobody up.
+    async fn prepare(&self, ring: &Arc<Wrapping>, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
+        let read = self.store.wrappable(ring.active(), after, limit).await?;
+        let ring = Arc::clone(ring);
+        let computed =
+            tokio::task::spawn_blocking(move || read.iter().filter_map(|record| ring.wrap(record)).collect());
+        // Only the end of the runtime, or a defect, ends it early.
+        computed.await.map_err(|_| StoreError::Closed)
+    }
+}
+
+/// The rotation to whose new key records move: of those that have begun the latest, if it is not paused.
+fn runs(view: &View) -> Option<&RotationRecord> {
+    view.open().find(|record| view.begun(record)).filter(|record| record.state == RotationState::Running)
+}
