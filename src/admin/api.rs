@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, destroy, import};
+use super::{approvals, audit, destroy, import, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -69,6 +69,13 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(account_sessions, end_account_sessions))
         .routes(routes!(end_session))
         .routes(routes!(destroy::destroy_key))
+        .routes(routes!(rotations::list, rotations::start))
+        .routes(routes!(rotations::status))
+        .routes(routes!(rotations::pause))
+        .routes(routes!(rotations::resume))
+        .routes(routes!(rotations::abort))
+        .routes(routes!(rotations::rescan))
+        .routes(routes!(rotations::chains))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::answer))
         .routes(routes!(audit::entries))
@@ -369,12 +376,20 @@ mod tests {
             "get /v1/audit/pseudonyms/{account}",
             "get /v1/audit/verify",
             "get /v1/bindings",
+            "get /v1/bindings/stats",
+            "get /v1/rotations",
+            "get /v1/rotations/{id}",
             "get /v1/sessions",
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",
             "post /v1/approvals/{id}",
             "post /v1/bindings/import",
+            "post /v1/rotations",
+            "post /v1/rotations/{id}/abort",
+            "post /v1/rotations/{id}/pause",
+            "post /v1/rotations/{id}/rescan",
+            "post /v1/rotations/{id}/resume",
         ];
         assert_eq!(described, expected.map(str::to_owned).into());
     }

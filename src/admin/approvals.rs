@@ -85,7 +85,7 @@ fn person(people: &BTreeMap<String, Vec<Principal>>, principal: &Principal) -> S
 
 /// Why somebody wants something: one line, 256 characters at most, empty if nobody said.
 #[derive(Debug, Default)]
-pub(super) struct Reason(String);
+pub(super) struct Reason(pub(super) String);
 
 impl Reason {
     /// Reads what was sent.

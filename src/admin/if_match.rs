@@ -39,6 +39,18 @@ impl RevisionMatch {
         Ok(revision.map_or(Self::Never, Self::Only))
     }
 
+    /// The revision that the keys must be at, for whoever compares it in the step that changes them.
+    ///
+    /// # Errors
+    /// [`Refused::RevisionStale`] where none can be.
+    pub(super) const fn expected(self) -> Result<Option<u64>, Refused> {
+        match self {
+            Self::Any => Ok(None),
+            Self::Only(revision) => Ok(Some(revision)),
+            Self::Never => Err(Refused::RevisionStale),
+        }
+    }
+
     /// Whether the keys are still at what the caller looked at.
     ///
     /// # Errors

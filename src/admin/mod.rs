@@ -23,6 +23,8 @@ mod listener;
 mod operations;
 mod refused;
 mod replay;
+mod rotation_documents;
+mod rotations;
 mod server;
 
 pub use access::{Peer, Roles};
@@ -36,4 +38,5 @@ pub use documents::{
 };
 pub use listener::AdminListener;
 pub use operations::Operations;
+pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};
 pub use server::{AdminServer, BindSocketError};

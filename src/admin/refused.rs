@@ -12,6 +12,7 @@ use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use super::documents::{Refusal, RefusalDetail};
 use crate::audit::{Ends, Outcome};
 use crate::binding::AccountIdError;
+use crate::rotation::RotationError;
 use crate::store::StoreError;
 use crate::tls::NameError;
 
@@ -26,7 +27,7 @@ pub(super) enum Refused {
     ForeignOrigin,
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
-    #[error("no account, binding, session, key or approval has that id")]
+    #[error("no account, binding, session, key, rotation or approval has that id")]
     NotFound,
     #[error("the API has no such path; /openapi.json lists those it has")]
     NoSuchPath,
@@ -56,6 +57,14 @@ pub(super) enum Refused {
     RevisionStale,
     #[error("the key is {0}, and a key is destroyed once it is drained; a rotation drains it")]
     KeyState(&'static str),
+    #[error("{0}")]
+    RotationState(String),
+    #[error("{0}")]
+    RotationLimit(String),
+    #[error("{0}")]
+    WouldLoseBindings(String),
+    #[error("{0}")]
+    DrainWithinInvalid(String),
     #[error("{0} bindings still need the key; a rotation moves them")]
     KeyInUse(u64),
     #[error("you have approved this; it takes another person")]
@@ -70,7 +79,7 @@ pub(super) enum Refused {
     #[error("the store cannot be used, so nothing is acknowledged; the gateway's log says why")]
     Store(#[from] StoreError),
     #[error(
-        "a binding key is suspended, so no handset can be looked up; `sekisho keys resume` or a rotation ends that"
+        "a binding key is suspended, so no handset can be looked up; `sekisho keys resume` or `sekisho keys compromise` ends that"
     )]
     KeySuspended,
     #[error("the gateway stops; what it took is kept: run the same lines again once it is back")]
@@ -102,7 +111,10 @@ impl Refused {
             Self::ReasonInvalid => (StatusCode::BAD_REQUEST, "reason-invalid"),
             Self::IfMatchInvalid => (StatusCode::BAD_REQUEST, "if-match-invalid"),
             Self::RevisionStale => (StatusCode::PRECONDITION_FAILED, "revision-stale"),
-            Self::KeyState(_) => (StatusCode::CONFLICT, "key-state"),
+            Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
+            Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
+            Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
+            Self::DrainWithinInvalid(_) => (StatusCode::BAD_REQUEST, "drain-within-invalid"),
             Self::KeyInUse(_) => (StatusCode::CONFLICT, "key-in-use"),
             Self::AlreadyApproved => (StatusCode::CONFLICT, "already-approved"),
             Self::ApprovalEnded => (StatusCode::CONFLICT, "approval-ended"),
@@ -131,18 +143,38 @@ impl Ends for Refused {
     }
 }
 
+impl From<RotationError> for Refused {
+    fn from(error: RotationError) -> Self {
+        let text = error.to_string();
+        match error {
+            RotationError::NotFound | RotationError::NoSuchKey => Self::NotFound,
+            RotationError::State(_) => Self::RotationState(text),
+            RotationError::Limit { .. } => Self::RotationLimit(text),
+            RotationError::WouldLose { .. } => Self::WouldLoseBindings(text),
+            RotationError::DrainWithin(_) => Self::DrainWithinInvalid(text),
+            RotationError::Stale(_) => Self::RevisionStale,
+            RotationError::Keys(error) => Self::Store(StoreError::Unavailable(error.to_string())),
+            RotationError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// For the description of the API: any verb may answer with any of them.
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let by_status = [
             (
                 "400",
-                "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, parameter-invalid, reason-invalid",
+                "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, parameter-invalid, reason-invalid, \
+                 drain-within-invalid",
             ),
             ("403", "role-required, no-approver; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),
             ("408", "body-too-slow"),
-            ("409", "idempotency-key-busy, key-state, key-in-use, already-approved, approval-ended"),
+            (
+                "409",
+                "idempotency-key-busy, key-state, key-in-use, rotation-limit, would-lose-bindings, already-approved, approval-ended",
+            ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),
             ("415", "content-type-invalid"),

@@ -13,6 +13,7 @@ use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
 use super::failure::Exit;
+use super::rotation::Rotation;
 use super::sessions::Sessions;
 use crate::{dev, gateway};
 
@@ -83,6 +84,8 @@ enum Command {
     Approvals(Approvals),
     /// Handsets bound to accounts
     Bindings(Bindings),
+    /// Replacing the binding keys while handsets sign in
+    Rotation(Rotation),
     /// Sessions of handsets that are signed in
     Sessions(Sessions),
     /// Who did what, in a trail that shows what was changed in it
@@ -100,6 +103,7 @@ impl Command {
             Self::Codes(codes) => codes.run(),
             Self::Approvals(approvals) => approvals.run(),
             Self::Bindings(bindings) => bindings.run(),
+            Self::Rotation(rotation) => rotation.run(),
             Self::Sessions(sessions) => sessions.run(),
             Self::Audit(audit) => audit.run(),
         }
@@ -138,6 +142,15 @@ mod tests {
             "bindings list --account alice",
             "bindings revoke id",
             "bindings import --json",
+            "bindings stats --by chain",
+            "rotation start --purpose binding --reason yearly --paused",
+            "rotation start --purpose binding --drain-within 30 --expected-loss 4 --json",
+            "rotation list",
+            "rotation status r1 --follow",
+            "rotation pause r1",
+            "rotation resume r1",
+            "rotation abort r1",
+            "rotation rescan r1",
             "sessions list --account alice",
             "sessions revoke id",
             "sessions revoke --account alice",
@@ -165,6 +178,8 @@ mod tests {
             "carriers explain",
             "codes issue",
             "bindings revoke",
+            "rotation start",
+            "rotation status",
             "sessions revoke",
             "sessions revoke id --account alice",
             "approvals approve",

@@ -14,6 +14,7 @@ mod connection;
 mod failure;
 mod import;
 mod output;
+mod rotation;
 mod sessions;
 
 pub use arguments::run;

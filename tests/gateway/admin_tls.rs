@@ -277,12 +277,20 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/accounts/{account}/sessions", &["operator"]),
     ("get /v1/approvals", &["security", "auditor"]),
     ("get /v1/bindings", &["operator"]),
+    ("get /v1/bindings/stats", &["security", "auditor"]),
+    ("get /v1/rotations", &["security", "auditor"]),
+    ("get /v1/rotations/{id}", &["security", "auditor"]),
     ("get /v1/sessions", &["operator"]),
     ("post /v1/accounts/{account}/codes", &["operator"]),
     ("post /v1/accounts/{account}/resume", &["operator"]),
     ("post /v1/accounts/{account}/suspend", &["operator"]),
     ("post /v1/approvals/{id}", &["security"]),
     ("post /v1/bindings/import", &["operator"]),
+    ("post /v1/rotations", &["security"]),
+    ("post /v1/rotations/{id}/abort", &["security"]),
+    ("post /v1/rotations/{id}/pause", &["security"]),
+    ("post /v1/rotations/{id}/rescan", &["security"]),
+    ("post /v1/rotations/{id}/resume", &["security"]),
 ];
 
 const ROLES: [&str; 4] = ["operator", "security", "privacy", "auditor"];

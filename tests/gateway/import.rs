@@ -19,7 +19,7 @@ use crate::harness::{AU_CANARY, CANARY, Carrier, Harness, contains};
 /// Bindings in one transaction of an import.
 const BATCH: usize = 500;
 
-fn line(account: &str, carrier: Carrier, identifier: &str) -> String {
+pub(crate) fn line(account: &str, carrier: Carrier, identifier: &str) -> String {
     let carrier = match carrier {
         Carrier::Docomo => "docomo",
         Carrier::Au => "au",
@@ -30,7 +30,7 @@ fn line(account: &str, carrier: Carrier, identifier: &str) -> String {
 }
 
 /// The lines of so many handsets that need no stretch, each of an account of its own.
-fn many(count: usize) -> String {
+pub(crate) fn many(count: usize) -> String {
     let one = |n: usize| line(&format!("account-{n}"), Carrier::PrivateApn, &identifier(n));
     (0..count).map(one).collect()
 }
@@ -39,14 +39,14 @@ fn identifier(n: usize) -> String {
     Carrier::PrivateApn.identifier(&n.to_string())
 }
 
-fn chunks(text: String) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + 'static {
+pub(crate) fn chunks(text: String) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + 'static {
     // A size that cuts lines anywhere.
     let text = Bytes::from(text);
     let cuts: Vec<_> = (0..text.len()).step_by(7919).map(|at| text.slice(at..text.len().min(at + 7919))).collect();
     stream::iter(cuts.into_iter().map(Ok))
 }
 
-async fn import(harness: &Harness, lines: String) -> Imported {
+pub(crate) async fn import(harness: &Harness, lines: String) -> Imported {
     harness.admin().import(chunks(lines), |_| ()).await.unwrap()
 }
 

@@ -30,6 +30,7 @@ mod redirects;
 mod reflected;
 mod regressions;
 mod retention;
+mod rotation;
 mod sessions;
 mod sign_in;
 mod smuggling;
