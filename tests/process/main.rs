@@ -26,5 +26,6 @@ mod mounts;
 mod offline;
 mod process;
 mod proxies;
+mod rotation;
 mod secrets;
 mod soak;
