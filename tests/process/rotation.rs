@@ -21,11 +21,11 @@ use crate::recorder::RecordingUpstream;
 const ROUNDS: u64 = 10;
 /// Kills of one store: as many as two rotations are worth.
 const OF_ONE_STORE: u64 = 4;
-const HANDSETS: u64 = 2000;
+const HANDSETS: u64 = 4000;
 /// Handsets that are asked for after each start.
 const ASKED: u64 = 20;
-/// The last moment for a kill, in milliseconds after the rotation was asked for.
-const LONGEST: u64 = 400;
+/// The last moment for a kill, in milliseconds: after a rotation was asked for, and of one that goes on.
+const LONGEST: [u64; 2] = [80, 400];
 
 #[tokio::test]
 async fn a_kill_at_any_moment_of_a_wrap_loses_nobody() {
@@ -68,10 +68,11 @@ async fn one_store(dice: &SeededEntropy, kills: u64) -> usize {
 
     let mut amid = 0;
     for kill in 0..kills {
-        if kill % 2 == 0 {
+        let begins = kill % 2 == 0;
+        if begins {
             start(&admin).await;
         }
-        let moment = Duration::from_millis(below(dice, LONGEST));
+        let moment = Duration::from_millis(below(dice, LONGEST[usize::from(!begins)]));
         let (at, first) = (gateway.address("handset"), below(dice, HANDSETS));
         let sign_ins = async {
             for n in first.. {

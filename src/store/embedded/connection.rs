@@ -18,6 +18,9 @@ use crate::store::StoreError;
 const BUSY: Duration = Duration::from_secs(5);
 /// Prepared statements kept by a connection; more than there are.
 const STATEMENTS: usize = 64;
+/// Memory for pages that the writer may keep, in KiB. As much as the index of a million digests: each record of a wrap
+/// touches two of its pages at random. Taken as it is needed, given back when a wrap is over.
+const WRITER_CACHE_KIB: i64 = 128 << 10;
 /// What stands for itself in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
@@ -131,9 +134,12 @@ pub(super) fn connect(path: &Path, access: Access) -> rusqlite::Result<Connectio
     match access {
         // FULL: in WAL mode anything less loses commits that were acknowledged when the power fails.
         // secure_delete: what was erased is overwritten, not just forgotten.
-        Access::Create | Access::Write => conn.execute_batch(
-            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
-        )?,
+        Access::Create | Access::Write => {
+            conn.execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
+            )?;
+            conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        }
         Access::Read | Access::Frozen => conn.execute_batch("PRAGMA query_only = ON;")?,
     }
     Ok(conn)

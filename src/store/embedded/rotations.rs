@@ -215,6 +215,10 @@ fn keep(conn: &Connection, rotations: &[RotationRecord], count_total: Option<&st
             record.root_after,
         ])?;
     }
+    if rotations.iter().any(|record| matches!(record.state, RotationState::Draining | RotationState::Done)) {
+        // The pages that the wrap went through.
+        conn.execute_batch("PRAGMA shrink_memory")?;
+    }
     if let Some(id) = count_total {
         let sql = "UPDATE rotations SET total = (SELECT count(*) FROM bindings) WHERE id = ?1";
         conn.prepare_cached(sql)?.execute([id])?;
