@@ -82,27 +82,17 @@ impl Running {
         let at_kek = |problem: String| one(config.finding("keys.kek", problem));
 
         let store = open_store(&config, now, &*entropy)?;
-        let told = Arc::clone(&metrics);
-        store.observe_writes(move |event| match event {
-            WriteEvent::Waits => told.store_write_waits(),
-            WriteEvent::Answered(after) => told.store_write_answered(after),
-        });
+        count_writes(&store, &metrics);
         let keys = KeySet::open(&*store, &kek, config.binding.stretch, &*entropy, now)
             .await
             .map_err(|error| at_kek(error.to_string()))?;
         let keys = Arc::new(keys);
         let audit = open_audit(&store, &keys, &entropy, now).await.map_err(|error| at_store(error.to_string()))?;
         let audit = Arc::new(audit);
-        let SessionConfig { idle, absolute, per_account, .. } = config.session;
-        let policy = SessionPolicy { idle, absolute, per_account };
         let shutdown = CancellationToken::new();
-        let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
-        let binding_keys = BindingKeys::new(Arc::clone(&keys), Arc::clone(&key_store), kek, Arc::clone(&entropy));
-        let session_store: Arc<dyn SessionStore> = Arc::clone(&store) as _;
-        let sessions = Sessions::load(session_store, policy, now).await.map_err(|error| at_store(error.to_string()))?;
-        let sessions = Arc::new(sessions);
         let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
-        end_orphans(&*bindings, &sessions, now).await.map_err(|error| at_store(error.to_string()))?;
+        let loaded = load_sessions(&store, &config.session, now).await;
+        let sessions = loaded.map_err(|error| at_store(error.to_string()))?;
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
@@ -115,6 +105,8 @@ impl Running {
 
         let limits = config.limits;
         let config = Arc::new(config);
+        let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
+        let binding_keys = BindingKeys::new(Arc::clone(&keys), Arc::clone(&key_store), kek, Arc::clone(&entropy));
         let rotations = rotations(&store, binding_keys, &sessions, &metrics, &clock, config.binding.retention_days);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
@@ -318,6 +310,28 @@ fn serve_admin(
         });
     }
     background.spawn(socket.serve(api, shutdown.clone()));
+}
+
+fn count_writes(store: &EmbeddedStore, metrics: &Arc<Metrics>) {
+    let told = Arc::clone(metrics);
+    store.observe_writes(move |event| match event {
+        WriteEvent::Waits => told.store_write_waits(),
+        WriteEvent::Answered(after) => told.store_write_answered(after),
+    });
+}
+
+/// The sessions that a run before left open and whose binding still stands.
+async fn load_sessions(
+    store: &Arc<EmbeddedStore>,
+    config: &SessionConfig,
+    now: Timestamp,
+) -> Result<Arc<Sessions<AssertionCache>>, StoreError> {
+    let SessionConfig { idle, absolute, per_account, .. } = *config;
+    let session_store: Arc<dyn SessionStore> = Arc::clone(store) as _;
+    let policy = SessionPolicy { idle, absolute, per_account };
+    let sessions = Arc::new(Sessions::load(session_store, policy, now).await?);
+    end_orphans(&**store, &sessions, now).await?;
+    Ok(sessions)
 }
 
 /// Ends sessions whose binding was erased, or whose account was suspended, by a run that died before it ended them.

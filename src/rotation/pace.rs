@@ -41,11 +41,11 @@ impl Pace {
     pub(super) fn rest_after(&self, size: u32, took: Duration, monotonic: Duration, urgent: bool) -> Duration {
         let alone = urgent || !self.beside_sign_ins(monotonic);
         let target = if alone { ALONE } else { BESIDE };
-        let fitting = f64::from(size) * (target.as_secs_f64() / took.as_secs_f64().max(1e-4));
+        let fitting = u128::from(size) * target.as_micros() / took.as_micros().max(1);
         // Grown step by step: one quick batch proves little. Shrunk at once.
-        let next = fitting.clamp(f64::from(FEWEST), f64::from(size.saturating_mul(2).clamp(FEWEST, MOST)));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bounds of a size")]
-        self.size.store(next as u32, Ordering::Relaxed);
+        let most = size.saturating_mul(2).clamp(FEWEST, MOST);
+        let next = u32::try_from(fitting).unwrap_or(MOST).clamp(FEWEST, most);
+        self.size.store(next, Ordering::Relaxed);
         if alone { Duration::ZERO } else { took.min(ALONE) }
     }
 
