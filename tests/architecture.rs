@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["carrier", "edge", "store::StretchParameters"]),
     ("edge", &["body", "config", "tls"]),
     ("carrier", &["edge", "refusal"]),
-    ("keys", &["assertion::Signer", "binding", "carrier::RawIdentifier", "config", "store"]),
+    ("keys", &["assertion::JWKS_MAX_AGE", "assertion::Signer", "binding", "carrier::RawIdentifier", "config", "store"]),
     ("binding", &["carrier", "keys", "store"]),
     (
         "rotation",
@@ -77,7 +77,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "session::TokenHash",
         ],
     ),
-    ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session"]),
+    ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session", "store::KeyPurpose"]),
     (
         "admin",
         &[

@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, destroy, import, rotations};
+use super::{approvals, audit, import, keys, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -68,7 +68,6 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(sessions))
         .routes(routes!(account_sessions, end_account_sessions))
         .routes(routes!(end_session))
-        .routes(routes!(destroy::destroy_key))
         .routes(routes!(rotations::list, rotations::start))
         .routes(routes!(rotations::status))
         .routes(routes!(rotations::pause))
@@ -76,6 +75,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(rotations::abort))
         .routes(routes!(rotations::rescan))
         .routes(routes!(rotations::chains))
+        .merge(keys::verbs())
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::answer))
         .routes(routes!(audit::entries))
@@ -102,10 +102,10 @@ async fn issue_code(
 ) -> Answer<IssuedCode> {
     let account = account_id(account)?;
     let now = ops.clock.now();
+    let session = ops.keys.session().map_err(|_| Refused::KeySuspended)?;
     let deed = Event::new(Action::CodeIssue, by).account(&account);
     let work = async {
-        let issued =
-            binding::issue_code(&*ops.bindings, &ops.keys.session, account.clone(), &*ops.entropy, now).await?;
+        let issued = binding::issue_code(&*ops.bindings, &session, account.clone(), &*ops.entropy, now).await?;
         ops.metrics.code_issued();
         report(&SecurityEvent::CodeIssued { account: &account, by });
         Ok::<_, Refused>((issued, Effect::none()))
@@ -377,6 +377,9 @@ mod tests {
             "get /v1/audit/verify",
             "get /v1/bindings",
             "get /v1/bindings/stats",
+            "get /v1/keys",
+            "get /v1/keys/{id}",
+            "get /v1/keys/{id}/public",
             "get /v1/rotations",
             "get /v1/rotations/{id}",
             "get /v1/sessions",
@@ -385,6 +388,12 @@ mod tests {
             "post /v1/accounts/{account}/suspend",
             "post /v1/approvals/{id}",
             "post /v1/bindings/import",
+            "post /v1/keys",
+            "post /v1/keys/rewrap",
+            "post /v1/keys/{id}/activate",
+            "post /v1/keys/{id}/compromise",
+            "post /v1/keys/{id}/resume",
+            "post /v1/keys/{id}/suspend",
             "post /v1/rotations",
             "post /v1/rotations/{id}/abort",
             "post /v1/rotations/{id}/pause",

@@ -94,6 +94,11 @@ impl Reason {
         let sound = text.chars().count() <= REASON_CHARACTERS && !text.chars().any(char::is_control);
         if sound { Ok(Self(text)) } else { Err(Refused::ReasonInvalid) }
     }
+
+    /// The text, where there must be one.
+    pub(super) fn said(self) -> Result<String, Refused> {
+        if self.0.is_empty() { Err(Refused::ReasonInvalid) } else { Ok(self.0) }
+    }
 }
 
 /// Whether it may be done now.

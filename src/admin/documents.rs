@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::store::{AccountRecord, BindingRecord, KeyRecord, SessionRecord, TokenTransport};
+use crate::store::{AccountRecord, BindingRecord, SessionRecord, TokenTransport};
 
 /// A freshly issued enrolment code: the only time it is ever shown.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -205,38 +205,6 @@ pub enum ImportEvent {
 pub struct Revoked {
     /// The count.
     pub revoked: usize,
-}
-
-/// A key, without anything of its material.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Key {
-    /// `k1`.
-    pub id: String,
-    /// `binding`, `assertion`, `session` or `audit`.
-    pub purpose: String,
-    /// `pending`, `active`, `retiring`, `inner`, `drained` or `destroyed`.
-    pub state: String,
-    /// Whether no sign-in may use it.
-    pub suspended: bool,
-    /// Whether it is known to have leaked.
-    pub compromised: bool,
-    /// When it was made.
-    pub created_at: String,
-}
-
-impl Key {
-    /// The document of `record`.
-    #[must_use]
-    pub fn of(record: &KeyRecord) -> Self {
-        Self {
-            id: record.id.clone(),
-            purpose: record.purpose.as_str().to_owned(),
-            state: record.state.as_str().to_owned(),
-            suspended: record.suspended,
-            compromised: record.compromised,
-            created_at: record.created_at.rfc3339(),
-        }
-    }
 }
 
 /// A refusal.

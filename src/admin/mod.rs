@@ -18,6 +18,8 @@ mod documents;
 pub mod fuzz;
 mod if_match;
 mod import;
+mod key_documents;
+mod keys;
 mod lines;
 mod listener;
 mod operations;
@@ -33,9 +35,10 @@ pub use approvals::{Approval, ApprovalPolicy, Approvals, Approved};
 pub use audit::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
-    Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Key, Refusal,
-    RefusalDetail, RefusedLine, Revoked, Session, Sessions,
+    Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,
+    RefusedLine, Revoked, Session, Sessions,
 };
+pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use operations::Operations;
 pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};

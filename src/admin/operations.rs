@@ -12,7 +12,7 @@ use crate::audit::AuditTrail;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
-use crate::keys::KeySet;
+use crate::keys::{KeySet, Lifecycle};
 use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{ApprovalStore, BindingStore, KeyStore};
@@ -37,6 +37,8 @@ pub struct Operations {
     pub approvals: Arc<dyn ApprovalStore>,
     /// How many people it takes, and who they are.
     pub approval_policy: Arc<ApprovalPolicy>,
+    /// What changes the keys.
+    pub lifecycle: Arc<Lifecycle>,
     /// Who may call which verb.
     pub roles: Arc<Roles>,
     /// Source of codes.

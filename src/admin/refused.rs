@@ -12,6 +12,7 @@ use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use super::documents::{Refusal, RefusalDetail};
 use crate::audit::{Ends, Outcome};
 use crate::binding::AccountIdError;
+use crate::keys::{KekError, KeyRefusal, KeysError, LifecycleError};
 use crate::rotation::RotationError;
 use crate::store::StoreError;
 use crate::tls::NameError;
@@ -49,18 +50,28 @@ pub(super) enum Refused {
     IdempotencyKeyReused,
     #[error("the first request of that Idempotency-Key is still at work; ask again")]
     IdempotencyKeyBusy,
-    #[error("a reason is one line of 256 characters at most")]
+    #[error("a reason is one line of 256 characters at most, and of one at least where a key has leaked")]
     ReasonInvalid,
     #[error("an If-Match is one revision of the keys in quotes, such as \"12\", or *")]
     IfMatchInvalid,
     #[error("a key changed since you looked, or since this was asked for; look again, and ask again")]
     RevisionStale,
-    #[error("the key is {0}, and a key is destroyed once it is drained; a rotation drains it")]
-    KeyState(&'static str),
     #[error("{0}")]
-    RotationState(String),
+    KeyState(KeyRefusal),
     #[error("{0}")]
     RotationLimit(String),
+    #[error("only keys that sign, of the purposes assertion and audit, have a public half")]
+    NoPublicHalf,
+    #[error("the configuration names no keys.kek_next; docs/keys.md tells how a KEK is replaced")]
+    NoNextKek,
+    #[error("keys.kek_next cannot be used: {0}")]
+    KekUnusable(KekError),
+    #[error("the token that holds the KEK failed; look at the keys before you ask again: {0}")]
+    KekFailed(KekError),
+    #[error("the keys are wrapped under keys.kek_next already; write it as keys.kek and remove keys.kek_next")]
+    KekInUse,
+    #[error("{0}")]
+    RotationState(String),
     #[error("{0}")]
     WouldLoseBindings(String),
     #[error("{0}")]
@@ -78,9 +89,7 @@ pub(super) enum Refused {
     NoApprover,
     #[error("the store cannot be used, so nothing is acknowledged; the gateway's log says why")]
     Store(#[from] StoreError),
-    #[error(
-        "a binding key is suspended, so no handset can be looked up; `sekisho keys resume` or `sekisho keys compromise` ends that"
-    )]
+    #[error("a key that this needs is suspended; `sekisho keys list` shows which, `sekisho keys resume` ends that")]
     KeySuspended,
     #[error("the gateway stops; what it took is kept: run the same lines again once it is back")]
     Stopping,
@@ -99,7 +108,7 @@ impl Refused {
             Self::CertificateName(_) => (StatusCode::FORBIDDEN, "certificate-name"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign-origin"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
-            Self::NotFound | Self::NoSuchPath => (StatusCode::NOT_FOUND, "not-found"),
+            Self::NotFound | Self::NoSuchPath | Self::NoPublicHalf => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::BodyMalformed { .. } => (StatusCode::BAD_REQUEST, "body-malformed"),
             Self::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type-invalid"),
@@ -113,6 +122,8 @@ impl Refused {
             Self::RevisionStale => (StatusCode::PRECONDITION_FAILED, "revision-stale"),
             Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
             Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
+            Self::KekFailed(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
+            Self::NoNextKek | Self::KekUnusable(_) | Self::KekInUse => (StatusCode::CONFLICT, "kek"),
             Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
             Self::DrainWithinInvalid(_) => (StatusCode::BAD_REQUEST, "drain-within-invalid"),
             Self::KeyInUse(_) => (StatusCode::CONFLICT, "key-in-use"),
@@ -143,6 +154,38 @@ impl Ends for Refused {
     }
 }
 
+impl From<LifecycleError> for Refused {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Refused(KeyRefusal::NotThere) => Self::NotFound,
+            LifecycleError::Refused(refusal @ KeyRefusal::RotationLimit(_)) => Self::RotationLimit(refusal.to_string()),
+            LifecycleError::Refused(refusal) => Self::KeyState(refusal),
+            LifecycleError::RevisionStale(_) => Self::RevisionStale,
+            LifecycleError::InUse(records) => Self::KeyInUse(records),
+            LifecycleError::SameKek => Self::KekInUse,
+            LifecycleError::Keys(error) => error.into(),
+            LifecycleError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<KeysError> for Refused {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Kek(error) => Self::KekFailed(error),
+            KeysError::Store(error) => Self::Store(error),
+            KeysError::WrongKek
+            | KeysError::StretchChanged { .. }
+            | KeysError::StretchOutOfRange(_)
+            | KeysError::UnknownScheme(_)
+            | KeysError::Corrupt(_) => {
+                tracing::error!(%error, "the keys were changed and could not be read back; the gateway tries again");
+                Self::Internal
+            }
+        }
+    }
+}
+
 impl From<RotationError> for Refused {
     fn from(error: RotationError) -> Self {
         let text = error.to_string();
@@ -153,7 +196,7 @@ impl From<RotationError> for Refused {
             RotationError::WouldLose { .. } => Self::WouldLoseBindings(text),
             RotationError::DrainWithin(_) => Self::DrainWithinInvalid(text),
             RotationError::Stale(_) => Self::RevisionStale,
-            RotationError::Keys(error) => Self::Store(StoreError::Unavailable(error.to_string())),
+            RotationError::Keys(error) => error.into(),
             RotationError::Store(error) => Self::Store(error),
         }
     }
@@ -173,14 +216,14 @@ impl IntoResponses for Refused {
             ("408", "body-too-slow"),
             (
                 "409",
-                "idempotency-key-busy, key-state, key-in-use, rotation-limit, would-lose-bindings, already-approved, approval-ended",
+                "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),
             ("415", "content-type-invalid"),
             ("422", "idempotency-key-reused"),
             ("500", "internal-error"),
-            ("503", "store-unavailable, key-suspended, gateway-stopping"),
+            ("503", "store-unavailable, key-suspended, kek-unavailable, gateway-stopping"),
         ];
         let schema = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Refusal"))).build();
         let response = |reasons| ResponseBuilder::new().description(reasons).content("application/json", schema());

@@ -1,11 +1,16 @@
 //! The public keys as a document: JWKS (RFC 7517 §5), named by thumbprint (RFC 7638).
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::HeaderValue;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
+
+/// How long a verifier may keep the document.
+pub const JWKS_MAX_AGE: Duration = Duration::from_mins(5);
 
 /// Octets of a coordinate on P-256.
 const COORDINATE: usize = 32;

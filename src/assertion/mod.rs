@@ -14,6 +14,7 @@ mod verify;
 
 pub use cache::{AssertionCache, UpstreamIdentity};
 pub use claims::{Claims, LIFETIME};
+pub use jwks::JWKS_MAX_AGE;
 pub use provider::install_crypto_provider;
-pub use signer::{ASSERTION_FIELD, Assertion, SignError, Signer, UnusableKey};
+pub use signer::{ASSERTION_FIELD, Assertion, SignError, Signer, UnusableKey, jwk_of_point};
 pub use verify::{AssertionVerifier, JwksError, VerifiedClaims, VerifyError};

@@ -46,8 +46,6 @@ pub enum Action {
     SessionsEnd,
     /// A session was used from another handset, carrier or network, and ended; the object is the session.
     SessionDeviceMismatch,
-    /// A key is wiped; the object is its id.
-    KeyDestroy,
     /// Somebody asks for what takes more people; the object is what, and to what.
     ApprovalAsk,
     /// Somebody agrees; the object is the approval.
@@ -56,6 +54,22 @@ pub enum Action {
     ApprovalDeny,
     /// Somebody asked which pseudonym an account has.
     PseudonymRead,
+    /// A key is made; the object is its purpose.
+    KeyGenerate,
+    /// A key comes into use; the object is its id.
+    KeyActivate,
+    /// What needs the key is refused; the object is its id.
+    KeySuspend,
+    /// That ends; the object is its id.
+    KeyResume,
+    /// A key has leaked; the object is its id.
+    KeyCompromise,
+    /// A key is wiped; the object is its id.
+    KeyDestroy,
+    /// Every key is wrapped under another KEK; the count is of keys.
+    KeysRewrap,
+    /// A key came to its next state because it was due; the object is its id.
+    KeySchedule,
 }
 
 impl Action {
@@ -84,6 +98,13 @@ impl Action {
             Self::ApprovalGive => "approval-give",
             Self::ApprovalDeny => "approval-deny",
             Self::PseudonymRead => "pseudonym-read",
+            Self::KeyGenerate => "key-generate",
+            Self::KeyActivate => "key-activate",
+            Self::KeySuspend => "key-suspend",
+            Self::KeyResume => "key-resume",
+            Self::KeyCompromise => "key-compromise",
+            Self::KeysRewrap => "keys-rewrap",
+            Self::KeySchedule => "key-schedule",
         }
     }
 }

@@ -13,6 +13,7 @@ use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
 use super::failure::Exit;
+use super::keys::Keys;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
 use crate::{dev, gateway};
@@ -90,6 +91,8 @@ enum Command {
     Sessions(Sessions),
     /// Who did what, in a trail that shows what was changed in it
     Audit(Audit),
+    /// The keys of a running gateway
+    Keys(Keys),
 }
 
 impl Command {
@@ -106,6 +109,7 @@ impl Command {
             Self::Rotation(rotation) => rotation.run(),
             Self::Sessions(sessions) => sessions.run(),
             Self::Audit(audit) => audit.run(),
+            Self::Keys(keys) => keys.run(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod codes;
 mod connection;
 mod failure;
 mod import;
+mod keys;
 mod output;
 mod rotation;
 mod sessions;

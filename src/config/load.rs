@@ -79,14 +79,15 @@ impl Config {
 
     /// Secret files that others than the gateway's user may read or write.
     fn secrets_open_to_others(&self) -> Vec<Finding> {
-        let kek = self.keys.kek.doubt("keys.kek");
+        let keks = [("keys.kek", Some(&self.keys.kek)), ("keys.kek_next", self.keys.kek_next.as_ref())];
+        let keks = keks.into_iter().filter_map(|(key, kek)| kek?.doubt(key));
         let certificates = self.listeners.iter().enumerate().filter_map(|(i, listener)| {
             let doubt = open_to_others(&listener.tls.as_ref()?.key);
             doubt.map(|problem| (format!("listener[{i}].tls.key"), problem))
         });
         let warning =
             |(key, problem): (String, String)| Finding { severity: Severity::Warning, ..self.finding(&key, problem) };
-        kek.into_iter().chain(certificates).map(warning).collect()
+        keks.chain(certificates).map(warning).collect()
     }
 
     /// Something about `key` that came up after the text was checked, such as a busy port.

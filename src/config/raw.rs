@@ -108,7 +108,10 @@ tables! {
 
     Timeouts { handshake: String, head: String, body_idle: String, write_idle: String, keep_alive: String }
 
-    Keys { kek: Kek, cooling: String }
+    Keys {
+        kek: Kek, kek_next: Kek, cooling: String, assertion_publish: String, assertion_rotate: String,
+        session_rotate: String, audit_rotate: String,
+    }
 
     KekTable { file: String, env: String, credential: String, pkcs11: Table<Pkcs11> }
 

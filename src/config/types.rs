@@ -387,6 +387,26 @@ pub struct ClientTimeouts {
 pub struct KeysConfig {
     /// Where the key-encryption key is.
     pub kek: KekSource,
+    /// The one that `keys rewrap` changes to; a start opens the store under either.
+    pub kek_next: Option<KekSource>,
+    /// How long keys live.
+    pub periods: KeyPeriods,
+}
+
+/// How long keys live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPeriods {
+    /// Between drained and destroy. Default 7 days.
+    pub cooling: Duration,
+    /// For how long an assertion key is published before it signs. Default 24 h; 6 min at least, which is what a cache of
+    /// the JWKS may take to notice.
+    pub assertion_publish: Duration,
+    /// For how long an assertion key signs. Default 30 days.
+    pub assertion_rotate: Duration,
+    /// For how long a session key is used. Default 90 days.
+    pub session_rotate: Duration,
+    /// For how long an audit key is used. Default 365 days.
+    pub audit_rotate: Duration,
 }
 
 /// Where the key-encryption key is; never the key itself.

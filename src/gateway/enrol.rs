@@ -48,7 +48,7 @@ impl Gateway {
         let Some(code) = EnrolmentCode::parse(form.field(CODE_FIELD)) else {
             return Err(SignInError::Code(handset, Reason::CodeInvalid));
         };
-        let attempt = CodeAttempt::new(&self.keys.session, &code, &identifier);
+        let attempt = CodeAttempt::new(&*self.keys.session()?, &code, &identifier);
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: from here on only the key ring can read the identifier.

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
 use crate::edge::ClientBody;
 use crate::entropy::random;
+use crate::keys::sid;
 use crate::links::ask_plainly;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
@@ -124,10 +125,12 @@ impl Gateway {
         upstream: &UpstreamConfig,
         now: Timestamp,
     ) -> Result<Assertion, Reason> {
-        let signer = &self.keys.assertion;
         let cache = current.state();
-        if let Some(assertion) = cache.fresh(index, signer.kid(), now) {
-            return Ok(assertion);
+        let kept = |kid| cache.fresh(index, kid, now);
+        match self.keys.signer().kid().map(kept) {
+            Some(Some(assertion)) => return Ok(assertion),
+            Some(None) => {}
+            None => return Err(Reason::KeySuspended),
         }
         let record = current.record();
         let identity = if let Some(identity) = cache.identity(index) {
@@ -137,7 +140,7 @@ impl Gateway {
                 SubjectKind::Account => record.account.to_string(),
                 SubjectKind::Pairwise => self.pairwise_subject(current, upstream).await?,
             };
-            let sid = self.keys.session.sid(&record.sid_seed, &upstream.audience);
+            let sid = sid(&record.sid_seed, &upstream.audience);
             cache.remember_identity(index, UpstreamIdentity { subject, sid })
         };
         let claims = Claims {
@@ -146,11 +149,14 @@ impl Gateway {
             sid: &identity.sid,
             auth_time: record.created_at,
         };
+        // Asked again: it may have been replaced while the subject was read.
+        let signer = self.keys.signer();
+        let kid = signer.kid().ok_or(Reason::KeySuspended)?;
         let assertion = signer.sign(&self.issuer, &claims, &*self.entropy, now).map_err(|error| {
             tracing::error!(%error, "no assertion could be signed");
             Reason::Internal
         })?;
-        cache.remember(index, signer.kid(), &assertion, now);
+        cache.remember(index, kid, &assertion, now);
         Ok(assertion)
     }
 

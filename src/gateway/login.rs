@@ -17,6 +17,7 @@ use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
 use crate::edge::{Client, ClientAddr, Scheme};
+use crate::keys::KeySuspended;
 use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
@@ -38,6 +39,8 @@ pub(super) enum SignInError {
     TooOften(TooOften),
     #[error(transparent)]
     Digest(#[from] DigestError),
+    #[error(transparent)]
+    KeySuspended(#[from] KeySuspended),
     /// Unknown, suspended or revoked: the stages do not say which.
     #[error("not bound")]
     NotBound(HandsetKey),
@@ -207,7 +210,9 @@ impl Gateway {
             SignInError::Identification(refusal) => self.refuse(visit, refusal.into()),
             SignInError::TooOften(TooOften { retry_after }) => self.refuse_for_now(visit, retry_after),
             SignInError::Digest(DigestError::Busy) => self.refuse_for_now(visit, std::time::Duration::from_secs(1)),
-            SignInError::Digest(DigestError::KeySuspended) => self.refuse(visit, Reason::KeySuspended),
+            SignInError::Digest(DigestError::KeySuspended) | SignInError::KeySuspended(KeySuspended) => {
+                self.refuse(visit, Reason::KeySuspended)
+            }
             SignInError::NotBound(handset) => self.enrolment_page(visit, to, handset, Reason::NotBound),
             SignInError::Code(handset, reason) => self.enrolment_page(visit, to, handset, reason),
             SignInError::KeepsNoCookies => self.refuse(visit, Reason::CookiesRequired),

@@ -22,6 +22,7 @@ mod login;
 mod logout;
 mod me;
 mod me_remove;
+mod opening;
 mod own_pages;
 mod respond;
 mod self_test;

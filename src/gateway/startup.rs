@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::state::{Gateway, Parts};
-use super::{Worker, upkeep};
+use super::{Worker, opening, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, Severity, UpstreamConfig, UpstreamServer};
+use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
-use crate::keys::{BindingKeys, Kek, KekError, KeySet};
+use crate::keys::{KeySet, Lifecycle};
 use crate::rotation::Rotations;
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
@@ -69,9 +69,9 @@ impl Running {
     ) -> Result<Self, Vec<Finding>> {
         let now = clock.now();
         let (certificates, upstream_tls) = load_tls(&config, now)?;
-        let (kek, doubts) = open_kek(&config, &*entropy).await?;
+        let (kek, doubts) = opening::open_kek(&config, &*entropy).await.map_err(|finding| vec![finding])?;
         for doubt in doubts {
-            tracing::warn!(%doubt, "the KEK is doubtful");
+            tracing::warn!(doubt = doubt.problem, "the KEK is doubtful");
         }
         let taken = taken_places(&config);
         if !taken.is_empty() {
@@ -79,14 +79,10 @@ impl Running {
         }
         let one = |finding| vec![finding];
         let at_store = |problem: String| one(config.finding("store.path", problem));
-        let at_kek = |problem: String| one(config.finding("keys.kek", problem));
 
         let store = open_store(&config, now, &*entropy)?;
         count_writes(&store, &metrics);
-        let keys = KeySet::open(&*store, &kek, config.binding.stretch, &*entropy, now)
-            .await
-            .map_err(|error| at_kek(error.to_string()))?;
-        let keys = Arc::new(keys);
+        let (keys, lifecycle) = opening::open_keys(&config, &store, kek, &entropy, now).await.map_err(one)?;
         let audit = open_audit(&store, &keys, &entropy, now).await.map_err(|error| at_store(error.to_string()))?;
         let audit = Arc::new(audit);
         let shutdown = CancellationToken::new();
@@ -106,8 +102,7 @@ impl Running {
         let limits = config.limits;
         let config = Arc::new(config);
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
-        let binding_keys = BindingKeys::new(Arc::clone(&keys), Arc::clone(&key_store), kek, Arc::clone(&entropy));
-        let rotations = rotations(&store, binding_keys, &sessions, &metrics, &clock, config.binding.retention_days);
+        let rotations = rotations(&store, &lifecycle, &sessions, &metrics, &clock, config.binding.retention_days);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
@@ -116,6 +111,7 @@ impl Running {
             sessions: Arc::clone(&sessions),
             keys: Arc::clone(&keys),
             rotations: Arc::clone(&rotations),
+            lifecycle: Arc::clone(&lifecycle),
             metrics: Arc::clone(&metrics),
             access,
             clock: Arc::clone(&clock),
@@ -134,6 +130,7 @@ impl Running {
             audit,
             sessions,
             keys,
+            lifecycle,
             roles,
             entropy,
             clock,
@@ -246,24 +243,12 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         findings.extend(found);
     }
     findings.extend(taken_places(config));
-    let kek = match open_kek(config, entropy).await {
-        Ok((kek, doubts)) => {
-            let warning = |doubt| Finding { severity: Severity::Warning, ..config.finding("keys.kek", doubt) };
-            findings.extend(doubts.into_iter().map(warning));
-            Some(kek)
-        }
-        Err(found) => {
-            findings.extend(found);
-            None
-        }
-    };
+    let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
         Ok(Inspection::NotThere) => {}
         Ok(Inspection::Sound(store)) => {
-            if let Some(kek) = kek
-                && let Err(error) = KeySet::inspect(&store, &kek, config.binding.stretch).await
-            {
-                findings.push(config.finding("keys.kek", error.to_string()));
+            if let Some(keks) = keks {
+                findings.extend(opening::inspect_keys(config, &store, &keks, now).await);
             }
         }
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
@@ -273,14 +258,14 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
 
 fn rotations(
     store: &Arc<EmbeddedStore>,
-    keys: BindingKeys,
+    lifecycle: &Arc<Lifecycle>,
     sessions: &Arc<Sessions<AssertionCache>>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     retention_days: u32,
 ) -> Arc<Rotations> {
     Arc::new(Rotations::new(
-        keys,
+        Arc::clone(lifecycle),
         Arc::clone(store) as Arc<dyn KeyStore>,
         Arc::clone(store) as Arc<dyn RotationStore>,
         Arc::clone(store) as Arc<dyn BindingStore>,
@@ -387,7 +372,7 @@ async fn open_audit(
     now: Timestamp,
 ) -> Result<AuditTrail, StoreError> {
     let store_id = store.store_id().await?;
-    AuditTrail::open(Arc::clone(store) as _, store_id, Arc::clone(&keys.audit), Arc::clone(entropy), now).await
+    AuditTrail::open(Arc::clone(store) as _, store_id, keys.audit(), Arc::clone(entropy), now).await
 }
 
 /// Which program runs from now on, and with which keys.
@@ -444,11 +429,6 @@ fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> 
             Err(findings)
         }
     }
-}
-
-async fn open_kek(config: &Config, entropy: &dyn Entropy) -> Result<(Kek, Vec<String>), Vec<Finding>> {
-    let at_kek = |error: KekError| vec![config.finding("keys.kek", error.to_string())];
-    Kek::open(&config.keys.kek, entropy).await.map_err(at_kek)
 }
 
 fn at_listener(config: &Config, index: usize, problem: String) -> Finding {

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::HeadLimits;
 use crate::entropy::Entropy;
-use crate::keys::KeySet;
+use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
 use crate::rotation::Rotations;
@@ -45,6 +45,8 @@ pub struct Parts {
     pub keys: Arc<KeySet>,
     /// What replaces the binding keys.
     pub rotations: Arc<Rotations>,
+    /// What replaces them.
+    pub lifecycle: Arc<Lifecycle>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The access stream.
@@ -82,6 +84,7 @@ pub struct Gateway {
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
     pub(super) keys: Arc<KeySet>,
     pub(super) rotations: Arc<Rotations>,
+    pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLogger,
     pub(super) clock: Arc<dyn Clock>,
@@ -100,20 +103,8 @@ impl Gateway {
     /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts {
-            config,
-            bindings,
-            key_store,
-            audit,
-            sessions,
-            keys,
-            rotations,
-            metrics,
-            access,
-            clock,
-            entropy,
-            shutdown,
-        } = parts;
+        let Parts { config, bindings, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
+        let Parts { metrics, access, clock, entropy, shutdown, .. } = parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
@@ -146,6 +137,7 @@ impl Gateway {
             sessions,
             keys,
             rotations,
+            lifecycle,
             metrics,
             access,
             clock,

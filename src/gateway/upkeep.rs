@@ -1,4 +1,5 @@
-//! What a gateway does between requests: writes session uses, erases what is over, forgets what limits no longer need.
+//! What a gateway does between requests: writes session uses, erases what is over, forgets what limits no longer need,
+//! replaces keys that are due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,10 @@ use super::Gateway;
 use super::clock_watch::ClockWatch;
 use crate::audit::{Action, Effect, Event, SealError};
 use crate::binding::BindingId;
+use crate::keys::{LifecycleError, Moment};
 use crate::rotation::RotationError;
-use crate::store::{SessionScope, StoreError};
-use crate::telemetry::{self, Actor, SecurityEvent};
+use crate::store::{KeyState, SessionScope, StoreError};
+use crate::telemetry::{self, Actor, KeyAction, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -87,6 +89,7 @@ impl Gateway {
             Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
             Ok(()) => {}
         }
+        self.key_upkeep().await?;
         match self.audit.seal(now).await {
             Err(SealError::Store(error)) => Err(error),
             Err(error) => {
@@ -95,5 +98,34 @@ impl Gateway {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// What time alone brings to the keys.
+    async fn key_upkeep(&self) -> Result<(), StoreError> {
+        match self.lifecycle.upkeep(Moment::of(&*self.clock)).await {
+            Ok(touched) => {
+                for id in touched {
+                    let event =
+                        SecurityEvent::KeyChanged { id: &id, change: KeyAction::Scheduled, by: Actor::Schedule };
+                    telemetry::security(&event, None, self.config.privacy.client_address);
+                    self.audit
+                        .note(Event::new(Action::KeySchedule, Actor::Schedule).object(&id), self.clock.now())
+                        .await?;
+                }
+            }
+            Err(LifecycleError::Store(error)) => return Err(error),
+            // Tried again at the next round; what is in memory stays in use.
+            Err(error) => tracing::error!(%error, "the keys could not be looked after"),
+        }
+        let now = self.clock.now();
+        match self.audit.replace_key(self.keys.audit(), now).await {
+            Err(SealError::Store(error)) => return Err(error),
+            Err(error) => tracing::error!(%error, "the audit trail is sealed by its former key"),
+            Ok(()) => {}
+        }
+        for key in self.lifecycle.stored().await?.keys.iter().filter(|key| key.state == KeyState::Active) {
+            self.metrics.key_age(key.purpose, now.since(key.dates.activated_at.unwrap_or(key.created_at)));
+        }
+        Ok(())
     }
 }

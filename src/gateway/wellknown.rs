@@ -24,9 +24,14 @@ struct Readiness {
 }
 
 impl Gateway {
-    /// The public keys of the assertions (RFC 7517); cached for five minutes, as `assertion.md` says.
+    /// The public keys of the assertions (RFC 7517); cached for five minutes, as `assertion.md` says, or not at all while
+    /// keys come and go faster.
     pub(super) fn jwks(&self, head: &RawHead, scheme: Scheme) -> Response<Body> {
-        let (document, etag) = self.keys.assertion.jwks();
+        let (document, etag, max_age) = {
+            let signer = self.keys.signer();
+            let (document, etag) = signer.jwks();
+            (document, etag, signer.jwks_max_age())
+        };
         let unchanged = head.all(&IF_NONE_MATCH).any(|known| matches_tag(known.as_bytes(), etag.as_bytes()));
         let mut answer = if unchanged {
             let mut answer = Response::new(Body::empty());
@@ -37,7 +42,9 @@ impl Gateway {
             answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             answer
         };
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        let caching = HeaderValue::try_from(format!("public, max-age={}", max_age.as_secs()));
+        let caching = caching.unwrap_or_else(|_| HeaderValue::from_static("no-store"));
+        answer.headers_mut().insert(CACHE_CONTROL, caching);
         answer.headers_mut().insert(ETAG, etag);
         answer.headers_mut().insert(CROSS_ORIGIN, HeaderValue::from_static("cross-origin"));
         self.protect_transport(&mut answer, scheme);

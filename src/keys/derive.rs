@@ -22,6 +22,15 @@ pub(crate) fn mac(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
     out
 }
 
+/// The left half: truncation of an HMAC (RFC 2104 §5).
+pub(super) fn half(tag: [u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    for (to, from) in out.iter_mut().zip(tag) {
+        *to = from;
+    }
+    out
+}
+
 /// `parts`, each behind its length as 32 bits big endian, so that two lists of parts never give the same bytes.
 pub(crate) fn framed(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     // Exact capacity: a vector that grows would leave an unwiped copy behind.

@@ -1,7 +1,8 @@
-//! Opening the keys of a store, and making the first ones.
+//! Opening the keys of a store, making new ones, and the set of those in use.
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::derive::framed;
 use super::kek::{Kek, KekError, KeyPlace};
-use super::seal::AuditKey;
+use super::seal::{AuditKey, public_point};
 use super::session_keys::SessionKeys;
 use crate::assertion::Signer;
 use crate::binding::{BindingKey, KeyId, KeyRing, LiveKeys, StretchOutOfRange, Stretcher};
@@ -19,7 +20,8 @@ use crate::config::StretchSetting;
 use crate::entropy::{Entropy, random};
 use crate::secret::SecretBytes;
 use crate::store::{
-    KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+    KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys,
+    StretchParameters,
 };
 
 /// The scheme of a new store, and the only one this program knows.
@@ -29,16 +31,28 @@ const SCHEME: &str = "v1";
 const AUTO: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
 /// Bytes of a binding or session key.
 const KEY_BYTES: usize = 32;
-/// Every key in clear, for the life of the process.
+
+/// The keys in clear, each part of which can be replaced while the others, and requests, go on.
 pub struct KeySet {
     /// Keyed hashes of handset identifiers.
     pub binding: KeyRing,
-    /// Signatures of assertions.
-    pub assertion: Signer,
-    /// Keyed hashes of codes, handset tags and `sid`.
-    pub session: SessionKeys,
-    /// Seals of audit checkpoints and receipts.
-    pub audit: Arc<AuditKey>,
+    assertion: ArcSwap<Signer>,
+    /// `None` while a key that may be needed is suspended.
+    session: ArcSwapOption<SessionKeys>,
+    audit: ArcSwap<AuditKey>,
+}
+
+/// The session key is suspended: answer `key-suspended`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the session key is suspended; `sekisho keys resume` or a rotation ends that")]
+pub struct KeySuspended;
+
+/// What a [`KeySet`] is made of, and what takes the place of its parts.
+pub(super) struct Parts {
+    binding: LiveKeys,
+    assertion: Signer,
+    session: Option<SessionKeys>,
+    audit: AuditKey,
 }
 
 /// Why the keys cannot be opened. Nothing in the store was changed.
@@ -67,9 +81,6 @@ pub enum KeysError {
     /// The store's scheme is one that this program does not know.
     #[error("the store hashes by scheme {0}, which this version does not know; run the version that made it")]
     UnknownScheme(String),
-    /// The key that signs assertions or hashes codes is suspended, and nothing stands in for it.
-    #[error("key {0} is suspended, and nothing can be served without it; resume it, or make another one active")]
-    Suspended(String),
     /// A record breaks an invariant. The text names the record, never its content.
     #[error("the keys in the store cannot be used: {0}; restore the store from a backup")]
     Corrupt(String),
@@ -108,14 +119,14 @@ impl KeySet {
     /// # Errors
     /// As [`KeySet::open`].
     pub async fn inspect(store: &dyn KeyStore, kek: &Kek, stretch: StretchSetting) -> Result<Option<Self>, KeysError> {
-        let StoredKeys { keys: records, scheme, generation, revision: _ } = store.keys().await?;
-        let scheme = match scheme {
-            None if records.is_empty() => return Ok(None),
+        let stored = store.keys().await?;
+        let scheme = match &stored.scheme {
+            None if stored.keys.is_empty() => return Ok(None),
             None => return Err(corrupt("there are keys but no scheme")),
-            Some(scheme) => scheme,
+            Some(scheme) => scheme.clone(),
         };
         // The KEK is judged first: under a wrong one nothing else that could be said helps.
-        let keys = unwrap_all(&store.store_id().await?, kek, records).await?;
+        let keys = unwrap_all(&store.store_id().await?, kek, stored.keys).await?;
         if scheme.id != SCHEME {
             return Err(KeysError::UnknownScheme(scheme.id));
         }
@@ -123,20 +134,62 @@ impl KeySet {
             let orphaned = store.bound_under(&scheme.id).await?;
             return Err(KeysError::StretchChanged { stored: setting_text(scheme.stretch), orphaned });
         }
-        Self::assemble(keys, &scheme, generation).map(Some)
+        Self::of(Parts::assemble(keys, stored.generation)?, &scheme).map(Some)
     }
 
-    fn assemble(keys: Vec<ClearKey>, scheme: &SchemeRecord, generation: u64) -> Result<Self, KeysError> {
+    fn of(parts: Parts, scheme: &SchemeRecord) -> Result<Self, KeysError> {
+        Ok(Self {
+            binding: KeyRing::new(parts.binding, Stretcher::new(scheme)?),
+            assertion: ArcSwap::from_pointee(parts.assertion),
+            session: ArcSwapOption::from_pointee(parts.session),
+            audit: ArcSwap::from_pointee(parts.audit),
+        })
+    }
+
+    /// What signs assertions now. Not to be held across an await.
+    pub fn signer(&self) -> Guard<Arc<Signer>> {
+        self.assertion.load()
+    }
+
+    /// What hashes codes and handset tags now.
+    ///
+    /// # Errors
+    /// [`KeySuspended`] while a session key is suspended under which a live code may have been made.
+    pub fn session(&self) -> Result<Arc<SessionKeys>, KeySuspended> {
+        self.session.load_full().ok_or(KeySuspended)
+    }
+
+    /// What seals audit checkpoints and receipts now.
+    #[must_use]
+    pub fn audit(&self) -> Arc<AuditKey> {
+        self.audit.load_full()
+    }
+
+    /// Puts `parts` in the place of those in force. The caller makes sure that they are newer.
+    pub(super) fn replace(&self, parts: Parts) {
+        self.binding.replace(parts.binding);
+        self.assertion.store(Arc::new(parts.assertion));
+        self.session.store(parts.session.map(Arc::new));
+        self.audit.store(Arc::new(parts.audit));
+    }
+}
+
+impl Parts {
+    /// Opens `stored`.
+    pub(super) async fn open(store_id: &[u8; 16], kek: &Kek, stored: StoredKeys) -> Result<Self, KeysError> {
+        Self::assemble(unwrap_all(store_id, kek, stored.keys).await?, stored.generation)
+    }
+
+    fn assemble(keys: Vec<ClearKey>, generation: u64) -> Result<Self, KeysError> {
         let (binding, others): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| key.record.purpose == KeyPurpose::Binding);
-        let session = active_and_retiring(&others, KeyPurpose::Session)?;
-        let (audit, _) = active_and_retiring(&others, KeyPurpose::Audit)?;
+        let audit = active(&others, KeyPurpose::Audit)?;
         let audit = AuditKey::new(&audit.record.id, &audit.material);
         Ok(Self {
-            audit: Arc::new(audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?),
-            binding: KeyRing::new(live_keys(binding, generation)?, Stretcher::new(scheme)?),
+            binding: live_keys(binding, generation)?,
             assertion: signer(&others)?,
-            session: SessionKeys::new(session.0.named(), &session.1.iter().map(|key| key.named()).collect::<Vec<_>>()),
+            session: session_keys(&others)?,
+            audit: audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?,
         })
     }
 }
@@ -179,11 +232,16 @@ pub(super) async fn unwrap_all(
         // The KEK is right, then, and these records were damaged or moved.
         (false, false) => return Err(corrupt(&format!("damaged key {}", closed.join(", ")))),
     }
-    let short = |key: &&ClearKey| !signs(key.record.purpose) && key.material.expose().len() != KEY_BYTES;
-    match opened.iter().find(short) {
-        Some(key) => Err(corrupt(&format!("key {} is not {KEY_BYTES} bytes long", key.record.id))),
-        None => Ok(opened),
+    for key in &opened {
+        let id = &key.record.id;
+        if !signs(key.record.purpose) && key.material.expose().len() != KEY_BYTES {
+            return Err(corrupt(&format!("key {id} is not {KEY_BYTES} bytes long")));
+        }
+        if signs(key.record.purpose) && public_point(&key.material) != key.record.public {
+            return Err(corrupt(&format!("key {id} has another public half than its record says")));
+        }
     }
+    Ok(opened)
 }
 
 pub(super) fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys, KeysError> {
@@ -197,25 +255,42 @@ pub(super) fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys
     LiveKeys::new(keys, generation).map_err(|error| corrupt(&error.to_string()))
 }
 
-/// Published are the key that signs, the next one, so that verifiers know it before it signs, and the last one.
+/// Published are the key that signs, the next one, so that verifiers know it before it signs, and the last one; none
+/// that leaked, and none that is suspended.
 fn signer(keys: &[ClearKey]) -> Result<Signer, KeysError> {
-    let (active, _) = active_and_retiring(keys, KeyPurpose::Assertion)?;
-    let others: Vec<_> = keys
-        .iter()
-        .filter(|key| key.record.purpose == KeyPurpose::Assertion && !key.record.compromised)
-        .filter(|key| matches!(key.record.state, KeyState::Pending | KeyState::Retiring))
-        .map(|key| &key.material)
-        .collect();
-    Signer::new(&active.material, &others).map_err(|_| corrupt("an assertion key is no P-256 key in PKCS#8"))
+    use KeyState::{Active, Pending, Retiring};
+    let active = active(keys, KeyPurpose::Assertion)?;
+    let known: Vec<_> = in_states(keys, KeyPurpose::Assertion, &[Pending, Active, Retiring]).collect();
+    let doubtful = |key: &ClearKey| key.record.compromised || key.record.suspended;
+    let others: Vec<_> =
+        known.iter().filter(|key| key.record.state != Active && !doubtful(key)).map(|key| &key.material).collect();
+    let signer =
+        if active.record.suspended { Signer::suspended(&others) } else { Signer::new(&active.material, &others) };
+    let signer = signer.map_err(|_| corrupt("an assertion key is no P-256 key in PKCS#8"))?;
+    Ok(if known.iter().any(|key| doubtful(key)) { signer.in_flux() } else { signer })
 }
 
-fn active_and_retiring(keys: &[ClearKey], purpose: KeyPurpose) -> Result<(&ClearKey, Vec<&ClearKey>), KeysError> {
-    let in_state = |state| {
-        keys.iter().filter(move |key| key.record.purpose == purpose && key.record.state == state).collect::<Vec<_>>()
-    };
-    match in_state(KeyState::Active).as_slice() {
-        [active] if active.record.suspended => Err(KeysError::Suspended(active.record.id.clone())),
-        [active] => Ok((active, in_state(KeyState::Retiring))),
+/// `None` if one that is needed is suspended: a code that was made under it could not be told from a wrong one.
+fn session_keys(keys: &[ClearKey]) -> Result<Option<SessionKeys>, KeysError> {
+    let active = active(keys, KeyPurpose::Session)?;
+    let retiring: Vec<_> = in_states(keys, KeyPurpose::Session, &[KeyState::Retiring]).collect();
+    if active.record.suspended || retiring.iter().any(|key| key.record.suspended) {
+        return Ok(None);
+    }
+    Ok(Some(SessionKeys::new(active.named(), &retiring.iter().map(|key| key.named()).collect::<Vec<_>>())))
+}
+
+fn in_states<'k>(
+    keys: &'k [ClearKey],
+    purpose: KeyPurpose,
+    states: &'k [KeyState],
+) -> impl Iterator<Item = &'k ClearKey> {
+    keys.iter().filter(move |key| key.record.purpose == purpose && states.contains(&key.record.state))
+}
+
+fn active(keys: &[ClearKey], purpose: KeyPurpose) -> Result<&ClearKey, KeysError> {
+    match in_states(keys, purpose, &[KeyState::Active]).collect::<Vec<_>>().as_slice() {
+        [active] => Ok(active),
         _ => Err(corrupt(&format!("not exactly one {purpose:?} key is active"))),
     }
 }
@@ -228,25 +303,70 @@ async fn first_keys(
     now: Timestamp,
 ) -> Result<Vec<KeyRecord>, KekError> {
     let mut records = Vec::new();
-    for (purpose, id, clear) in [
-        (KeyPurpose::Binding, "k1", random_key(entropy)),
-        (KeyPurpose::Assertion, "a1", signing_key()),
-        (KeyPurpose::Session, "s1", random_key(entropy)),
-        (KeyPurpose::Audit, "u1", signing_key()),
-    ] {
-        records.push(KeyRecord {
-            id: id.to_owned(),
-            purpose,
-            state: KeyState::Active,
-            suspended: false,
-            compromised: false,
-            wrapped: kek.wrap(&KeyPlace { store_id, purpose, id }, &clear, entropy).await?,
-            commitment: commitment(purpose, id, &clear),
-            created_at: now,
-            dates: KeyDates { activated_at: Some(now), ..KeyDates::default() },
-        });
+    for purpose in KeyPurpose::ALL {
+        let first = NewKey { purpose, number: 1, state: KeyState::Active };
+        records.push(fresh_key(store_id, kek, first, entropy, now).await?);
     }
     Ok(records)
+}
+
+/// A key that is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NewKey {
+    pub(super) purpose: KeyPurpose,
+    /// What follows the purpose's letter in its id.
+    pub(super) number: u32,
+    /// Pending or active.
+    pub(super) state: KeyState,
+}
+
+impl NewKey {
+    /// `a2`.
+    pub(super) fn id(self) -> String {
+        format!("{}{}", self.purpose.letter(), self.number)
+    }
+}
+
+/// A fresh key, wrapped.
+pub(super) async fn fresh_key(
+    store_id: &[u8; 16],
+    kek: &Kek,
+    new: NewKey,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Result<KeyRecord, KekError> {
+    let NewKey { purpose, state, .. } = new;
+    let id = new.id();
+    let clear = if signs(purpose) { signing_key() } else { random_key(entropy) };
+    Ok(KeyRecord {
+        purpose,
+        state,
+        suspended: false,
+        compromised: false,
+        wrapped: kek.wrap(&KeyPlace { store_id, purpose, id: &id }, &clear, entropy).await?,
+        commitment: commitment(purpose, &id, &clear),
+        public: if signs(purpose) { public_point(&clear) } else { None },
+        created_at: now,
+        dates: KeyDates { activated_at: (state == KeyState::Active).then_some(now), ..KeyDates::default() },
+        id,
+    })
+}
+
+/// `records`, wrapped under `to`, which are wrapped under `from`; destroyed ones have nothing to wrap.
+pub(super) async fn rewrapped(
+    store_id: &[u8; 16],
+    from: &Kek,
+    to: &Kek,
+    records: Vec<KeyRecord>,
+    entropy: &dyn Entropy,
+) -> Result<Vec<KeyChange>, KeysError> {
+    let mut changes = Vec::new();
+    for ClearKey { record, material } in unwrap_all(store_id, from, records).await? {
+        let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
+        let wrapped = to.wrap(&place, &material, entropy).await?;
+        changes.push(KeyChange::Rewrap { id: record.id, wrapped });
+    }
+    Ok(changes)
 }
 
 /// What stands for the key where it must not: SHA-256 over purpose, id and material. A key has 256 random bits, so no
@@ -331,8 +451,12 @@ mod tests {
         first_scheme(StretchSetting::Off, &SeededEntropy::new(3)).unwrap()
     }
 
+    fn set(keys: Vec<ClearKey>) -> KeySet {
+        KeySet::of(Parts::assemble(keys, 0).ok().unwrap(), &off()).ok().unwrap()
+    }
+
     fn problem(records: Vec<KeyRecord>) -> String {
-        let outcome = unwrapped(&STORE, &kek(1), records).and_then(|keys| KeySet::assemble(keys, &off(), 0));
+        let outcome = unwrapped(&STORE, &kek(1), records).and_then(|keys| Parts::assemble(keys, 0));
         outcome.err().map_or_else(|| "none".into(), |error| error.to_string())
     }
 
@@ -351,8 +475,8 @@ mod tests {
         );
         let keys = unwrapped(&STORE, &kek(1), records).ok().unwrap();
         assert_ne!(keys[0].material.expose(), keys[2].material.expose());
-        let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
-        assert_eq!(set.assertion.kid().len(), 43);
+        let set = set(keys);
+        assert_eq!(set.signer().kid().unwrap().len(), 43);
     }
 
     #[test]
@@ -402,13 +526,15 @@ mod tests {
             (KeyState::Retiring, true, 1),
             (KeyState::Drained, false, 1),
         ] {
-            let place = KeyPlace { store_id: &STORE, purpose: KeyPurpose::Assertion, id: "a2" };
-            let wrapped = kek(1).wrap(&place, &signing_key(), &SeededEntropy::new(5)).now_or_never().unwrap().unwrap();
+            let new = NewKey { purpose: KeyPurpose::Assertion, number: 2, state };
+            let (kek, entropy) = (kek(1), SeededEntropy::new(5));
+            let fresh = fresh_key(&STORE, &kek, new, &entropy, Timestamp::from_unix_millis(0));
+            let fresh = fresh.now_or_never().unwrap().unwrap();
             let mut all = records();
-            all.push(KeyRecord { id: "a2".into(), state, compromised, wrapped, ..all[1].clone() });
-            let keys = unwrapped(&STORE, &kek(1), all).ok().unwrap();
-            let set = KeySet::assemble(keys, &off(), 0).ok().unwrap();
-            let document = String::from_utf8(set.assertion.jwks().0.to_vec()).unwrap();
+            all.push(KeyRecord { compromised, ..fresh });
+            let keys = unwrapped(&STORE, &kek, all).ok().unwrap();
+            let set = set(keys);
+            let document = String::from_utf8(set.signer().jwks().0.to_vec()).unwrap();
             assert_eq!(document.matches("\"kid\"").count(), expected, "{state:?}");
         }
     }

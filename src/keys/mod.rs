@@ -1,21 +1,26 @@
-//! The keys: wrapped under the KEK in the store, opened once at start-up, held in clear for the life of the process.
+//! The keys: wrapped under the KEK in the store, opened at start-up, held in clear while they are needed.
 //!
 //! In: the KEK from its secret source, or the token that holds it, and the [`KeyStore`](crate::store::KeyStore). Out: a [`KeySet`], whose parts
-//! the later stages hold. Afterwards every key in use was proven to belong to this store, purpose and id. Absent on
-//! purpose: the moves of a rotation, which are `rotation`'s, and any way to print or copy a key.
+//! the later stages hold, and a [`Lifecycle`], which replaces single keys of the running set: store first, then memory.
+//! Every key in use was proven to belong to this store, purpose and id. Absent on purpose: the moves of records in a
+//! rotation, which are `rotation`'s, and any way to print or copy a key.
 
-mod binding_keys;
 mod derive;
 mod kek;
 mod keyset;
+mod lifecycle;
+mod moves;
 mod seal;
 mod session_keys;
+mod sid;
 
-pub use binding_keys::BindingKeys;
 #[cfg(test)]
 pub(crate) use derive::hex;
 pub(crate) use derive::{framed, mac, subkey};
 pub use kek::{Kek, KekError, KekSyntax, TokenFault};
-pub use keyset::{KeySet, KeysError};
+pub use keyset::{KeySet, KeySuspended, KeysError};
+pub use lifecycle::{Lifecycle, LifecycleError, Moment};
+pub use moves::{KeyRefusal, overdue};
 pub use seal::{AuditKey, AuditPublicKey, SEAL_BYTES};
 pub use session_keys::SessionKeys;
+pub use sid::sid;

@@ -27,6 +27,12 @@ pub struct AuditKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditPublicKey(Vec<u8>);
 
+/// The public half of a P-256 key in PKCS#8, an uncompressed point (SEC 1 §2.3.3).
+pub(super) fn public_point(pkcs8: &SecretBytes) -> Option<Vec<u8>> {
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.expose(), &SystemRandom::new());
+    Some(pair.ok()?.public_key().as_ref().to_vec())
+}
+
 impl AuditKey {
     /// Reads PKCS#8; `None` if that is no P-256 key.
     pub(super) fn new(id: &str, pkcs8: &SecretBytes) -> Option<Self> {

@@ -1,10 +1,8 @@
-//! Keyed hashes that are not of bindings: enrolment codes, handset tags, per-audience session handles.
+//! Keyed hashes that are not of bindings: enrolment codes and handset tags.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
-use super::derive::{framed, mac, subkey};
+use super::derive::{framed, half, mac, subkey};
 use crate::binding::EnrolmentCode;
 use crate::carrier::RawIdentifier;
 use crate::secret::SecretBytes;
@@ -21,7 +19,6 @@ struct SessionKey {
     id: String,
     code: hmac::Key,
     handset: hmac::Key,
-    sid: hmac::Key,
 }
 
 impl SessionKeys {
@@ -31,7 +28,6 @@ impl SessionKeys {
             id: id.to_owned(),
             code: subkey(key.expose(), "sekisho/code/v1"),
             handset: subkey(key.expose(), "sekisho/handset-tag/v1"),
-            sid: subkey(key.expose(), "sekisho/sid/v1"),
         };
         Self { active: split(active), retiring: retiring.iter().copied().map(split).collect() }
     }
@@ -55,27 +51,12 @@ impl SessionKeys {
         let parts = [selector.as_bytes(), identifier.carrier().as_str().as_bytes(), identifier.expose()];
         half(mac(&self.active.handset, &framed(&parts)))
     }
-
-    /// The assertion's `sid`: HMAC of the session's seed and the audience, 16 bytes as base64url.
-    #[must_use]
-    pub fn sid(&self, sid_seed: &[u8; 16], audience: &str) -> String {
-        URL_SAFE_NO_PAD.encode(half(mac(&self.active.sid, &framed(&[sid_seed, audience.as_bytes()]))))
-    }
 }
 
 impl SessionKey {
     fn code_mac(&self, code: &EnrolmentCode) -> (String, [u8; 32]) {
         (self.id.clone(), mac(&self.code, code.expose().as_bytes()))
     }
-}
-
-/// The left half: truncation of an HMAC (RFC 2104 §5).
-fn half(tag: [u8; 32]) -> [u8; 16] {
-    let mut out = [0; 16];
-    for (to, from) in out.iter_mut().zip(tag) {
-        *to = from;
-    }
-    out
 }
 
 #[cfg(test)]
@@ -118,13 +99,5 @@ mod tests {
         ] {
             assert_ne!(one, other);
         }
-    }
-
-    #[test]
-    fn a_sid_is_one_for_each_session_and_audience() {
-        let sid = keys().sid(&[1; 16], "https://console.internal");
-        assert_eq!(sid, "OOUqocaYNVRX4xWF0Y_hnw");
-        assert_ne!(sid, keys().sid(&[2; 16], "https://console.internal"));
-        assert_ne!(sid, keys().sid(&[1; 16], "https://other.internal"));
     }
 }

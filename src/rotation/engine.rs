@@ -11,7 +11,7 @@ use super::progress::{Census, Progress, key_id};
 use crate::assertion::AssertionCache;
 use crate::binding::{BindingId, Chain, KeyId};
 use crate::clock::{Clock, Day, Timestamp};
-use crate::keys::BindingKeys;
+use crate::keys::Lifecycle;
 use crate::session::Sessions;
 use crate::store::{
     BindingStore, ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationState,
@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 8;
 ///
 /// Changes wait for each other; sign-ins wait for none.
 pub struct Rotations {
-    pub(super) keys: Arc<BindingKeys>,
+    pub(super) keys: Arc<Lifecycle>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) store: Arc<dyn RotationStore>,
     pub(super) bindings: Arc<dyn BindingStore>,
@@ -83,7 +83,7 @@ impl Rotations {
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "each is a part of the gateway that a rotation moves or asks")]
     pub fn new(
-        keys: BindingKeys,
+        keys: Arc<Lifecycle>,
         key_store: Arc<dyn KeyStore>,
         store: Arc<dyn RotationStore>,
         bindings: Arc<dyn BindingStore>,
@@ -93,7 +93,7 @@ impl Rotations {
         retention_days: u32,
     ) -> Self {
         Self {
-            keys: Arc::new(keys),
+            keys,
             key_store,
             store,
             bindings,

@@ -12,7 +12,7 @@ pub enum KeyPurpose {
     Binding,
     /// Signatures of assertions (ES256).
     Assertion,
-    /// Keyed hashes of enrolment codes, handset tags and `sid`.
+    /// Keyed hashes of enrolment codes and handset tags.
     Session,
     /// Checkpoints of the audit chain, and receipts.
     Audit,
@@ -111,6 +111,9 @@ pub struct KeyRecord {
     pub wrapped: Vec<u8>,
     /// SHA-256 that only this key gives and that tells nothing of it: what a receipt names, and a tombstone keeps.
     pub commitment: [u8; 32],
+    /// The public half of a key that signs, an uncompressed point (SEC 1 §2.3.3); a tombstone keeps it, so that what the
+    /// key signed can be verified for ever.
+    pub public: Option<Vec<u8>>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it came to its other states.
@@ -201,7 +204,8 @@ pub struct StoredKeys {
 /// The wrapped keys and the scheme.
 ///
 /// 19. **Forwards.** A key's state only moves in the order of [`KeyState::ALL`]; what is compromised stays so; a destroyed
-///     key has no material, in no part of the medium that the store can reach, and its record stays.
+///     key has no material, and one that was wrapped anew none under the former KEK, in no part of the medium that the
+///     store can reach; a record stays.
 /// 20. **Proven unused.** A binding key becomes `Inner` only where it is the outermost of no record, and `Drained` or
 ///     `Destroyed` only where no chain begins with it or an older key, so that none contains it and no wrap that is
 ///     on its way can bring it back; both are judged in the step that moves it. `Pending` keys were never used.

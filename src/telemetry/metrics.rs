@@ -18,6 +18,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use crate::carrier::CarrierName;
 use crate::edge::TurnedAway;
 use crate::refusal::Reason;
+use crate::store::KeyPurpose;
 
 /// Upper bounds in seconds; the last is infinite.
 const BUCKETS: [f64; 15] =
@@ -101,6 +102,8 @@ pub struct Metrics {
     rotation_remaining: Gauge,
     rotation_wrapped: Counter,
     rotation_rate: Gauge,
+    /// In the order of [`KeyPurpose::ALL`].
+    key_ages: [Gauge; KeyPurpose::ALL.len()],
     lines_lost: Labelled<1>,
 }
 
@@ -141,6 +144,9 @@ impl Metrics {
         let rotation_wrapped = register(&mut registry, "rotation_wrapped", "Bindings that were moved under a new key");
         let rotation_rate =
             register(&mut registry, "rotation_rate", "Bindings moved under a new key in a second, lately");
+        let key_age = Family::<[(&'static str, String); 1], Gauge>::default();
+        let help = "How long the active key of a purpose has been in use; some seconds old";
+        registry.register_with_unit("key_age", help, Unit::Seconds, key_age.clone());
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let outcome = |upstream: &str, outcome: &str| {
@@ -173,6 +179,8 @@ impl Metrics {
             rotation_remaining,
             rotation_wrapped,
             rotation_rate,
+            key_ages: KeyPurpose::ALL
+                .map(|purpose| key_age.get_or_create_owned(&[("purpose", purpose.as_str().to_owned())])),
             lines_lost,
         }
     }
@@ -289,6 +297,13 @@ impl Metrics {
     /// So many bindings are moved in a second; 0 while none are.
     pub fn rotation_rate(&self, per_second: u64) {
         self.rotation_rate.set(i64::try_from(per_second).unwrap_or(i64::MAX));
+    }
+
+    /// The active key of `purpose` has been in use for so long.
+    pub fn key_age(&self, purpose: KeyPurpose, age: Duration) {
+        if let Some(gauge) = self.key_ages.get(purpose as usize) {
+            gauge.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        }
     }
 
     /// The counter of lines that never reached `stream`.

@@ -17,4 +17,4 @@ pub use access::{Access, AccessLogger};
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use metrics::{BindOutcome, Metrics};
 pub use panic::hide_panic_messages;
-pub use security::{Actor, RotationStep, SecurityEvent, security};
+pub use security::{Actor, KeyAction, RotationStep, SecurityEvent, security};

@@ -28,9 +28,11 @@ pub enum Actor {
     Retention,
     /// The gateway itself.
     Gateway,
+    /// The gateway itself, when keys are due.
+    Schedule,
 }
 
-/// `handset`, `uid:1001`, `cert:alice`, `console`, `retention`, `gateway`.
+/// `handset`, `uid:1001`, `cert:alice`, `console`, `retention`, `gateway`, `schedule`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -40,6 +42,43 @@ impl fmt::Display for Actor {
             Self::Console => f.write_str("console"),
             Self::Retention => f.write_str("retention"),
             Self::Gateway => f.write_str("gateway"),
+            Self::Schedule => f.write_str("schedule"),
+        }
+    }
+}
+
+/// What was done to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAction {
+    /// It was made.
+    Generated,
+    /// It came into use.
+    Activated,
+    /// What needs it is refused.
+    Suspended,
+    /// That ended.
+    Resumed,
+    /// It has leaked.
+    Compromised,
+    /// It was wiped.
+    Destroyed,
+    /// It is wrapped under another KEK.
+    Rewrapped,
+    /// It came to its next state because it was due.
+    Scheduled,
+}
+
+impl KeyAction {
+    const fn event(self) -> &'static str {
+        match self {
+            Self::Generated => "key-generated",
+            Self::Activated => "key-activated",
+            Self::Suspended => "key-suspended",
+            Self::Resumed => "key-resumed",
+            Self::Compromised => "key-compromised",
+            Self::Destroyed => "key-destroyed",
+            Self::Rewrapped => "keys-rewrapped",
+            Self::Scheduled => "key-scheduled",
         }
     }
 }
@@ -176,10 +215,12 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
-    /// A key was wiped.
-    KeyDestroyed {
-        /// Which.
-        key: &'a str,
+    /// A key was made, or came to another state.
+    KeyChanged {
+        /// Its id, `a1`; `all` where every key was wrapped anew.
+        id: &'a str,
+        /// What was done to it.
+        change: KeyAction,
         /// By whom.
         by: Actor,
     },
@@ -300,14 +341,14 @@ impl<'a> Fields<'a> {
             SecurityEvent::AccountResumed { account, by } => {
                 Self { event: "account-resumed", account: Some(account), by: Some(by), ..none }
             }
-            SecurityEvent::KeyDestroyed { key, by } => {
-                Self { event: "key-destroyed", key: Some(key), by: Some(by), ..none }
-            }
             SecurityEvent::Approval { event, approval, action, object, by } => {
                 let (approval, action, object) = (Some(approval), Some(action), Some(object));
                 Self { event, approval, action, object, by: Some(by), ..none }
             }
             SecurityEvent::Rotation { id, step, by } => Self { event: step.event(), rotation: Some(id), by, ..none },
+            SecurityEvent::KeyChanged { id, change, by } => {
+                Self { event: change.event(), key: Some(id), by: Some(by), ..none }
+            }
             SecurityEvent::RoleRefused { by } => Self { event: "role-refused", by: Some(by), ..none },
         }
     }

@@ -105,8 +105,9 @@ async fn plant(store: &Path) {
         compromised: false,
         wrapped: [&nonce[..], &sealed].concat(),
         commitment: [8; 32],
+        public: None,
         created_at: START,
-        dates: KeyDates { drained_at: Some(START), ..KeyDates::default() },
+        dates: KeyDates { drained_at: Some(START.minus(Duration::from_hours(7 * 24))), ..KeyDates::default() },
     };
     let revision = store.keys().await.unwrap().revision;
     store.change(revision, vec![KeyChange::New(key)]).await.unwrap();
@@ -154,7 +155,7 @@ async fn a_key_is_destroyed_once_two_different_people_agreed() {
     assert_eq!((&approval["ended_by"], &approval["ended_at"]), (&json!("cert:bob"), &json!("2026-11-24T00:00:00Z")));
     let again = council.destroy(&alice).await;
     assert_eq!(reason(&again), (409, "key-state"));
-    assert!(again.1["error"]["message"].as_str().unwrap().contains("the key is destroyed"), "{again:?}");
+    assert!(again.1["error"]["message"].as_str().unwrap().contains("s2 is destroyed"), "{again:?}");
     assert_eq!(reason(&council.approve(&bob, "p1").await), (409, "approval-ended"));
     // The tombstone is no obstacle to the next start.
     council.harness.restart().await.finish().await;
@@ -354,7 +355,8 @@ async fn where_one_is_enough_it_happens_at_once() {
     let created_at = "2026-11-24T00:00:00Z";
     let expected = json!({
         "id": KEY, "purpose": "session", "state": "destroyed", "suspended": false, "compromised": false,
-        "created_at": created_at,
+        "created_at": created_at, "drained_at": "2026-11-17T00:00:00Z", "destroyed_at": created_at,
+        "commitment": "08".repeat(32),
     });
     assert_eq!(key, expected);
     let listed = call(&council.harness, &council.person("dora"), "GET", "/v1/approvals", &[]).await.unwrap();

@@ -19,6 +19,7 @@ mod forms_by_get;
 mod hand_over;
 mod harness;
 mod import;
+mod keys;
 mod logs;
 mod me;
 mod ops;

@@ -21,6 +21,7 @@ mod command_line;
 mod crash;
 mod faults;
 mod journey;
+mod keks;
 mod lifecycle;
 mod mounts;
 mod offline;

@@ -121,6 +121,7 @@ pub(crate) fn first_keys() -> Vec<KeyRecord> {
             compromised: false,
             wrapped: vec![7; 60],
             commitment: [8; 32],
+            public: matches!(purpose, KeyPurpose::Assertion | KeyPurpose::Audit).then(|| vec![4; 65]),
             created_at: at(0),
             dates: KeyDates { activated_at: Some(at(0)), ..KeyDates::default() },
         })

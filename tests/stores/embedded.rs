@@ -386,6 +386,25 @@ async fn of_a_destroyed_key_no_file_keeps_a_byte() {
     assert!(holds(crashed.path()).is_empty(), "after the next start");
 }
 
+#[tokio::test]
+async fn of_what_was_wrapped_under_the_former_kek_no_file_keeps_a_byte() {
+    let folder = TempDir::new().unwrap();
+    let (store, _) = open(&folder.path().join("store")).unwrap();
+    let former: Vec<u8> = (0..60).map(|at| b"former-kek"[at % 10] ^ u8::try_from(at).unwrap()).collect();
+    let mut keys = first_keys();
+    keys.iter_mut().for_each(|key| key.wrapped.clone_from(&former));
+    store.initialise(keys.clone(), scheme("v1")).await.unwrap();
+    let holding = || {
+        let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|f| former.chunks(15).any(|part| fs::read(f).unwrap().windows(15).any(|at| at == part))).count()
+    };
+    assert!(holding() > 0);
+    let rewrap = |key: &KeyRecord| KeyChange::Rewrap { id: key.id.clone(), wrapped: vec![1; 60] };
+    assert_eq!(store.change(0, keys.iter().map(rewrap).collect()).await, Ok(ChangeOutcome::Changed(1)));
+    assert_eq!(holding(), 0);
+    assert!(store.keys().await.unwrap().keys.iter().all(|key| key.wrapped == [1; 60]));
+}
+
 /// A file name that a URI would read otherwise.
 #[tokio::test]
 async fn any_path_will_do() {

@@ -136,7 +136,7 @@ impl Forge {
 
     /// The `kid` of the key that signs, and of the one that is published beside it.
     pub(crate) fn kids(&self) -> (&str, &str) {
-        (self.current_signer.kid(), self.next_signer.kid())
+        (self.current_signer.kid().unwrap(), self.next_signer.kid().unwrap())
     }
 
     /// What the gateway writes, by its own code.

@@ -9,7 +9,7 @@ use super::kek;
 use super::values::Context;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
-    AccessLog, ClientAddressDetail, KeysConfig, LogConfig, NoticeConfig, PrivacyConfig, StoreConfig,
+    AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, NoticeConfig, PrivacyConfig, StoreConfig,
 };
 
 const LONGEST_TEXT: usize = 200;
@@ -36,14 +36,37 @@ pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<Ke
         cx.report.missing("keys", format_args!("is missing; write [keys] and below it {kek}"));
         return None;
     };
-    let cooling = Duration::from_hours(7 * 24);
-    cx.duration("keys.cooling", raw.cooling.as_deref(), cooling, Duration::from_secs(1)..=cooling * 520);
+    let periods = key_periods(&raw, cx);
+    let kek_next = raw.kek_next.and_then(|written| kek::source("keys.kek_next", written, cx));
     let Some(written) = raw.kek else {
         cx.report.missing("keys.kek", format_args!("is missing; {kek}"));
         return None;
     };
     let kek = kek::source("keys.kek", written, cx)?;
-    Some(KeysConfig { kek })
+    Some(KeysConfig { kek, kek_next, periods })
+}
+
+const DAY: Duration = Duration::from_hours(24);
+/// What a cache of the JWKS may take to notice a new key, and a minute.
+const LEAST_PUBLISHED: Duration = Duration::from_mins(6);
+const MOST: Duration = DAY.saturating_mul(3640);
+
+fn key_periods(raw: &raw::Keys, cx: &mut Context) -> KeyPeriods {
+    let mut duration = |key: &str, written: &Option<String>, default, least| {
+        cx.duration(key, written.as_deref(), default, least..=MOST)
+    };
+    let periods = KeyPeriods {
+        cooling: duration("keys.cooling", &raw.cooling, 7 * DAY, Duration::from_secs(1)),
+        assertion_publish: duration("keys.assertion_publish", &raw.assertion_publish, DAY, LEAST_PUBLISHED),
+        assertion_rotate: duration("keys.assertion_rotate", &raw.assertion_rotate, 30 * DAY, DAY),
+        session_rotate: duration("keys.session_rotate", &raw.session_rotate, 90 * DAY, DAY),
+        audit_rotate: duration("keys.audit_rotate", &raw.audit_rotate, 365 * DAY, DAY),
+    };
+    if periods.assertion_publish >= periods.assertion_rotate {
+        let problem = "must be longer than keys.assertion_publish: each key is published before it signs";
+        cx.report.error("keys.assertion_rotate", problem);
+    }
+    periods
 }
 
 pub(super) fn notice(raw: Option<Table<raw::Notice>>, cx: &mut Context) -> Option<NoticeConfig> {

@@ -31,7 +31,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 /// Key, and what it means meanwhile.
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
-    ("keys.cooling", "no key can be destroyed"),
     ("limits.pin", "there are no PINs"),
     ("log.level", "set SEKISHO_LOG"),
     ("privacy.access_log_retention", "let the log's own rotation erase it"),

@@ -53,9 +53,9 @@ impl ApprovalStore for EmbeddedStore {
         now: Timestamp,
     ) -> Result<ApprovedOutcome, StoreError> {
         let Some(seq) = number(id) else { return Ok(ApprovedOutcome::NotApproved) };
-        let destroys = key_change::destroys(&changes);
+        let erases = key_change::erases(&changes);
         let outcome = self.writer.run(move |conn| change_approved(conn, seq, &changes, &by, now)).await?;
-        if destroys {
+        if erases {
             self.writer.fold().await?;
         }
         Ok(outcome)

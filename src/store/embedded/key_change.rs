@@ -38,9 +38,12 @@ pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) ->
     Ok(ChangeOutcome::Changed(current + 1))
 }
 
-/// Whether one of the changes takes a key's material away: then the journal, and the file as it was before, still have it.
-pub(super) fn destroys(changes: &[KeyChange]) -> bool {
-    changes.iter().any(|change| matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. }))
+/// Whether one of the changes takes wrapped bytes away: then the journal, and the file as it was before, still have them.
+pub(super) fn erases(changes: &[KeyChange]) -> bool {
+    let erases = |change: &KeyChange| {
+        matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. } | KeyChange::Rewrap { .. })
+    };
+    changes.iter().any(erases)
 }
 
 /// How many records forbid one of the changes (clause 20).

@@ -72,6 +72,7 @@ fn key(row: &Row<'_>) -> Result<KeyRecord, StoreError> {
         compromised: column(row, "compromised", Some)?,
         wrapped: column(row, "wrapped", Some)?,
         commitment: column(row, "commitment", Some)?,
+        public: column(row, "public", Some)?,
         created_at: column(row, "created_at", |millis| Some(Timestamp::from_unix_millis(millis)))?,
         dates: KeyDates {
             activated_at: date("activated_at")?,
@@ -117,8 +118,9 @@ pub(super) fn insert(conn: &Connection, key: &KeyRecord) -> Result<(), StoreErro
     let KeyDates { activated_at, retired_at, drained_at, destroyed_at } = key.dates;
     let millis = |date: Option<Timestamp>| date.map(Timestamp::unix_millis);
     conn.prepare_cached(
-        "INSERT INTO keys (id, purpose, state, suspended, compromised, wrapped, commitment, created_at, activated_at, \
-         retired_at, drained_at, destroyed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO keys (id, purpose, state, suspended, compromised, wrapped, commitment, public, created_at, \
+         activated_at, retired_at, drained_at, destroyed_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute((
         &key.id,
@@ -128,6 +130,7 @@ pub(super) fn insert(conn: &Connection, key: &KeyRecord) -> Result<(), StoreErro
         key.compromised,
         &key.wrapped,
         key.commitment,
+        &key.public,
         key.created_at.unix_millis(),
         millis(activated_at),
         millis(retired_at),

@@ -42,7 +42,7 @@ impl RotationStore for EmbeddedStore {
         rotations: Vec<RotationRecord>,
         count_total: Option<String>,
     ) -> Result<ChangeOutcome, StoreError> {
-        let destroys = key_change::destroys(&keys);
+        let erases = key_change::erases(&keys);
         let outcome = self
             .writer
             .run(move |conn| {
@@ -53,7 +53,7 @@ impl RotationStore for EmbeddedStore {
                 Ok(outcome)
             })
             .await?;
-        if destroys && matches!(outcome, ChangeOutcome::Changed(_)) {
+        if erases && matches!(outcome, ChangeOutcome::Changed(_)) {
             // The journal, and the file as it was before, still have the wrapped key.
             self.writer.fold().await?;
         }

@@ -22,6 +22,7 @@ CREATE TABLE keys (
     compromised  INTEGER NOT NULL CHECK (compromised IN (0, 1)),
     wrapped      BLOB    NOT NULL,
     commitment   BLOB    NOT NULL CHECK (length(commitment) = 32),
+    public       BLOB,
     created_at   INTEGER NOT NULL,
     activated_at INTEGER,
     retired_at   INTEGER,

@@ -1,0 +1,245 @@
+//! `keys`: what they are, and every step of their life that a person decides.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::{Security, SecurityReader};
+use super::approvals::Reason;
+use super::body::{Asked, NoFields};
+use super::destroy;
+use super::if_match::{RevisionMatch, etag};
+use super::key_documents::{Key, Keys, PublicKey, Purpose, Rewrapped};
+use super::operations::Operations;
+use super::refused::Refused;
+use crate::assertion::jwk_of_point;
+use crate::audit::{Action, Effect, Event};
+use crate::config::ClientAddressDetail;
+use crate::keys::{Kek, Moment};
+use crate::store::{KeyPurpose, StoredKeys};
+use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
+
+/// An id as it stands in the path; what cannot be decoded is no id.
+type Id = Result<Path<String>, PathRejection>;
+
+/// What a key is made for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    /// Not `binding`: records move with those, so a rotation makes them.
+    purpose: Purpose,
+}
+
+/// Why a key counts as leaked.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Leak {
+    /// In the words of whoever says so; not for secrets or anybody's personal data.
+    reason: String,
+}
+
+pub(super) fn verbs() -> OpenApiRouter<Operations> {
+    OpenApiRouter::new()
+        .routes(routes!(list, generate))
+        .routes(routes!(show, destroy::destroy_key))
+        .routes(routes!(export_public))
+        .routes(routes!(activate))
+        .routes(routes!(suspend))
+        .routes(routes!(resume))
+        .routes(routes!(compromise))
+        .routes(routes!(rewrap))
+}
+
+/// All keys, by purpose and age; those that were destroyed too.
+#[utoipa::path(get, path = "/v1/keys", responses((status = 200, body = Keys), Refused))]
+async fn list(_: SecurityReader, State(ops): State<Operations>) -> Result<Response, Refused> {
+    let StoredKeys { keys, revision, .. } = ops.lifecycle.stored().await?;
+    let keys = keys.iter().map(|key| Key::of(key, ops.lifecycle.destroyable_at(key))).collect();
+    Ok(([(header::ETAG, etag(revision))], Json(Keys { keys, revision })).into_response())
+}
+
+/// One key.
+#[utoipa::path(get, path = "/v1/keys/{id}", params(("id" = String, Path)), responses((status = 200, body = Key), Refused))]
+async fn show(_: SecurityReader, State(ops): State<Operations>, id: Id) -> Result<Response, Refused> {
+    answer(&ops, &key_id(id)?).await
+}
+
+/// The public half of a key that signs; a destroyed one still has it.
+#[utoipa::path(
+    get, path = "/v1/keys/{id}/public", params(("id" = String, Path)),
+    responses((status = 200, body = PublicKey), Refused)
+)]
+async fn export_public(_: SecurityReader, State(ops): State<Operations>, id: Id) -> Result<Json<PublicKey>, Refused> {
+    let id = key_id(id)?;
+    let stored = ops.lifecycle.stored().await?;
+    let key = stored.keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
+    let point = key.public.as_deref().ok_or(Refused::NoPublicHalf)?;
+    let jwk = jwk_of_point(point).ok_or(Refused::NoPublicHalf)?;
+    let purpose = key.purpose.as_str().to_owned();
+    Ok(Json(PublicKey { id, purpose, jwk, point: URL_SAFE_NO_PAD.encode(point) }))
+}
+
+/// Makes a key that waits to be made active. One that signs assertions is published at once, and may sign once every
+/// cache of the JWKS can know it.
+#[utoipa::path(
+    post, path = "/v1/keys", params(RevisionMatch), request_body = NewKey,
+    responses((status = 200, body = Key), Refused)
+)]
+async fn generate(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    revision: RevisionMatch,
+    Asked(asked): Asked<NewKey>,
+) -> Result<Response, Refused> {
+    let purpose = KeyPurpose::from(asked.purpose);
+    let event = Event::new(Action::KeyGenerate, by).object(purpose.as_str());
+    let work = async {
+        let id = ops.lifecycle.generate(purpose, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        report(&id, KeyAction::Generated, by);
+        Ok::<_, Refused>((id, Effect::none()))
+    };
+    let id = ops.audit.act(event, &*ops.clock, work).await?;
+    answer(&ops, &id).await
+}
+
+/// Makes a pending key the one in use; the former one retires.
+#[utoipa::path(
+    post, path = "/v1/keys/{id}/activate", params(("id" = String, Path), RevisionMatch),
+    responses((status = 200, body = Key), Refused)
+)]
+async fn activate(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    id: Id,
+    revision: RevisionMatch,
+    _: Asked<NoFields>,
+) -> Result<Response, Refused> {
+    let id = key_id(id)?;
+    let work = async {
+        ops.lifecycle.activate(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        report(&id, KeyAction::Activated, by);
+        Ok::<_, Refused>(((), Effect::none()))
+    };
+    ops.audit.act(Event::new(Action::KeyActivate, by).object(&id), &*ops.clock, work).await?;
+    answer(&ops, &id).await
+}
+
+/// Refuses whatever needs the key (503 `key-suspended`), until it is resumed or another one is in use.
+#[utoipa::path(
+    post, path = "/v1/keys/{id}/suspend", params(("id" = String, Path), RevisionMatch),
+    responses((status = 200, body = Key), Refused)
+)]
+async fn suspend(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    id: Id,
+    revision: RevisionMatch,
+    _: Asked<NoFields>,
+) -> Result<Response, Refused> {
+    let id = key_id(id)?;
+    let work = async {
+        ops.lifecycle.suspend(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        report(&id, KeyAction::Suspended, by);
+        Ok::<_, Refused>(((), Effect::none()))
+    };
+    ops.audit.act(Event::new(Action::KeySuspend, by).object(&id), &*ops.clock, work).await?;
+    answer(&ops, &id).await
+}
+
+/// Ends that.
+#[utoipa::path(
+    post, path = "/v1/keys/{id}/resume", params(("id" = String, Path), RevisionMatch),
+    responses((status = 200, body = Key), Refused)
+)]
+async fn resume(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    id: Id,
+    revision: RevisionMatch,
+    _: Asked<NoFields>,
+) -> Result<Response, Refused> {
+    let id = key_id(id)?;
+    let work = async {
+        ops.lifecycle.resume(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        report(&id, KeyAction::Resumed, by);
+        Ok::<_, Refused>(((), Effect::none()))
+    };
+    ops.audit.act(Event::new(Action::KeyResume, by).object(&id), &*ops.clock, work).await?;
+    answer(&ops, &id).await
+}
+
+/// The key has leaked. Acts at once: a fresh key takes its place where it was in use, and what it made counts no more.
+#[utoipa::path(
+    post, path = "/v1/keys/{id}/compromise", params(("id" = String, Path), RevisionMatch), request_body = Leak,
+    responses((status = 200, body = Key), Refused)
+)]
+async fn compromise(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    id: Id,
+    revision: RevisionMatch,
+    Asked(asked): Asked<Leak>,
+) -> Result<Response, Refused> {
+    let id = key_id(id)?;
+    let reason = Reason::read(Some(asked.reason))?.said()?;
+    let event = Event::new(Action::KeyCompromise, by).object(&id).reason(&reason);
+    let work = async {
+        ops.lifecycle.compromise(&id, &reason, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        report(&id, KeyAction::Compromised, by);
+        Ok::<_, Refused>(((), Effect::none()))
+    };
+    ops.audit.act(event, &*ops.clock, work).await?;
+    answer(&ops, &id).await
+}
+
+/// Wraps every key under `keys.kek_next`, in one step.
+#[utoipa::path(
+    post, path = "/v1/keys/rewrap", params(RevisionMatch), responses((status = 200, body = Rewrapped), Refused)
+)]
+async fn rewrap(
+    Security(by): Security,
+    State(ops): State<Operations>,
+    revision: RevisionMatch,
+    _: Asked<NoFields>,
+) -> Result<Json<Rewrapped>, Refused> {
+    let source = ops.config.keys.kek_next.as_ref().ok_or(Refused::NoNextKek)?;
+    // Read now and not at start-up: what is in the file at the next start is what counts.
+    let (kek, _) = Kek::open(source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
+    let work = async {
+        let rewrapped = ops.lifecycle.rewrap(kek, revision.expected()?).await?;
+        report("all", KeyAction::Rewrapped, by);
+        Ok::<_, Refused>((rewrapped, Effect::of(rewrapped as u64)))
+    };
+    let rewrapped = ops.audit.act(Event::new(Action::KeysRewrap, by), &*ops.clock, work).await?;
+    Ok(Json(Rewrapped { rewrapped }))
+}
+
+/// A letter and a short number; anything else is no key's id, and comes into no trail.
+fn key_id(id: Id) -> Result<String, Refused> {
+    let shaped = |id: &str| {
+        let mut characters = id.chars();
+        let letter = characters.next().is_some_and(|first| KeyPurpose::ALL.iter().any(|p| p.letter() == first));
+        letter && (2..=7).contains(&id.len()) && characters.all(|other| other.is_ascii_digit())
+    };
+    id.ok().map(|Path(id)| id).filter(|id| shaped(id)).ok_or(Refused::NotFound)
+}
+
+/// The key as it is now, with the revision as its `ETag`.
+async fn answer(ops: &Operations, id: &str) -> Result<Response, Refused> {
+    let stored = ops.lifecycle.stored().await?;
+    let key = stored.keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
+    let document = Key::of(key, ops.lifecycle.destroyable_at(key));
+    Ok(([(header::ETAG, etag(stored.revision))], Json(document)).into_response())
+}
+
+fn report(id: &str, change: KeyAction, by: Actor) {
+    security(&SecurityEvent::KeyChanged { id, change, by }, None, ClientAddressDetail::None);
+}

@@ -1,0 +1,383 @@
+//! The life of the keys while the gateway runs: asks the store to change them, and replaces what is in memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+
+use super::kek::Kek;
+use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key, rewrapped};
+use super::moves::{KeyRefusal, Plan, View};
+use crate::clock::{Clock, Timestamp};
+use crate::config::KeyPeriods;
+use crate::entropy::Entropy;
+use crate::store::{
+    ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationStore, StoreError,
+    StoredKeys,
+};
+
+/// How often a step is worked out anew because somebody else changed the keys in between.
+const ATTEMPTS: u32 = 8;
+/// More steps than time alone can bring at once.
+const MOST_DUE: u32 = 16;
+
+/// Changes the keys of a running gateway: the store first, by compare-and-set on the revision, then the [`KeySet`].
+///
+/// Every request meets either the keys from before or those from after a change. Changes wait for each other; requests
+/// wait for none. Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
+pub struct Lifecycle {
+    set: Arc<KeySet>,
+    keys: Arc<dyn KeyStore>,
+    rotations: Arc<dyn RotationStore>,
+    kek: ArcSwap<Kek>,
+    entropy: Arc<dyn Entropy>,
+    periods: KeyPeriods,
+    /// The revision that the set was read at; held for a whole change.
+    revision: tokio::sync::Mutex<u64>,
+    shown: Mutex<Option<Shown>>,
+}
+
+/// Since when this process has published a pending assertion key.
+struct Shown {
+    id: String,
+    since: Duration,
+}
+
+/// The present, by the clock and by time that passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// What the clock says.
+    pub now: Timestamp,
+    /// Time since an arbitrary moment of this process ([`Clock::monotonic`]).
+    pub monotonic: Duration,
+}
+
+impl Moment {
+    /// The present of `clock`.
+    #[must_use]
+    pub fn of(clock: &dyn Clock) -> Self {
+        Self { now: clock.now(), monotonic: clock.monotonic() }
+    }
+}
+
+/// Why the keys are as they were.
+#[derive(Debug, Error)]
+pub enum LifecycleError {
+    /// The keys' states forbid it.
+    #[error(transparent)]
+    Refused(#[from] KeyRefusal),
+    /// The caller decided on another revision of the keys than this, the present one.
+    #[error("the keys were changed since; they are at revision {0}")]
+    RevisionStale(u64),
+    /// Records still need the key.
+    #[error("{0} records still need this key")]
+    InUse(u64),
+    /// The KEK that was named opens the keys already.
+    #[error("the keys are wrapped under that KEK already")]
+    SameKek,
+    /// The keys were changed in the store and could not be read back; the next round of upkeep tries again.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Lifecycle {
+    /// Of the keys in `set`, which were opened with `kek`.
+    #[must_use]
+    pub fn new(
+        set: Arc<KeySet>,
+        keys: Arc<dyn KeyStore>,
+        rotations: Arc<dyn RotationStore>,
+        kek: Kek,
+        entropy: Arc<dyn Entropy>,
+        periods: KeyPeriods,
+    ) -> Self {
+        let kek = ArcSwap::from_pointee(kek);
+        let (revision, shown) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { set, keys, rotations, kek, entropy, periods, revision, shown }
+    }
+
+    /// The set that is kept.
+    #[must_use]
+    pub const fn set(&self) -> &Arc<KeySet> {
+        &self.set
+    }
+
+    /// What the store holds of keys: their records and revision.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store failed.
+    pub async fn stored(&self) -> Result<StoredKeys, StoreError> {
+        self.keys.keys().await
+    }
+
+    /// When a drained key may be destroyed; `None` for others.
+    #[must_use]
+    pub fn destroyable_at(&self, key: &KeyRecord) -> Option<Timestamp> {
+        let drained = key.dates.drained_at.filter(|_| key.state == KeyState::Drained)?;
+        Some(drained.plus(self.periods.cooling))
+    }
+
+    /// Makes a key that waits to be made active; one that signs assertions is published at once. Returns its id.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn generate(
+        &self,
+        purpose: KeyPurpose,
+        expected: Option<u64>,
+        at: Moment,
+    ) -> Result<String, LifecycleError> {
+        let plan = self.change(expected, at, |view| view.generate(purpose)).await?;
+        Ok(plan.make.map(NewKey::id).unwrap_or_default())
+    }
+
+    /// Makes a pending key the one in use.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn activate(&self, id: &str, expected: Option<u64>, at: Moment) -> Result<(), LifecycleError> {
+        self.change(expected, at, |view| view.activate(id)).await.map(drop)
+    }
+
+    /// Refuses whatever needs the key, until it is resumed or another one is active.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn suspend(&self, id: &str, expected: Option<u64>, at: Moment) -> Result<(), LifecycleError> {
+        self.change(expected, at, |view| view.suspend(id)).await.map(drop)
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn resume(&self, id: &str, expected: Option<u64>, at: Moment) -> Result<(), LifecycleError> {
+        self.change(expected, at, |view| view.resume(id)).await.map(drop)
+    }
+
+    /// The key has leaked: in one step a fresh one takes its place where it was in use, and what it made counts no more.
+    /// A binding key in use is the rotation's, which moves records.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn compromise(
+        &self,
+        id: &str,
+        reason: &str,
+        expected: Option<u64>,
+        at: Moment,
+    ) -> Result<(), LifecycleError> {
+        self.change(expected, at, |view| view.compromise(id, reason)).await.map(drop)
+    }
+
+    /// What wipes a key that nothing needs, its record stays, and the revision that this is good for: made by whoever knows
+    /// that enough people agreed, and then [`Lifecycle::refresh`]ed.
+    ///
+    /// # Errors
+    /// [`LifecycleError`], which says what forbids it.
+    pub async fn destruction(
+        &self,
+        id: &str,
+        expected: Option<u64>,
+        at: Moment,
+    ) -> Result<(u64, Vec<KeyChange>), LifecycleError> {
+        let (plan, revision) = self.plan(expected, at, |view| view.destroy(id)).await?;
+        Ok((revision, plan.changes))
+    }
+
+    /// Begins to replace the active key of a purpose other than binding. Returns the record of the rotation.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn start_rotation(
+        &self,
+        purpose: KeyPurpose,
+        reason: &str,
+        expected: Option<u64>,
+        at: Moment,
+    ) -> Result<RotationRecord, LifecycleError> {
+        let plan = self.change(expected, at, |view| view.start(purpose, reason)).await?;
+        plan.rotations.into_iter().next().ok_or(LifecycleError::Refused(KeyRefusal::NotThere))
+    }
+
+    /// Gives up a rotation, of a purpose other than binding, whose key is not active yet.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn abort_rotation(&self, id: &str, expected: Option<u64>, at: Moment) -> Result<(), LifecycleError> {
+        let abort = |view: &View<'_>| {
+            let rotation = view.rotations.iter().find(|rotation| rotation.id == id);
+            view.abort(rotation.filter(|r| r.purpose != KeyPurpose::Binding).ok_or(KeyRefusal::NotThere)?)
+        };
+        self.change(expected, at, abort).await.map(drop)
+    }
+
+    /// Wraps every key under `new`, in one step, and keeps to that from then on. Returns how many.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; the keys are under the KEK that they were under.
+    pub async fn rewrap(&self, new: Kek, expected: Option<u64>) -> Result<usize, LifecycleError> {
+        let mut changing = self.revision.lock().await;
+        let store_id = self.keys.store_id().await?;
+        for _ in 0..ATTEMPTS {
+            let stored = self.keys.keys().await?;
+            matches(expected, stored.revision)?;
+            if Parts::open(&store_id, &new, stored.clone()).await.is_ok() {
+                self.kek.store(Arc::new(new));
+                return Err(LifecycleError::SameKek);
+            }
+            let changes = rewrapped(&store_id, &self.kek.load_full(), &new, stored.keys, &*self.entropy).await?;
+            let count = changes.len();
+            match self.keys.change(stored.revision, changes).await {
+                Ok(ChangeOutcome::Changed(_)) => {
+                    self.kek.store(Arc::new(new));
+                    self.reload(&mut changing).await?;
+                    return Ok(count);
+                }
+                Ok(ChangeOutcome::Stale) => {}
+                Ok(ChangeOutcome::InUse(records)) => return Err(LifecycleError::InUse(records)),
+                Err(error) => {
+                    // It may have come to pass all the same.
+                    if Parts::open(&store_id, &new, self.keys.keys().await?).await.is_ok() {
+                        self.kek.store(Arc::new(new));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(busy())
+    }
+
+    /// Does what time alone brings: takes over what is published, lets go of what is past, begins what is due. Reads back
+    /// what others changed. Returns the ids of keys that were made or moved.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; the next call does the rest.
+    pub async fn upkeep(&self, at: Moment) -> Result<Vec<String>, LifecycleError> {
+        let mut touched = Vec::new();
+        for _ in 0..MOST_DUE {
+            let plan = self.change(None, at, |view| Ok(view.due())).await?;
+            if plan.is_empty() {
+                break;
+            }
+            touched.extend(plan.make.map(NewKey::id));
+            touched.extend(plan.changes.into_iter().filter_map(|change| match change {
+                KeyChange::Move { id, .. } => Some(id),
+                KeyChange::New(_)
+                | KeyChange::Suspend { .. }
+                | KeyChange::Compromise { .. }
+                | KeyChange::Rewrap { .. } => None,
+            }));
+        }
+        let mut changing = self.revision.lock().await;
+        if self.keys.keys().await?.revision != *changing {
+            self.reload(&mut changing).await?;
+        }
+        Ok(touched)
+    }
+
+    /// A binding key that was never there, `k` and `number`, pending or active, wrapped under the KEK in force: for the
+    /// rotation, which puts it into the store together with what it changes there.
+    ///
+    /// # Errors
+    /// [`KeysError`] if the store does not tell its id, or the token that holds the KEK fails.
+    pub async fn fresh(&self, number: u32, state: KeyState, now: Timestamp) -> Result<KeyRecord, KeysError> {
+        self.make(NewKey { purpose: KeyPurpose::Binding, number, state }, now).await
+    }
+
+    /// Reads the keys back into memory, after somebody else changed them in the store.
+    ///
+    /// # Errors
+    /// [`KeysError`]; what is in memory is as it was.
+    pub async fn refresh(&self) -> Result<(), KeysError> {
+        self.reload(&mut *self.revision.lock().await).await
+    }
+
+    async fn make(&self, new: NewKey, now: Timestamp) -> Result<KeyRecord, KeysError> {
+        Ok(fresh_key(&self.keys.store_id().await?, &self.kek.load_full(), new, &*self.entropy, now).await?)
+    }
+
+    /// Works out what to do, does it, and again where somebody else changed the keys in between.
+    async fn change(
+        &self,
+        expected: Option<u64>,
+        at: Moment,
+        decide: impl Fn(&View<'_>) -> Result<Plan, KeyRefusal>,
+    ) -> Result<Plan, LifecycleError> {
+        let mut changing = self.revision.lock().await;
+        for _ in 0..ATTEMPTS {
+            let (plan, revision) = self.plan(expected, at, &decide).await?;
+            if plan.is_empty() {
+                return Ok(plan);
+            }
+            let mut changes = plan.changes.clone();
+            if let Some(new) = plan.make {
+                changes.push(KeyChange::New(self.make(new, at.now).await?));
+            }
+            match self.rotations.change_with(revision, changes, plan.rotations.clone(), None).await? {
+                ChangeOutcome::Changed(_) => {
+                    self.reload(&mut changing).await?;
+                    return Ok(plan);
+                }
+                ChangeOutcome::Stale => {}
+                ChangeOutcome::InUse(records) => return Err(LifecycleError::InUse(records)),
+            }
+        }
+        Err(busy())
+    }
+
+    /// What is to change, and the revision that it is good for.
+    async fn plan(
+        &self,
+        expected: Option<u64>,
+        at: Moment,
+        decide: impl Fn(&View<'_>) -> Result<Plan, KeyRefusal>,
+    ) -> Result<(Plan, u64), LifecycleError> {
+        let stored = self.keys.keys().await?;
+        matches(expected, stored.revision)?;
+        let rotations = self.rotations.rotations().await?;
+        let (keys, periods) = (&stored.keys, &self.periods);
+        let shown_for = self.shown_for(keys, at.monotonic);
+        let plan = decide(&View { keys, rotations: &rotations, periods, now: at.now, shown_for })?;
+        Ok((plan, stored.revision))
+    }
+
+    /// For how long this process has published the pending assertion key.
+    fn shown_for(&self, keys: &[KeyRecord], monotonic: Duration) -> Duration {
+        let pending = |key: &&KeyRecord| key.purpose == KeyPurpose::Assertion && key.state == KeyState::Pending;
+        let pending = keys.iter().find(pending);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = pending else {
+            *shown = None;
+            return Duration::ZERO;
+        };
+        let since = match &*shown {
+            Some(shown) if shown.id == key.id => shown.since,
+            _ => shown.insert(Shown { id: key.id.clone(), since: monotonic }).since,
+        };
+        monotonic.saturating_sub(since)
+    }
+
+    async fn reload(&self, revision: &mut u64) -> Result<(), KeysError> {
+        let stored = self.keys.keys().await?;
+        let now_at = stored.revision;
+        self.set.replace(Parts::open(&self.keys.store_id().await?, &self.kek.load_full(), stored).await?);
+        *revision = now_at;
+        Ok(())
+    }
+}
+
+fn matches(expected: Option<u64>, revision: u64) -> Result<(), LifecycleError> {
+    match expected {
+        Some(expected) if expected != revision => Err(LifecycleError::RevisionStale(revision)),
+        _ => Ok(()),
+    }
+}
+
+fn busy() -> LifecycleError {
+    StoreError::Unavailable("the keys keep being changed by others; try again".into()).into()
+}
