@@ -200,7 +200,7 @@ async fn compromise(
     answer(&ops, &id).await
 }
 
-/// Wraps every key under `keys.kek_next`, in one step.
+/// Wraps every key under `keys.kek_next`, as the configuration names it now, in one step.
 #[utoipa::path(
     post, path = "/v1/keys/rewrap", params(RevisionMatch), responses((status = 200, body = Rewrapped), Refused)
 )]
@@ -210,9 +210,9 @@ async fn rewrap(
     revision: RevisionMatch,
     _: Asked<NoFields>,
 ) -> Result<Json<Rewrapped>, Refused> {
-    let source = ops.config.keys.kek_next.as_ref().ok_or(Refused::NoNextKek)?;
-    // Read now and not at start-up: what is in the file at the next start is what counts.
-    let (kek, _) = Kek::open(source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
+    // As the configuration stands now and not as it was at start-up: what the next start will read is what counts.
+    let source = ops.config.next_kek_now().map_err(|_| Refused::ConfigurationUnusable)?.ok_or(Refused::NoNextKek)?;
+    let (kek, _) = Kek::open(&source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
     let work = async {
         let rewrapped = ops.lifecycle.rewrap(kek, revision.expected()?).await?;
         report("all", KeyAction::Rewrapped, by);

@@ -62,6 +62,8 @@ pub(super) enum Refused {
     RotationLimit(String),
     #[error("only keys that sign, of the purposes assertion and audit, have a public half")]
     NoPublicHalf,
+    #[error("the configuration, as it stands now, cannot be used; `sekisho check` says why")]
+    ConfigurationUnusable,
     #[error("the configuration names no keys.kek_next; docs/keys.md tells how a KEK is replaced")]
     NoNextKek,
     #[error("keys.kek_next cannot be used: {0}")]
@@ -123,9 +125,11 @@ impl Refused {
             Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
             Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
             Self::KekFailed(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
-            Self::NoNextKek | Self::KekUnusable(_) | Self::KekInUse => (StatusCode::CONFLICT, "kek"),
             Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
             Self::DrainWithinInvalid(_) => (StatusCode::BAD_REQUEST, "drain-within-invalid"),
+            Self::ConfigurationUnusable | Self::NoNextKek | Self::KekUnusable(_) | Self::KekInUse => {
+                (StatusCode::CONFLICT, "kek")
+            }
             Self::KeyInUse(_) => (StatusCode::CONFLICT, "key-in-use"),
             Self::AlreadyApproved => (StatusCode::CONFLICT, "already-approved"),
             Self::ApprovalEnded => (StatusCode::CONFLICT, "approval-ended"),

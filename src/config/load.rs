@@ -7,7 +7,7 @@ use super::check::{self, Checked};
 use super::document::{join, line_at};
 use super::finding::{Finding, Report, Severity};
 use super::secret_source::open_to_others;
-use super::types::{CarrierSpecs, Config, GatewayConfig, Serves, TransportSetting};
+use super::types::{CarrierSpecs, Config, GatewayConfig, KekSource, Serves, TransportSetting};
 use crate::carrier::{Carriers, OverTls, Profile};
 
 impl Config {
@@ -88,6 +88,14 @@ impl Config {
         let warning =
             |(key, problem): (String, String)| Finding { severity: Severity::Warning, ..self.finding(&key, problem) };
         keks.chain(certificates).map(warning).collect()
+    }
+
+    /// The KEK to change to, as the file names it now: what the next start will read.
+    ///
+    /// # Errors
+    /// The findings for which the file cannot be used any more.
+    pub fn next_kek_now(&self) -> Result<Option<KekSource>, Vec<Finding>> {
+        Config::load(&self.file).map(|(config, _)| config.keys.kek_next)
     }
 
     /// Something about `key` that came up after the text was checked, such as a busy port.

@@ -314,6 +314,9 @@ impl Lifecycle {
             if plan.is_empty() {
                 return Ok(plan);
             }
+            // What the store has and memory cannot get would be in force at the next start alone: a token that is away is
+            // met before anything is changed.
+            Parts::open(&self.keys.store_id().await?, &self.kek.load_full(), self.keys.keys().await?).await?;
             let mut changes = plan.changes.clone();
             if let Some(new) = plan.make {
                 changes.push(KeyChange::New(self.make(new, at.now).await?));

@@ -12,13 +12,16 @@ use crate::recorder::RecordingUpstream;
 
 const NEXT: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A folder whose gateway knows a next KEK.
 fn folder(upstream: &RecordingUpstream) -> Folder {
     let folder = Folder::new(upstream.address);
-    folder.write_secret("kek.next", NEXT);
-    folder.edit("kek = { file = \"kek\" }", "kek = { file = \"kek\" }\nkek_next = { file = \"kek.next\" }");
     folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n");
     folder
+}
+
+/// Names the next KEK beside the present one.
+fn name_next(folder: &Folder) {
+    folder.write_secret("kek.next", NEXT);
+    folder.edit("kek = { file = \"kek\" }", "kek = { file = \"kek\" }\nkek_next = { file = \"kek.next\" }");
 }
 
 #[tokio::test]
@@ -29,7 +32,11 @@ async fn the_way_to_another_kek_locks_nobody_out() {
     let code = folder.code("alice").await;
     let mut alice = gateway.handset(Carrier::Docomo, "a");
     assert_eq!(alice.enrol("/", &code).await.status, StatusCode::FOUND);
+    assert!(folder.run("keys rewrap").await.stderr.contains("names no keys.kek_next"));
 
+    // Nothing is restarted: the configuration is read again. The file of the present KEK may be lost by then.
+    name_next(&folder);
+    std::fs::remove_file(folder.path("kek")).unwrap();
     folder.write_secret("kek.next", "not a kek");
     let unusable = folder.run("keys rewrap").await;
     assert_eq!(unusable.code, 1);
@@ -44,6 +51,7 @@ async fn the_way_to_another_kek_locks_nobody_out() {
     assert_eq!(alice.get("/").await.status, StatusCode::OK);
     folder.document("keys generate --purpose session").await;
     gateway.stop().await;
+    folder.write_secret("kek", KEK);
     let check = folder.run("check").await;
     assert_eq!(check.code, 0);
     assert!(check.stderr.contains("keys.kek_next: warning: the store's keys are wrapped under keys.kek_next"));
@@ -70,6 +78,7 @@ async fn a_kill_at_any_moment_of_a_rewrap_leaves_all_keys_under_one_kek() {
     let rounds: u64 = std::env::var("SEKISHO_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let upstream = RecordingUpstream::start().await;
     let folder = folder(&upstream);
+    name_next(&folder);
     let gateway = folder.serve().await;
     let code = folder.code("alice").await;
     let mut alice = gateway.handset(Carrier::Docomo, "a");
