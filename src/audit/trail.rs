@@ -216,19 +216,19 @@ impl AuditTrail {
         Ok(())
     }
 
-    /// Seals with another key from now on; does nothing where it is the one in use. What was written before is sealed by the old one, which so vouches for the
+    /// Seals with another key from now on; does nothing where it is the one in use. Returns whether it is another. What was written before is sealed by the old one, which so vouches for the
     /// new one.
     ///
     /// # Errors
     /// [`SealError`]; then the old key stays.
-    pub async fn replace_key(&self, key: Arc<AuditKey>, now: Timestamp) -> Result<(), SealError> {
+    pub async fn replace_key(&self, key: Arc<AuditKey>, now: Timestamp) -> Result<bool, SealError> {
         if self.key.load().id() == key.id() {
-            return Ok(());
+            return Ok(false);
         }
         self.introduce(&key, now).await?;
         self.seal(now).await?;
         self.key.store(key);
-        Ok(())
+        Ok(true)
     }
 
     /// Up to `limit` entries behind number `after`.

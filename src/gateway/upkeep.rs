@@ -121,7 +121,12 @@ impl Gateway {
         match self.audit.replace_key(self.keys.audit(), now).await {
             Err(SealError::Store(error)) => return Err(error),
             Err(error) => tracing::error!(%error, "the audit trail is sealed by its former key"),
-            Ok(()) => {}
+            // The first entry under the new key lets that seal, and so vouch for, all that is before.
+            Ok(true) => {
+                let id = self.keys.audit().id().to_owned();
+                self.audit.note(Event::new(Action::KeySetOpen, Actor::Schedule).object(id), now).await?;
+            }
+            Ok(false) => {}
         }
         for key in self.lifecycle.stored().await?.keys.iter().filter(|key| key.state == KeyState::Active) {
             self.metrics.key_age(key.purpose, now.since(key.dates.activated_at.unwrap_or(key.created_at)));

@@ -294,6 +294,33 @@ async fn a_key_is_destroyed_once_it_cooled_off_and_its_public_half_stays() {
 }
 
 #[tokio::test]
+async fn the_trail_goes_on_under_the_next_audit_key_and_names_who_did_what() {
+    let harness = Harness::start().await;
+    post_purpose(&harness, "audit").await.unwrap();
+    post(&harness, "/v1/keys/u2/activate").await.unwrap();
+    compromise(&harness, "a1").await;
+    pass(&harness, Duration::from_secs(5)).await;
+    let page = call(&harness, Method::GET, "/v1/audit?limit=100", None).await.unwrap();
+    let entries = page["entries"].as_array().unwrap();
+    let done = |action: &str, object: &str| {
+        let matches = |e: &&Value| e["action"] == action && e["outcome"] == "done" && e["object"] == object;
+        entries.iter().find(matches).unwrap_or_else(|| panic!("{action}: {page}"))
+    };
+    done("key-generate", "audit");
+    done("key-activate", "u2");
+    done("key-compromise", "a1");
+    assert!(entries.iter().any(|e| e["action"] == "key-compromise" && e["reason"] == "found in a bucket"), "{page}");
+    let introduced = entries.iter().filter(|e| e["action"] == "audit-key-introduce").count();
+    assert_eq!(introduced, 2, "u1 and u2: {page}");
+    let verdict = call(&harness, Method::GET, "/v1/audit/verify", None).await.unwrap();
+    assert_eq!((&verdict["ok"], &verdict["first_bad"]), (&json!(true), &json!(null)), "{verdict}");
+    let harness = harness.restart().await;
+    let verdict = call(&harness, Method::GET, "/v1/audit/verify", None).await.unwrap();
+    assert_eq!(verdict["ok"], true, "{verdict}");
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn monitoring_sees_how_old_the_keys_are() {
     let harness = Harness::start().await;
     pass(&harness, Duration::from_hours(5)).await;

@@ -392,7 +392,9 @@ async fn of_what_was_wrapped_under_the_former_kek_no_file_keeps_a_byte() {
     let (store, _) = open(&folder.path().join("store")).unwrap();
     let former: Vec<u8> = (0..60).map(|at| b"former-kek"[at % 10] ^ u8::try_from(at).unwrap()).collect();
     let mut keys = first_keys();
-    keys.iter_mut().for_each(|key| key.wrapped.clone_from(&former));
+    for key in &mut keys {
+        key.wrapped.clone_from(&former);
+    }
     store.initialise(keys.clone(), scheme("v1")).await.unwrap();
     let holding = || {
         let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
