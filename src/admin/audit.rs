@@ -199,7 +199,7 @@ fn once<T>(place: &mut Option<T>, value: Option<T>, name: &'static str) -> Resul
 #[utoipa::path(
     get, path = "/v1/audit",
     params(
-        ("after" = Option<u64>, Query, description = "Entries behind this number; without it the last ones"),
+        ("after" = Option<u64>, Query, maximum = 9_223_372_036_854_775_807_i64, description = "Entries behind this number; without it the last ones"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most entries; 100 if absent"),
     ),
     responses((status = 200, body = AuditPage), Refused)
@@ -223,7 +223,7 @@ pub(super) async fn entries(
 /// An answer without the `end` line broke off.
 #[utoipa::path(
     get, path = "/v1/audit/export",
-    params(("after" = Option<u64>, Query, description = "Entries behind this number; without it all")),
+    params(("after" = Option<u64>, Query, maximum = 9_223_372_036_854_775_807_i64, description = "Entries behind this number; without it all")),
     responses((status = 200, body = String, content_type = "application/x-ndjson"), Refused)
 )]
 pub(super) async fn export(

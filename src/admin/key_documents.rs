@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::approvals::Approved;
 use crate::assertion::jwk_of_point;
 use crate::clock::Timestamp;
+use crate::rotation;
 use crate::store::{KeyPurpose, KeyRecord};
 
 /// What a key is for, in a request.
@@ -68,6 +69,44 @@ pub struct Key {
     pub kid: Option<String>,
     /// SHA-256 that only this key gives and that tells nothing of it, in hexadecimal; receipts name it.
     pub commitment: String,
+    /// What was done, in the answer to `compromise` of a binding key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<CompromiseReport>,
+}
+
+/// What was done when a binding key was said to have leaked.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CompromiseReport {
+    /// Bindings that the key had a part in; each takes a new enrolment code to sign in again.
+    pub bindings: u64,
+    /// Sessions of those that ended.
+    pub sessions_ended: usize,
+    /// The rotation that moves the bindings off the key, if any has to.
+    pub rotation: Option<String>,
+    /// What was done and when, in order.
+    pub steps: Vec<CompromiseStep>,
+}
+
+/// A step, and when it was done.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CompromiseStep {
+    /// `flagged`, `replaced`, `sessions-ended` or `wrapping`.
+    pub step: String,
+    /// When.
+    pub at: String,
+}
+
+impl From<rotation::CompromiseReport> for CompromiseReport {
+    fn from(report: rotation::CompromiseReport) -> Self {
+        let step =
+            |step: &rotation::CompromiseStep| CompromiseStep { step: step.what.to_owned(), at: step.at.rfc3339() };
+        Self {
+            bindings: report.bindings,
+            sessions_ended: report.sessions_ended,
+            rotation: report.rotation.map(|progress| progress.record.id),
+            steps: report.steps.iter().map(step).collect(),
+        }
+    }
 }
 
 impl Key {
@@ -92,6 +131,7 @@ impl Key {
             destroyed_at: date(dates.destroyed_at),
             kid: jwk.and_then(|jwk| jwk.get("kid")?.as_str().map(str::to_owned)),
             commitment: hexadecimal(&record.commitment),
+            report: None,
         }
     }
 }

@@ -147,6 +147,8 @@ async fn suspend(
     let id = key_id(id)?;
     let work = async {
         ops.lifecycle.suspend(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        // A suspended binding key holds a rotation up.
+        ops.rotations.advance(ops.clock.now(), true).await?;
         report(&id, KeyAction::Suspended, by);
         Ok::<_, Refused>(((), Effect::none()))
     };
@@ -169,6 +171,8 @@ async fn resume(
     let id = key_id(id)?;
     let work = async {
         ops.lifecycle.resume(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        // A suspended binding key holds a rotation up.
+        ops.rotations.advance(ops.clock.now(), true).await?;
         report(&id, KeyAction::Resumed, by);
         Ok::<_, Refused>(((), Effect::none()))
     };
@@ -192,12 +196,21 @@ async fn compromise(
     let reason = Reason::read(Some(asked.reason))?.said()?;
     let event = Event::new(Action::KeyCompromise, by).object(&id).reason(&reason);
     let work = async {
-        ops.lifecycle.compromise(&id, &reason, revision.expected()?, Moment::of(&*ops.clock)).await?;
+        let revision = revision.expected()?;
+        let binding = id.starts_with(KeyPurpose::Binding.letter());
+        let done =
+            if binding { Some(ops.rotations.compromise(&id, &reason, revision, &*ops.clock).await?) } else { None };
+        if done.is_none() {
+            ops.lifecycle.compromise(&id, &reason, revision, Moment::of(&*ops.clock)).await?;
+        }
         report(&id, KeyAction::Compromised, by);
-        Ok::<_, Refused>(((), Effect::none()))
+        let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
+        Ok::<_, Refused>((done, effect))
     };
-    ops.audit.act(event, &*ops.clock, work).await?;
-    answer(&ops, &id).await
+    let done = ops.audit.act(event, &*ops.clock, work).await?;
+    let mut document = document(&ops, &id).await?;
+    document.1.report = done.map(Into::into);
+    Ok(tagged(document))
 }
 
 /// Wraps every key under `keys.kek_next`, as the configuration names it now, in one step.
@@ -234,10 +247,18 @@ fn key_id(id: Id) -> Result<String, Refused> {
 
 /// The key as it is now, with the revision as its `ETag`.
 async fn answer(ops: &Operations, id: &str) -> Result<Response, Refused> {
+    document(ops, id).await.map(tagged)
+}
+
+/// The revision of the keys, and the document of one.
+async fn document(ops: &Operations, id: &str) -> Result<(u64, Key), Refused> {
     let stored = ops.lifecycle.stored().await?;
     let key = stored.keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
-    let document = Key::of(key, ops.lifecycle.destroyable_at(key));
-    Ok(([(header::ETAG, etag(stored.revision))], Json(document)).into_response())
+    Ok((stored.revision, Key::of(key, ops.lifecycle.destroyable_at(key))))
+}
+
+fn tagged((revision, key): (u64, Key)) -> Response {
+    ([(header::ETAG, etag(revision))], Json(key)).into_response()
 }
 
 fn report(id: &str, change: KeyAction, by: Actor) {

@@ -12,11 +12,15 @@ use super::access::{Security, SecurityReader};
 use super::approvals::Reason;
 use super::body::{Asked, NoFields};
 use super::if_match::{RevisionMatch, etag};
+use super::key_documents::Purpose;
 use super::operations::Operations;
 use super::refused::Refused;
 use super::rotation_documents::{Chains, Rotation, Rotations, ShownRotation};
+use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
+use crate::keys::Moment;
 use crate::rotation::{Progress, Start};
+use crate::store::KeyPurpose;
 use crate::telemetry::{Actor, RotationStep, SecurityEvent, security};
 
 type Id = Result<Path<String>, PathRejection>;
@@ -41,14 +45,6 @@ pub(super) struct StartRotation {
     expected_loss: Option<u64>,
 }
 
-/// Which keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Purpose {
-    /// Those that hash handset identifiers.
-    Binding,
-}
-
 /// Begins to replace the active key.
 #[utoipa::path(
     post, path = "/v1/rotations", params(RevisionMatch), request_body = StartRotation,
@@ -60,10 +56,25 @@ pub(super) async fn start(
     revision: RevisionMatch,
     Asked(asked): Asked<StartRotation>,
 ) -> Result<Response, Refused> {
-    let StartRotation { purpose: Purpose::Binding, reason, paused, drain_within, expected_loss } = asked;
+    let StartRotation { purpose, reason, paused, drain_within, expected_loss } = asked;
     let reason = Reason::read(reason)?.0;
-    let start = Start { reason, paused, drain_within, expected_loss, revision: revision.expected()? };
-    let progress = ops.rotations.start(start, ops.clock.now()).await?;
+    let event = Event::new(Action::RotationStart, by).object(KeyPurpose::from(purpose).as_str()).reason(&reason);
+    let work = async {
+        let revision = revision.expected()?;
+        if purpose == Purpose::Binding {
+            let start = Start { reason, paused, drain_within, expected_loss, revision };
+            return Ok(counted(ops.rotations.start(start, ops.clock.now()).await?));
+        }
+        // No record is moved by it: there is nothing to hold back, and nothing to lose.
+        if paused || drain_within.is_some() || expected_loss.is_some() {
+            return Err(Refused::RotationState(
+                "only a rotation of the binding keys is paused or has a deadline".into(),
+            ));
+        }
+        let record = ops.lifecycle.start_rotation(purpose.into(), &reason, revision, Moment::of(&*ops.clock)).await?;
+        Ok(counted(ops.rotations.status(&record.id).await?))
+    };
+    let progress = ops.audit.act(event, &*ops.clock, work).await?;
     Ok(done(&progress, RotationStep::Started, by))
 }
 
@@ -79,7 +90,7 @@ pub(super) async fn list(_: SecurityReader, State(ops): State<Operations>) -> Re
     responses((status = 200, body = ShownRotation), Refused)
 )]
 pub(super) async fn status(_: SecurityReader, State(ops): State<Operations>, id: Id) -> Result<Response, Refused> {
-    Ok(shown(&ops.rotations.status(&text(id)?).await?))
+    Ok(shown(&ops.rotations.status(&rotation_id(id)?).await?))
 }
 
 /// Stops moving bindings until it is resumed.
@@ -94,7 +105,9 @@ pub(super) async fn pause(
     revision: RevisionMatch,
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
-    let progress = ops.rotations.pause(&text(id)?, revision.expected()?, ops.clock.now()).await?;
+    let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
+    let work = async { Ok::<_, Refused>(counted(ops.rotations.pause(&id, revision, ops.clock.now()).await?)) };
+    let progress = ops.audit.act(Event::new(Action::RotationPause, by).object(&id), &*ops.clock, work).await?;
     Ok(done(&progress, RotationStep::Paused, by))
 }
 
@@ -110,7 +123,9 @@ pub(super) async fn resume(
     revision: RevisionMatch,
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
-    let progress = ops.rotations.resume(&text(id)?, revision.expected()?, ops.clock.now()).await?;
+    let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
+    let work = async { Ok::<_, Refused>(counted(ops.rotations.resume(&id, revision, ops.clock.now()).await?)) };
+    let progress = ops.audit.act(Event::new(Action::RotationResume, by).object(&id), &*ops.clock, work).await?;
     Ok(done(&progress, RotationStep::Resumed, by))
 }
 
@@ -126,7 +141,15 @@ pub(super) async fn abort(
     revision: RevisionMatch,
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
-    let progress = ops.rotations.abort(&text(id)?, revision.expected()?, ops.clock.now()).await?;
+    let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
+    let work = async {
+        if ops.rotations.status(&id).await?.record.purpose == KeyPurpose::Binding {
+            return Ok::<_, Refused>(counted(ops.rotations.abort(&id, revision, ops.clock.now()).await?));
+        }
+        ops.lifecycle.abort_rotation(&id, revision, Moment::of(&*ops.clock)).await?;
+        Ok(counted(ops.rotations.status(&id).await?))
+    };
+    let progress = ops.audit.act(Event::new(Action::RotationAbort, by).object(&id), &*ops.clock, work).await?;
     Ok(done(&progress, RotationStep::Aborted, by))
 }
 
@@ -136,12 +159,15 @@ pub(super) async fn abort(
     responses((status = 200, body = ShownRotation), Refused)
 )]
 pub(super) async fn rescan(
-    _: Security,
+    Security(by): Security,
     State(ops): State<Operations>,
     id: Id,
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
-    Ok(shown(&ops.rotations.rescan(&text(id)?, ops.clock.now()).await?))
+    let id = existing(&ops, id).await?;
+    let work = async { Ok::<_, Refused>(counted(ops.rotations.rescan(&id, ops.clock.now()).await?)) };
+    let deed = Event::new(Action::RotationRescan, by).object(&id);
+    Ok(shown(&ops.audit.act(deed, &*ops.clock, work).await?))
 }
 
 /// How many bindings there are by the keys that made their digests.
@@ -150,8 +176,26 @@ pub(super) async fn chains(_: SecurityReader, State(ops): State<Operations>) -> 
     Ok(Json(Chains { chains: ops.rotations.chains().await?.into_iter().map(Into::into).collect() }))
 }
 
-fn text(id: Id) -> Result<String, Refused> {
-    id.map(|Path(id)| id).map_err(|_| Refused::NotFound)
+/// `r` and a short number; anything else is no rotation's id, and comes into no trail.
+fn rotation_id(id: Id) -> Result<String, Refused> {
+    let shaped = |id: &String| {
+        let number = id.strip_prefix('r').unwrap_or_default();
+        (1..=6).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    id.ok().map(|Path(id)| id).filter(shaped).ok_or(Refused::NotFound)
+}
+
+/// The id of a rotation that there is: of what cannot be done nothing stands in the audit trail.
+async fn existing(ops: &Operations, id: Id) -> Result<String, Refused> {
+    let id = rotation_id(id)?;
+    ops.rotations.status(&id).await?;
+    Ok(id)
+}
+
+/// With what the audit trail says of it at its end: the records that had the old key, and those that still have.
+fn counted(progress: Progress) -> (Progress, Effect) {
+    let effect = Effect::records(progress.record.total, progress.remaining);
+    (progress, effect)
 }
 
 fn done(progress: &Progress, step: RotationStep, by: Actor) -> Response {

@@ -70,6 +70,17 @@ pub enum Action {
     KeysRewrap,
     /// A key came to its next state because it was due; the object is its id.
     KeySchedule,
+    /// Keys are replaced from now on; the object is what they are for. The counts of rotations are of the records that
+    /// contained the old key when it began, and of those that still do.
+    RotationStart,
+    /// A rotation moves nothing until it is resumed; the object is the rotation.
+    RotationPause,
+    /// A rotation goes on.
+    RotationResume,
+    /// A rotation that never began is given up.
+    RotationAbort,
+    /// Its records are counted again, and what is due is done.
+    RotationRescan,
 }
 
 impl Action {
@@ -105,6 +116,11 @@ impl Action {
             Self::KeyCompromise => "key-compromise",
             Self::KeysRewrap => "keys-rewrap",
             Self::KeySchedule => "key-schedule",
+            Self::RotationStart => "rotation-start",
+            Self::RotationPause => "rotation-pause",
+            Self::RotationResume => "rotation-resume",
+            Self::RotationAbort => "rotation-abort",
+            Self::RotationRescan => "rotation-rescan",
         }
     }
 }
@@ -154,7 +170,13 @@ impl Effect {
     /// There were `before` and there are `after`.
     #[must_use]
     pub fn change(before: usize, after: usize) -> Self {
-        Self { before: Some(before as u64), after: Some(after as u64), ..Self::default() }
+        Self::records(before as u64, after as u64)
+    }
+
+    /// As [`Effect::change`], of what a store counts.
+    #[must_use]
+    pub fn records(before: u64, after: u64) -> Self {
+        Self { before: Some(before), after: Some(after), ..Self::default() }
     }
 
     /// So many.

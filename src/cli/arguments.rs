@@ -167,6 +167,7 @@ mod tests {
             "audit verify --socket s",
             "audit verify file --json",
             "audit verify - --head 0000000000000000000000000000000000000000000000000000000000000000 --expect-entries 3",
+            "audit verify file --audit-key -rQRxHtQSpXMCXHVoNCEMlh7qsYhlUdMyfGmXHdVuqA",
             "audit pseudonym alice",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' '));

@@ -59,7 +59,7 @@ enum Verb {
         /// An export
         file: Option<PathBuf>,
         /// The fingerprint of an audit key that is known to be the gateway's; may be repeated
-        #[arg(long = "audit-key", value_name = "FINGERPRINT", requires = "file", value_parser = fingerprint)]
+        #[arg(long = "audit-key", value_name = "FINGERPRINT", requires = "file", allow_hyphen_values = true, value_parser = fingerprint)]
         keys: Vec<String>,
         /// The hash of an entry that must be in it
         #[arg(long, value_name = "HASH", requires = "file", value_parser = entry_hash)]

@@ -82,12 +82,21 @@ enum Verb {
 enum Purpose {
     /// Those that hash handset identifiers
     Binding,
+    /// Those that sign assertions
+    Assertion,
+    /// Those that hash codes and handset tags
+    Session,
+    /// Those that seal the audit trail and receipts
+    Audit,
 }
 
 impl Purpose {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Binding => "binding",
+            Self::Assertion => "assertion",
+            Self::Session => "session",
+            Self::Audit => "audit",
         }
     }
 }

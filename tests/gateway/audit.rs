@@ -186,11 +186,8 @@ async fn what_a_person_does_and_what_is_done_with_a_stolen_session_stand_in_the_
     let token = me.hidden("t");
     let listed = call(&harness, Method::GET, "/v1/accounts/alice/bindings").await.unwrap();
     let binding = listed["bindings"][1]["id"].as_str().unwrap().to_owned();
-    let asked = handset.post("/_sekisho/me/remove", &[("t", &token), ("binding", &binding)]).await;
-    let action = asked.attribute("action", "/_sekisho/me/remove");
-    let fields = ["t", "binding", "sure"].map(|name| (name, asked.hidden(name)));
-    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let removed = handset.post(&action, &fields).await;
+    // It has just signed in, so it is not asked once more.
+    let removed = handset.post("/_sekisho/me/remove", &[("t", &token), ("binding", &binding)]).await;
     assert_eq!(removed.status, StatusCode::OK, "{}", removed.text());
     assert_eq!(second.get("/").await.status, StatusCode::UNAUTHORIZED);
     let token = removed.hidden("t");
@@ -212,6 +209,32 @@ async fn what_a_person_does_and_what_is_done_with_a_stolen_session_stand_in_the_
     ];
     assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), expected);
     assert!(entries[0]["account"].is_string() && entries[4]["account"] != entries[0]["account"]);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn the_verbs_of_a_rotation_stand_in_the_trail() {
+    let harness = Harness::start().await;
+    harness.signed_in(Carrier::Docomo, "a", "alice").await;
+    let (last, me) = (head(&harness).await, own());
+    let start = json!({"purpose": "binding", "paused": true, "reason": "yearly"});
+    harness.admin().call_with::<Value>(Method::POST, "/v1/rotations", Some(&start)).await.unwrap();
+    call(&harness, Method::POST, "/v1/rotations/r1/abort").await.unwrap();
+    for verb in ["pause", "rescan", "resume"] {
+        assert!(call(&harness, Method::POST, &format!("/v1/rotations/r7/{verb}")).await.is_err(), "there is no r7");
+    }
+    assert!(call(&harness, Method::POST, "/v1/rotations/r1/resume").await.is_err(), "it was given up");
+    let entries = entries(&harness, last).await;
+    let expected = [
+        json!(["rotation-start", me, "begun", "binding"]),
+        json!(["rotation-start", me, "done", "binding", 1, 1]),
+        json!(["rotation-abort", me, "begun", "r1"]),
+        json!(["rotation-abort", me, "done", "r1", 0, 0]),
+        json!(["rotation-resume", me, "begun", "r1"]),
+        json!(["rotation-resume", me, "refused", "r1"]),
+    ];
+    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), expected);
+    assert_eq!(entries[0]["reason"], "yearly");
     harness.finish().await;
 }
 

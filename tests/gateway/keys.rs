@@ -336,3 +336,45 @@ async fn monitoring_sees_how_old_the_keys_are() {
     }
     harness.finish().await;
 }
+
+#[tokio::test]
+async fn a_leaked_binding_key_is_replaced_by_a_rotation_and_its_answer_is_the_report() {
+    let harness = Harness::start().await;
+    let mut alice = harness.signed_in(Carrier::Docomo, "a", "alice").await;
+    let document = compromise(&harness, "k1").await;
+    assert_eq!((document["id"].as_str(), document["compromised"].as_bool()), (Some("k1"), Some(true)));
+    let report = &document["report"];
+    assert_eq!((report["bindings"].as_u64(), report["sessions_ended"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(report["rotation"], "r1");
+    let steps: Vec<&str> = report["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["flagged", "replaced", "sessions-ended", "wrapping"]);
+    let page = alice.click_sign_in("/").await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN, "its records sign nobody in");
+    let code = harness.code("alice").await;
+    assert_eq!(alice.type_code(&page, &code).await.status, StatusCode::FOUND, "until a new code");
+    assert!(call(&harness, Method::POST, "/v1/keys/k9/compromise", Some(json!({"reason": "x"}))).await.is_err());
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn the_other_keys_rotate_by_the_same_verb() {
+    let harness = Harness::start().await;
+    let start = |purpose: &str| json!({"purpose": purpose, "reason": "yearly"});
+    for (purpose, id, state, from, to) in [
+        ("assertion", "r1", "running", "a1", "a2"),
+        ("session", "r2", "draining", "s1", "s2"),
+        ("audit", "r3", "done", "u1", "u2"),
+    ] {
+        let shown = call(&harness, Method::POST, "/v1/rotations", Some(start(purpose))).await.unwrap();
+        let rotation = &shown["rotation"];
+        let said = ["id", "state", "from", "to", "purpose"].map(|name| rotation[name].as_str().unwrap());
+        assert_eq!(said, [id, state, from, to, purpose]);
+        assert_eq!((rotation["total"].as_u64(), rotation["remaining"].as_u64()), (Some(0), Some(0)));
+    }
+    let paused = json!({"purpose": "session", "paused": true});
+    assert!(call(&harness, Method::POST, "/v1/rotations", Some(paused)).await.unwrap_err().starts_with("key-state"));
+    let aborted = post(&harness, "/v1/rotations/r1/abort").await.unwrap();
+    assert_eq!(aborted["rotation"]["state"], "aborted");
+    assert!(post(&harness, "/v1/rotations/r2/abort").await.is_err(), "its key is in use");
+    harness.finish().await;
+}

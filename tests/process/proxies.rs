@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -37,8 +38,13 @@ fn with_addresses(sample: &str, addresses: &[(&str, String)]) -> String {
     })
 }
 
+/// Below the ports that the system gives to connections, where one could take it before the proxy does.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 9000).unwrap();
+    let candidates = std::iter::repeat_with(|| 21_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 9000);
+    let is_free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    candidates.take(9000).find(is_free).expect("a free port")
 }
 
 impl Site {
