@@ -24,6 +24,7 @@ mod bindings;
 mod embedded;
 mod error;
 mod keys;
+mod receipts;
 mod rotations;
 mod sessions;
 
@@ -42,5 +43,6 @@ pub use keys::{
     ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys,
     StretchParameters,
 };
+pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
 pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};

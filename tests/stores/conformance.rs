@@ -16,8 +16,8 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
     ImportOutcome, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewAuditEntry,
-    NewCode, Probe, RotationStore, SchemeRecord, SealingKey, SessionRecord, SessionScope, SessionStore, StoreError,
-    StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters, TokenTransport,
+    NewCode, Probe, ReceiptStore, RotationStore, SchemeRecord, SealingKey, SessionRecord, SessionScope, SessionStore,
+    StoreError, StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -30,6 +30,7 @@ pub(crate) trait Backend: Sized {
     fn approvals(&self) -> Arc<dyn ApprovalStore>;
     fn audit(&self) -> Arc<dyn AuditStore>;
     fn rotations(&self) -> Arc<dyn RotationStore>;
+    fn receipts(&self) -> Arc<dyn ReceiptStore>;
     /// The same data after a crash: whatever was not durable is gone.
     fn restart(self) -> Self;
 }

@@ -16,12 +16,13 @@ use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, Inspection, KeyChange, KeyRecord, KeyState,
-    KeyStore, OpenError, Opened, RotationStore, SessionRecord, SessionStore, StoreError, TokenTransport,
+    KeyStore, OpenError, Opened, ReceiptStore, RotationStore, SessionRecord, SessionStore, StoreError, TokenTransport,
 };
 use tempfile::TempDir;
 
 use crate::approvals::keeps_the_approval_contract;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, scheme};
+use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
 
 struct Embedded {
@@ -55,6 +56,10 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn receipts(&self) -> Arc<dyn ReceiptStore> {
+        Arc::clone(&self.store) as _
+    }
+
     fn rotations(&self) -> Arc<dyn RotationStore> {
         Arc::clone(&self.store) as _
     }
@@ -73,6 +78,7 @@ impl Backend for Embedded {
 keeps_the_contract!(Embedded);
 keeps_the_approval_contract!(Embedded);
 moves_records_as_the_contract_says!(Embedded);
+keeps_receipts_as_the_contract_says!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())

@@ -5,4 +5,5 @@
 mod approvals;
 mod conformance;
 mod embedded;
+mod receipt_conformance;
 mod rotation_conformance;

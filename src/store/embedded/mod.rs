@@ -18,6 +18,7 @@ mod key_change;
 mod keys;
 mod open;
 mod reader;
+mod receipts;
 mod rotations;
 mod schema;
 mod sessions;

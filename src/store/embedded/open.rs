@@ -22,6 +22,8 @@ use crate::store::StoreError;
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Defects named in a refusal; the first ones tell enough.
 const DEFECTS: u32 = 5;
+/// Reads at once. They come from memory, so a few threads outrun any number of sign-ins.
+const READERS: usize = 2;
 
 /// All ports on one SQLite file. Used by one gateway at a time.
 ///
@@ -29,6 +31,8 @@ const DEFECTS: u32 = 5;
 pub struct EmbeddedStore {
     // In this order: the lock goes when nobody writes any more.
     pub(super) readers: Readers,
+    /// For reads that take seconds: they must not stand before a sign-in's.
+    pub(super) surveyor: Readers,
     pub(super) writer: Writer,
     pub(super) store_id: [u8; 16],
     lock: Mutex<Option<File>>,
@@ -150,9 +154,10 @@ impl EmbeddedStore {
         writer::fold(&conn).map_err(|error| self::unusable(path, &error))?;
         let place = Place::of(path).map_err(unusable)?;
         let conn = place.hold(conn).map_err(|error| self::unusable(path, &error))?;
-        let readers = Readers::start(&place, Access::Read).map_err(unusable)?;
+        let readers = Readers::start(READERS, &place, Access::Read).map_err(unusable)?;
+        let surveyor = Readers::start(1, &place, Access::Read).map_err(unusable)?;
         let writer = Writer::start(place, conn).map_err(unusable)?;
-        Ok((Self { readers, writer, store_id, lock: Mutex::new(Some(lock)) }, opened))
+        Ok((Self { readers, surveyor, writer, store_id, lock: Mutex::new(Some(lock)) }, opened))
     }
 
     /// Looks at the store that [`EmbeddedStore::open`] would open: finds what it would, changes nothing.
@@ -171,9 +176,11 @@ impl EmbeddedStore {
         let lock = file::lock_to_look(path).map_err(|error| not_locked(path, &error))?;
         let Some(found) = examine(schema::FORMAT, path)? else { return Ok(Inspection::NotThere) };
         let place = Place::of(path).map_err(unusable)?;
-        let readers = Readers::start(&place, found.access).map_err(unusable)?;
+        let readers = Readers::start(READERS, &place, found.access).map_err(unusable)?;
+        let surveyor = Readers::start(1, &place, found.access).map_err(unusable)?;
         Ok(Inspection::Sound(Self {
             readers,
+            surveyor,
             writer: Writer::absent(),
             store_id: found.store_id,
             lock: Mutex::new(lock),
@@ -192,6 +199,7 @@ impl EmbeddedStore {
     /// [`StoreError`] if the journal could not be folded in; nothing acknowledged is lost, the next opening reads it.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.readers.close();
+        self.surveyor.close();
         let closed = self.writer.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed

@@ -12,9 +12,6 @@ use tokio::sync::oneshot;
 use super::connection::{Access, Held, Place, execute};
 use crate::store::StoreError;
 
-/// Reads at once. They come from memory, so a few threads outrun any number of sign-ins.
-const THREADS: usize = 2;
-
 /// A queued read: gets a connection or the reason why there is none, says whether the connection may be kept.
 type Task = Box<dyn FnOnce(Result<&Connection, StoreError>) -> bool + Send>;
 
@@ -25,12 +22,12 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts the threads; each opens the file when it has something to read.
-    pub(super) fn start(place: &Place, access: Access) -> io::Result<Self> {
+    /// Starts `count` threads; each opens the file when it has something to read.
+    pub(super) fn start(count: usize, place: &Place, access: Access) -> io::Result<Self> {
         let (queue, tasks) = channel();
         let tasks = Arc::new(Mutex::new(tasks));
-        let mut threads = Vec::with_capacity(THREADS);
-        for number in 0..THREADS {
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
             let (place, tasks) = (place.clone(), Arc::clone(&tasks));
             let work = move || read(&place, access, &tasks);
             threads.push(Builder::new().name(format!("store-reader-{number}")).spawn(work)?);

@@ -200,3 +200,33 @@ CREATE TABLE audit_pseudonyms (
     account TEXT NOT NULL PRIMARY KEY,
     key     BLOB NOT NULL CHECK (length(key) = 32)
 ) STRICT;
+
+-- Synthetic handsets of a rotation: octets of nobody's, in a table of their own, so that nothing counts or lists them.
+CREATE TABLE canaries (
+    seq      INTEGER PRIMARY KEY,
+    rotation TEXT    NOT NULL,
+    octets   BLOB    NOT NULL CHECK (length(octets) = 32),
+    dormant  INTEGER NOT NULL CHECK (dormant IN (0, 1)),
+    chain    TEXT    NOT NULL,
+    digest   BLOB    NOT NULL CHECK (length(digest) = 32)
+) STRICT;
+CREATE INDEX canaries_by_rotation ON canaries (rotation);
+
+CREATE TABLE canary_observations (
+    seq             INTEGER PRIMARY KEY,
+    rotation        TEXT    NOT NULL,
+    phase           TEXT    NOT NULL,
+    at              INTEGER NOT NULL,
+    used            INTEGER NOT NULL,
+    dormant         INTEGER NOT NULL,
+    without_old_key INTEGER NOT NULL,
+    UNIQUE (rotation, phase)
+) STRICT;
+
+-- What auditors got, as it was issued.
+CREATE TABLE documents (
+    rotation TEXT NOT NULL,
+    part     TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (rotation, part)
+) STRICT;
