@@ -29,6 +29,8 @@ pub mod pages;
 
 pub mod gateway;
 
+pub mod receipt;
+
 pub mod store;
 
 pub mod audit;

@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "binding",
             "config::ClientAddressDetail",
             "keys",
+            "receipt",
             "session::Sessions",
             "store",
             "telemetry",
@@ -41,6 +42,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("session", &["binding", "carrier::CarrierName", "carrier::RawIdentifier", "edge", "store"]),
     ("assertion", &[]),
+    ("receipt", &["binding", "carrier::RawIdentifier", "keys", "store"]),
     (
         "upstream",
         &[
@@ -87,6 +89,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "edge::BoundListener",
             "keys",
+            "receipt",
             "rotation",
             "session",
             "store",

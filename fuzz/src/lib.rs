@@ -28,6 +28,7 @@ use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedP
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
 use sekisho::pages::{Reader, ReaderHints};
+use sekisho::receipt::verify;
 use sekisho::session::{CookiePresence, SessionCookie, SessionId};
 use sekisho::tls::certificate_name;
 use sekisho::upstream::{Destination, Routes, StrippedHead};
@@ -141,6 +142,18 @@ pub fn import_line(data: &[u8]) {
     if ImportLine::read(data, &CARRIERS).is_ok() {
         assert!(ImportLine::read(&[b" \t", data, b"\r"].concat(), &CARRIERS).is_ok());
         assert!(ImportLine::read(&[data, b"{}"].concat(), &CARRIERS).is_err());
+    }
+}
+
+/// A verdict says yes or names what is wrong, never both; what it says fits a terminal. A receipt that verifies does so
+/// with a line's end behind it, and not with anything else.
+pub fn receipt(data: &[u8]) {
+    let verdict = verify(data, &[]);
+    assert_eq!(verdict.ok, verdict.problems.is_empty());
+    assert!(verdict.problems.iter().all(|problem| !problem.chars().any(char::is_control)));
+    if verdict.ok {
+        assert!(data.ends_with(b"\n") || verify(&[data, b"\n"].concat(), &[]).ok);
+        assert!(!verify(&[data, b"{}"].concat(), &[]).ok);
     }
 }
 

@@ -24,6 +24,14 @@ impl RawIdentifier {
         Self { carrier, octets: Zeroizing::new(octets.into_boxed_slice()), small_space: small }
     }
 
+    /// An identifier that no request carried: of a canary, a synthetic handset that is followed through a rotation
+    /// (`rotation.md` §3). 256 random bits that no carrier gives to a subscriber; stretched, as those of small spaces are.
+    #[must_use]
+    pub fn canary(octets: &[u8; 32]) -> Self {
+        let namespace = CarrierName::parse("canary").unwrap_or_else(|| unreachable!("it has the form of a name"));
+        Self::join(namespace, std::iter::once(octets.as_slice()), true)
+    }
+
     /// An identifier that no request carried, for unit tests of the stages behind this one.
     #[cfg(test)]
     pub(crate) fn for_test(carrier: &str, octets: &[u8], small: bool) -> Self {
