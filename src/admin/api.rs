@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, rotations};
+use super::{approvals, audit, import, keys, receipts, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -26,7 +26,7 @@ use crate::session::SessionId;
 use crate::store::{AccountRecord, SessionScope};
 use crate::telemetry::{Actor, SecurityEvent, security};
 
-type Answer<T> = Result<Json<T>, Refused>;
+pub(super) type Answer<T> = Result<Json<T>, Refused>;
 /// An id as it stands in the path; what cannot be decoded is no id.
 pub(super) type Id = Result<Path<String>, PathRejection>;
 
@@ -82,6 +82,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(audit::export))
         .routes(routes!(audit::verify))
         .routes(routes!(audit::pseudonym))
+        .routes(routes!(receipts::receipt))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -382,6 +383,7 @@ mod tests {
             "get /v1/keys/{id}/public",
             "get /v1/rotations",
             "get /v1/rotations/{id}",
+            "get /v1/rotations/{id}/receipt",
             "get /v1/sessions",
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",

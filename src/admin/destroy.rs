@@ -68,6 +68,7 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
         Ok::<_, Refused>((revision, Effect::none()))
     };
     let revision = ops.audit.act(deed, &*ops.clock, work).await?;
+    ops.receipts.key_destroyed(id, ops.clock.now()).await;
     let key = ops.key_store.keys().await?.keys.into_iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
     Ok((revision, key))
 }

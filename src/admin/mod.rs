@@ -23,6 +23,7 @@ mod keys;
 mod lines;
 mod listener;
 mod operations;
+mod receipts;
 mod refused;
 mod replay;
 mod rotation_documents;
@@ -41,5 +42,6 @@ pub use documents::{
 pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use operations::Operations;
+pub use receipts::IssuedReceipt;
 pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};
 pub use server::{AdminServer, BindSocketError};

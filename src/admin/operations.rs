@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
+use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{ApprovalStore, BindingStore, KeyStore};
@@ -39,6 +40,8 @@ pub struct Operations {
     pub approval_policy: Arc<ApprovalPolicy>,
     /// What changes the keys.
     pub lifecycle: Arc<Lifecycle>,
+    /// What issues receipts of rotations.
+    pub receipts: Arc<Receipts>,
     /// Who may call which verb.
     pub roles: Arc<Roles>,
     /// Source of codes.

@@ -28,6 +28,8 @@ pub(super) enum Refused {
     ForeignOrigin,
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
+    #[error("the rotation is {0}; its receipt is issued once the old key is drained")]
+    ReceiptNotDue(&'static str),
     #[error("no account, binding, session, key, rotation or approval has that id")]
     NotFound,
     #[error("the API has no such path; /openapi.json lists those it has")]
@@ -110,6 +112,7 @@ impl Refused {
             Self::CertificateName(_) => (StatusCode::FORBIDDEN, "certificate-name"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign-origin"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
+            Self::ReceiptNotDue(_) => (StatusCode::CONFLICT, "receipt-not-due"),
             Self::NotFound | Self::NoSuchPath | Self::NoPublicHalf => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::BodyMalformed { .. } => (StatusCode::BAD_REQUEST, "body-malformed"),
@@ -220,7 +223,7 @@ impl IntoResponses for Refused {
             ("408", "body-too-slow"),
             (
                 "409",
-                "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended",
+                "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),

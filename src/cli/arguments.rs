@@ -157,6 +157,8 @@ mod tests {
             "rotation rescan r1",
             "sessions list --account alice",
             "sessions revoke id",
+            "rotation receipt r1 --json",
+            "rotation verify file --json --audit-key a --audit-key b --store s",
             "sessions revoke --account alice",
             "approvals list --json",
             "approvals approve p1",

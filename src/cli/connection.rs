@@ -60,7 +60,7 @@ pub(super) struct Connection {
     ca: Option<PathBuf>,
     /// Print one JSON document on stdout and nothing else
     #[arg(long, global = true)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// The way that was chosen.
@@ -71,6 +71,16 @@ enum Way {
 }
 
 impl Connection {
+    /// Whether a way to a gateway was typed.
+    pub(super) const fn names_a_gateway(&self) -> bool {
+        self.socket.is_some()
+            || self.config.is_some()
+            || self.admin_url.is_some()
+            || self.cert.is_some()
+            || self.key.is_some()
+            || self.ca.is_some()
+    }
+
     /// Sends one request and prints the document of the answer.
     pub(super) fn call<D: Document + DeserializeOwned>(&self, method: Method, path: &str) -> ExitCode {
         self.finish(self.fetch::<D>(method, path))

@@ -49,6 +49,12 @@ pub(super) enum Failure {
     FingerprintKey,
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("--audit-key takes a public key as a receipt shows it, or a fingerprint as `audit verify` shows it")]
+    AuditKey,
+    #[error("`rotation verify` asks no gateway; the key that should have sealed the receipt is named by --audit-key")]
+    Offline,
+    #[error("{}: {why}", path.display())]
+    Store { path: PathBuf, why: String },
     #[error("cannot read stdin or write stdout: {0}")]
     Stream(#[from] io::Error),
 }
@@ -94,7 +100,10 @@ impl Failure {
             | Self::Tls(_)
             | Self::Configuration(_)
             | Self::FingerprintKey
-            | Self::File { .. } => Exit::Usage,
+            | Self::AuditKey
+            | Self::Offline
+            | Self::File { .. }
+            | Self::Store { .. } => Exit::Usage,
         }
     }
 
@@ -111,7 +120,10 @@ impl Failure {
             | Self::Tls(_)
             | Self::Configuration(_)
             | Self::FingerprintKey
-            | Self::File { .. } => "usage",
+            | Self::AuditKey
+            | Self::Offline
+            | Self::File { .. }
+            | Self::Store { .. } => "usage",
         };
         Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
     }

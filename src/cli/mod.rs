@@ -15,6 +15,7 @@ mod failure;
 mod import;
 mod keys;
 mod output;
+mod receipt;
 mod rotation;
 mod sessions;
 

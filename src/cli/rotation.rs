@@ -1,4 +1,4 @@
-//! `rotation start | list | status | pause | resume | abort | rescan`.
+//! `rotation start | list | status | pause | resume | abort | rescan`, and those of receipts.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::connection::{Connection, path};
 use super::failure::Failure;
 use super::output::Document;
+use super::receipt::ReceiptVerb;
 use crate::admin::{self, AdminClient, ClientError, ShownRotation};
 
 /// How often a rotation that is followed is looked at.
@@ -75,6 +76,8 @@ enum Verb {
         /// Its id
         id: String,
     },
+    #[command(flatten)]
+    Receipt(ReceiptVerb),
 }
 
 /// Which keys.
@@ -122,6 +125,7 @@ impl Rotation {
             Verb::Resume { id } => ask(&id, "resume"),
             Verb::Abort { id } => ask(&id, "abort"),
             Verb::Rescan { id } => ask(&id, "rescan"),
+            Verb::Receipt(verb) => verb.run(&connection),
         }
     }
 }

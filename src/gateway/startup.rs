@@ -5,6 +5,7 @@
 //! what was there as it was, and no store behind where there was none.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, Upst
 use crate::edge::{BoundListener, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
+use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
@@ -102,7 +104,9 @@ impl Running {
         let limits = config.limits;
         let config = Arc::new(config);
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
-        let rotations = rotations(&store, &lifecycle, &sessions, &metrics, &clock, config.binding.retention_days);
+        let receipts = receipts(&store, &keys, &entropy, now);
+        let days = config.binding.retention_days;
+        let rotations = rotations(&store, &lifecycle, &receipts, &sessions, &metrics, &clock, days);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
@@ -124,6 +128,7 @@ impl Running {
         let operations = Operations {
             key_store,
             rotations: Arc::clone(&rotations),
+            receipts,
             approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
             approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
@@ -143,17 +148,7 @@ impl Running {
         background.spawn(rotations.run(shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
         let health = watch_servers(&gateway, &upstream_tls, &shutdown, &background);
-        let workers = {
-            let gateway = Arc::clone(&gateway);
-            let for_workers = Arc::clone(&config);
-            let make = move |_| {
-                let tls = Arc::clone(&upstream_tls);
-                let upstreams = Upstreams::new(&for_workers.upstreams, tls, &health, &for_workers.limits);
-                Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
-            };
-            Workers::start(bound, make, &limits, &shutdown)
-        };
-        let workers = match workers {
+        let workers = match start_workers(bound, &gateway, upstream_tls, health, &shutdown) {
             Ok(workers) => workers,
             Err(error) => {
                 shutdown.cancel();
@@ -259,6 +254,7 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
 fn rotations(
     store: &Arc<EmbeddedStore>,
     lifecycle: &Arc<Lifecycle>,
+    receipts: &Arc<Receipts>,
     sessions: &Arc<Sessions<AssertionCache>>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
@@ -266,6 +262,7 @@ fn rotations(
 ) -> Arc<Rotations> {
     Arc::new(Rotations::new(
         Arc::clone(lifecycle),
+        Arc::clone(receipts),
         Arc::clone(store) as Arc<dyn KeyStore>,
         Arc::clone(store) as Arc<dyn RotationStore>,
         Arc::clone(store) as Arc<dyn BindingStore>,
@@ -349,6 +346,43 @@ fn taken_places(config: &Config) -> Vec<Finding> {
         findings.push(config.finding("log.access", at_access_log(&error)));
     }
     findings
+}
+
+/// Starts the threads that serve handsets and forwarders.
+fn start_workers(
+    bound: Vec<BoundListener>,
+    gateway: &Arc<Gateway>,
+    tls: Arc<UpstreamTls>,
+    health: Arc<Health>,
+    shutdown: &CancellationToken,
+) -> io::Result<Workers> {
+    let limits = gateway.config.limits;
+    let gateway = Arc::clone(gateway);
+    let make = move |_| {
+        let config = &gateway.config;
+        let upstreams = Upstreams::new(&config.upstreams, Arc::clone(&tls), &health, &config.limits);
+        Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
+    };
+    Workers::start(bound, make, &limits, shutdown)
+}
+
+/// What issues receipts, on the store's ports.
+fn receipts(
+    store: &Arc<EmbeddedStore>,
+    keys: &Arc<KeySet>,
+    entropy: &Arc<dyn Entropy>,
+    process_started_at: Timestamp,
+) -> Arc<Receipts> {
+    Arc::new(Receipts {
+        kept: Arc::clone(store) as _,
+        rotations: Arc::clone(store) as _,
+        key_records: Arc::clone(store) as _,
+        approvals: Arc::clone(store) as _,
+        audit: Arc::clone(store) as _,
+        keys: Arc::clone(keys),
+        entropy: Arc::clone(entropy),
+        process_started_at,
+    })
 }
 
 fn open_store(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<Arc<EmbeddedStore>, Vec<Finding>> {
@@ -435,7 +469,7 @@ fn at_listener(config: &Config, index: usize, problem: String) -> Finding {
     config.finding(&format!("listener[{index}].address"), problem)
 }
 
-fn at_access_log(error: &std::io::Error) -> String {
+fn at_access_log(error: &io::Error) -> String {
     format!("the file cannot be written ({error}); make its folder, writable by the gateway's user")
 }
 

@@ -167,13 +167,13 @@ impl Receipts {
     async fn issue(&self, facts: &Facts<'_>) -> Result<String, IssueError> {
         let survey = survey(&*self.kept).await?;
         let canaries = self.canaries(facts, CanaryPhase::Drained).await?;
-        let receipt = document::receipt(facts, &survey, &canaries, &self.keys.audit)?;
+        let receipt = document::receipt(facts, &survey, &canaries, &self.keys.audit())?;
         self.keep(facts.rotation, Part::Receipt, receipt).await
     }
 
     async fn add(&self, facts: &Facts<'_>, receipt: &str) -> Result<String, IssueError> {
         let canaries = self.canaries(facts, CanaryPhase::Destroyed).await?;
-        let addendum = document::addendum(facts, receipt, &canaries, &self.keys.audit)?;
+        let addendum = document::addendum(facts, receipt, &canaries, &self.keys.audit())?;
         self.keep(facts.rotation, Part::Destroyed, addendum).await
     }
 

@@ -12,6 +12,7 @@ use crate::assertion::AssertionCache;
 use crate::binding::{BindingId, Chain, KeyId};
 use crate::clock::{Clock, Day, Timestamp};
 use crate::keys::Lifecycle;
+use crate::receipt::{CanaryError, Receipts};
 use crate::session::Sessions;
 use crate::store::{
     BindingStore, ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationState,
@@ -29,6 +30,7 @@ const ATTEMPTS: u32 = 8;
 /// Changes wait for each other; sign-ins wait for none.
 pub struct Rotations {
     pub(super) keys: Arc<Lifecycle>,
+    pub(super) receipts: Arc<Receipts>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) store: Arc<dyn RotationStore>,
     pub(super) bindings: Arc<dyn BindingStore>,
@@ -84,6 +86,7 @@ impl Rotations {
     #[expect(clippy::too_many_arguments, reason = "each is a part of the gateway that a rotation moves or asks")]
     pub fn new(
         keys: Arc<Lifecycle>,
+        receipts: Arc<Receipts>,
         key_store: Arc<dyn KeyStore>,
         store: Arc<dyn RotationStore>,
         bindings: Arc<dyn BindingStore>,
@@ -94,6 +97,7 @@ impl Rotations {
     ) -> Self {
         Self {
             keys,
+            receipts,
             key_store,
             store,
             bindings,
@@ -319,7 +323,10 @@ impl Rotations {
             if revision.is_some_and(|revision| revision != present) {
                 return Err(RotationError::Stale(present));
             }
-            let (Plan { make, mut keys, rotations, begins }, told) = decide(&view)?;
+            let (Plan { make, mut keys, mut rotations, begins }, told) = decide(&view)?;
+            if let Some(record) = rotations.iter_mut().find(|record| begins.as_ref() == Some(&record.id)) {
+                self.before_it_begins(record, &keys, now).await?;
+            }
             if let Some((number, state)) = make {
                 keys.push(KeyChange::New(self.keys.fresh(number, state, now).await?));
             }
@@ -339,6 +346,27 @@ impl Rotations {
             }
         }
         Err(StoreError::Unavailable("the keys keep being changed by others; try again".into()).into())
+    }
+
+    /// Plants canaries, and keeps what all bindings look like. A key that leaked does not wait for the latter, which reads
+    /// every record.
+    async fn before_it_begins(
+        &self,
+        record: &mut RotationRecord,
+        changes: &[KeyChange],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.receipts.plant(record, now).await {
+            match error {
+                CanaryError::Store(error) => return Err(error),
+                // The key was suspended before it was said to have leaked.
+                CanaryError::Digest(error) => tracing::warn!(%error, "the rotation goes without canaries"),
+            }
+        }
+        if !changes.iter().any(|change| matches!(change, KeyChange::Compromise { .. })) {
+            record.root_before = self.receipts.root().await?.to_vec();
+        }
+        Ok(())
     }
 
     /// Ends the sessions of bindings that do not stand any more. Returns how many.

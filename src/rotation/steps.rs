@@ -8,6 +8,7 @@ use super::progress::{Census, key_id};
 use crate::binding::BindingId;
 use crate::clock::Timestamp;
 use crate::config::ClientAddressDetail;
+use crate::receipt::CanaryError;
 use crate::store::{ChangeOutcome, KeyState, RotationRecord, RotationState, StoreError};
 use crate::telemetry::{RotationStep, SecurityEvent, security};
 
@@ -55,11 +56,26 @@ impl Rotations {
             let Some(record) = view.open().find(|record| record.id == *id) else { continue };
             latest = census.not_past(key_id(&record.from)?);
             let Some((plan, reached)) = due(&view, record, &census, now)? else { continue };
-            let Plan { keys, rotations, .. } = plan;
+            let Plan { keys, mut rotations, .. } = plan;
+            // While the old key is still in the ring.
+            match self.receipts.wrapped(record, now).await {
+                Ok(()) => {}
+                Err(CanaryError::Store(error)) => return Err(error.into()),
+                // Suspended: canaries are looked up, and the old key is let go, once it is resumed.
+                Err(CanaryError::Digest(_)) => continue,
+            }
+            for done in rotations.iter_mut().filter(|record| record.state == RotationState::Done) {
+                done.root_after = self.receipts.root().await?.to_vec();
+            }
             match self.store.change_with(view.stored.revision, keys, rotations, None).await? {
                 ChangeOutcome::Changed(_) => self.keys.refresh().await?,
                 // A record or a key moved since it was counted; the next round counts again.
                 ChangeOutcome::Stale | ChangeOutcome::InUse(_) => continue,
+            }
+            if reached == Some(RotationStep::Done)
+                && let Err(error) = self.receipts.issued(id, now).await
+            {
+                tracing::warn!(%error, "the receipt was not issued; it is when somebody asks for it");
             }
             if let Some(reached) = reached {
                 let event = SecurityEvent::Rotation { id, step: reached, by: None };

@@ -26,6 +26,7 @@ mod ops;
 mod paths;
 mod proxy_header;
 mod readiness;
+mod receipts;
 mod recorder;
 mod redirects;
 mod reflected;

@@ -27,6 +27,7 @@ mod mounts;
 mod offline;
 mod process;
 mod proxies;
+mod receipts;
 mod rotation;
 mod secrets;
 mod soak;

@@ -1,11 +1,13 @@
 //! A rotation on the real store, from its first step to the wiped key, and the receipt that is issued of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sekisho::binding::{AccountId, enrol_by_console, resolve};
 use sekisho::carrier::RawIdentifier;
+use sekisho::config::KeyPeriods;
 use sekisho::entropy::SystemEntropy;
-use sekisho::keys::BindingKeys;
+use sekisho::keys::Lifecycle;
 use sekisho::receipt::{IssueError, Receipts, verify};
 use sekisho::store::{
     ChangeOutcome, EmbeddedStore, KeyChange, KeyState, KeyStore as _, RotationRecord, RotationState,
@@ -23,7 +25,7 @@ struct Rotated {
     #[expect(dead_code, reason = "it lives as long as the store in it")]
     folder: tempfile::TempDir,
     store: Arc<EmbeddedStore>,
-    keys: BindingKeys,
+    keys: Lifecycle,
     receipts: Receipts,
 }
 
@@ -42,7 +44,16 @@ impl Rotated {
             entropy: Arc::clone(&entropy) as _,
             process_started_at: at(0),
         };
-        let keys = BindingKeys::new(keys, Arc::clone(&store) as _, kek(), entropy);
+        let day = Duration::from_hours(24);
+        let periods = KeyPeriods {
+            cooling: day,
+            assertion_publish: day,
+            assertion_rotate: day,
+            session_rotate: day,
+            audit_rotate: day,
+        };
+        let (records, rotations) = (Arc::clone(&store) as _, Arc::clone(&store) as _);
+        let keys = Lifecycle::new(keys, records, rotations, kek(), entropy, periods);
         Self { folder, store, keys, receipts }
     }
 

@@ -67,7 +67,7 @@ impl Bench {
         let canaries = CanaryReport::of(&self.canaries().await);
         let survey = survey(&self.store).await.unwrap();
         let (rotation, from, to) = (rotation(), key("k1", KeyState::Drained), key("k2", KeyState::Active));
-        receipt(&facts(&rotation, &from, &to), &survey, &canaries, &self.keys.audit).unwrap()
+        receipt(&facts(&rotation, &from, &to), &survey, &canaries, &self.keys.audit()).unwrap()
     }
 
     /// A handset under the store's own k1.
@@ -79,7 +79,7 @@ impl Bench {
     }
 
     fn known(&self) -> [KnownKey; 1] {
-        [KnownKey::parse(&self.keys.audit.public().text()).unwrap()]
+        [KnownKey::parse(&self.keys.audit().public().text()).unwrap()]
     }
 }
 
@@ -128,6 +128,7 @@ fn key(id: &str, state: KeyState) -> KeyRecord {
         compromised: false,
         wrapped: vec![9; 60],
         commitment: [7; 32],
+        public: None,
         created_at: at(-10),
         dates: KeyDates { activated_at: Some(at(-9)), ..KeyDates::default() },
     }
@@ -216,7 +217,7 @@ async fn canaries_are_found_in_each_phase_and_dormant_ones_until_the_key_is_gone
     let nothing = CanaryReport::of(&bench.store.canaries("r2").await.unwrap());
     let survey = survey(&bench.store).await.unwrap();
     let (from, to) = (key("k1", KeyState::Drained), key("k2", KeyState::Active));
-    let told = receipt(&facts(&rotation(), &from, &to), &survey, &nothing, &bench.keys.audit).unwrap();
+    let told = receipt(&facts(&rotation(), &from, &to), &survey, &nothing, &bench.keys.audit()).unwrap();
     assert!(names(&verify(told.as_bytes(), &[]), "canaries.observed: in phase drained"));
 }
 
@@ -246,7 +247,7 @@ async fn an_addendum_belongs_to_its_receipt_and_has_a_seal_of_its_own() {
     observe(&bench.store, &gone, ("r1", KeyId::new(1)), CanaryPhase::Destroyed, &entropy, at(9)).await.unwrap();
     let canaries = CanaryReport::of(&bench.store.canaries("r1").await.unwrap());
     let (rotation, from, to) = (rotation(), key("k1", KeyState::Destroyed), key("k2", KeyState::Active));
-    let later = addendum(&facts(&rotation, &from, &to), &receipt, &canaries, &bench.keys.audit).unwrap();
+    let later = addendum(&facts(&rotation, &from, &to), &receipt, &canaries, &bench.keys.audit()).unwrap();
     let with = |change: fn(&mut Value)| {
         let mut document: Value = serde_json::from_str(&receipt).unwrap();
         document["addenda"] = json!([serde_json::from_str::<Value>(&later).unwrap()]);
@@ -274,7 +275,7 @@ async fn what_a_working_gateway_would_not_seal_is_told_though_the_seal_fits() {
     let judged = |change: fn(&mut RotationRecord, &mut KeyRecord)| {
         let (mut rotation, mut from, to) = (rotation(), key("k1", KeyState::Drained), key("k2", KeyState::Active));
         change(&mut rotation, &mut from);
-        let told = receipt(&facts(&rotation, &from, &to), &survey, &canaries, &bench.keys.audit).unwrap();
+        let told = receipt(&facts(&rotation, &from, &to), &survey, &canaries, &bench.keys.audit()).unwrap();
         verify(told.as_bytes(), &bench.known())
     };
     assert!(judged(|_, _| ()).ok);
@@ -283,7 +284,7 @@ async fn what_a_working_gateway_would_not_seal_is_told_though_the_seal_fits() {
     assert!(names(&judged(|rotation, _| rotation.flattened = 31), "counts.total"));
     let none = CanaryReport::default();
     let (rotation, from, to) = (rotation(), key("k1", KeyState::Drained), key("k2", KeyState::Active));
-    let told = receipt(&facts(&rotation, &from, &to), &survey, &none, &bench.keys.audit).unwrap();
+    let told = receipt(&facts(&rotation, &from, &to), &survey, &none, &bench.keys.audit()).unwrap();
     assert!(names(&verify(told.as_bytes(), &[]), "canaries.planted"));
 }
 

@@ -1,0 +1,84 @@
+//! The receipt of a rotation that a running gateway carried out.
+
+use http::{Method, StatusCode};
+use sekisho::admin::ClientError;
+use sekisho::receipt::verify;
+use serde_json::{Value, json};
+
+use crate::harness::{Carrier, Harness};
+
+async fn call(harness: &Harness, method: Method, path: &str, document: Option<Value>) -> Value {
+    asked(harness, method, path, document).await.unwrap()
+}
+
+async fn asked(harness: &Harness, method: Method, path: &str, document: Option<Value>) -> Result<Value, ClientError> {
+    harness.admin().call_with(method, path, document.as_ref()).await
+}
+
+/// Has the gateway take the steps that are due until the rotation is there.
+async fn reach(harness: &Harness, state: &str) {
+    loop {
+        let shown = call(harness, Method::POST, "/v1/rotations/r1/rescan", None).await;
+        if shown["rotation"]["state"] == state {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn reason(refused: Result<Value, ClientError>) -> String {
+    match refused {
+        Err(ClientError::Refused(detail)) => detail.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_done_leaves_a_receipt_that_verifies() {
+    let harness = Harness::start().await;
+    let receipt = "/v1/rotations/r1/receipt";
+    assert_eq!(reason(asked(&harness, Method::GET, receipt, None).await), "not-found");
+    let (mut first, mut second) = (harness.handset(Carrier::Docomo, "a"), harness.handset(Carrier::Au, "b"));
+    for (handset, account) in [(&mut first, "alice"), (&mut second, "bob")] {
+        let code = harness.code(account).await;
+        assert_eq!(handset.enrol("/", &code).await.status, StatusCode::FOUND);
+    }
+    let start = json!({"purpose": "binding", "reason": "yearly"});
+    call(&harness, Method::POST, "/v1/rotations", Some(start)).await;
+    reach(&harness, "draining").await;
+    assert_eq!(reason(asked(&harness, Method::GET, receipt, None).await), "receipt-not-due");
+
+    // One signs in, the other one is taken away.
+    first.cookies.clear();
+    assert_eq!(first.click_sign_in("/").await.status, StatusCode::FOUND);
+    let bindings = call(&harness, Method::GET, "/v1/accounts/bob/bindings", None).await;
+    let path = format!("/v1/bindings/{}", bindings["bindings"][0]["id"].as_str().unwrap());
+    call(&harness, Method::DELETE, &path, None).await;
+    reach(&harness, "done").await;
+
+    let issued = call(&harness, Method::GET, receipt, None).await;
+    let verdict = verify(issued.to_string().as_bytes(), &[]);
+    assert!(verdict.ok, "{verdict:?}");
+    let counts = json!({"total": 2, "wrapped": 2, "flattened": 1, "purged": 1, "remaining": 0});
+    assert_eq!(issued["counts"], counts);
+    assert_eq!(issued["rotation"]["reason"], "yearly");
+    assert_eq!(issued["canaries"]["observed"].as_array().unwrap().len(), 5);
+    assert_ne!(issued["roots"]["before"], issued["roots"]["after"]);
+    assert_eq!(call(&harness, Method::GET, receipt, None).await, issued, "as issued");
+    // Nobody sees the canaries.
+    let listed = call(&harness, Method::GET, "/v1/bindings", None).await;
+    assert_eq!(listed["bindings"].as_array().unwrap().len(), 1);
+    let accounts = call(&harness, Method::GET, "/v1/accounts", None).await;
+    assert_eq!(accounts["accounts"].as_array().unwrap().len(), 2);
+
+    // The key goes for good.
+    call(&harness, Method::DELETE, "/v1/keys/k1", None).await;
+    let whole = call(&harness, Method::GET, receipt, None).await;
+    let verdict = verify(whole.to_string().as_bytes(), &[]);
+    assert!(verdict.ok, "{verdict:?}");
+    let addendum = &whole["addenda"][0];
+    assert_eq!((&addendum["from"]["id"], &addendum["from"]["state"]), (&"k1".into(), &"destroyed".into()));
+    assert_eq!(addendum["canaries"]["observed"].as_array().unwrap().len(), 6);
+    assert!(addendum["audit"]["entries"].as_u64() > issued["audit"]["entries"].as_u64());
+    harness.finish().await;
+}
