@@ -1,0 +1,253 @@
+//! A rotation at scale: how fast records move, and what sign-ins notice of it.
+//!
+//! ```text
+//! cargo bench --bench rotation                          # a million bindings; about three minutes
+//! SEKISHO_BENCH_BINDINGS=100000 SEKISHO_BENCH_DIR=/data cargo bench --bench rotation
+//! ```
+//!
+//! Without `--bench`, as `cargo test --benches` runs it, it goes through all steps with a handful of bindings. The folder
+//! decides the figures: every commit reaches its disk.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark; what breaks may panic")]
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sekisho::binding::{AccountId, BindingId, resolve};
+use sekisho::carrier::RawIdentifier;
+use sekisho::clock::{SystemClock, Timestamp};
+use sekisho::config::StretchSetting;
+use sekisho::entropy::{SeededEntropy, SystemEntropy, random};
+use sekisho::keys::{BindingKeys, Kek, KeySet};
+use sekisho::receipt::{Receipts, survey};
+use sekisho::rotation::{Rotations, Start};
+use sekisho::session::{SessionId, SessionPolicy, SessionSecret, Sessions};
+use sekisho::store::{
+    BindingStore as _, EmbeddedStore, ImportOutcome, ImportedBinding, RotationState, RotationStore as _, SessionRecord,
+    SessionStore as _, TokenTransport,
+};
+use sekisho::telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+const HOUR: Duration = Duration::from_hours(1);
+/// Bindings of one call.
+const BATCH: usize = 2000;
+/// Sign-ins a second while others are measured.
+const RATE: u32 = 50;
+
+fn main() {
+    let measured = std::env::args().any(|argument| argument == "--bench");
+    let asked = std::env::var("SEKISHO_BENCH_BINDINGS").ok().map(|count| count.parse().unwrap());
+    let count = asked.unwrap_or(if measured { 1_000_000 } else { 500 });
+    let quiet = if measured { Duration::from_secs(10) } else { Duration::from_millis(100) };
+    let folder = match std::env::var_os("SEKISHO_BENCH_DIR") {
+        Some(folder) => tempfile::tempdir_in(folder),
+        None => tempfile::tempdir(),
+    };
+    let bench = Arc::new(Bench::new(folder.unwrap()));
+    println!("{count} bindings in {}", bench.folder.path().display());
+
+    let (imported, rss) = measure(|| bench.import(count));
+    report("imported", count, imported, rss, &bench);
+    let before = sign_ins(&bench, count, || thread::sleep(quiet));
+    println!("sign-ins, nothing else going on: {before}");
+    // The runner counts sign-ins as going on for some seconds after the last.
+    thread::sleep(if measured { Duration::from_secs(6) } else { Duration::ZERO });
+
+    let (moved, rss) = measure(|| bench.rotate());
+    report("wrapped, nothing else going on", count, moved, rss, &bench);
+    let (seen, rss) = measure(|| assert_eq!(bench.survey(), count));
+    report("surveyed for a receipt", count, seen, rss, &bench);
+
+    let mut moved = Duration::ZERO;
+    let during = sign_ins(&bench, count, || moved = measure(|| bench.rotate()).0);
+    println!("wrapped beside sign-ins: {}", rate(count, moved));
+    println!("sign-ins meanwhile: {during}");
+    bench.shutdown.cancel();
+}
+
+/// A store with keys, and the engine that rotates them.
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Arc<EmbeddedStore>,
+    keys: Arc<KeySet>,
+    rotations: Arc<Rotations>,
+    entropy: Arc<SystemEntropy>,
+    shutdown: CancellationToken,
+}
+
+impl Bench {
+    fn new(folder: tempfile::TempDir) -> Self {
+        let entropy = Arc::new(SystemEntropy::default());
+        let (store, _) = EmbeddedStore::open(&folder.path().join("store"), now(), &*entropy).ok().unwrap();
+        let store = Arc::new(store);
+        let kek = || Kek::parse(&Kek::generate_text(&SeededEntropy::new(1))).unwrap();
+        let policy = SessionPolicy { idle: HOUR, absolute: 12 * HOUR, per_account: 3 };
+        let (keys, sessions) = wait(async {
+            let keys = KeySet::open(&*store, &kek(), StretchSetting::Off, &*entropy, now()).await.ok().unwrap();
+            let sessions = Sessions::load(Arc::clone(&store) as _, policy, now()).await.unwrap();
+            (Arc::new(keys), Arc::new(sessions))
+        });
+        let binding_keys =
+            BindingKeys::new(Arc::clone(&keys), Arc::clone(&store) as _, kek(), Arc::clone(&entropy) as _);
+        let receipts = Receipts {
+            kept: Arc::clone(&store) as _,
+            rotations: Arc::clone(&store) as _,
+            key_records: Arc::clone(&store) as _,
+            approvals: Arc::clone(&store) as _,
+            audit: Arc::clone(&store) as _,
+            keys: Arc::clone(&keys),
+            entropy: Arc::clone(&entropy) as _,
+            process_started_at: now(),
+        };
+        let rotations = Arc::new(Rotations::new(
+            binding_keys,
+            Arc::new(receipts),
+            Arc::clone(&store) as _,
+            Arc::clone(&store) as _,
+            Arc::clone(&store) as _,
+            sessions,
+            Arc::new(Metrics::new([])),
+            Arc::new(SystemClock::default()),
+            400,
+        ));
+        let shutdown = CancellationToken::new();
+        let (runner, ends) = (Arc::clone(&rotations), shutdown.clone());
+        thread::spawn(move || wait(runner.run(ends)));
+        Self { folder, store, keys, rotations, entropy, shutdown }
+    }
+
+    fn import(&self, count: usize) {
+        wait(async {
+            for first in (0..count).step_by(BATCH) {
+                let mut bindings = Vec::with_capacity(BATCH);
+                for number in first..(first + BATCH).min(count) {
+                    let candidates = self.keys.binding.digest_in_bulk(handset(number)).await.ok().unwrap();
+                    let (chain, digest) = candidates.flat.clone();
+                    bindings.push(ImportedBinding {
+                        account: AccountId::parse(&format!("a{number}")).unwrap(),
+                        carrier: candidates.carrier.clone(),
+                        digest,
+                        chain,
+                        generation: candidates.generation,
+                        id: BindingId::from_random(random(&*self.entropy)),
+                        probes: candidates.probes.clone(),
+                    });
+                }
+                let outcomes = self.store.import(bindings, 3, now()).await.unwrap();
+                assert!(outcomes.iter().all(|outcome| *outcome == ImportOutcome::Bound));
+            }
+        });
+    }
+
+    /// Begins a rotation, and waits until every record is under the new key.
+    fn rotate(&self) {
+        wait(async {
+            self.rotations.start(Start::default(), now()).await.unwrap();
+            while self.store.rotations().await.unwrap().iter().any(|r| r.state == RotationState::Running) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+
+    fn survey(&self) -> usize {
+        usize::try_from(wait(survey(&*self.store)).unwrap().bindings()).unwrap()
+    }
+
+    /// One sign-in, from the identifier to a session that is durable.
+    async fn sign_in(&self, number: usize) {
+        self.rotations.sign_in_begins();
+        let ring = &self.keys.binding;
+        let candidates = ring.digest(handset(number)).await.ok().unwrap();
+        let found = resolve(&*self.store, ring, candidates, now()).await;
+        let (account, binding, carrier) = found.unwrap().into_parts();
+        let bytes: [u8; 16] = random(&*self.entropy);
+        let record = SessionRecord {
+            token_hash: SessionSecret::generate(&*self.entropy).token().hash(),
+            id: SessionId::from_random(bytes),
+            account,
+            binding,
+            carrier,
+            continuity: [0; 32],
+            sid_seed: bytes,
+            transport: TokenTransport::Cookie,
+            created_at: now(),
+            last_seen_at: now(),
+            expires_at: now().plus(Duration::from_hours(12)),
+        };
+        self.store.open(record, 3, None).await.unwrap();
+        assert!(self.store.stands(binding).await.unwrap());
+    }
+
+    fn size(&self) -> u64 {
+        let files = fs::read_dir(self.folder.path()).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    }
+}
+
+/// Signs handsets in, [`RATE`] a second, while `meanwhile` runs; how long they took.
+fn sign_ins(bench: &Arc<Bench>, count: usize, meanwhile: impl FnOnce()) -> String {
+    let ends = Arc::new(AtomicBool::new(false));
+    let (bench_of_thread, end) = (Arc::clone(bench), Arc::clone(&ends));
+    let signing_in = thread::spawn(move || {
+        let mut took = Vec::new();
+        let mut due = Instant::now();
+        let mut number = 0;
+        while took.is_empty() || !end.load(Ordering::Acquire) {
+            // From when it was due: one that waits makes the next ones wait, and they are counted too.
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            wait(bench_of_thread.sign_in(number % count));
+            took.push(due.elapsed());
+            number += 7919;
+            due += Duration::from_secs(1) / RATE;
+        }
+        took
+    });
+    meanwhile();
+    ends.store(true, Ordering::Release);
+    let mut took = signing_in.join().unwrap();
+    took.sort_unstable();
+    let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len() - 1)).unwrap();
+    format!("{} of them, median {:.1?}, p99 {:.1?}, worst {:.1?}", took.len(), at(50), at(99), at(100))
+}
+
+/// How long `work` took, and the most memory the process had meanwhile, in KiB.
+fn measure<T>(work: impl FnOnce() -> T) -> (Duration, u64) {
+    // 5 begins the high-water mark anew (proc(5)); where that is refused the mark is of the whole run.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let began = Instant::now();
+    work();
+    (began.elapsed(), high_water())
+}
+
+fn high_water() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn rate(count: usize, took: Duration) -> String {
+    format!("{took:.2?}, {:.0} records/s", f64::from(u32::try_from(count).unwrap()) / took.as_secs_f64())
+}
+
+fn report(what: &str, count: usize, took: Duration, rss: u64, bench: &Bench) {
+    let (rss, size) = (rss / 1024, bench.size() >> 20);
+    println!("{what}: {}, {rss} MiB of memory at most, {size} MiB of store", rate(count, took));
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// As good as that of any handset.
+fn handset(number: usize) -> RawIdentifier {
+    let mut octets = [0; 32];
+    octets.iter_mut().zip(number.to_be_bytes()).for_each(|(to, from)| *to = from);
+    RawIdentifier::canary(&octets)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_millis(1_795_530_117_042)
+}
