@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use sekisho::binding::{AccountId, BindingId, resolve};
 use sekisho::carrier::RawIdentifier;
 use sekisho::clock::{SystemClock, Timestamp};
-use sekisho::config::StretchSetting;
+use sekisho::config::{KeyPeriods, StretchSetting};
 use sekisho::entropy::{SeededEntropy, SystemEntropy, random};
-use sekisho::keys::{BindingKeys, Kek, KeySet};
+use sekisho::keys::{Kek, KeySet, Lifecycle};
 use sekisho::receipt::{Receipts, survey};
 use sekisho::rotation::{Rotations, Start};
 use sekisho::session::{SessionId, SessionPolicy, SessionSecret, Sessions};
@@ -90,8 +90,16 @@ impl Bench {
             let sessions = Sessions::load(Arc::clone(&store) as _, policy, now()).await.unwrap();
             (Arc::new(keys), Arc::new(sessions))
         });
-        let binding_keys =
-            BindingKeys::new(Arc::clone(&keys), Arc::clone(&store) as _, kek(), Arc::clone(&entropy) as _);
+        let periods = KeyPeriods {
+            cooling: HOUR,
+            assertion_publish: HOUR,
+            assertion_rotate: HOUR,
+            session_rotate: HOUR,
+            audit_rotate: HOUR,
+        };
+        let (records, rotations) = (Arc::clone(&store) as _, Arc::clone(&store) as _);
+        let lifecycle =
+            Lifecycle::new(Arc::clone(&keys), records, rotations, kek(), Arc::clone(&entropy) as _, periods);
         let receipts = Receipts {
             kept: Arc::clone(&store) as _,
             rotations: Arc::clone(&store) as _,
@@ -103,7 +111,7 @@ impl Bench {
             process_started_at: now(),
         };
         let rotations = Arc::new(Rotations::new(
-            binding_keys,
+            Arc::new(lifecycle),
             Arc::new(receipts),
             Arc::clone(&store) as _,
             Arc::clone(&store) as _,
