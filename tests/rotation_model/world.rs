@@ -159,6 +159,7 @@ pub(crate) fn key(purpose: KeyPurpose, number: u32, state: KeyState) -> KeyRecor
         compromised: false,
         wrapped: vec![7; 60],
         commitment: [8; 32],
+        public: None,
         created_at: now(),
         dates: KeyDates::default(),
     }
