@@ -287,6 +287,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/keys/{id}/public", &["security", "auditor"]),
     ("get /v1/rotations", &["security", "auditor"]),
     ("get /v1/rotations/{id}", &["security", "auditor"]),
+    ("get /v1/rotations/{id}/receipt", &["security", "auditor"]),
     ("get /v1/sessions", &["operator"]),
     ("post /v1/accounts/{account}/codes", &["operator"]),
     ("post /v1/accounts/{account}/resume", &["operator"]),

@@ -1,11 +1,16 @@
 //! The receipt of a rotation that a running gateway carried out.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use sekisho::admin::ClientError;
 use sekisho::receipt::verify;
 use serde_json::{Value, json};
 
 use crate::harness::{Carrier, Harness};
+
+/// `keys.cooling`, as it is unless it is set.
+const COOLING: Duration = Duration::from_hours(7 * 24);
 
 async fn call(harness: &Harness, method: Method, path: &str, document: Option<Value>) -> Value {
     asked(harness, method, path, document).await.unwrap()
@@ -72,6 +77,7 @@ async fn a_rotation_that_is_done_leaves_a_receipt_that_verifies() {
     assert_eq!(accounts["accounts"].as_array().unwrap().len(), 2);
 
     // The key goes for good.
+    harness.clock.advance(COOLING);
     call(&harness, Method::DELETE, "/v1/keys/k1", None).await;
     let whole = call(&harness, Method::GET, receipt, None).await;
     let verdict = verify(whole.to_string().as_bytes(), &[]);
