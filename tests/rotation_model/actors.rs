@@ -33,14 +33,14 @@ impl LookUp {
 pub(crate) fn sign_in(world: &Rc<World>, handset: usize, look_up: LookUp) -> Actor {
     let world = Rc::clone(world);
     Actor::new(false, async move |turn| {
-        let before = world.bound(handset);
+        let begun = world.begun(handset);
         let found = match look_up {
             LookUp::Gateway => by_the_gateway(&world, &turn, handset).await,
             LookUp::Probes { newest_first, recheck } => {
                 probe_by_probe(&world, &turn, handset, newest_first, recheck).await
             }
         };
-        world.judge(handset, before, found, &format!("{look_up:?}"));
+        world.judge(handset, begun, found, &format!("{look_up:?}"));
     })
 }
 

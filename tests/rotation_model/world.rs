@@ -20,6 +20,12 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_unix_millis(1_795_530_117_042)
 }
 
+/// What was known of a handset when its sign-in began.
+pub(crate) struct Begun {
+    before: Option<(u32, BindingId)>,
+    made_before: u32,
+}
+
 pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) store: EmbeddedStore,
@@ -28,6 +34,8 @@ pub(crate) struct World {
     /// Bound handsets: how often they were bound, and the binding.
     bound: RefCell<BTreeMap<usize, (u32, BindingId)>>,
     bindings_made: Cell<u32>,
+    /// The last binding of each handset that ever had one.
+    last: RefCell<BTreeMap<usize, u32>>,
     /// Sign-ins that failed and should not have.
     pub(crate) lost: RefCell<Vec<String>>,
     /// Whose digest it is, under every chain that the key ring in memory probes.
@@ -54,6 +62,7 @@ impl World {
             entropy,
             bound: RefCell::default(),
             bindings_made: Cell::new(0),
+            last: RefCell::default(),
             lost: RefCell::default(),
             probed: RefCell::default(),
             probed_under: Cell::new(None),
@@ -88,6 +97,7 @@ impl World {
         } else {
             self.bindings_made.set(self.bindings_made.get() + 1);
             self.bound.borrow_mut().insert(handset, (self.bindings_made.get(), binding));
+            self.last.borrow_mut().insert(handset, self.bindings_made.get());
         }
     }
 
@@ -95,14 +105,21 @@ impl World {
         self.bound.borrow_mut().remove(&handset);
     }
 
+    /// What is known of a handset as its sign-in begins.
+    pub(crate) fn begun(&self, handset: usize) -> Begun {
+        Begun { before: self.bound(handset), made_before: self.bindings_made.get() }
+    }
+
     /// A handset that was bound in one and the same way from the beginning to the end of its sign-in must be found.
-    pub(crate) fn judge(&self, handset: usize, before: Option<(u32, BindingId)>, found: Option<BindingId>, how: &str) {
+    pub(crate) fn judge(&self, handset: usize, begun: Begun, found: Option<BindingId>, how: &str) {
+        let Begun { before, made_before } = begun;
         let stood = before.filter(|before| self.bound(handset) == Some(*before));
         match (stood, found) {
             (Some((_, binding)), Some(found)) => assert_eq!(binding, found, "{how}: handset {handset}"),
             (Some(_), None) => self.lost.borrow_mut().push(format!("{how}: handset {handset}")),
             (None, Some(_)) => {
-                assert!(before.is_some() || self.bound(handset).is_some(), "{how}: stranger {handset} was found");
+                let meanwhile = self.last.borrow().get(&handset).is_some_and(|last| *last > made_before);
+                assert!(before.is_some() || meanwhile, "{how}: stranger {handset} was found");
             }
             (None, None) => {}
         }
