@@ -40,7 +40,7 @@ pub(crate) fn sign_in(world: &Rc<World>, handset: usize, look_up: LookUp) -> Act
                 probe_by_probe(&world, &turn, handset, newest_first, recheck).await
             }
         };
-        world.judge(handset, begun, found, &format!("{look_up:?}"));
+        world.judge(handset, &begun, found, &format!("{look_up:?}"));
     })
 }
 
@@ -196,6 +196,9 @@ pub(crate) fn drive(world: &Rc<World>) -> Actor {
                 continue;
             };
             let wrapping = world.ring.wrapping().unwrap();
+            if wrapping.active() != active {
+                return; // another rotation began
+            }
             let generation = wrapping.generation();
             let records: Vec<_> = records.iter().filter_map(|record| wrapping.wrap(record)).collect();
             turn.ends().await;

@@ -26,6 +26,8 @@ const RUNS: u64 = 40;
 /// Runs in which something wrong has to show.
 const RUNS_TO_FAIL: u64 = 40;
 const STEPS: usize = 500;
+/// Steps in which whatever began is over: what waits for nothing any more must not wait for ever.
+const MOST_ROUNDS: u32 = 2000;
 const ROTATIONS: u32 = 3;
 
 /// Who drives a rotation, and how handsets are looked up.
@@ -115,7 +117,10 @@ async fn settle(world: &Rc<World>, ways: Ways) {
 
 async fn finish(actors: Vec<Actor>) {
     let mut actors = actors;
+    let mut rounds = 0;
     while !actors.is_empty() {
+        rounds += 1;
+        assert!(rounds < MOST_ROUNDS, "{} actors do not come to their end", actors.len());
         let mut left = Vec::new();
         for mut actor in actors {
             if !actor.step().await {

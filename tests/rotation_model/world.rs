@@ -111,8 +111,8 @@ impl World {
     }
 
     /// A handset that was bound in one and the same way from the beginning to the end of its sign-in must be found.
-    pub(crate) fn judge(&self, handset: usize, begun: Begun, found: Option<BindingId>, how: &str) {
-        let Begun { before, made_before } = begun;
+    pub(crate) fn judge(&self, handset: usize, begun: &Begun, found: Option<BindingId>, how: &str) {
+        let Begun { before, made_before } = *begun;
         let stood = before.filter(|before| self.bound(handset) == Some(*before));
         match (stood, found) {
             (Some((_, binding)), Some(found)) => assert_eq!(binding, found, "{how}: handset {handset}"),
