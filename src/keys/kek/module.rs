@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -91,13 +91,15 @@ impl Module {
         key: &TokenKey,
         work: &dyn Fn(&KeyInToken<'_>) -> Result<T, TokenFault>,
     ) -> Result<T, TokenFault> {
+        // What went wrong is to be told before nobody waits for it any more.
+        let until = Instant::now() + key.timeout / 2;
         let mut outcome = self.attempt(key, work);
         for pause in PAUSES {
-            if !outcome.as_ref().is_err_and(may_heal) {
+            if !outcome.as_ref().is_err_and(may_heal) || Instant::now() + pause > until {
                 break;
             }
             // The module may remember a token that was taken away since, or have read one while another process wrote it
-            // (SoftHSM then finds none). It starts anew.
+            // (SoftHSM then finds none, or none of its flags). It starts anew.
             self.forget();
             std::thread::sleep(pause);
             outcome = self.attempt(key, work);
@@ -178,9 +180,9 @@ impl Module {
     }
 }
 
-/// Whether a module that starts anew may see it otherwise.
+/// Whether a module that starts anew may see it otherwise. Nothing among it that spent a try of a PIN.
 fn may_heal(fault: &TokenFault) -> bool {
-    matches!(fault, TokenFault::NoToken | TokenFault::NoKey | TokenFault::Failed(_))
+    matches!(fault, TokenFault::NoToken | TokenFault::NoKey | TokenFault::PinNotSet | TokenFault::Failed(_))
 }
 
 fn slot_of(context: &Pkcs11, label: &str) -> Result<Slot, TokenFault> {
