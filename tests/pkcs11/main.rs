@@ -21,5 +21,6 @@ mod recorder;
 mod wire;
 
 mod calls;
+mod rewrap;
 mod start;
 mod token;
