@@ -129,13 +129,18 @@ async fn a_key_that_is_missing_double_or_of_another_kind_is_told() {
 }
 
 #[tokio::test]
-async fn a_key_that_can_leave_its_token_is_doubtful() {
-    let bench = Bench::new(Folder::alone(), Token::empty(), Path::new(SOFTHSM));
-    bench.token.make(&["--keygen", "--key-type", "AES:32", "--label", "kek", "--extractable"]);
-    bench.warned("the key can be taken out of the token").await;
-    let gateway = bench.serve().await;
-    assert!(gateway.log().iter().any(|line| line["message"] == "the KEK is doubtful"), "{}", gateway.stdout());
-    gateway.stop().await;
+async fn a_key_that_can_leave_its_token_or_needs_no_pin_is_doubtful() {
+    for (kind, doubt) in [
+        (&["--extractable", "--private"][..], "the key can be taken out of the token"),
+        (&["--sensitive"][..], "the key can be used without the PIN"),
+    ] {
+        let bench = Bench::new(Folder::alone(), Token::empty(), Path::new(SOFTHSM));
+        bench.token.make(&[&["--keygen", "--key-type", "AES:32", "--label", "kek"][..], kind].concat());
+        bench.warned(doubt).await;
+        let gateway = bench.serve().await;
+        assert!(gateway.log().iter().any(|line| line["message"] == "the KEK is doubtful"), "{}", gateway.stdout());
+        gateway.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub(crate) const PIN: &str = "7391-canary-pin";
 
 /// What `pkcs11-tool` makes a KEK with, as docs/kek.md says.
-const KEYGEN: &[&str] = &["--keygen", "--key-type", "AES:32", "--label", "kek", "--sensitive"];
+const KEYGEN: &[&str] = &["--keygen", "--key-type", "AES:32", "--label", "kek", "--sensitive", "--private"];
 
 /// A folder with a token `sekisho`.
 pub(crate) struct Token {
@@ -56,7 +56,7 @@ impl Token {
         std::fs::write(self.path("bytes"), STANDARD.decode(KEK).unwrap()).unwrap();
         let file = self.path("bytes");
         let object = ["--write-object", file.to_str().unwrap(), "--type", "secrkey", "--key-type", "AES:32"];
-        self.make(&[&object[..], &["--label", "kek", "--sensitive"]].concat());
+        self.make(&[&object[..], &["--label", "kek", "--sensitive", "--private"]].concat());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

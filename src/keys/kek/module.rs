@@ -235,17 +235,32 @@ impl KeyInToken<'_> {
 
     /// What makes a token no better than a file.
     pub(super) fn doubts(&self) -> Result<Vec<String>, TokenFault> {
-        let asked = [AttributeType::Extractable, AttributeType::Sensitive, AttributeType::NeverExtractable];
+        let asked = [
+            AttributeType::Extractable,
+            AttributeType::Sensitive,
+            AttributeType::NeverExtractable,
+            AttributeType::Private,
+        ];
         let found = self.session.get_attributes(self.handle, &asked).map_err(failed)?;
-        let doubt = if found.contains(&Attribute::Extractable(true)) || found.contains(&Attribute::Sensitive(false)) {
-            "the key can be taken out of the token (CKA_EXTRACTABLE, CKA_SENSITIVE); make one that cannot, as docs/kek.md \
-             shows, and rewrap"
+        let mut doubts = Vec::new();
+        if found.contains(&Attribute::Private(false)) {
+            doubts.push(
+                "the key can be used without the PIN (CKA_PRIVATE), and some tokens keep such keys in clear; make one that \
+                 cannot, as docs/kek.md shows, and rewrap",
+            );
+        }
+        if found.contains(&Attribute::Extractable(true)) || found.contains(&Attribute::Sensitive(false)) {
+            doubts.push(
+                "the key can be taken out of the token (CKA_EXTRACTABLE, CKA_SENSITIVE); make one that cannot, as docs/kek.md \
+                 shows, and rewrap",
+            );
         } else if found.contains(&Attribute::NeverExtractable(false)) {
-            "the key was brought into the token, or could once be taken out (CKA_NEVER_EXTRACTABLE): copies may exist outside"
-        } else {
-            return Ok(Vec::new());
-        };
-        Ok(vec![doubt.to_owned()])
+            doubts.push(
+                "the key was brought into the token, or could once be taken out (CKA_NEVER_EXTRACTABLE): copies may exist \
+                 outside",
+            );
+        }
+        Ok(doubts.into_iter().map(str::to_owned).collect())
     }
 
     /// Nonce, ciphertext, tag.
