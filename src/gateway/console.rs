@@ -130,7 +130,8 @@ impl Gateway {
         }
         let page = applicant.as_ref().map(|applicant| applicant.page.clone()).unwrap_or_default();
         let fields_alone = applicant.as_ref().is_some_and(|applicant| applicant.fields_alone);
-        let (outcome, answer) = match self.bind_by_console(account.as_ref(), applicant, client).await {
+        // Boxed: every answer passes here, and few bind.
+        let (outcome, answer) = match Box::pin(self.bind_by_console(account.as_ref(), applicant, client)).await {
             Ok((opened, outcome)) => {
                 Self::give_cookie(&mut response, &opened, client.scheme);
                 response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

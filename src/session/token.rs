@@ -24,25 +24,25 @@ const TOKEN_LABEL: &[u8] = b"sekisho/url-token/v1";
 /// What a session is opened with: held by the browser's cookie jar, never stored.
 ///
 /// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
-pub struct SessionSecret(Zeroizing<String>);
+pub struct SessionSecret(Characters);
 
 impl SessionSecret {
     /// A fresh one.
     pub fn generate(entropy: &dyn Entropy) -> Self {
         let bytes = Zeroizing::new(random::<TOKEN_BYTES>(entropy));
-        Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
+        Self(Characters::of(&bytes))
     }
 
     /// Reads what a cookie held. `None` if it cannot be a secret, which costs no look-up.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        read(text).map(Self)
+        Characters::read(text).map(Self)
     }
 
     /// The clear secret. Every use is a place to review.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// The session's token. A plain hash is enough to hide the secret: it has 192 random bits.
@@ -50,35 +50,35 @@ impl SessionSecret {
     pub fn token(&self) -> SessionToken {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(TOKEN_LABEL);
-        hash.update(self.0.as_bytes());
+        hash.update(&*self.0.0);
         let hash = hash.finish();
-        let kept = hash.as_ref().get(..TOKEN_BYTES).unwrap_or_default();
-        SessionToken(Zeroizing::new(URL_SAFE_NO_PAD.encode(kept)))
+        let kept = hash.as_ref().first_chunk().unwrap_or_else(|| unreachable!("SHA-256 is longer than a token"));
+        SessionToken(Characters::of(kept))
     }
 }
 
 /// A session token, in clear: what `_sk` holds, or was made of a cookie; never stored.
 ///
 /// Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
-pub struct SessionToken(Zeroizing<String>);
+pub struct SessionToken(Characters);
 
 impl SessionToken {
     /// Reads what a URL held. `None` if it cannot be a token, which costs no look-up.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        read(text).map(Self)
+        Characters::read(text).map(Self)
     }
 
     /// The clear token. Every use is a place to review.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.as_str()
     }
 
     /// What the store keeps instead of the token. A plain hash is enough: the token has 192 random bits.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
-        let hash = digest::digest(&digest::SHA256, self.0.as_bytes());
+        let hash = digest::digest(&digest::SHA256, &*self.0.0);
         let mut out = [0; 32];
         out.copy_from_slice(hash.as_ref());
         TokenHash(out)
@@ -90,18 +90,32 @@ impl SessionToken {
     #[must_use]
     pub fn continuity_key(&self) -> hmac::Key {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"sekisho/continuity/v1");
-        let pseudorandom = salt.extract(self.0.as_bytes());
+        let pseudorandom = salt.extract(&*self.0.0);
         let expanded = pseudorandom.expand(&[b"identifier"], hmac::HMAC_SHA256);
         expanded.map_or_else(|_| unreachable!("one hash length is within HKDF's bound"), hmac::Key::from)
     }
 }
 
-fn read(text: &[u8]) -> Option<Zeroizing<String>> {
-    let url_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    if text.len() != TOKEN_CHARACTERS || !text.iter().all(url_safe) {
-        return None;
+/// The characters of a secret or of a token, in place: each request reads one, and makes the other of it.
+struct Characters(Zeroizing<[u8; TOKEN_CHARACTERS]>);
+
+impl Characters {
+    fn of(bytes: &[u8; TOKEN_BYTES]) -> Self {
+        let mut characters = Zeroizing::new([0; TOKEN_CHARACTERS]);
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut *characters);
+        debug_assert_eq!(written, Ok(TOKEN_CHARACTERS), "three bytes are four characters");
+        Self(characters)
     }
-    std::str::from_utf8(text).ok().map(|text| Zeroizing::new(text.to_owned()))
+
+    fn read(text: &[u8]) -> Option<Self> {
+        let url_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let characters = text.try_into().ok()?;
+        text.iter().all(url_safe).then(|| Self(Zeroizing::new(characters)))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&*self.0).unwrap_or_else(|_| unreachable!("base64url is ASCII"))
+    }
 }
 
 /// SHA-256 of a session token.

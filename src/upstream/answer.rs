@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 
 use super::cookies::{cookie_name, is_gateway_cookie};
-use super::fields::{HOP_BY_HOP, connection_options, is_gateways_own};
+use super::fields::{connection_options, is_gateways_own, is_hop_by_hop, remove_where};
 use crate::edge::fold;
 
 /// By which an upstream says whose request it answers (`interface.md` §3, console-driven enrolment).
@@ -66,14 +66,7 @@ pub(super) fn strip_trailers(fields: &mut HeaderMap) {
 }
 
 fn strip_common(fields: &mut HeaderMap) {
-    for name in &HOP_BY_HOP {
-        fields.remove(name);
-    }
-    fields.remove(ALT_SVC);
-    let own: Vec<_> = fields.keys().filter(|name| is_gateways_own(name.as_str())).cloned().collect();
-    for name in own {
-        fields.remove(name);
-    }
+    remove_where(fields, |name| is_hop_by_hop(name) || *name == ALT_SVC || is_gateways_own(name.as_str()));
 }
 
 fn sets_gateway_cookie(value: &HeaderValue) -> bool {

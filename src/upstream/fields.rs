@@ -1,20 +1,24 @@
 //! Which fields are the connection's, which are the gateway's, and which query keys; pure.
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
 use percent_encoding::percent_decode;
 
-/// Fields of one connection, beside what `Connection` names (RFC 9110 §7.6.1, §11.7).
-pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// Whether it is a field of one connection, beside what `Connection` names (RFC 9110 §7.6.1, §11.7).
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION | TE | TRANSFER_ENCODING | UPGRADE)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// Removes the fields of these names; one pass over a head costs less than asking it for each name that may be there.
+/// Gives back how many names it were.
+pub(super) fn remove_where(fields: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) -> usize {
+    let doomed: Vec<_> = fields.keys().filter(|name| doomed(name)).cloned().collect();
+    for name in &doomed {
+        fields.remove(name);
+    }
+    doomed.len()
+}
 
 /// Query keys of sessions without cookies and of carriers that must be asked for an identifier.
 const QUERY_KEYS: [&str; 2] = ["_sk", "guid"];

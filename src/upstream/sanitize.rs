@@ -13,7 +13,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::cookies::clean_cookies;
-use super::fields::{HOP_BY_HOP, connection_options, is_identity, is_relied_on, without_own_query, without_query_keys};
+use super::fields::{
+    connection_options, is_hop_by_hop, is_identity, is_relied_on, remove_where, without_own_query, without_query_keys,
+};
 use super::trace::set_trace_context;
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::carrier::ReservedFields;
@@ -106,7 +108,7 @@ impl StrippedHead {
             return Err(StripError::Malformed);
         }
         let (upgrade, te) = end_connection(&mut fields, version, reserved)?;
-        let stripped = remove_reserved(&mut fields, reserved);
+        let stripped = remove_where(&mut fields, |name| is_reserved(name, reserved));
         clean_trailer(&mut fields, reserved);
         clean_cookies(&mut fields, |name| reserved.holds_cookie(name));
         if let Entry::Occupied(mut referers) = fields.entry(REFERER) {
@@ -209,12 +211,9 @@ fn end_connection(
     let te = fields.get_all(TE).iter().any(|list| {
         list.as_bytes().split(|b| *b == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     });
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        fields.remove(name);
-    }
     // The HTTP codec answered the expectation and knows the length of the body; both are said anew.
-    fields.remove(EXPECT);
-    fields.remove(CONTENT_LENGTH);
+    let said_anew = |name: &HeaderName| matches!(*name, EXPECT | CONTENT_LENGTH);
+    remove_where(fields, |name| is_hop_by_hop(name) || said_anew(name) || named.contains(name));
     Ok((upgrade, te))
 }
 
@@ -223,14 +222,6 @@ fn may_pass(upgrade: &HeaderValue) -> bool {
     let protocols = upgrade.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
     let name = |protocol: &[u8]| protocol.split(|b| *b == b'/').next().unwrap_or_default().to_ascii_lowercase();
     protocols.map(name).all(|name| !matches!(name.as_slice(), b"" | b"h2" | b"h2c" | b"h3" | b"http" | b"tls"))
-}
-
-fn remove_reserved(fields: &mut HeaderMap, reserved: &impl Reserved) -> usize {
-    let doomed: Vec<_> = fields.keys().filter(|name| is_reserved(name, reserved)).cloned().collect();
-    for name in &doomed {
-        fields.remove(name);
-    }
-    doomed.len()
 }
 
 fn is_reserved(name: &HeaderName, reserved: &impl Reserved) -> bool {

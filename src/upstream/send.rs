@@ -180,7 +180,9 @@ impl Upstreams {
                     Asked::Unsent(returned) => request = *returned,
                 }
             }
-            match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect).await {
+            // Boxed, as every request would carry the room that a TLS handshake needs.
+            let connecting = connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect);
+            match Box::pin(connecting).await {
                 Ok(mut sender) => match upstream.ask(&mut sender, request, progress).await? {
                     Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
                     Asked::Unsent(returned) => request = *returned,

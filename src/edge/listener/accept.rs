@@ -91,6 +91,16 @@ async fn greet<H: Handler>(
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
         return server.serve(tcp, Protocol::Http1, connection).await;
     };
+    // Boxed, so that a connection in the clear does not keep the room that TLS needs.
+    Box::pin(shake_hands(tcp, connection, tls, server)).await;
+}
+
+async fn shake_hands<H: Handler>(
+    tcp: TcpStream,
+    connection: Connection,
+    tls: Arc<ListenerTlsConfig>,
+    server: Arc<Server<H>>,
+) {
     let shaken = tokio::select! {
         () = server.shutdown.cancelled() => return,
         shaken = timeout(server.handshake_timeout(), tls.accept(tcp)) => shaken,

@@ -142,7 +142,8 @@ impl<H: Handler> Server<H> {
         let handler = Arc::clone(&self.handler);
         let service = service_fn(move |request| {
             let guard = RequestGuard::new(&activity);
-            answer(Arc::clone(&handler), connection, request, guard)
+            // Boxed: a connection keeps room for one, in all the time that it is idle.
+            Box::pin(answer(Arc::clone(&handler), connection, request, guard))
         });
         match protocol {
             Protocol::Http1 => {
@@ -151,7 +152,8 @@ impl<H: Handler> Server<H> {
             }
             Protocol::Http2 => {
                 let serving = self.http2.serve_connection(io, service);
-                self.drive(serving, watchdog, http2::Connection::graceful_shutdown).await;
+                // Boxed, so that HTTP/1 over TLS does not keep the room that HTTP/2 needs.
+                Box::pin(self.drive(serving, watchdog, http2::Connection::graceful_shutdown)).await;
             }
         }
     }
