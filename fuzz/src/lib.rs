@@ -26,6 +26,7 @@ use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
+use sekisho::links::FormEncoding;
 use sekisho::links::fuzz::{TOKEN, rewritten};
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::receipt::verify;
@@ -223,6 +224,27 @@ pub fn form(data: &[u8]) {
         }
         // At worst each byte is replaced by U+FFFD, which has three, or is two characters in one.
         assert!([shift_jis, euc_jp, utf8].iter().all(|text| text.len() <= 6 * data.len()));
+    }
+}
+
+/// Erasing a form's tokens keeps its length, is the same however the body is cut, and leaves nothing to be erased; a token
+/// of a first field was there.
+pub fn form_body(data: &[u8]) {
+    let (size, body) = data.split_first().map_or((1, data), |(size, body)| (usize::from(*size).max(1), body));
+    for content_type in ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=b"] {
+        let Some(encoding) = FormEncoding::of(content_type) else { continue };
+        if let Some((token, length)) = encoding.first_token(body) {
+            assert!(length <= body.len() && length <= encoding.first_field_length());
+            assert!(body[..length].windows(token.expose().len()).any(|window| window == token.expose().as_bytes()));
+        }
+        let erased = |size: usize, body: &[u8]| {
+            let (mut eraser, mut bytes) = (encoding.eraser(), body.to_vec());
+            bytes.chunks_mut(size).for_each(|piece| eraser.erase(piece));
+            bytes
+        };
+        let once = erased(body.len().max(1), body);
+        assert_eq!(once, erased(size, body));
+        assert_eq!(once, erased(size, &once));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A client's body, whose first bytes may have been looked at before it goes where it goes.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -15,11 +15,15 @@ pub struct ClientBody {
     /// Where the whole body was read.
     trailers: Option<HeaderMap>,
     rest: Incoming,
+    edit: Option<Edit>,
 }
+
+/// Changes bytes in place.
+type Edit = Box<dyn FnMut(&mut [u8]) + Send>;
 
 impl From<Incoming> for ClientBody {
     fn from(rest: Incoming) -> Self {
-        Self { first: Bytes::new(), trailers: None, rest }
+        Self { first: Bytes::new(), trailers: None, rest, edit: None }
     }
 }
 
@@ -51,6 +55,18 @@ impl ClientBody {
     pub fn skip(&mut self, bytes: usize) {
         self.first = self.first.slice(bytes.min(self.first.len())..);
     }
+
+    /// Has every byte that is still to come pass `edit`, in order, however they are cut into pieces.
+    pub fn edited(&mut self, edit: impl FnMut(&mut [u8]) + Send + 'static) {
+        self.edit = Some(Box::new(edit));
+    }
+
+    fn passed(&mut self, data: Bytes) -> Bytes {
+        let Some(edit) = &mut self.edit else { return data };
+        let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        edit(&mut data);
+        data.freeze()
+    }
 }
 
 impl HttpBody for ClientBody {
@@ -60,12 +76,14 @@ impl HttpBody for ClientBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         if !this.first.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.first)))));
+            let first = std::mem::take(&mut this.first);
+            return Poll::Ready(Some(Ok(Frame::data(this.passed(first)))));
         }
         if let Some(trailers) = this.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        Pin::new(&mut this.rest).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut this.rest).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| this.passed(data)))))
     }
 
     fn is_end_stream(&self) -> bool {

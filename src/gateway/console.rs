@@ -108,7 +108,7 @@ impl Gateway {
     /// `links` of the session that it had.
     ///
     /// # Errors
-    /// [`Withheld`], where the binding could not be judged or made durable.
+    /// [`Withheld`], where the binding could not be judged or made durable, and the `links` for what is answered instead.
     pub(super) async fn answer_of_console(
         &self,
         answered: Answered,
@@ -116,7 +116,7 @@ impl Gateway {
         upstream: &UpstreamConfig,
         client: &Client,
         links: Option<LinkPlan>,
-    ) -> Result<Response<Body>, Withheld> {
+    ) -> Result<Response<Body>, (Withheld, Option<LinkPlan>)> {
         let Answered { mut response, bind: Some(claim) } = answered else {
             return Ok(linked(answered.response, links));
         };
@@ -140,7 +140,7 @@ impl Gateway {
                 return Ok(linked(response, links.map(|links| links.in_fields_alone(fields_alone))));
             }
             Err(NotBound::Passes(outcome)) => (outcome, Ok(linked(response, links))),
-            Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err(withheld)),
+            Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err((withheld, links))),
         };
         self.note_not_bound(outcome, &upstream.name, account.as_ref(), client);
         answer

@@ -94,7 +94,9 @@ impl Worker {
                         gateway.protect_transport(&mut answer, client.scheme);
                         answer
                     }
-                    Err(Withheld { reason, retry_after }) => retry_after_in(fail(reason), retry_after),
+                    Err((Withheld { reason, retry_after }, links)) => {
+                        linked(retry_after_in(fail(reason), retry_after), links)
+                    }
                 }
             }
             Err(error) => {

@@ -37,7 +37,7 @@ pub(super) const TAGS: [&str; 21] = [
     "base[href]",
     "bgsound[src]",
     "body[background]",
-    "button[formaction]",
+    "button",
     "embed[src]",
     "form",
     "frame[src]",
@@ -64,8 +64,7 @@ pub(super) struct Page {
     reading: Reading,
     /// Whether it is read as XML: a void element ends in `/>`.
     xml: bool,
-    /// Whether the form that is open got hidden fields.
-    in_form: bool,
+    form: OpenForm,
 }
 
 /// Where relative links start from.
@@ -87,6 +86,19 @@ impl Base {
     }
 }
 
+/// Where the form that is open, or was last, has the token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OpenForm {
+    /// Nowhere: it is none, or leads elsewhere.
+    Other,
+    /// In its URL: it posts.
+    Url,
+    /// In a field.
+    Field,
+    /// In its URL, and in a field for a button that gets.
+    Both,
+}
+
 /// What a link of another site becomes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Off {
@@ -105,7 +117,7 @@ impl Page {
             relative: false,
             reading: said.map_or(Reading::Unsaid, Reading::As),
             xml,
-            in_form: false,
+            form: OpenForm::Other,
         }
     }
 
@@ -140,7 +152,7 @@ impl Page {
             "object" => self.link(tag, "data", Off::Stays),
             "body" | "table" | "td" => self.link(tag, "background", Off::Stays),
             "link" if has_word(tag, "rel", "stylesheet") => self.link(tag, "href", Off::Stays),
-            "button" => self.formaction(tag),
+            "button" => self.button(tag),
             // What is typed replaces the whole query (HTML 4.01 §17.8): a token has no place.
             "isindex" => self.off_site(tag, "action"),
             "input" => self.input(tag),
@@ -174,9 +186,40 @@ impl Page {
         }
     }
 
-    /// Where a button sends its form. A form that has the token in its fields sends them there too.
-    fn formaction(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        if self.in_form { self.off_site(tag, "formaction") } else { self.link(tag, "formaction", Off::Leave) }
+    /// A button, and where it sends its form. A form that has the token in a field sends it there too, so that it may
+    /// go nowhere that a token may not.
+    fn button(&mut self, tag: &Tag<'_>) -> Vec<Change> {
+        let mut changes = self.field_for_get(tag);
+        let has_field = matches!(self.form, OpenForm::Field | OpenForm::Both);
+        let action = value_of(tag, "formaction").filter(|_| has_field);
+        match action {
+            Some((start, end)) if self.leads_nowhere(tag.raw.get(start..end).unwrap_or_default()) => {
+                let put = if is_quoted(tag, start) { "" } else { "\"\"" };
+                changes.push(Change { at: start, gone: end - start, put: put.to_owned() });
+            }
+            _ if self.form == OpenForm::Field => changes.extend(self.off_site(tag, "formaction")),
+            _ => changes.extend(self.link(tag, "formaction", Off::Leave)),
+        }
+        changes
+    }
+
+    /// Of a form that posts, a button that gets drops the query and with it the token: the form gets it in a field,
+    /// before that button.
+    fn field_for_get(&mut self, tag: &Tag<'_>) -> Vec<Change> {
+        if self.form != OpenForm::Url || self.plan.asks() || !is(tag, "formmethod", "get") {
+            return Vec::new();
+        }
+        self.form = OpenForm::Both;
+        let put = self.plan.fields().map(|(key, value)| self.hidden(key, value)).collect();
+        vec![Change { at: 0, gone: 0, put }]
+    }
+
+    /// Whether a link is neither ours to every browser nor another site's.
+    fn leads_nowhere(&self, raw: &[u8]) -> bool {
+        let Some(pieces) = pieces(raw, self.reading, true) else { return true };
+        let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
+        let leaves = || written.resolved(self.base.url()).is_some_and(|url| self.plan.is_leave_page(&url));
+        !raw.trim_ascii().is_empty() && written.way(&self.plan, self.base.url()) == Way::Neither && !leaves()
     }
 
     fn url(&mut self, written: &Written<'_>, off: Off) -> Vec<Change> {
@@ -202,13 +245,13 @@ impl Page {
         // Whatever its case: a query with both would hold two.
         let ours = |(key, _): (&str, &str)| name.eq_ignore_ascii_case(key);
         if name.eq_ignore_ascii_case(TOKEN_KEY)
-            || (self.in_form && is(tag, "type", "hidden") && self.plan.fields().any(ours))
+            || (self.form == OpenForm::Field && is(tag, "type", "hidden") && self.plan.fields().any(ours))
         {
             // A `<` that stands for itself must not meet what follows the tag.
             let put = if tag.before == Some(b'<') { " " } else { "" };
             return vec![Change { at: 0, gone: tag.raw.len(), put: put.to_owned() }];
         }
-        let mut changes = self.formaction(tag);
+        let mut changes = self.button(tag);
         if is(tag, "type", "image") {
             changes.extend(self.link(tag, "src", Off::Stays));
         }
@@ -218,7 +261,7 @@ impl Page {
     /// A form that posts has the token in its action. Of one that gets, browsers drop the action's query, so that the
     /// token is a field (HTML §4.10.21.3, mutate action URL).
     fn form(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        self.in_form = false;
+        self.form = OpenForm::Other;
         if is(tag, "method", "dialog") {
             return Vec::new();
         }
@@ -238,6 +281,7 @@ impl Page {
                 return self.hidden_after(tag);
             }
             let own = escaped(&self.plan.local(self.plan.page()));
+            self.form = OpenForm::Url;
             return match value_of(tag, "action") {
                 Some((start, end)) if is_quoted(tag, start) => vec![Change { at: start, gone: end - start, put: own }],
                 Some(_) => Vec::new(),
@@ -245,17 +289,19 @@ impl Page {
                 None => vec![Change { at: tag.name_end, gone: 0, put: format!(" action=\"{own}\"") }],
             };
         };
-        if posts {
-            return self.link(tag, "action", Off::Leave);
-        }
         let raw = tag.raw.get(start..end).unwrap_or_default();
         let Some(pieces) = pieces(raw, self.reading, true) else { return Vec::new() };
         let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
         match written.way(&self.plan, self.base.url()) {
             Way::Ours => {
                 self.relative |= !written.is_absolute();
+                if posts {
+                    self.form = OpenForm::Url;
+                    return moved(written.with_token(&self.plan), start);
+                }
                 self.hidden_after(tag)
             }
+            Way::Off(target) if posts => moved(written.replaced(escaped(&self.leave(&target))), start),
             Way::Off(target) => {
                 let leave = self.leave(&target);
                 let (path, query) = leave.split_once('?').unwrap_or((&leave, ""));
@@ -274,7 +320,7 @@ impl Page {
     }
 
     fn hidden_after(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        self.in_form = true;
+        self.form = OpenForm::Field;
         let put = self.plan.fields().map(|(key, value)| self.hidden(key, value)).collect();
         vec![Change { at: tag.raw.len(), gone: 0, put }]
     }

@@ -9,6 +9,7 @@ mod body;
 mod carry;
 mod change;
 mod fields;
+mod form_body;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod leave;
@@ -28,7 +29,8 @@ mod tests;
 
 pub use body::LinkedBody;
 pub use carry::{ask_plainly, carry};
+pub use form_body::{FormEncoding, TokenEraser};
 pub use leave::{LeaveLinks, Target};
 pub use plan::LinkPlan;
-pub use query::{LONGEST_FIELD, UrlTokens, take_token, token_field};
+pub use query::{UrlTokens, take_token};
 pub use sites::OwnSites;

@@ -114,10 +114,15 @@ impl LinkPlan {
         if ampersand == "&" { in_a_field } else { in_markup }
     }
 
-    /// The same as fields of a form: the carrier's first, so that the token stands next to what the author wrote.
+    /// The same as fields of a form: the token first, where it is looked for if the form is posted.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let carrier = self.carrier_query.as_ref().map(|(key, value)| (key.as_str(), value.as_str()));
-        carrier.into_iter().chain([(TOKEN_KEY, self.token.as_str())])
+        [(TOKEN_KEY, self.token.as_str())].into_iter().chain(carrier)
+    }
+
+    /// Whether a browser must ask for the identifier to be shown; none of those knows a button's own method.
+    pub(super) const fn asks(&self) -> bool {
+        self.carrier_query.is_some()
     }
 
     /// Whether the pair of a query, or the name of a field, is one that [`Self::added`] replaces.
@@ -156,6 +161,11 @@ impl LinkPlan {
             Whose::Ours | Whose::OursInTheClear => Way::Neither,
             Whose::Others => Way::Off(url),
         }
+    }
+
+    /// Whether it is the leave page, which a form may be sent to although its links get no token.
+    pub(super) fn is_leave_page(&self, url: &Url) -> bool {
+        url.path() == LEAVE_PATH && self.sites.whose(url) == Whose::Ours
     }
 
     /// The leave page's URL for `target`: absolute where the page has a base of its own.

@@ -47,22 +47,6 @@ fn value(pair: &str) -> Option<SessionToken> {
     SessionToken::parse(&decoded)
 }
 
-/// The longest field that [`token_field`] looks for, with its ampersand, in bytes.
-pub const LONGEST_FIELD: usize = TOKEN_KEY.len() + 1 + 64;
-
-/// The token in the first field of a form's body, as a browser sends the field that this folder puts into a page, and the
-/// bytes of that field with its ampersand.
-#[must_use]
-pub fn token_field(body: &[u8]) -> Option<(SessionToken, usize)> {
-    let value = body.strip_prefix(TOKEN_KEY.as_bytes())?.strip_prefix(b"=")?;
-    let (written, ampersand) = match value.iter().position(|b| *b == b'&') {
-        Some(at) => (value.get(..at)?, 1),
-        None => (value, 0),
-    };
-    let token = SessionToken::parse(written)?;
-    Some((token, TOKEN_KEY.len() + 1 + written.len() + ampersand))
-}
-
 /// Whether the pair's key, decoded and without regard to case, is `key`.
 pub(super) fn has_key(pair: &str, key: &str) -> bool {
     let written = pair.split('=').next().unwrap_or(pair);
@@ -89,29 +73,6 @@ mod tests {
             UrlTokens::Several => '+',
         };
         (kept, found)
-    }
-
-    #[test]
-    fn the_first_field_of_a_form_may_be_a_token() {
-        for (body, length) in [
-            ("_sk=T&a=1", Some(37)),
-            ("_sk=T", Some(36)),
-            ("_sk=T&", Some(37)),
-            ("_sk=Tx&a", None),
-            ("_sk=&a", None),
-            ("_sk", None),
-            ("a=1&_sk=T", None),
-            ("_SK=T&a", None),
-            ("", None),
-        ] {
-            let body = body.replace('T', TOKEN);
-            let found = token_field(body.as_bytes());
-            assert_eq!(
-                found.map(|(token, length)| (token.expose() == TOKEN, length)),
-                length.map(|l| (true, l)),
-                "{body}"
-            );
-        }
     }
 
     #[test]

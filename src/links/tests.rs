@@ -148,6 +148,38 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
         ),
         // The fields of the form go where its buttons send them.
         ("<form action=/a><input type=submit formaction=/b>", "<form action=/a>H<input type=submit formaction=/b>"),
+        // Where they may not go, the button sends them to the page itself.
+        (
+            "<form action=/a><button formaction=mailto:a@b.example></button><input type=submit formaction='http:x'>",
+            "<form action=/a>H<button formaction=\"\"></button><input type=submit formaction=''>",
+        ),
+        (
+            "<form action=/a><button formaction='//admin.example.jp:8080/'>",
+            "<form action=/a>H<button formaction='LEAVE'>",
+        ),
+        // A button that gets drops the query of a form that posts; others of that form keep theirs.
+        (
+            "<form method=post action=/a><input name=c><button formmethod=GET><input name=_sk><button>",
+            "<form method=post action=/a?_sk=T><input name=c>H<button formmethod=GET><button>",
+        ),
+        (
+            "<form method=post action=/a><input type=submit formmethod=get><button formmethod=get formaction=/b>",
+            "<form method=post action=/a?_sk=T>H<input type=submit formmethod=get>\
+             <button formmethod=get formaction=/b?_sk=T>",
+        ),
+        (
+            "<form method=post enctype=multipart/form-data><button formmethod=get formaction=tel:1>",
+            "<form action=\"/dir/page?_sk=T&amp;q=1\" method=post enctype=multipart/form-data>\
+             H<button formmethod=get formaction=\"\">",
+        ),
+        (
+            "<form method=post action=mailto:a@b.example><button formmethod=get>",
+            "<form method=post action=mailto:a@b.example><button formmethod=get>",
+        ),
+        (
+            "<form method=post action=tel:1><form><button formmethod=get>",
+            "<form method=post action=tel:1><form>H<button formmethod=get>",
+        ),
     ]
     .map(|(page, expected)| (page, expected.replace('H', hidden)));
     check(&fields.each_ref().map(|(page, expected)| (*page, expected.as_str())));
@@ -155,7 +187,7 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
     assert_eq!(
         String::from_utf8(docomo).unwrap().replace(TOKEN, "T"),
         format!(
-            "<form action=/a><input type=\"hidden\" name=\"guid\" value=\"ON\">{hidden}<a href='/b?guid=ON&amp;_sk=T'>"
+            "<form action=/a>{hidden}<input type=\"hidden\" name=\"guid\" value=\"ON\"><a href='/b?guid=ON&amp;_sk=T'>"
         )
     );
 }

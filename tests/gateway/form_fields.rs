@@ -9,6 +9,7 @@ use crate::url_sessions::{Cookieless, token};
 use crate::wire::Wire;
 
 const P_TYPE: &str = "J-PHONE/4.0/J-K51 KW/1.00";
+const MULTIPART: &str = "multipart/form-data; boundary=x";
 const FORM: [(&str, &str); 1] = [("Content-Type", "application/x-www-form-urlencoded")];
 
 async fn harness() -> Harness {
@@ -58,7 +59,8 @@ async fn a_browser_that_drops_the_query_of_a_forms_url_goes_the_whole_way() {
     assert_eq!(found.status, StatusCode::OK, "{}", found.text());
     assert_eq!(token(&found.link("/orders?")), sk);
     let received = harness.upstream.last();
-    assert_eq!((received.target.as_str(), &*received.body), ("/find", &b"q=1&_sk=x"[..]));
+    // Another field of that name is overwritten, whatever it holds.
+    assert_eq!((received.target.as_str(), &*received.body), ("/find", &b"q=1&_sk=&"[..]));
     assert_eq!(received.headers["content-length"], "9");
     assert!(received.headers.contains_key("sekisho-jwt-assertion"));
     send(&mut handset, &page, "/find", &[]).await;
@@ -90,23 +92,29 @@ async fn a_token_in_a_form_is_worth_what_it_is_in_a_url() {
     let body = |text: &str| Bytes::from(text.replace("SK", &sk));
     let json = [FORM[0], ("Accept", "application/json")];
 
-    // With one in the URL there are two; made up, or without the identifier, it opens nothing.
-    let twice = handset.send(Method::POST, &format!("/find?_sk={sk}"), &json, body("_sk=SK&q=1")).await;
+    // With another in the URL there are two; made up, or without the identifier, it opens nothing.
+    let other = format!("/find?_sk={}", "A".repeat(32));
+    let twice = handset.send(Method::POST, &other, &json, body("_sk=SK&q=1")).await;
     assert_eq!((twice.status.as_u16(), twice.reason().as_str()), (400, "malformed-request"));
     let made_up = format!("_sk={}&q=1", "A".repeat(32));
     assert_eq!(handset.send(Method::POST, "/find", &json, made_up.into()).await.reason(), "session-expired");
-    // What is not the first field of a form is the console's own.
+    // What is not the first field of a form opens nothing, and reaches no console.
+    let part = "--x\r\nContent-Disposition: form-data; name=";
     for (kind, text) in [
-        ("application/x-www-form-urlencoded", "q=1&_sk=SK"),
-        ("application/x-www-form-urlencoded", "_sk=SKx&q=1"),
-        ("text/plain", "_sk=SK"),
-        ("multipart/form-data; boundary=x", "_sk=SK&q=1"),
+        ("application/x-www-form-urlencoded", "q=1&_sk=SK".to_owned()),
+        ("application/x-www-form-urlencoded", "_sk=SKx&q=1".to_owned()),
+        ("text/plain", "q=1\r\n_sk=SK\r\n".to_owned()),
+        (MULTIPART, format!("{part}\"q\"\r\n\r\n1\r\n{part}\"_sk\"\r\n\r\nSK\r\n--x--\r\n")),
     ] {
         let kind = [("Content-Type", kind), ("Accept", "application/json")];
-        assert_eq!(handset.send(Method::POST, "/find", &kind, body(text)).await.reason(), "sign-in-required", "{text}");
-        let answer = handset.send(Method::POST, "/public", &kind, body(text)).await;
+        let refused = handset.send(Method::POST, "/find", &kind, body(&text)).await;
+        assert_eq!(refused.reason(), "sign-in-required", "{text}");
+        let answer = handset.send(Method::POST, "/public", &kind, body(&text)).await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(harness.upstream.last().body, body(text), "{text}");
+        let received = harness.upstream.last();
+        assert_eq!(received.body.len(), body(&text).len(), "its length stays");
+        let received = String::from_utf8(received.body.to_vec()).unwrap();
+        assert!(received.contains('q') && !received.contains(&sk), "{received}");
     }
     assert_eq!(handset.send(Method::PUT, "/find", &json, body("_sk=SK&q=1")).await.reason(), "sign-in-required");
     assert_eq!(harness.upstream.received().len(), seen + 4, "nothing else went through");
@@ -120,6 +128,40 @@ async fn a_token_in_a_form_is_worth_what_it_is_in_a_url() {
     assert_eq!(thief.send(Method::POST, "/find", &json, body("_sk=SK")).await.reason(), "session-device-mismatch");
     assert_eq!(handset.get_json(&url).await.reason(), "session-expired");
     harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_buttons_own_method_or_encoding_neither_loses_a_session_nor_shows_its_token() {
+    let harness = harness().await;
+    let (mut handset, url) = signed_in(&harness, "a", "alice").await;
+    let sk = token(&url);
+    let body = |text: &str| Bytes::from(text.replace("SK", &sk));
+    let part = "--x\r\nContent-Disposition: form-data; name=";
+    // A form that gets, posted by a button: the token is its first field, in any encoding.
+    for (kind, sent, received) in [
+        (FORM[0].1, "_sk=SK&guid=ON&q=1", "guid=ON&q=1".to_owned()),
+        ("text/plain", "_sk=SK\r\nq=1\r\n", "q=1\r\n".to_owned()),
+        (
+            MULTIPART,
+            &format!("{part}\"_sk\"\r\n\r\nSK\r\n{part}\"q\"\r\n\r\n1\r\n--x--\r\n"),
+            format!("{part}\"q\"\r\n\r\n1\r\n--x--\r\n"),
+        ),
+    ] {
+        let found = handset.send(Method::POST, "/find", &[("Content-Type", kind)], body(sent)).await;
+        assert_eq!((found.status, token(&found.link("/orders?"))), (StatusCode::OK, sk.clone()), "{sent}");
+        let last = harness.upstream.last();
+        assert_eq!(last.body, received, "{sent}");
+        assert_eq!(last.headers["content-length"], received.len().to_string().as_str());
+    }
+    // A form that posts with a field for a button that gets: the token stands in its URL as well.
+    for sent in ["q=1&_sk=SK&r=2", "_sk=SK&q=1&r=2"] {
+        let found = handset.send(Method::POST, &format!("/find?_sk={sk}"), &FORM, body(sent)).await;
+        assert_eq!(found.status, StatusCode::OK, "{sent}");
+        let last = harness.upstream.last();
+        let fields: Vec<_> = form_urlencoded::parse(&last.body).filter(|(name, _)| name != "_sk").collect();
+        assert_eq!(fields, [("q".into(), "1".into()), ("r".into(), "2".into())]);
+    }
+    harness.finish_without(&[&sk]).await;
 }
 
 #[tokio::test]
