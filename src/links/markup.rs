@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::change::{Change, Written};
+use super::forms::{Begun, Form, Forms};
 use super::plan::{LinkPlan, Way};
 use super::query::TOKEN_KEY;
 use super::refresh;
@@ -18,7 +19,7 @@ pub(super) struct Attribute {
 
 /// A start tag as its author wrote it.
 pub(super) struct Tag<'a> {
-    /// Element name in lower case.
+    /// Element name in lower case; `/form` for the end of a form.
     pub(super) name: &'a str,
     /// The byte of the page before the tag.
     pub(super) before: Option<u8>,
@@ -39,13 +40,14 @@ pub(super) const TAGS: [&str; 21] = [
     "body[background]",
     "button",
     "embed[src]",
-    "form",
     "frame[src]",
     "go[href]",
     "img[src]",
     "input",
     "isindex[action]",
-    "link[href]",
+    // And forms, of which these are the ends.
+    "link",
+    "param",
     "meta",
     "object[data]",
     "script[src]",
@@ -64,7 +66,7 @@ pub(super) struct Page {
     reading: Reading,
     /// Whether it is read as XML: a void element ends in `/>`.
     xml: bool,
-    form: OpenForm,
+    forms: Forms,
 }
 
 /// Where relative links start from.
@@ -86,19 +88,6 @@ impl Base {
     }
 }
 
-/// Where the form that is open, or was last, has the token.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OpenForm {
-    /// Nowhere: it is none, or leads elsewhere.
-    Other,
-    /// In its URL: it posts.
-    Url,
-    /// In a field.
-    Field,
-    /// In its URL, and in a field for a button that gets.
-    Both,
-}
-
 /// What a link of another site becomes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Off {
@@ -117,7 +106,7 @@ impl Page {
             relative: false,
             reading: said.map_or(Reading::Unsaid, Reading::As),
             xml,
-            form: OpenForm::Other,
+            forms: Forms::new(),
         }
     }
 
@@ -157,6 +146,10 @@ impl Page {
             "isindex" => self.off_site(tag, "action"),
             "input" => self.input(tag),
             "form" => self.form(tag),
+            "/form" => {
+                self.forms.end();
+                Vec::new()
+            }
             "meta" => self.meta(tag),
             "base" => self.base(tag),
             _ => Vec::new(),
@@ -189,15 +182,16 @@ impl Page {
     /// A button, and where it sends its form. A form that has the token in a field sends it there too, so that it may
     /// go nowhere that a token may not.
     fn button(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        let mut changes = self.field_for_get(tag);
-        let has_field = matches!(self.form, OpenForm::Field | OpenForm::Both);
-        let action = value_of(tag, "formaction").filter(|_| has_field);
+        let named = attribute(tag, "form", self.reading);
+        let mut changes = self.field_for_get(tag, named.as_deref());
+        let form = self.forms.of(named.as_deref());
+        let action = value_of(tag, "formaction").filter(|_| form.may_have_field());
         match action {
             Some((start, end)) if self.leads_nowhere(tag.raw.get(start..end).unwrap_or_default()) => {
                 let put = if is_quoted(tag, start) { "" } else { "\"\"" };
                 changes.push(Change { at: start, gone: end - start, put: put.to_owned() });
             }
-            _ if self.form == OpenForm::Field => changes.extend(self.off_site(tag, "formaction")),
+            _ if form == Form::Field => changes.extend(self.off_site(tag, "formaction")),
             _ => changes.extend(self.link(tag, "formaction", Off::Leave)),
         }
         changes
@@ -205,13 +199,18 @@ impl Page {
 
     /// Of a form that posts, a button that gets drops the query and with it the token: the form gets it in a field,
     /// before that button.
-    fn field_for_get(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        if self.form != OpenForm::Url || self.plan.asks() || !is(tag, "formmethod", "get") {
+    fn field_for_get(&mut self, tag: &Tag<'_>, named: Option<&str>) -> Vec<Change> {
+        // A `<` that stands for itself must not meet what is put before the tag.
+        let stands = tag.before == Some(b'<') || self.plan.asks() || !is(tag, "formmethod", "get");
+        if stands || !self.forms.takes_field_for_get(named) {
             return Vec::new();
         }
-        self.form = OpenForm::Both;
-        let put = self.plan.fields().map(|(key, value)| self.hidden(key, value)).collect();
-        vec![Change { at: 0, gone: 0, put }]
+        vec![Change { at: 0, gone: 0, put: self.fields(named) }]
+    }
+
+    /// Hidden fields with the token and the carrier's query, of the form around them or of the one of that id.
+    fn fields(&self, form: Option<&str>) -> String {
+        self.plan.fields().map(|(key, value)| self.hidden(key, value, form)).collect()
     }
 
     /// Whether a link is neither ours to every browser nor another site's.
@@ -245,7 +244,7 @@ impl Page {
         // Whatever its case: a query with both would hold two.
         let ours = |(key, _): (&str, &str)| name.eq_ignore_ascii_case(key);
         if name.eq_ignore_ascii_case(TOKEN_KEY)
-            || (self.form == OpenForm::Field && is(tag, "type", "hidden") && self.plan.fields().any(ours))
+            || (self.forms.of(None) == Form::Field && is(tag, "type", "hidden") && self.plan.fields().any(ours))
         {
             // A `<` that stands for itself must not meet what follows the tag.
             let put = if tag.before == Some(b'<') { " " } else { "" };
@@ -261,47 +260,58 @@ impl Page {
     /// A form that posts has the token in its action. Of one that gets, browsers drop the action's query, so that the
     /// token is a field (HTML §4.10.21.3, mutate action URL).
     fn form(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        self.form = OpenForm::Other;
+        let (mut changes, form) = self.action_of(tag);
+        let id = attribute(tag, "id", self.reading);
+        let put = match self.forms.begin(form, id.as_deref()) {
+            Begun::WithFields => self.fields(None),
+            Begun::AsItIs => return changes,
+        };
+        changes.push(Change { at: tag.raw.len(), gone: 0, put });
+        changes
+    }
+
+    /// What is changed in a form's tag, and where the form has the token then. Its fields are not among the changes.
+    fn action_of(&mut self, tag: &Tag<'_>) -> (Vec<Change>, Form) {
         if is(tag, "method", "dialog") {
-            return Vec::new();
+            return (Vec::new(), Form::Stray);
         }
         // The field comes first in its body, where it is looked for; not in one of another type.
         let fields = self.plan.has_fields_alone()
             && !["multipart/form-data", "text/plain"].iter().any(|t| is(tag, "enctype", t));
         let posts = is(tag, "method", "post") && !fields;
+        let ours = if posts { Form::Url } else { Form::Field };
         let action = value_of(tag, "action")
             .filter(|(start, end)| tag.raw.get(*start..*end).is_some_and(|raw| !raw.trim_ascii().is_empty()));
         let Some((start, end)) = action else {
             // The page's own URL, to some browsers the base's: for a form that posts it is written out, with the token.
             if matches!(self.base, Base::Elsewhere(_)) {
-                return Vec::new();
+                return (Vec::new(), Form::Stray);
             }
             self.relative = true;
             if !posts {
-                return self.hidden_after(tag);
+                return (Vec::new(), ours);
             }
             let own = escaped(&self.plan.local(self.plan.page()));
-            self.form = OpenForm::Url;
-            return match value_of(tag, "action") {
+            let changes = match value_of(tag, "action") {
                 Some((start, end)) if is_quoted(tag, start) => vec![Change { at: start, gone: end - start, put: own }],
                 Some(_) => Vec::new(),
                 None if tag.attributes.iter().any(|a| a.name == "action") => Vec::new(),
                 None => vec![Change { at: tag.name_end, gone: 0, put: format!(" action=\"{own}\"") }],
             };
+            return (changes, ours);
         };
         let raw = tag.raw.get(start..end).unwrap_or_default();
-        let Some(pieces) = pieces(raw, self.reading, true) else { return Vec::new() };
+        let Some(pieces) = pieces(raw, self.reading, true) else { return (Vec::new(), Form::Stray) };
         let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
         match written.way(&self.plan, self.base.url()) {
             Way::Ours => {
                 self.relative |= !written.is_absolute();
-                if posts {
-                    self.form = OpenForm::Url;
-                    return moved(written.with_token(&self.plan), start);
-                }
-                self.hidden_after(tag)
+                let changes = if posts { moved(written.with_token(&self.plan), start) } else { Vec::new() };
+                (changes, ours)
             }
-            Way::Off(target) if posts => moved(written.replaced(escaped(&self.leave(&target))), start),
+            Way::Off(target) if posts => {
+                (moved(written.replaced(escaped(&self.leave(&target))), start), Form::Elsewhere)
+            }
             Way::Off(target) => {
                 let leave = self.leave(&target);
                 let (path, query) = leave.split_once('?').unwrap_or((&leave, ""));
@@ -311,23 +321,19 @@ impl Page {
                     .filter_map(|pair| pair.split_once('='))
                     .map(|(key, value)| (key.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned()))
                     .collect();
-                let fields: String = fields.iter().map(|(key, value)| self.hidden(key, value)).collect();
+                let fields: String = fields.iter().map(|(key, value)| self.hidden(key, value, None)).collect();
                 changes.push(Change { at: tag.raw.len(), gone: 0, put: fields });
-                changes
+                (changes, Form::Elsewhere)
             }
-            Way::Neither => Vec::new(),
+            Way::Neither => (Vec::new(), Form::Stray),
         }
     }
 
-    fn hidden_after(&mut self, tag: &Tag<'_>) -> Vec<Change> {
-        self.form = OpenForm::Field;
-        let put = self.plan.fields().map(|(key, value)| self.hidden(key, value)).collect();
-        vec![Change { at: tag.raw.len(), gone: 0, put }]
-    }
-
-    fn hidden(&self, name: &str, value: &str) -> String {
+    /// A hidden field, of the form around it or of the one of that id.
+    fn hidden(&self, name: &str, value: &str, form: Option<&str>) -> String {
+        let form = form.map_or_else(String::new, |id| format!(" form=\"{}\"", escaped(id)));
         let end = if self.xml { " />" } else { ">" };
-        format!("<input type=\"hidden\" name=\"{}\" value=\"{}\"{end}", escaped(name), escaped(value))
+        format!("<input type=\"hidden\" name=\"{}\" value=\"{}\"{form}{end}", escaped(name), escaped(value))
     }
 
     fn meta(&mut self, tag: &Tag<'_>) -> Vec<Change> {

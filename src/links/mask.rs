@@ -5,6 +5,8 @@
 //! 7-bit runs after an escape, ISO-2022-JP or SoftBank's emoji, hold characters, not markup, whatever `<` is in them.
 //! Two more are otherwise in XML, which the parser does not know: `<script/>` holds nothing, where HTML takes the rest
 //! of the page for its text, and a CDATA section holds text.
+//! And the end of a form, which the parser tells of only where the markup is well formed, is shown as a start tag. Both
+//! are elements without content, so that forms that never end pile up nowhere.
 //! The parser's offsets are the page's, which is what it is asked for; its bytes are not used.
 
 /// Which 7-bit runs the page may hold.
@@ -18,8 +20,21 @@ pub(super) enum Runs {
     All,
 }
 
-/// Element names whose content the parser must not take for text.
-const TEXT_ELEMENTS: [&[u8]; 4] = [b"noscript", b"noframes", b"noembed", b"iframe"];
+/// What is shown as another tag of the same length, by what follows the `<`.
+const SHOWN_AS: [(&[u8], &[u8]); 10] = [
+    // Their content must not be taken for text.
+    (b"noscript", b"xoscript"),
+    (b"/noscript", b"/xoscript"),
+    (b"noframes", b"xoframes"),
+    (b"/noframes", b"/xoframes"),
+    (b"noembed", b"xoembed"),
+    (b"/noembed", b"/xoembed"),
+    (b"iframe", b"xframe"),
+    (b"/iframe", b"/xframe"),
+    // Void elements (HTML §13.1.2).
+    (b"form", b"link"),
+    (b"/form", b"param"),
+];
 /// Element names whose content is text to the parser, so that in XML one without content must not look like them.
 const EMPTY_ELEMENTS: [&[u8]; 4] = [b"script", b"style", b"textarea", b"title"];
 /// The longest tag of these, in bytes, that is held to see whether it ends in `/>`.
@@ -113,11 +128,10 @@ impl Mask {
                     self.state = State::Data(0);
                     return;
                 }
-                Judged::Element(at) => {
-                    if let Some(letter) = self.held.get_mut(at) {
-                        *letter = LETTER;
-                    }
-                    out.append(&mut self.held);
+                Judged::Element(shown) => {
+                    out.push(b'<');
+                    out.extend_from_slice(shown);
+                    self.held.clear();
                     return;
                 }
                 Judged::Run(state) => {
@@ -187,14 +201,13 @@ impl Mask {
     fn judge(&self) -> Judged {
         match self.held.as_slice() {
             [ESC, rest @ ..] => self.escape(rest),
-            [b'<', b'/', name @ ..] => element(name, 2),
             [b'<', b'!', ..] if self.xml => match CDATA.strip_prefix(self.held.as_slice()) {
                 Some([]) => Judged::Data,
                 Some(_) => Judged::Open,
                 None => Judged::Nothing,
             },
             [b'<', name @ ..] => {
-                let judged = element(name, 1);
+                let judged = element(name);
                 if self.xml && matches!(judged, Judged::Nothing) { empty(name) } else { judged }
             }
             _ => Judged::Nothing,
@@ -222,8 +235,8 @@ const fn ends_emoji(byte: u8) -> bool {
 enum Judged {
     /// More bytes decide.
     Open,
-    /// The start of one of the elements; its name begins there.
-    Element(usize),
+    /// The start of one of the elements; what is shown after its `<`.
+    Element(&'static [u8]),
     /// The start of a tag whose end decides.
     Tag,
     /// The start of character data.
@@ -233,12 +246,13 @@ enum Judged {
     Nothing,
 }
 
-fn element(name: &[u8], at: usize) -> Judged {
-    let fits = |element: &&[u8]| element.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-    match TEXT_ELEMENTS.iter().copied().find(fits) {
-        Some(element) if element.len() == name.len() => Judged::Element(at),
+fn element(name: &[u8]) -> Judged {
+    let fits = |(written, _): &&(&[u8], &[u8])| {
+        written.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    match SHOWN_AS.iter().find(fits) {
+        Some((written, shown)) if written.len() == name.len() => Judged::Element(shown),
         Some(_) => Judged::Open,
-        None if name.is_empty() => Judged::Open,
         None => Judged::Nothing,
     }
 }
@@ -288,7 +302,8 @@ mod tests {
     #[test]
     fn what_would_be_misread_is_masked() {
         for (runs, page, masked) in [
-            (Runs::None, &b"<noscript><a></NoScript>"[..], &b"<xoscript><a></xoScript>"[..]),
+            (Runs::None, &b"<noscript><a></NoScript>"[..], &b"<xoscript><a></xoscript>"[..]),
+            (Runs::None, b"<FORM ></form><formx></ form><for</fo", b"<link ><param><linkx></ form><for</fo"),
             (Runs::None, b"<iframe src=x></iframe", b"<xframe src=x></xframe"),
             (Runs::None, b"<<noframes</<noembed>", b"<<xoframes</<xoembed>"),
             (Runs::None, b"<no<nos<noscrip>", b"<no<nos<noscrip>"),
@@ -334,7 +349,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_masked_page_is_as_long_and_the_same_however_it_is_cut(
-            page in "(<|/|noscript|iframe|script|title|<!\\[CDATA\\[|\\]|\"|no|\u{1b}|\\$|\\(|B|G|I|a|\n|\u{f}|>){0,40}",
+            page in "(<|/|noscript|iframe|form|script|title|<!\\[CDATA\\[|\\]|\"|no|\u{1b}|\\$|\\(|B|G|I|a|\n|\u{f}|>){0,40}",
             size in 1_usize..9,
             xml in proptest::bool::ANY,
         ) {

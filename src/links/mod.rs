@@ -10,6 +10,7 @@ mod carry;
 mod change;
 mod fields;
 mod form_body;
+mod forms;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod leave;

@@ -230,8 +230,11 @@ impl Shared {
         };
         let Some(raw) = self.pending.get(start..end) else { return };
         let before = start.checked_sub(1).map_or(self.last, |at| self.pending.get(at).copied());
-        let name_end =
-            raw.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>')).unwrap_or(raw.len());
+        // The end of a form is shown as a start tag.
+        let slash = usize::from(raw.get(1) == Some(&b'/'));
+        let ends = |b: &u8| b.is_ascii_whitespace() || matches!(b, b'/' | b'>');
+        let length = raw.iter().skip(1 + slash).position(ends);
+        let name_end = length.map_or(raw.len(), |length| 1 + slash + length);
         let name = String::from_utf8_lossy(raw.get(1..name_end).unwrap_or_default()).to_ascii_lowercase();
         let attributes: Vec<Attribute> = element
             .attributes()

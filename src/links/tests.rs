@@ -177,11 +177,49 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
             "<form method=post action=mailto:a@b.example><button formmethod=get>",
         ),
         (
-            "<form method=post action=tel:1><form><button formmethod=get>",
-            "<form method=post action=tel:1><form>H<button formmethod=get>",
+            "<form method=post action=tel:1></form><form><button formmethod=get>",
+            "<form method=post action=tel:1></form><form>H<button formmethod=get>",
+        ),
+        (
+            "<form method=post action=/a><<button formmethod=get>",
+            "<form method=post action=/a?_sk=T><<button formmethod=get>",
+        ),
+        // It may name its form, from behind it, from before it, and from within another one.
+        (
+            "<form id=f method=post action=/a></form><button form=f formmethod=get><input type=submit form=f formmethod=get>",
+            "<form id=f method=post action=/a?_sk=T></form>N<button form=f formmethod=get>\
+             <input type=submit form=f formmethod=get>",
+        ),
+        (
+            "<button form='f' formmethod=get><form method=post action=/a id=f><button form=f formmethod=get>",
+            "<button form='f' formmethod=get><form method=post action=/a?_sk=T id=f>H<button form=f formmethod=get>",
+        ),
+        (
+            "<form id=f method=post action=/a><button formmethod=get></form><button form=f formmethod=get>",
+            "<form id=f method=post action=/a?_sk=T>H<button formmethod=get></form><button form=f formmethod=get>",
+        ),
+        (
+            "<form id=f method=post action=/a><button form=f formmethod=get><button formmethod=get>",
+            "<form id=f method=post action=/a?_sk=T>N<button form=f formmethod=get><button formmethod=get>",
+        ),
+        (
+            "<form id=f method=post action=/a></form><form method=post action=/b><button form=f formmethod=get>\
+             <button formmethod=get>",
+            "<form id=f method=post action=/a?_sk=T></form><form method=post action=/b?_sk=T>N\
+             <button form=f formmethod=get>H<button formmethod=get>",
+        ),
+        // One that is named may have the token in a field.
+        (
+            "<form id=f action=/a></form><form method=post action=/b></form><button form=f formaction=tel:1>\
+             <button form=g formaction='mailto:a@b.example'>",
+            "<form id=f action=/a>H</form><form method=post action=/b?_sk=T></form><button form=f formaction=\"\">\
+             <button form=g formaction=''>",
         ),
     ]
-    .map(|(page, expected)| (page, expected.replace('H', hidden)));
+    .map(|(page, expected)| {
+        let named = hidden.replace('>', " form=\"f\">");
+        (page, expected.replace('H', hidden).replace('N', &named))
+    });
     check(&fields.each_ref().map(|(page, expected)| (*page, expected.as_str())));
     let docomo = raw(b"<form action=/a><input type=hidden name=guid value=ON><a href='/b?guid=ON'>", None, true, 9);
     assert_eq!(
@@ -190,6 +228,50 @@ fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
             "<form action=/a>{hidden}<input type=\"hidden\" name=\"guid\" value=\"ON\"><a href='/b?guid=ON&amp;_sk=T'>"
         )
     );
+}
+
+#[test]
+fn no_field_stands_in_a_form_that_leads_where_no_token_belongs() {
+    let hidden = "<input type=\"hidden\" name=\"_sk\" value=\"T\">";
+    let table = [
+        // To a browser of today the second form begins nowhere.
+        ("<form action='mailto:a@b.example'><form action=/a>", "<form action='mailto:a@b.example'><form action=/a>"),
+        (
+            "<form action=ftp://evil.example/><table><form method=post action=/a><button formmethod=get>",
+            "<form action=ftp://evil.example/><table><form method=post action=/a?_sk=T><button formmethod=get>",
+        ),
+        (
+            "<form method=post action=tel:1><form><button formmethod=get>",
+            "<form method=post action=tel:1><form><button formmethod=get>",
+        ),
+        // What looks like its end is none.
+        (
+            "<form action=tel:1><!-- </form> --><xform><param><title></form></title><form action=/a>",
+            "<form action=tel:1><!-- </form> --><xform><param><title></form></title><form action=/a>",
+        ),
+        ("<form action=tel:1></FORM\n><form action=/a>", "<form action=tel:1></FORM\n><form action=/a>H"),
+        // A field for a form outside would be one of this form to a browser that knows no `form`.
+        (
+            "<form id=f method=post action=/a></form><form action=tel:1><button form=f formmethod=get>",
+            "<form id=f method=post action=/a?_sk=T></form><form action=tel:1><button form=f formmethod=get>",
+        ),
+        // Whose id it is, nobody can say.
+        (
+            "<form action=/b><form id=f method=post action=/a></form><form id=f action=tel:1></form>\
+             <button form=f formmethod=get formaction=tel:1>",
+            "<form action=/b>H<form id=f method=post action=/a?_sk=T></form><form id=f action=tel:1></form>\
+             <button form=f formmethod=get formaction=\"\">",
+        ),
+    ]
+    .map(|(page, expected)| (page, expected.replace('H', hidden)));
+    check(&table.each_ref().map(|(page, expected)| (*page, expected.as_str())));
+}
+
+#[test]
+fn thousands_of_forms_are_no_page_too_large() {
+    let page = "<form action=/a><input name=q></form>".repeat(20_000);
+    let got = raw(page.as_bytes(), Some(UTF_8), false, 16 * 1024);
+    assert_eq!(String::from_utf8(got).unwrap().matches(TOKEN).count(), 20_000);
 }
 
 #[test]
@@ -327,7 +409,7 @@ fn every_other_byte_stays_in_every_charset() {
 /// The page without what was put in.
 fn stripped(page: &[u8]) -> Vec<u8> {
     let token = regex::bytes::Regex::new(&format!(
-        r#"(?-u)\?_sk={TOKEN}(&amp;)?|<input type="hidden" name="_sk" value="{TOKEN}"(?: /)?>"#
+        r#"(?-u)\?_sk={TOKEN}(&amp;)?|<input type="hidden" name="_sk" value="{TOKEN}"(?: form="f")?(?: /)?>"#
     ))
     .unwrap();
     let put =
@@ -415,6 +497,11 @@ fn pages() -> impl Strategy<Value = Vec<u8>> {
         b"<a href=/a?>",
         b"<form>",
         b"<form method=post action=b>",
+        b"<form id=f method=post action=b>",
+        b"<form action=tel:1>",
+        b"</form>",
+        b"<button formmethod=get>",
+        b"<button form=f formmethod=get>",
         b"<img src=a>",
         b"<meta http-equiv=refresh content='1;url=a'>",
         b"<meta charset=euc-jp>",
