@@ -72,28 +72,29 @@ impl Arrival {
     }
 
     /// Takes the token out of the body of a posted form: of its first field, where it counts as one in the URL would, and
-    /// of any other, where it is worth nothing; gives back the body as it goes on. Where there is a cookie nothing is
-    /// looked for.
+    /// of any other, where it is worth nothing; gives back the body as it goes on. Beside a cookie none is worth anything.
     ///
     /// # Errors
     /// [`Reason::MalformedRequest`], [`Reason::RequestTimeout`]: the body broke off, or stood still for `idle`.
     pub(super) async fn take_from_form(&mut self, body: Incoming, idle: Duration) -> Result<ClientBody, Reason> {
         let mut body = ClientBody::from(body);
-        if *self.head.method() != Method::POST || body.is_end_stream() || self.has_cookie() {
+        if *self.head.method() != Method::POST || body.is_end_stream() {
             return Ok(body);
         }
         let content_type = self.head.text(&CONTENT_TYPE).unwrap_or_default();
         let Some(encoding) = FormEncoding::of(content_type) else { return Ok(body) };
-        let start = tokio::time::timeout(idle, body.peek(encoding.first_field_length())).await;
-        let start = start.map_err(|_| Reason::RequestTimeout)?.map_err(|_| Reason::MalformedRequest)?;
-        if let Some((token, length)) = encoding.first_token(start) {
-            body.skip(length);
-            self.url = match std::mem::replace(&mut self.url, UrlTokens::Several) {
-                UrlTokens::None => UrlTokens::One(Some(token)),
-                // A form that posts and has a button that gets holds it in both places.
-                UrlTokens::One(Some(other)) if other.expose() == token.expose() => UrlTokens::One(Some(other)),
-                UrlTokens::One(_) | UrlTokens::Several => UrlTokens::Several,
-            };
+        if !self.has_cookie() {
+            let start = tokio::time::timeout(idle, body.peek(encoding.first_field_length())).await;
+            let start = start.map_err(|_| Reason::RequestTimeout)?.map_err(|_| Reason::MalformedRequest)?;
+            if let Some((token, length)) = encoding.first_token(start) {
+                body.skip(length);
+                self.url = match std::mem::replace(&mut self.url, UrlTokens::Several) {
+                    UrlTokens::None => UrlTokens::One(Some(token)),
+                    // A form that posts and has a button that gets holds it in both places.
+                    UrlTokens::One(Some(other)) if other.expose() == token.expose() => UrlTokens::One(Some(other)),
+                    UrlTokens::One(_) | UrlTokens::Several => UrlTokens::Several,
+                };
+            }
         }
         let mut eraser = encoding.eraser();
         body.edited(move |piece| eraser.erase(piece));

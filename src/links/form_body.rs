@@ -5,13 +5,16 @@
 //! the URL would, and the field is taken out. Anywhere else its value is overwritten while the body passes: a body
 //! keeps the length that was said of it, and nothing is held.
 
-use super::query::TOKEN_KEY;
+use super::query::{TOKEN_KEY, has_key, value};
 use crate::session::SessionToken;
 
 /// Characters of a token.
 const TOKEN_LENGTH: usize = 32;
-/// What stands in the head of a part, which browsers write alike for every field that is no file (RFC 7578 §4.2).
-const PART_NAME: &str = "Content-Disposition: form-data; name=\"_sk\"";
+/// The longest spelling of the key, every letter of it escaped.
+const LONGEST_KEY: usize = 9;
+/// The longest head of a part that is looked into, in bytes, and the most lines behind the one that names the field.
+const LONGEST_HEAD: usize = 256;
+const MOST_LINES: usize = 4;
 
 /// How a form is written in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,84 +45,152 @@ impl FormEncoding {
         }
     }
 
-    /// What a first field begins with that is a token's.
-    fn opening(&self) -> String {
-        match self {
-            Self::Urlencoded | Self::Text => format!("{TOKEN_KEY}="),
-            Self::Multipart(boundary) => format!("--{boundary}\r\n{PART_NAME}\r\n\r\n"),
-        }
-    }
-
     /// How many bytes of a body [`Self::first_token`] has to see.
     #[must_use]
     pub fn first_field_length(&self) -> usize {
-        self.opening().len() + TOKEN_LENGTH + "\r\n".len()
+        match self {
+            Self::Urlencoded => LONGEST_KEY + 1 + 3 * TOKEN_LENGTH + 1,
+            Self::Text => TOKEN_KEY.len() + 1 + TOKEN_LENGTH + 2,
+            Self::Multipart(boundary) => 2 + boundary.len() + 2 + LONGEST_HEAD + TOKEN_LENGTH + 2,
+        }
     }
 
     /// The token in the first field of a body, and the bytes of that field with what separates it from the next.
     #[must_use]
     pub fn first_token(&self, body: &[u8]) -> Option<(SessionToken, usize)> {
-        let opening = self.opening();
-        let value = body.strip_prefix(opening.as_bytes())?;
-        let (written, rest) = value.split_at_checked(TOKEN_LENGTH)?;
-        let separator = match self {
-            Self::Urlencoded if rest.is_empty() => 0,
-            Self::Urlencoded => rest.starts_with(b"&").then_some(1)?,
-            Self::Text | Self::Multipart(_) => rest.starts_with(b"\r\n").then_some(2)?,
-        };
-        Some((SessionToken::parse(written)?, opening.len() + TOKEN_LENGTH + separator))
+        let body = body.get(..self.first_field_length()).unwrap_or(body);
+        match self {
+            Self::Urlencoded => {
+                let length = body.iter().position(|b| *b == b'&').unwrap_or(body.len());
+                let pair = std::str::from_utf8(body.get(..length)?).ok().filter(|pair| has_key(pair, TOKEN_KEY))?;
+                Some((value(pair)?, body.len().min(length + 1)))
+            }
+            Self::Text => {
+                let (field, rest) = body.split_at_checked(TOKEN_KEY.len() + 1 + TOKEN_LENGTH)?;
+                let pair = std::str::from_utf8(field).ok().filter(|pair| has_key(pair, TOKEN_KEY))?;
+                let token = value(pair).filter(|_| rest.starts_with(b"\r\n"))?;
+                Some((token, field.len() + 2))
+            }
+            Self::Multipart(boundary) => {
+                let part = body.strip_prefix(b"--")?.strip_prefix(boundary.as_bytes())?.strip_prefix(b"\r\n")?;
+                let end = part.windows(4).take(LONGEST_HEAD - 3).position(|end| end == b"\r\n\r\n")?;
+                let (head, rest) = part.split_at_checked(end + 4)?;
+                let (value, after) = rest.split_at_checked(TOKEN_LENGTH)?;
+                let named = head.split(|b| *b == b'\n').any(names_token);
+                let token = SessionToken::parse(value).filter(|_| named && after.starts_with(b"\r\n"))?;
+                Some((token, body.len() - after.len() + 2))
+            }
+        }
     }
 
     /// Overwrites the tokens of a body of this kind.
     #[must_use]
     pub const fn eraser(&self) -> TokenEraser {
-        let (pattern, put): (&[u8], u8) = match self {
-            Self::Urlencoded => (b"&_sk=", b'&'),
-            Self::Multipart(_) => (b"name=\"_sk\"\r\n\r\n", b' '),
-            Self::Text => (b"\n_sk=", b' '),
+        let kind = match self {
+            Self::Urlencoded => Kind::Fields { end: b'&', put: b'&' },
+            Self::Text => Kind::Fields { end: b'\n', put: b' ' },
+            Self::Multipart(_) => Kind::Parts,
         };
         // A body begins as if a field had ended.
-        let matched = match self {
-            Self::Multipart(_) => 0,
-            Self::Urlencoded | Self::Text => 1,
-        };
-        TokenEraser { pattern, put, matched, left: 0 }
+        TokenEraser { kind, seen: Vec::new(), place: Place::Start }
     }
+}
+
+/// Whether a line in the head of a part says that it is a field `_sk` and no file (RFC 7578 §4.2).
+fn names_token(line: &[u8]) -> bool {
+    let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
+        return false;
+    };
+    let parameter = |wanted: &str| {
+        let mut parameters = value.split(';').filter_map(|part| part.split_once('='));
+        parameters.find(|(key, _)| key.trim().eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    name.trim().eq_ignore_ascii_case("content-disposition")
+        && parameter("name").is_some_and(|name| name.trim_matches('"').eq_ignore_ascii_case(TOKEN_KEY))
+        && parameter("filename").is_none()
 }
 
 /// Overwrites the value of each `_sk` of a form's body, piece by piece; nothing else, and no byte more or less.
 pub struct TokenEraser {
-    /// What a value follows. Its first byte stands in it once, so that a search never has to step back.
-    pattern: &'static [u8],
-    put: u8,
-    /// Bytes of the pattern that were just seen.
-    matched: usize,
-    /// Bytes of a value that may still come.
-    left: usize,
+    kind: Kind,
+    /// The key, or the line, that is being read, as far as it could be one of ours.
+    seen: Vec<u8>,
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Keys and values with `=` between them, each to the next `end`.
+    Fields { end: u8, put: u8 },
+    /// Parts with heads.
+    Parts,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    /// In a key, or a line.
+    Start,
+    /// In the head of a part that is a token's, so many lines behind the one that says so.
+    Head(usize),
+    /// In a value that is none of ours.
+    Other,
+    /// In the value of a token.
+    Token,
+    /// In the value of one that may be a token, after so many of its bytes: what looks like the head of a part may be
+    /// the content of a file.
+    Part(usize),
 }
 
 impl TokenEraser {
     /// Overwrites what is in this piece.
     pub fn erase(&mut self, piece: &mut [u8]) {
         for byte in piece {
-            if self.left > 0 {
-                if is_of_token(*byte) {
-                    *byte = self.put;
-                    self.left -= 1;
-                    // What is put may be what the next field follows.
-                    self.matched = usize::from(self.pattern.first() == Some(&self.put));
-                    continue;
-                }
-                self.left = 0;
+            match self.kind {
+                Kind::Fields { end, put } => self.in_fields(byte, end, put),
+                Kind::Parts => self.in_parts(byte),
             }
-            self.matched = match self.pattern.get(self.matched) {
-                Some(expected) if expected == byte => self.matched + 1,
-                _ => usize::from(self.pattern.first() == Some(byte)),
-            };
-            if self.matched == self.pattern.len() {
-                self.matched = 0;
-                self.left = TOKEN_LENGTH;
+        }
+    }
+
+    fn in_fields(&mut self, byte: &mut u8, end: u8, put: u8) {
+        match self.place {
+            _ if *byte == end => {
+                self.seen.clear();
+                self.place = Place::Start;
             }
+            Place::Token if *byte == b'\r' => {}
+            Place::Token => *byte = put,
+            Place::Start if *byte == b'=' => {
+                let ours = std::str::from_utf8(&self.seen).is_ok_and(|key| has_key(key, TOKEN_KEY));
+                self.place = if ours { Place::Token } else { Place::Other };
+            }
+            Place::Start if self.seen.len() < LONGEST_KEY => self.seen.push(*byte),
+            Place::Start | Place::Head(_) | Place::Other | Place::Part(_) => self.place = Place::Other,
+        }
+    }
+
+    fn in_parts(&mut self, byte: &mut u8) {
+        match self.place {
+            _ if *byte == b'\n' => {
+                self.place = self.after_line();
+                self.seen.clear();
+            }
+            Place::Part(length) if length < TOKEN_LENGTH && is_of_token(*byte) => {
+                *byte = b' ';
+                self.place = Place::Part(length + 1);
+            }
+            Place::Start | Place::Head(_) if self.seen.len() < LONGEST_HEAD => self.seen.push(*byte),
+            Place::Start | Place::Head(_) | Place::Other | Place::Token | Place::Part(_) => self.place = Place::Other,
+        }
+    }
+
+    /// What follows the line that was seen.
+    fn after_line(&self) -> Place {
+        match self.place {
+            Place::Head(_) if self.seen == b"\r" => Place::Part(0),
+            Place::Head(lines) if lines < MOST_LINES => Place::Head(lines + 1),
+            Place::Start if names_token(&self.seen) => Place::Head(0),
+            Place::Start | Place::Head(_) | Place::Other | Place::Token | Place::Part(_) => Place::Start,
         }
     }
 }
@@ -171,6 +242,8 @@ mod tests {
             (FormEncoding::Urlencoded, "_sk=T&", Some("")),
             (FormEncoding::Urlencoded, "_sk=Tx&a", None),
             (FormEncoding::Urlencoded, "_sk=&a", None),
+            (FormEncoding::Urlencoded, "%5F%73%6b=T&a=1", Some("a=1")),
+            (FormEncoding::Urlencoded, "_SK=T&a=1", Some("a=1")),
             (FormEncoding::Urlencoded, "_sk", None),
             (FormEncoding::Urlencoded, "a=1&_sk=T", None),
             (FormEncoding::Urlencoded, "", None),
@@ -179,6 +252,14 @@ mod tests {
             (multipart(), "PT\r\n--b\r\nmore", Some("--b\r\nmore")),
             (multipart(), "PT\r\n--b--\r\n", Some("--b--\r\n")),
             (multipart(), "PT--b--\r\n", None),
+            (
+                multipart(),
+                "--b\r\ncontent-disposition:form-data;Name=_sk\r\nx-kind: text/plain\r\n\r\nT\r\n--b--",
+                Some("--b--"),
+            ),
+            (multipart(), "--b\r\nContent-Disposition: form-data; name=\"_sk\"; filename=x\r\n\r\nT\r\n--b--", None),
+            (multipart(), "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nT\r\n--b--", None),
+            (multipart(), "--b\r\nX-Name: form-data; name=\"_sk\"\r\n\r\nT\r\n--b--", None),
             (multipart(), "_sk=T", None),
         ] {
             let body = body.replace('P', part).replace('T', TOKEN);
@@ -195,12 +276,22 @@ mod tests {
         let part = "--b\r\nContent-Disposition: form-data; name=\"_sk\"\r\n\r\n";
         for (encoding, body, expected) in [
             (FormEncoding::Urlencoded, "a=1&_sk=T&b=_sk=T", "a=1&_sk=&&&&b=_sk=T"),
-            (FormEncoding::Urlencoded, "_sk=T&_sk=Tx&x_sk=T", "_sk=&&&&_sk=&&&x&x_sk=T"),
+            (FormEncoding::Urlencoded, "_sk=T&x_sk=T&_sk", "_sk=&&&&x_sk=T&_sk"),
             (FormEncoding::Urlencoded, "&_s&_sk=&_sk=T", "&_s&_sk=&_sk=&&&"),
-            (FormEncoding::Urlencoded, "_sk=T_sk=T", "_sk=&&&_sk=&&&"),
+            (FormEncoding::Urlencoded, "%5f%53k=T&_%73K=T&%5f%5=T&_sk%00=T", "%5f%53k=&&&&_%73K=&&&&%5f%5=T&_sk%00=T"),
             (FormEncoding::Text, "_sk=T\r\na=1\r\n_sk=T\r\nb=_sk=T", "_sk=   \r\na=1\r\n_sk=   \r\nb=_sk=T"),
             (multipart(), "--b\r\nx\r\nPT\r\n--b--", "--b\r\nx\r\nP   \r\n--b--"),
             (multipart(), "_sk=T&name=\"_sk\"", "_sk=T&name=\"_sk\""),
+            (
+                multipart(),
+                "--b\r\nContent-disposition:x; name=_SK\r\nx-kind: x\r\n\r\nT\r\n\r\nT",
+                "--b\r\nContent-disposition:x; name=_SK\r\nx-kind: x\r\n\r\n   \r\n\r\nT",
+            ),
+            (
+                multipart(),
+                "--b\r\nContent-Disposition: x; name=_sk; filename=x\r\n\r\nT",
+                "--b\r\nContent-Disposition: x; name=_sk; filename=x\r\n\r\nT",
+            ),
         ] {
             let of = |text: &str, blank: &str| {
                 let blanks = blank.repeat(TOKEN_LENGTH);
@@ -216,13 +307,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_token_is_left_however_the_body_is_cut(
-            body in "(&|_|_sk|=|abc|name=\"|\"|\r\n|\n|abcdefghijklmnopqrstuvwxyz012345){0,24}",
+            body in "(&|_|_sk|=|abc|Content-Disposition: x; name=\"_sk\"|%5f|\r\n|\n|abcdefghijklmnopqrstuvwxyz012345){0,24}",
             size in 1_usize..9,
         ) {
             for (encoding, before) in [
                 (FormEncoding::Urlencoded, "&_sk="),
                 (FormEncoding::Text, "\n_sk="),
-                (multipart(), "name=\"_sk\"\r\n\r\n"),
+                (multipart(), "\nContent-Disposition: x; name=\"_sk\"\r\n\r\n"),
             ] {
                 let whole = erased(&encoding, &body, body.len().max(1));
                 prop_assert_eq!(&erased(&encoding, &body, size), &whole);

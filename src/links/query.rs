@@ -41,7 +41,8 @@ pub fn take_token(query: Option<&str>) -> (Option<String>, UrlTokens) {
     ((!kept.is_empty()).then(|| kept.join("&")), tokens)
 }
 
-fn value(pair: &str) -> Option<SessionToken> {
+/// The token that is the value of a pair.
+pub(super) fn value(pair: &str) -> Option<SessionToken> {
     let (_, written) = pair.split_once('=')?;
     let decoded: Zeroizing<Vec<u8>> = Zeroizing::new(percent_decode_str(written).collect());
     SessionToken::parse(&decoded)

@@ -103,7 +103,9 @@ async fn a_token_in_a_form_is_worth_what_it_is_in_a_url() {
     for (kind, text) in [
         ("application/x-www-form-urlencoded", "q=1&_sk=SK".to_owned()),
         ("application/x-www-form-urlencoded", "_sk=SKx&q=1".to_owned()),
+        ("application/x-www-form-urlencoded", "q=1&%5F%73K=SK".to_owned()),
         ("text/plain", "q=1\r\n_sk=SK\r\n".to_owned()),
+        (MULTIPART, format!("{part}\"q\"\r\n\r\n1\r\n{part}_sk\r\nContent-Type: text/plain\r\n\r\nSK\r\n--x--\r\n")),
         (MULTIPART, format!("{part}\"q\"\r\n\r\n1\r\n{part}\"_sk\"\r\n\r\nSK\r\n--x--\r\n")),
     ] {
         let kind = [("Content-Type", kind), ("Accept", "application/json")];
@@ -117,11 +119,17 @@ async fn a_token_in_a_form_is_worth_what_it_is_in_a_url() {
         assert!(received.contains('q') && !received.contains(&sk), "{received}");
     }
     assert_eq!(handset.send(Method::PUT, "/find", &json, body("_sk=SK&q=1")).await.reason(), "sign-in-required");
-    assert_eq!(harness.upstream.received().len(), seen + 4, "nothing else went through");
-    // Beside a cookie it is not looked for.
+    assert_eq!(harness.upstream.received().len(), seen + 6, "nothing else went through");
+    // Beside a cookie it is worth nothing, and goes no further either.
     let cookie = format!("sekisho={}", "A".repeat(32));
     let fields = [json[0], json[1], ("Cookie", cookie.as_str())];
     assert_eq!(handset.send(Method::POST, "/find", &fields, body("_sk=SK")).await.reason(), "session-expired");
+
+    let mut keeps = harness.signed_in(Carrier::Au, "b", "bob").await;
+    keeps.send(Method::POST, "/find", &FORM, body("_sk=SK&q=1")).await;
+    let received = harness.upstream.last();
+    assert!(received.headers.contains_key("sekisho-jwt-assertion") && received.body.ends_with(b"&q=1"));
+    assert!(!String::from_utf8(received.body.to_vec()).unwrap().contains(&sk));
 
     // Found by another handset it ends.
     let mut thief = Cookieless::new(&harness, Carrier::SoftBank, "z");
@@ -140,6 +148,12 @@ async fn a_buttons_own_method_or_encoding_neither_loses_a_session_nor_shows_its_
     // A form that gets, posted by a button: the token is its first field, in any encoding.
     for (kind, sent, received) in [
         (FORM[0].1, "_sk=SK&guid=ON&q=1", "guid=ON&q=1".to_owned()),
+        (FORM[0].1, "%5fsk=SK&q=1", "q=1".to_owned()),
+        (
+            MULTIPART,
+            &format!("{part}_sk\r\nContent-Type: text/plain\r\n\r\nSK\r\n{part}\"q\"\r\n\r\n1\r\n--x--\r\n"),
+            format!("{part}\"q\"\r\n\r\n1\r\n--x--\r\n"),
+        ),
         ("text/plain", "_sk=SK\r\nq=1\r\n", "q=1\r\n".to_owned()),
         (
             MULTIPART,
