@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::change::{Change, Written};
+use super::discreet::{REFERRERS, is_silent};
 use super::forms::{Begun, Form, Forms};
 use super::plan::{LinkPlan, Way};
 use super::query::TOKEN_KEY;
@@ -42,7 +43,7 @@ pub(super) const TAGS: [&str; 21] = [
     "embed[src]",
     "frame[src]",
     "go[href]",
-    "img[src]",
+    "img",
     "input",
     "isindex[action]",
     // And forms, of which these are the ends.
@@ -154,6 +155,7 @@ impl Page {
             "base" => self.base(tag),
             _ => Vec::new(),
         };
+        changes.extend(discretion(tag));
         changes.sort_by_key(|change| change.at);
         changes
     }
@@ -337,6 +339,9 @@ impl Page {
     }
 
     fn meta(&mut self, tag: &Tag<'_>) -> Vec<Change> {
+        if is(tag, "name", "referrer") {
+            return silenced(tag, "content");
+        }
         let content = value_of(tag, "content");
         let bytes = content.and_then(|(start, end)| tag.raw.get(start..end)).unwrap_or_default();
         if matches!(self.reading, Reading::Unsaid) {
@@ -386,6 +391,28 @@ impl Page {
             Way::Off(_) | Way::Neither => emptied(),
         }
     }
+}
+
+/// What a tag has a browser tell others of the page's URL: by a Referer, or by a call when its link is followed (HTML
+/// §4.6.6, `Ping-From`).
+fn discretion(tag: &Tag<'_>) -> Vec<Change> {
+    let mut changes = silenced(tag, "referrerpolicy");
+    if let Some((start, end)) = value_of(tag, "ping").filter(|_| matches!(tag.name, "a" | "area")) {
+        let put = if is_quoted(tag, start) { "" } else { "\"\"" };
+        changes.push(Change { at: start, gone: end - start, put: put.to_owned() });
+    }
+    changes
+}
+
+/// A referrer policy that tells no query to other sites.
+fn silenced(tag: &Tag<'_>, name: &str) -> Vec<Change> {
+    let Some((start, end)) = value_of(tag, name) else { return Vec::new() };
+    let policy = tag.raw.get(start..end).unwrap_or_default();
+    // Without one the page's own is followed.
+    if policy.trim_ascii().is_empty() || is_silent(policy) {
+        return Vec::new();
+    }
+    vec![Change { at: start, gone: end - start, put: REFERRERS.to_owned() }]
 }
 
 /// The changes of a value, from the start of its tag.

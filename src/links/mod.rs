@@ -8,6 +8,7 @@
 mod body;
 mod carry;
 mod change;
+mod discreet;
 mod fields;
 mod form_body;
 mod forms;

@@ -130,6 +130,28 @@ fn links_of_others_pass_the_leave_page() {
 }
 
 #[test]
+fn no_tag_has_the_url_of_its_page_told_to_others() {
+    check(&[
+        (
+            "<meta name=Referrer content=unsafe-url><meta name=referrer content='always'><meta name=referrer content=never>",
+            "<meta name=Referrer content=same-origin><meta name=referrer content='same-origin'><meta name=referrer content=never>",
+        ),
+        (
+            "<img src=http://evil.example/ referrerpolicy=unsafe-url><img srcset=//evil.example/ referrerPolicy='&#117;nsafe-url'>",
+            "<img src=http://evil.example/ referrerpolicy=same-origin><img srcset=//evil.example/ referrerPolicy='same-origin'>",
+        ),
+        (
+            "<script referrerpolicy=\"no-referrer-when-downgrade\" src=//evil.example/></script><img referrerpolicy=no-referrer>",
+            "<script referrerpolicy=\"same-origin\" src=//evil.example/></script><img referrerpolicy=no-referrer>",
+        ),
+        (
+            "<a href=/a ping='http://evil.example/ /b'><a ping=//evil.example href=/a><area href=/a ping=''>",
+            "<a href=/a?_sk=T ping=''><a ping=\"\" href=/a?_sk=T><area href=/a?_sk=T ping=''>",
+        ),
+    ]);
+}
+
+#[test]
 fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
     let hidden = "<input type=\"hidden\" name=\"_sk\" value=\"T\">";
     let fields = [

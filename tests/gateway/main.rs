@@ -44,6 +44,7 @@ mod tls;
 mod upgrade;
 mod upstreams;
 mod url_abuse;
+mod url_pages;
 mod url_sessions;
 mod url_ways;
 mod wire;
