@@ -5,13 +5,16 @@ use std::time::Duration;
 
 /// How long a sign-in counts as one that is going on.
 const RECENT: Duration = Duration::from_secs(5);
-/// How long a batch may keep the store's writer when nobody waits for it, or a key has leaked.
-const ALONE: Duration = Duration::from_millis(250);
+/// How long a batch may take when nobody signs in, or a key has leaked: the longer, the more records share the pages of
+/// the index that they are written to. The store breaks it off for whoever comes.
+const ALONE: Duration = Duration::from_secs(1);
 /// The same beside sign-ins, each of which may have to wait for one batch.
-const BESIDE: Duration = Duration::from_millis(10);
+const BESIDE: Duration = Duration::from_millis(2);
+/// The longest rest after a batch.
+const LONGEST_REST: Duration = Duration::from_millis(250);
 /// Records in a batch: fewer are not worth a commit, more would take too much memory.
-const FEWEST: u32 = 100;
-const MOST: u32 = 50_000;
+const FEWEST: u32 = 32;
+const MOST: u32 = 100_000;
 
 /// The size of batches and the rest between them; learns from how long the last one took, the wait for the writer
 /// included.
@@ -46,7 +49,7 @@ impl Pace {
         let most = size.saturating_mul(2).clamp(FEWEST, MOST);
         let next = u32::try_from(fitting).unwrap_or(MOST).clamp(FEWEST, most);
         self.size.store(next, Ordering::Relaxed);
-        if alone { Duration::ZERO } else { took.min(ALONE) }
+        if alone { Duration::ZERO } else { took.min(LONGEST_REST) }
     }
 
     fn beside_sign_ins(&self, monotonic: Duration) -> bool {
@@ -70,8 +73,8 @@ mod tests {
             assert_eq!(pace.rest_after(pace.size(), Duration::from_micros(10), SECOND, false), Duration::ZERO);
         }
         assert_eq!(pace.size(), MOST);
-        pace.rest_after(MOST, SECOND, SECOND, false);
-        assert_eq!(pace.size(), MOST / 4, "a second was four times too long");
+        pace.rest_after(MOST, 4 * SECOND, SECOND, false);
+        assert_eq!(pace.size(), MOST / 4, "it was four times too long");
         pace.rest_after(FEWEST, 100 * SECOND, SECOND, false);
         assert_eq!(pace.size(), FEWEST);
     }
@@ -82,7 +85,7 @@ mod tests {
         pace.sign_in(SECOND);
         let took = Duration::from_millis(100);
         assert_eq!(pace.rest_after(10_000, took, 2 * SECOND, false), took);
-        assert_eq!(pace.size(), 1000);
+        assert_eq!(pace.size(), 200);
         assert_eq!(pace.rest_after(10_000, took, 2 * SECOND, true), Duration::ZERO, "a key has leaked");
         assert_eq!(pace.rest_after(10_000, took, 6 * SECOND, false), Duration::ZERO, "nobody signs in any more");
         assert_eq!(pace.size(), 20_000);

@@ -72,7 +72,7 @@ impl Rotations {
         let mut size = self.pace.size();
         let mut records = self.prepare(&ring, record.cursor, size).await?;
         while !shutdown.is_cancelled() {
-            let Some(cursor) = records.last().map(|record| record.position) else {
+            let Some(cursor) = records.iter().map(|record| record.position).max() else {
                 if from_start {
                     self.rate.store(0, Ordering::Relaxed);
                     self.metrics.rotation_rate(0);
@@ -124,8 +124,12 @@ impl Rotations {
     async fn prepare(&self, ring: &Arc<Wrapping>, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
         let read = self.store.wrappable(ring.active(), after, limit).await?;
         let ring = Arc::clone(ring);
-        let computed =
-            tokio::task::spawn_blocking(move || read.iter().filter_map(|record| ring.wrap(record)).collect());
+        let computed = tokio::task::spawn_blocking(move || {
+            let mut records: Vec<Wrappable> = read.iter().filter_map(|record| ring.wrap(record)).collect();
+            // As the store's index has them, which then writes neighbours one after the other.
+            records.sort_unstable_by(|one, other| one.digest.as_bytes().cmp(other.digest.as_bytes()));
+            records
+        });
         // Only the end of the runtime, or a defect, ends it early.
         computed.await.map_err(|_| StoreError::Closed)
     }

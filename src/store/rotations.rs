@@ -103,18 +103,18 @@ pub struct WrapBatch {
     pub generation: u64,
     /// Where the next batch starts.
     pub cursor: u64,
-    /// The records: place and `rev` as read, chain and digest as they are to be.
+    /// The records, in any order: place and `rev` as read, chain and digest as they are to be.
     pub records: Vec<Wrappable>,
 }
 
-/// What became of a batch. Only the first changed anything.
+/// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WrapOutcome {
     /// So many were moved; the others had moved on, or are gone.
     Wrapped(u64),
-    /// Another runner has taken over, or the rotation does not run.
+    /// Another runner has taken over, or the rotation does not run, perhaps since a part of the batch.
     Fenced,
-    /// The key ring moved on since the digests were made: compute them again.
+    /// The key ring moved on since the digests were made, perhaps since a part of the batch: compute them again.
     Stale,
 }
 
@@ -136,7 +136,8 @@ pub struct Scanned {
 ///     outermost key older than the new one, judged in the step that moves it. So a batch that runs twice moves nothing
 ///     twice.
 /// 23. **Fenced.** Only the runner that took the latest fencing token writes, with a key ring that is in force.
-/// 24. **One step.** Records, cursor and counts of a batch become durable together.
+/// 24. **One step.** Records, cursor and counts of a batch become durable together; of one that is taken in parts, because
+///     others wait for the store, records and counts of each part, and the cursor with the last.
 /// 25. **Counted.** A record that leaves the old key by a sign-in is counted in the step that moves it.
 #[async_trait]
 pub trait RotationStore: Send + Sync + 'static {

@@ -21,6 +21,9 @@ const STATEMENTS: usize = 64;
 /// Memory for pages that the writer may keep, in KiB. As much as the index of a million digests: each record of a wrap
 /// touches two of its pages at random. Taken as it is needed, given back when a wrap is over.
 const WRITER_CACHE_KIB: i64 = 128 << 10;
+/// Pages in the journal from which on the writer brings it into the file itself, 64 MiB: where the thread that does that
+/// comes too late, because nobody pauses.
+const LONGEST_JOURNAL: i64 = 16 << 10;
 /// What stands for itself in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
@@ -96,6 +99,11 @@ impl Held {
         }
     }
 
+    /// The connection wherever its files are, to be asked about itself.
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
     /// The connection wherever its files are, to be closed.
     pub(super) fn into_inner(self) -> Connection {
         self.conn
@@ -139,6 +147,7 @@ pub(super) fn connect(path: &Path, access: Access) -> rusqlite::Result<Connectio
                 "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
             )?;
             conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+            conn.pragma_update(None, "wal_autocheckpoint", LONGEST_JOURNAL)?;
         }
         Access::Read | Access::Frozen => conn.execute_batch("PRAGMA query_only = ON;")?,
     }

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file behind all ports.
 //!
 //! Writes go through one thread that puts every waiting call into one transaction, so that many sign-ins share
-//! one fsync; a call is answered only after the commit that holds it. Reads run on a few threads of their own, each
+//! one fsync; a call is answered only after the commit that holds it. Another thread brings the journal into the file. Reads run on a few threads of their own, each
 //! in one snapshot. A connection that met an error is dropped and opened anew for the next call, so the store comes
 //! back by itself when its medium does. Nothing here blocks a runtime or needs one: calls come from many.
 //!
@@ -10,6 +10,7 @@
 mod approvals;
 mod audit;
 mod bindings;
+mod checkpointer;
 mod connection;
 mod enrolment;
 mod file;

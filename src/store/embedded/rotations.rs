@@ -1,6 +1,8 @@
 //! Rotations: the journal of each, and the records that they move.
 
 use std::collections::HashMap;
+use std::iter::Peekable;
+use std::vec::IntoIter;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
@@ -22,6 +24,9 @@ macro_rules! innermost {
     };
 }
 pub(super) use innermost;
+
+/// Records after which a batch looks whether others wait: a fraction of a millisecond.
+const BREATH: u32 = 64;
 
 const UPSERT: &str = "INSERT INTO rotations (id, purpose, from_key, to_key, state, reason, started_at, finished_at, \
                       drain_by, total, wrapped, flattened, cursor, fence, root_before, root_after) \
@@ -93,7 +98,22 @@ impl RotationStore for EmbeddedStore {
     }
 
     async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError> {
-        self.writer.run(move |conn| wrap(conn, &batch)).await
+        let WrapBatch { rotation, fence, generation, cursor, records } = batch;
+        let mut left = records.into_iter().peekable();
+        let mut moved = 0;
+        loop {
+            let slice = Slice { rotation: rotation.clone(), fence, generation, cursor, records: left };
+            let others_wait = self.writer.others_wait();
+            let (outcome, rest) = self.writer.run(move |conn| wrap(conn, slice, others_wait)).await?;
+            left = rest;
+            match outcome {
+                WrapOutcome::Wrapped(more) => moved += more,
+                WrapOutcome::Fenced | WrapOutcome::Stale => return Ok(outcome),
+            }
+            if left.peek().is_none() {
+                return Ok(WrapOutcome::Wrapped(moved));
+            }
+        }
     }
 
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError> {
@@ -226,38 +246,64 @@ fn keep(conn: &Connection, rotations: &[RotationRecord], count_total: Option<&st
     Ok(())
 }
 
-fn wrap(conn: &Connection, batch: &WrapBatch) -> Result<WrapOutcome, StoreError> {
+type Records = Peekable<IntoIter<Wrappable>>;
+
+/// What is left of a batch.
+struct Slice {
+    rotation: String,
+    fence: u64,
+    generation: u64,
+    cursor: u64,
+    records: Records,
+}
+
+/// Moves records until others wait, and gives back those that are left.
+fn wrap(conn: &Connection, slice: Slice, others_wait: impl Fn() -> bool) -> Result<(WrapOutcome, Records), StoreError> {
+    let Slice { rotation, fence, generation: made_by, cursor, mut records } = slice;
     let open = open(conn)?;
-    let ours = open.iter().find(|rotation| rotation.id == batch.rotation);
-    if !ours.is_some_and(|ours| ours.state == RotationState::Running && ours.fence == batch.fence) {
-        return Ok(WrapOutcome::Fenced);
+    let ours = open.iter().find(|record| record.id == rotation);
+    if !ours.is_some_and(|ours| ours.state == RotationState::Running && ours.fence == fence) {
+        return Ok((WrapOutcome::Fenced, records));
     }
-    if generation(conn)? != batch.generation {
-        return Ok(WrapOutcome::Stale);
+    if generation(conn)? != made_by {
+        return Ok((WrapOutcome::Stale, records));
     }
     let mut select = conn.prepare_cached("SELECT chain, rev FROM bindings WHERE seq = ?1")?;
     let sql = "UPDATE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE seq = ?1";
     let mut update = conn.prepare_cached(sql)?;
-    // A store has a handful of chains: each is read once a batch.
-    let mut known: HashMap<String, Chain> = HashMap::new();
+    // A store has a handful of chains: each is read and written once a batch.
+    let mut known: Vec<(String, KeyId)> = Vec::new();
+    let mut written: Option<(Chain, String)> = None;
     let mut moves: HashMap<(KeyId, KeyId), u64> = HashMap::new();
-    for record in &batch.records {
+    let mut seen = 0_u32;
+    while let Some(record) = records.next_if(|_| seen == 0 || !seen.is_multiple_of(BREATH) || !others_wait()) {
+        seen += 1;
         let place = position(record.position)?;
-        let found =
-            select.query_row([place], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
-        let Some((text, rev)) = found else { continue };
-        if !known.contains_key(&text) {
-            let chain = Chain::parse(&text).map_err(|_| StoreError::Corrupt("column chain".into()))?;
-            known.insert(text.clone(), chain);
-        }
-        let Some(before) = known.get(&text).map(Chain::outermost) else { continue };
+        let found = select.query_row([place], |row| {
+            let text = row.get_ref(0)?.as_str()?;
+            let outermost = known.iter().find(|(known, _)| known == text).map(|(_, outermost)| *outermost);
+            Ok((outermost.ok_or_else(|| text.to_owned()), row.get::<_, i64>(1)?))
+        });
+        let Some((before, rev)) = found.optional()? else { continue };
+        let before = match before {
+            Ok(outermost) => outermost,
+            Err(text) => {
+                let chain = Chain::parse(&text).map_err(|_| StoreError::Corrupt("column chain".into()))?;
+                known.push((text, chain.outermost()));
+                chain.outermost()
+            }
+        };
         let after = record.chain.outermost();
         // Its place may have been given to a new record since, with a `rev` that began anew: that one is under the
         // active key.
         if rev != position(record.rev)? || before >= after {
             continue;
         }
-        update.execute((place, record.chain.to_string(), record.digest.as_bytes()))?;
+        let (_, text) = match &mut written {
+            Some(same) if same.0 == record.chain => same,
+            other => other.insert((record.chain.clone(), record.chain.to_string())),
+        };
+        update.execute((place, &*text, record.digest.as_bytes()))?;
         *moves.entry((before, after)).or_default() += 1;
     }
     for rotation in &open {
@@ -266,9 +312,12 @@ fn wrap(conn: &Connection, batch: &WrapBatch) -> Result<WrapOutcome, StoreError>
         conn.prepare_cached("UPDATE rotations SET wrapped = wrapped + ?2 WHERE id = ?1")?
             .execute((&rotation.id, position(wrapped)?))?;
     }
-    conn.prepare_cached("UPDATE rotations SET cursor = ?2 WHERE id = ?1")?
-        .execute((&batch.rotation, position(batch.cursor)?))?;
-    Ok(WrapOutcome::Wrapped(moves.values().sum()))
+    // The records come in any order: only behind the last of them is there nothing left of the batch.
+    if records.peek().is_none() {
+        let sql = "UPDATE rotations SET cursor = ?2 WHERE id = ?1";
+        conn.prepare_cached(sql)?.execute((&rotation, position(cursor)?))?;
+    }
+    Ok((WrapOutcome::Wrapped(moves.values().sum()), records))
 }
 
 fn binding_keys(rotation: &RotationRecord) -> Result<(KeyId, KeyId), StoreError> {

@@ -1,8 +1,8 @@
 //! The one thread that writes: every waiting call in one transaction, each in a savepoint of its own.
 
 use std::io;
-use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::checkpointer::Checkpointer;
 use super::connection::{Access, Held, Place, execute};
 use crate::store::StoreError;
 
@@ -33,6 +34,8 @@ pub(super) type WriteObserver = Box<dyn Fn(WriteEvent) + Send + Sync>;
 /// The way to the writing thread. Dropping it waits until all that was queued is done.
 pub(super) struct Writer {
     pub(super) observer: Arc<OnceLock<WriteObserver>>,
+    /// Calls that were asked for and not answered yet.
+    unanswered: Arc<AtomicUsize>,
     queue: Sender<Message>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,14 +44,15 @@ impl Writer {
     /// Starts the thread on an open connection.
     pub(super) fn start(place: Place, conn: Held) -> io::Result<Self> {
         let (queue, messages) = channel();
-        let work = move || write(&place, conn, &messages);
+        let checkpointer = Checkpointer::start(place.clone())?;
+        let work = move || write(&place, conn, &messages, checkpointer);
         let thread = Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { observer: Arc::default(), queue, thread: Some(thread) })
+        Ok(Self { observer: Arc::default(), unanswered: Arc::default(), queue, thread: Some(thread) })
     }
 
     /// A writer that refuses every call, for a store that is only looked at.
     pub(super) fn absent() -> Self {
-        Self { observer: Arc::default(), queue: channel().0, thread: None }
+        Self { observer: Arc::default(), unanswered: Arc::default(), queue: channel().0, thread: None }
     }
 
     /// Runs `work` in a transaction; answers once that is committed. An error undoes the work of this call alone.
@@ -58,9 +62,15 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let call = Call { work: Some(work), outcome: None, waiting: Waiting::begin(&self.observer), reply };
+        let call = Call { work: Some(work), outcome: None, waiting: Waiting::begin(self), reply };
         self.queue.send(Message::Job(Box::new(call))).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// For long work, which asks it now and then from within its call: whether others wait for it to end.
+    pub(super) fn others_wait(&self) -> impl Fn() -> bool + Send + 'static {
+        let unanswered = Arc::clone(&self.unanswered);
+        move || unanswered.load(Ordering::Relaxed) > 1
     }
 
     /// Folds the journal into the file and empties it, after all that was queued before: what was erased is then in
@@ -114,19 +124,23 @@ struct Call<T, F> {
 struct Waiting {
     since: Instant,
     observer: Arc<OnceLock<WriteObserver>>,
+    unanswered: Arc<AtomicUsize>,
 }
 
 impl Waiting {
-    fn begin(observer: &Arc<OnceLock<WriteObserver>>) -> Self {
-        if let Some(tell) = observer.get() {
+    fn begin(writer: &Writer) -> Self {
+        if let Some(tell) = writer.observer.get() {
             tell(WriteEvent::Waits);
         }
-        Self { since: Instant::now(), observer: Arc::clone(observer) }
+        writer.unanswered.fetch_add(1, Ordering::Relaxed);
+        let (observer, unanswered) = (Arc::clone(&writer.observer), Arc::clone(&writer.unanswered));
+        Self { since: Instant::now(), observer, unanswered }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
         if let Some(tell) = self.observer.get() {
             tell(WriteEvent::Answered(self.since.elapsed()));
         }
@@ -165,56 +179,77 @@ where
     }
 }
 
-fn write(place: &Place, conn: Held, messages: &Receiver<Message>) {
+fn write(place: &Place, conn: Held, messages: &Receiver<Message>, checkpointer: Checkpointer) {
     let mut conn = Some(conn);
-    while let Ok(first) = messages.recv() {
-        let mut batch = Vec::new();
-        let mut fold_for = Vec::new();
-        let mut close = None;
-        for message in iter::once(first).chain(messages.try_iter().take(MAX_BATCH - 1)) {
-            match message {
-                Message::Job(job) => batch.push(job),
-                Message::Fold(reply) => fold_for.push(reply),
-                Message::Close(reply) => {
-                    close = Some(reply);
-                    break;
+    // What was taken from the queue, and belongs behind the transaction before it.
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| messages.recv().ok()) {
+        match first {
+            Message::Job(job) => {
+                let mut batch = vec![job];
+                // A panic is a defect, but it must not take every later sign-in with it.
+                let work = AssertUnwindSafe(|| commit(place, &mut conn, &mut batch, messages, &mut next));
+                let result = catch_unwind(work)
+                    .unwrap_or_else(|_| Err(StoreError::Unavailable("the writing thread panicked".into())));
+                if result.is_err() {
+                    match &conn {
+                        Some(held) if held.in_place().is_err() => held.roll_back(),
+                        // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
+                        _ => conn = None,
+                    }
+                }
+                for job in batch {
+                    job.settle(&result);
+                }
+                if let Some(held) = conn.as_ref().filter(|_| result.is_ok()) {
+                    checkpointer.committed(held.connection());
                 }
             }
-        }
-        if !batch.is_empty() {
-            // A panic is a defect, but it must not take every later sign-in with it.
-            let result = catch_unwind(AssertUnwindSafe(|| commit(place, &mut conn, &mut batch)))
-                .unwrap_or_else(|_| Err(StoreError::Unavailable("the writing thread panicked".into())));
-            if result.is_err() {
-                match &conn {
-                    Some(held) if held.in_place().is_err() => held.roll_back(),
-                    // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
-                    _ => conn = None,
-                }
+            Message::Fold(reply) => {
+                let _turn = checkpointer.turn();
+                let folded = connected(place, &mut conn).and_then(|held| fold(held.in_place()?));
+                let _ = reply.send(folded);
             }
-            for job in batch {
-                job.settle(&result);
+            Message::Close(reply) => {
+                // The last connection to close takes the journal with it.
+                drop(checkpointer);
+                let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
+                return;
             }
-        }
-        if !fold_for.is_empty() {
-            let folded = connected(place, &mut conn).and_then(|held| fold(held.in_place()?));
-            for reply in fold_for {
-                let _ = reply.send(folded.clone());
-            }
-        }
-        if let Some(reply) = close {
-            let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
-            return;
         }
     }
 }
 
-fn commit(place: &Place, held: &mut Option<Held>, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+/// Does what is in `batch`, and what is queued by the time that it is done, in one transaction. Something else that is
+/// met in the queue is put into `next`.
+fn commit(
+    place: &Place,
+    held: &mut Option<Held>,
+    batch: &mut Vec<Box<dyn Job>>,
+    messages: &Receiver<Message>,
+    next: &mut Option<Message>,
+) -> Result<(), StoreError> {
     let held = connected(place, held)?;
     let conn = held.in_place()?;
     execute(conn, "BEGIN IMMEDIATE")?;
-    for job in batch {
+    for job in batch.iter_mut() {
         job.run(conn)?;
+    }
+    while batch.len() < MAX_BATCH
+        && let Ok(message) = messages.try_recv()
+    {
+        match message {
+            Message::Job(job) => {
+                batch.push(job);
+                if let Some(job) = batch.last_mut() {
+                    job.run(conn)?;
+                }
+            }
+            other @ (Message::Fold(_) | Message::Close(_)) => {
+                *next = Some(other);
+                break;
+            }
+        }
     }
     execute(conn, "COMMIT")?;
     // Nothing is acknowledged that went into files which left meanwhile.
@@ -311,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_transaction_fails_every_call_in_it() {
+    async fn a_lost_transaction_fails_every_call_in_it_and_none_behind_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t");
         let lost = |conn: &Connection| {
@@ -319,8 +354,9 @@ mod tests {
             Err(StoreError::Unavailable("full".into()))
         };
         let answers = in_one_batch(&path, vec![|conn| add(conn, 1), lost, |conn| add(conn, 2)]).await;
-        assert!(rows(&path).is_empty());
-        assert!(answers.iter().all(|a| *a == Err(StoreError::Unavailable("full".into()))), "{answers:?}");
+        assert_eq!(rows(&path), [2]);
+        let full = || Err(StoreError::Unavailable("full".into()));
+        assert_eq!(answers, [full(), full(), Ok(())]);
     }
 
     #[tokio::test]

@@ -83,7 +83,8 @@ CREATE TABLE bindings (
     bound_on     INTEGER NOT NULL,
     last_used_on INTEGER NOT NULL,
     rev          INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (carrier, digest)
+    -- The digest first: it tells two records apart at its first bytes.
+    UNIQUE (digest, carrier)
 ) STRICT;
 CREATE INDEX bindings_by_account ON bindings (account);
 CREATE INDEX bindings_by_last_use ON bindings (last_used_on);

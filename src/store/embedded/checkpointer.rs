@@ -1,0 +1,85 @@
+//! The thread that brings the journal into the file while others write on, so that no sign-in waits for that.
+//!
+//! SQLite would do it within the commit that makes the journal long. A passive checkpoint of another connection hinders
+//! neither readers nor the writer (sqlite.org/wal.html §3.1).
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use rusqlite::Connection;
+
+use super::connection::{Access, Held, Place};
+use crate::store::StoreError;
+
+/// Pages in the journal from which on it is brought into the file: what SQLite takes for itself.
+const MANY_PAGES: i64 = 1000;
+
+/// The way to the thread. Dropping it waits until it has ended.
+pub(super) struct Checkpointer {
+    wake: Option<SyncSender<()>>,
+    /// Held for a checkpoint: of two at once SQLite refuses one.
+    turn: Arc<Mutex<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(place: Place) -> io::Result<Self> {
+        // One call that waits is as good as many.
+        let (wake, calls) = sync_channel(1);
+        let turn = Arc::new(Mutex::new(()));
+        let of_thread = Arc::clone(&turn);
+        let work = move || checkpoint(&place, &calls, &of_thread);
+        let thread = Builder::new().name("store-checkpoint".into()).spawn(work)?;
+        Ok(Self { wake: Some(wake), turn, thread: Some(thread) })
+    }
+
+    /// To be asked after a commit on `conn`.
+    pub(super) fn committed(&self, conn: &Connection) {
+        // It tells and does nothing (SQLite 3.51). What cannot be told now is told after the next commit.
+        let pages = conn
+            .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
+            .and_then(|mut ask| ask.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)));
+        if pages.is_ok_and(|pages| pages >= MANY_PAGES)
+            && let Some(wake) = &self.wake
+        {
+            let _ = wake.try_send(());
+        }
+    }
+
+    /// No checkpoint but the caller's, until the guard is dropped.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.wake = None;
+        // It panics nowhere; if it did, the writer brings the journal in by itself.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn checkpoint(place: &Place, calls: &Receiver<()>, turn: &Mutex<()>) {
+    let mut held: Option<Held> = None;
+    while calls.recv().is_ok() {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = match &held {
+            Some(held) => bring_in(held),
+            None => place.connect(Access::Write).and_then(|new| bring_in(held.insert(new))),
+        };
+        if let Err(error) = done {
+            // Nothing is lost: it stays in the journal. The connection is opened anew, however the medium changed; one whose
+            // files left is kept, as they may come back.
+            tracing::debug!(%error, "the store's journal was not brought into its file");
+            held = held.filter(|held| held.in_place().is_err());
+        }
+    }
+}
+
+fn bring_in(held: &Held) -> Result<(), StoreError> {
+    held.in_place()?.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    held.in_place().map(drop)
+}
