@@ -20,6 +20,7 @@ mod check;
 mod command_line;
 mod crash;
 mod faults;
+mod floods;
 mod journey;
 mod keks;
 mod lifecycle;

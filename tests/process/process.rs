@@ -325,6 +325,13 @@ impl Serving {
         u64::try_from(std::fs::read_dir(folder).unwrap().count()).unwrap()
     }
 
+    /// Memory that it has resident, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id().as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Waits for the end: its exit code, and both streams to their last byte.
     pub(crate) async fn end(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it does not end").unwrap();
