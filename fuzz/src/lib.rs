@@ -274,11 +274,13 @@ pub fn links(data: &[u8]) {
         let before = &whole[..at];
         assert!(before.ends_with(b"?_sk=") || before.ends_with(b"name=\"_sk\" value=\""));
     }
-    // Links of others, keys and fields of ours, a base: what goes for them does not come back.
+    // Links of others, keys and fields of ours, a base, what tells others: what goes for them does not come back.
     let mut lower = page.to_ascii_lowercase();
     lower.retain(|b| *b > b' ');
     if contains(&whole, b"/_sekisho/leave")
-        || [&b"_s"[..], b"%", b"&#", b"base", b"action"].iter().any(|p| contains(&lower, p))
+        || [&b"_s"[..], b"%", b"&#", b"base", b"action", b"ping", b"referrer"].iter().any(|p| contains(&lower, p))
+        // The field of a form that a button names by an id of the page's.
+        || contains(&whole, format!("{TOKEN}\" form=\"").as_bytes())
     {
         return;
     }
