@@ -219,8 +219,12 @@ impl Page {
     fn leads_nowhere(&self, raw: &[u8]) -> bool {
         let Some(pieces) = pieces(raw, self.reading, true) else { return true };
         let written = Written { raw, pieces: &pieces, end: raw.len(), reading: self.reading, ampersand: "&amp;" };
-        let leaves = || written.resolved(self.base.url()).is_some_and(|url| self.plan.is_leave_page(&url));
-        !raw.trim_ascii().is_empty() && written.way(&self.plan, self.base.url()) == Way::Neither && !leaves()
+        let neither = || written.way(&self.plan, self.base.url()) == Way::Neither;
+        !raw.trim_ascii().is_empty() && neither() && !self.is_leave_page(&written)
+    }
+
+    fn is_leave_page(&self, written: &Written<'_>) -> bool {
+        written.resolved(self.base.url()).is_some_and(|url| self.plan.is_leave_page(&url))
     }
 
     fn url(&mut self, written: &Written<'_>, off: Off) -> Vec<Change> {
@@ -327,6 +331,7 @@ impl Page {
                 changes.push(Change { at: tag.raw.len(), gone: 0, put: fields });
                 (changes, Form::Elsewhere)
             }
+            Way::Neither if self.is_leave_page(&written) => (Vec::new(), Form::Elsewhere),
             Way::Neither => (Vec::new(), Form::Stray),
         }
     }

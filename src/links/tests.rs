@@ -290,6 +290,14 @@ fn no_field_stands_in_a_form_that_leads_where_no_token_belongs() {
 }
 
 #[test]
+fn a_form_within_one_of_another_site_is_the_same_after_a_second_pass() {
+    for method in ["get", "post"] {
+        let got = rewritten(&format!("<form method={method} action=//evil.example/><form action=/a>"));
+        assert!(got.ends_with("<form action=/a><input type=\"hidden\" name=\"_sk\" value=\"T\">"), "{got}");
+    }
+}
+
+#[test]
 fn thousands_of_forms_are_no_page_too_large() {
     let page = "<form action=/a><input name=q></form>".repeat(20_000);
     let got = raw(page.as_bytes(), Some(UTF_8), false, 16 * 1024);
