@@ -165,6 +165,8 @@ pub enum Destroyed {
 pub struct Rewrapped {
     /// How many keys are wrapped under `keys.kek_next` now.
     pub rewrapped: usize,
+    /// What is wrong with that KEK all the same: a token that gives the key out, or needs no PIN.
+    pub warnings: Vec<String>,
 }
 
 /// The public half of a key that signs.

@@ -225,14 +225,17 @@ async fn rewrap(
 ) -> Result<Json<Rewrapped>, Refused> {
     // As the configuration stands now and not as it was at start-up: what the next start will read is what counts.
     let source = ops.config.next_kek_now().map_err(|_| Refused::ConfigurationUnusable)?.ok_or(Refused::NoNextKek)?;
-    let (kek, _) = Kek::open(&source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
+    let (kek, warnings) = Kek::open(&source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
+    for doubt in &warnings {
+        tracing::warn!(%doubt, "keys.kek_next");
+    }
     let work = async {
         let rewrapped = ops.lifecycle.rewrap(kek, revision.expected()?).await?;
         report("all", KeyAction::Rewrapped, by);
         Ok::<_, Refused>((rewrapped, Effect::of(rewrapped as u64)))
     };
     let rewrapped = ops.audit.act(Event::new(Action::KeysRewrap, by), &*ops.clock, work).await?;
-    Ok(Json(Rewrapped { rewrapped }))
+    Ok(Json(Rewrapped { rewrapped, warnings: warnings.iter().map(ToString::to_string).collect() }))
 }
 
 /// A letter and a short number; anything else is no key's id, and comes into no trail.

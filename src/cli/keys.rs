@@ -1,5 +1,6 @@
 //! `keys list | show | generate | activate | suspend | resume | compromise | destroy | export-public | rewrap`.
 
+use std::iter;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -175,6 +176,7 @@ impl Document for Rewrapped {
     const COLUMNS: &'static [&'static str] = &[];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        vec![vec!["rewrapped".to_owned(), self.rewrapped.to_string()]]
+        let warnings = self.warnings.iter().map(|warning| vec!["warning".to_owned(), warning.clone()]);
+        iter::once(vec!["rewrapped".to_owned(), self.rewrapped.to_string()]).chain(warnings).collect()
     }
 }
