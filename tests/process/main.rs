@@ -19,6 +19,7 @@ mod audit;
 mod check;
 mod command_line;
 mod crash;
+mod deploy;
 mod faults;
 mod floods;
 mod journey;

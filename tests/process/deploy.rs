@@ -1,0 +1,51 @@
+//! What `deploy/` holds for others to run: judged by their own tools.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
+}
+
+fn run(program: &str, arguments: &[&str], file: &Path) -> Output {
+    let started = Command::new(program).args(arguments).arg(file).output();
+    started.unwrap_or_else(|error| panic!("{program}: {error}; tests/run installs it"))
+}
+
+#[test]
+fn systemd_finds_the_unit_hardened() {
+    let unit = sample("systemd/sekisho.service");
+    // In tenths.
+    let judged = run("systemd-analyze", &["security", "--offline=true", "--threshold=20", "--no-pager"], &unit);
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
+
+    let folder = tempfile::tempdir().unwrap();
+    let softened = folder.path().join("sekisho.service");
+    let text = std::fs::read_to_string(&unit).unwrap();
+    std::fs::write(&softened, text.replace("ProtectSystem=strict", "").replace("PrivateDevices=yes", "")).unwrap();
+    let judged = run("systemd-analyze", &["security", "--offline=true", "--threshold=5", "--no-pager"], &softened);
+    assert!(!judged.status.success(), "the threshold counts");
+}
+
+#[test]
+fn alert_rules_are_rules_and_name_metrics_that_there_are() {
+    let rules = sample("prometheus/alerts.yml");
+    let judged = run("promtool", &["check", "rules"], &rules);
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+
+    // Another test holds that page to what is served.
+    let known = include_str!("../../docs/metrics.md");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let named: Vec<_> = words.filter(|word| word.starts_with("sekisho_")).collect();
+    assert!(named.len() > 10);
+    for name in named {
+        let metric = name.trim_end_matches("_bucket");
+        assert!(known.contains(&format!("| `{metric}` |")), "{name}");
+    }
+    // Reasons are spelt as refusals are.
+    for reason in ["store-unavailable", "not-ready", "malformed-identifier", "code-invalid", "session-device-mismatch"]
+    {
+        assert!(text.contains(reason) && sekisho::refusal::Reason::ALL.iter().any(|known| known.as_str() == reason));
+    }
+}
