@@ -33,13 +33,14 @@ pub(super) struct Tag<'a> {
 
 /// Start tags that [`Page::tag`] wants to see, as selectors of the masked page. Of elements that are many and seldom
 /// hold a link those with the attribute.
-pub(super) const TAGS: [&str; 21] = [
+pub(super) const TAGS: [&str; 24] = [
     "a",
     "area[href]",
     "base[href]",
     "bgsound[src]",
     "body[background]",
     "button",
+    "card",
     "embed[src]",
     "frame[src]",
     "go[href]",
@@ -51,10 +52,12 @@ pub(super) const TAGS: [&str; 21] = [
     "param",
     "meta",
     "object[data]",
+    "option[onpick]",
     "script[src]",
     "xcript[src]",
     "table[background]",
     "td[background]",
+    "template",
     "xframe[src]",
 ];
 
@@ -137,6 +140,11 @@ impl Page {
                 changes
             }
             "area" | "go" => self.link(tag, "href", Off::Leave),
+            // What is followed without a click, or by a choice (WML 1.3 §9.5, §11.5).
+            "card" | "template" | "option" if self.xml => {
+                let names = ["ontimer", "onenterforward", "onenterbackward", "onpick"];
+                names.iter().flat_map(|name| self.link(tag, name, Off::Leave)).collect()
+            }
             "frame" | "iframe" => self.link(tag, "src", Off::Leave),
             "img" | "embed" | "bgsound" | "script" => self.link(tag, "src", Off::Stays),
             "object" => self.link(tag, "data", Off::Stays),

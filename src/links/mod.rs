@@ -25,6 +25,8 @@ mod stream;
 mod text;
 
 #[cfg(test)]
+mod forms_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::stream::Stream;
 use super::testing::{TOKEN, plan};
 
 /// The page, rewritten in pieces of `size` bytes, the token written `T`.
-fn raw(page: &[u8], said: Option<&'static Encoding>, docomo: bool, size: usize) -> Vec<u8> {
+pub(super) fn raw(page: &[u8], said: Option<&'static Encoding>, docomo: bool, size: usize) -> Vec<u8> {
     rewrite(page, said, docomo, false, size)
 }
 
@@ -20,7 +20,7 @@ fn rewrite(page: &[u8], said: Option<&'static Encoding>, docomo: bool, xml: bool
     out
 }
 
-fn rewritten(page: &str) -> String {
+pub(super) fn rewritten(page: &str) -> String {
     let whole = raw(page.as_bytes(), Some(UTF_8), false, page.len());
     for size in [1, 2, 7] {
         assert_eq!(raw(page.as_bytes(), Some(UTF_8), false, size), whole, "by {size}: {page}");
@@ -30,7 +30,7 @@ fn rewritten(page: &str) -> String {
 }
 
 /// What a page's links become; `LEAVE` stands for a link to the leave page.
-fn check(table: &[(&str, &str)]) {
+pub(super) fn check(table: &[(&str, &str)]) {
     let leave =
         regex::Regex::new(r"(http://admin\.example\.jp)?/_sekisho/leave\?s=[\w-]{32}&amp;u=[\w.~%/-]+").unwrap();
     for (page, expected) in table {
@@ -151,184 +151,6 @@ fn no_tag_has_the_url_of_its_page_told_to_others() {
     ]);
 }
 
-#[test]
-fn forms_that_get_have_fields_and_forms_that_post_have_a_query() {
-    let hidden = "<input type=\"hidden\" name=\"_sk\" value=\"T\">";
-    let fields = [
-        ("<form>", "<form>H"),
-        ("<form action=/a?b=1 method=get><input name=c>", "<form action=/a?b=1 method=get>H<input name=c>"),
-        ("<form action='#x'>", "<form action='#x'>"),
-        ("<form action=/a><input type=hidden name=_sk value=old><input name=c>", "<form action=/a>H<input name=c>"),
-        ("<<input name=_sk><input name='_Sk'>img src=/x>", "< img src=/x>"),
-        ("<form method=POST action=/a?b=1><input name=c>", "<form method=POST action=/a?_sk=T&amp;b=1><input name=c>"),
-        ("<form method=post>", "<form action=\"/dir/page?_sk=T&amp;q=1\" method=post>"),
-        ("<form method=post action=''>", "<form method=post action='/dir/page?_sk=T&amp;q=1'>"),
-        ("<form action=mailto:a@b.example>", "<form action=mailto:a@b.example>"),
-        (
-            "<form method=post action=/a><button formaction=/b>",
-            "<form method=post action=/a?_sk=T><button formaction=/b?_sk=T>",
-        ),
-        // The fields of the form go where its buttons send them.
-        ("<form action=/a><input type=submit formaction=/b>", "<form action=/a>H<input type=submit formaction=/b>"),
-        // Where they may not go, the button sends them to the page itself.
-        (
-            "<form action=/a><button formaction=mailto:a@b.example></button><input type=submit formaction='http:x'>",
-            "<form action=/a>H<button formaction=\"\"></button><input type=submit formaction=''>",
-        ),
-        (
-            "<form action=/a><button formaction='//admin.example.jp:8080/'>",
-            "<form action=/a>H<button formaction='LEAVE'>",
-        ),
-        // A button that gets drops the query of a form that posts; others of that form keep theirs.
-        (
-            "<form method=post action=/a><input name=c><button formmethod=GET><input name=_sk><button>",
-            "<form method=post action=/a?_sk=T><input name=c>H<button formmethod=GET><button>",
-        ),
-        (
-            "<form method=post action=/a><input type=submit formmethod=get><button formmethod=get formaction=/b>",
-            "<form method=post action=/a?_sk=T>H<input type=submit formmethod=get>\
-             <button formmethod=get formaction=/b?_sk=T>",
-        ),
-        (
-            "<form method=post enctype=multipart/form-data><button formmethod=get formaction=tel:1>",
-            "<form action=\"/dir/page?_sk=T&amp;q=1\" method=post enctype=multipart/form-data>\
-             H<button formmethod=get formaction=\"\">",
-        ),
-        (
-            "<form method=post action=mailto:a@b.example><button formmethod=get>",
-            "<form method=post action=mailto:a@b.example><button formmethod=get>",
-        ),
-        (
-            "<form method=post action=tel:1></form><form><button formmethod=get>",
-            "<form method=post action=tel:1></form><form>H<button formmethod=get>",
-        ),
-        (
-            "<form method=post action=/a><<button formmethod=get>",
-            "<form method=post action=/a?_sk=T><<button formmethod=get>",
-        ),
-        // It may name its form, from behind it, from before it, and from within another one.
-        (
-            "<form id=f method=post action=/a></form><button form=f formmethod=get><input type=submit form=f formmethod=get>",
-            "<form id=f method=post action=/a?_sk=T></form>N<button form=f formmethod=get>\
-             <input type=submit form=f formmethod=get>",
-        ),
-        (
-            "<button form='f' formmethod=get><form method=post action=/a id=f><button form=f formmethod=get>",
-            "<button form='f' formmethod=get><form method=post action=/a?_sk=T id=f>H<button form=f formmethod=get>",
-        ),
-        (
-            "<form id=f method=post action=/a><button formmethod=get></form><button form=f formmethod=get>",
-            "<form id=f method=post action=/a?_sk=T>H<button formmethod=get></form><button form=f formmethod=get>",
-        ),
-        (
-            "<form id=f method=post action=/a><button form=f formmethod=get><button formmethod=get>",
-            "<form id=f method=post action=/a?_sk=T>N<button form=f formmethod=get><button formmethod=get>",
-        ),
-        (
-            "<form id=f method=post action=/a></form><form method=post action=/b><button form=f formmethod=get>\
-             <button formmethod=get>",
-            "<form id=f method=post action=/a?_sk=T></form><form method=post action=/b?_sk=T>N\
-             <button form=f formmethod=get>H<button formmethod=get>",
-        ),
-        // One that is named may have the token in a field.
-        (
-            "<form id=f action=/a></form><form method=post action=/b></form><button form=f formaction=tel:1>\
-             <button form=g formaction='mailto:a@b.example'>",
-            "<form id=f action=/a>H</form><form method=post action=/b?_sk=T></form><button form=f formaction=\"\">\
-             <button form=g formaction=''>",
-        ),
-    ]
-    .map(|(page, expected)| {
-        let named = hidden.replace('>', " form=\"f\">");
-        (page, expected.replace('H', hidden).replace('N', &named))
-    });
-    check(&fields.each_ref().map(|(page, expected)| (*page, expected.as_str())));
-    let docomo = raw(b"<form action=/a><input type=hidden name=guid value=ON><a href='/b?guid=ON'>", None, true, 9);
-    assert_eq!(
-        String::from_utf8(docomo).unwrap().replace(TOKEN, "T"),
-        format!(
-            "<form action=/a>{hidden}<input type=\"hidden\" name=\"guid\" value=\"ON\"><a href='/b?guid=ON&amp;_sk=T'>"
-        )
-    );
-}
-
-#[test]
-fn no_field_stands_in_a_form_that_leads_where_no_token_belongs() {
-    let hidden = "<input type=\"hidden\" name=\"_sk\" value=\"T\">";
-    let table = [
-        // To a browser of today the second form begins nowhere.
-        ("<form action='mailto:a@b.example'><form action=/a>", "<form action='mailto:a@b.example'><form action=/a>"),
-        (
-            "<form action=ftp://evil.example/><table><form method=post action=/a><button formmethod=get>",
-            "<form action=ftp://evil.example/><table><form method=post action=/a?_sk=T><button formmethod=get>",
-        ),
-        (
-            "<form method=post action=tel:1><form><button formmethod=get>",
-            "<form method=post action=tel:1><form><button formmethod=get>",
-        ),
-        // What looks like its end is none.
-        (
-            "<form action=tel:1><!-- </form> --><xform><param><title></form></title><form action=/a>",
-            "<form action=tel:1><!-- </form> --><xform><param><title></form></title><form action=/a>",
-        ),
-        ("<form action=tel:1></FORM\n><form action=/a>", "<form action=tel:1></FORM\n><form action=/a>H"),
-        // A field for a form outside would be one of this form to a browser that knows no `form`.
-        (
-            "<form id=f method=post action=/a></form><form action=tel:1><button form=f formmethod=get>",
-            "<form id=f method=post action=/a?_sk=T></form><form action=tel:1><button form=f formmethod=get>",
-        ),
-        // Whose id it is, nobody can say.
-        (
-            "<form action=/b><form id=f method=post action=/a></form><form id=f action=tel:1></form>\
-             <button form=f formmethod=get formaction=tel:1>",
-            "<form action=/b>H<form id=f method=post action=/a?_sk=T></form><form id=f action=tel:1></form>\
-             <button form=f formmethod=get formaction=\"\">",
-        ),
-    ]
-    .map(|(page, expected)| (page, expected.replace('H', hidden)));
-    check(&table.each_ref().map(|(page, expected)| (*page, expected.as_str())));
-}
-
-#[test]
-fn a_form_within_one_of_another_site_is_the_same_after_a_second_pass() {
-    for method in ["get", "post"] {
-        let got = rewritten(&format!("<form method={method} action=//evil.example/><form action=/a>"));
-        assert!(got.ends_with("<form action=/a><input type=\"hidden\" name=\"_sk\" value=\"T\">"), "{got}");
-    }
-}
-
-#[test]
-fn thousands_of_forms_are_no_page_too_large() {
-    let page = "<form action=/a><input name=q></form>".repeat(20_000);
-    let got = raw(page.as_bytes(), Some(UTF_8), false, 16 * 1024);
-    assert_eq!(String::from_utf8(got).unwrap().matches(TOKEN).count(), 20_000);
-}
-
-#[test]
-fn a_browser_that_drops_the_query_of_a_forms_url_gets_fields() {
-    let hidden = format!("<input type=\"hidden\" name=\"_sk\" value=\"{TOKEN}\">");
-    for (page, expected) in [
-        ("<form method=post action=/a?b=1>", "<form method=post action=/a?b=1>H"),
-        ("<form method=post><input name=_sk><input name=c>", "<form method=post>H<input name=c>"),
-        (
-            "<form method=post enctype=Multipart/Form-Data action=/a>",
-            "<form method=post enctype=Multipart/Form-Data action=/a?_sk=T>",
-        ),
-        (
-            "<form method=post action=/a><input type=submit formaction=/b>",
-            "<form method=post action=/a>H<input type=submit formaction=/b>",
-        ),
-    ] {
-        let plan = plan(None).in_fields_alone(true);
-        let mut stream = Stream::new(Page::new(plan, Some(UTF_8), false), Some(UTF_8));
-        let got = [stream.push(page.as_bytes()), stream.finish()].concat();
-        assert_eq!(String::from_utf8(got).unwrap(), expected.replace('H', &hidden).replace('T', TOKEN), "{page}");
-    }
-    let mut stream = Stream::new(Page::new(plan(None).in_fields_alone(true), None, false), None);
-    let off = String::from_utf8(stream.push(b"<form method=post action=http://evil.example/><i>")).unwrap();
-    assert!(off.starts_with("<form method=post action=/_sekisho/leave><input type=\"hidden\" name=\"s\""), "{off}");
-}
-
 fn in_xml(page: &str, size: usize) -> String {
     let out = rewrite(page.as_bytes(), Some(UTF_8), false, true, size);
     String::from_utf8(out).unwrap().replace(TOKEN, "T")
@@ -338,6 +160,21 @@ fn in_xml(page: &str, size: usize) -> String {
 fn what_is_put_into_xml_is_xml() {
     let page = "<form action=\"/a\"><input type=\"hidden\" name=\"_sk\" value=\"T\" />";
     assert_eq!(in_xml("<form action=\"/a\">", 100), page);
+}
+
+#[test]
+fn what_wml_follows_by_itself_gets_the_token() {
+    for (page, expected) in [
+        (
+            "<card ontimer=\"/a\" onenterforward=\"#b\"><option onpick=\"/b?c\" value=\"/d\">",
+            "<card ontimer=\"/a?_sk=T\" onenterforward=\"#b\"><option onpick=\"/b?_sk=T&amp;c\" value=\"/d\">",
+        ),
+        ("<template onenterbackward=\"a\"/>", "<template onenterbackward=\"a?_sk=T\"/>"),
+    ] {
+        assert_eq!(in_xml(page, 3), expected);
+        assert_eq!(rewritten(page), page, "not in HTML");
+    }
+    assert!(in_xml("<card ontimer=\"http://evil.example/\">", 9).starts_with("<card ontimer=\"/_sekisho/leave?s="));
 }
 
 #[test]
