@@ -7,6 +7,7 @@ mod access_line;
 mod arrival;
 mod authorize;
 mod bind_ticket;
+mod certificates;
 mod clock_watch;
 mod console;
 mod enrol;

@@ -1,6 +1,7 @@
 //! The process: `serve` runs a gateway until it is told to stop, `check` tells what would keep it from starting.
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,15 +100,22 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
         let scheme = if listener.tls { "https" } else { "http" };
         tracing::info!(address = %listener.address, scheme, serves = listener.serves.as_str(), "listening");
     }
-    let told = async {
-        running.ready().await;
-        // Without a supervisor there is nobody to notify.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = told => {}
-        () = signals.stop() => {}
+    {
+        let mut told = pin!(async {
+            running.ready().await;
+            // Without a supervisor there is nobody to notify.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            std::future::pending::<()>().await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut told => {}
+                signal = signals.next() => match signal {
+                    Told::Stop => break,
+                    Told::Renew => renew_certificates(&running),
+                }
+            }
+        }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("draining");
@@ -134,15 +142,35 @@ impl Signals {
         })
     }
 
+    /// What the process is told next.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Renew,
+        }
+    }
+
     /// Resolves when the process is told to stop.
     async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("reloading is not available in this version; restart to apply changes");
-                }
+        while self.next().await != Told::Stop {}
+    }
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    /// Certificates were renewed.
+    Renew,
+}
+
+fn renew_certificates(running: &Running) {
+    match running.renew_certificates() {
+        Ok(listeners) => tracing::info!(listeners, "certificates were read again; all else waits for a restart"),
+        Err(findings) => {
+            for finding in findings {
+                tracing::error!(%finding, "certificates were not renewed; the former ones are shown on");
             }
         }
     }

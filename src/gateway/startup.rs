@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::certificates::{Certificates, load_tls};
 use super::state::{Gateway, Parts};
-use super::{Worker, opening, upkeep};
+use super::{Worker, certificates, opening, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -32,7 +33,7 @@ use crate::store::{
     SessionStore, StoreError, WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Actor, Metrics};
-use crate::tls::{ListenerTlsConfig, UpstreamTls};
+use crate::tls::UpstreamTls;
 use crate::upstream::{Health, Upstreams};
 
 /// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
@@ -40,6 +41,7 @@ pub struct Running {
     gateway: Arc<Gateway>,
     store: Arc<EmbeddedStore>,
     listeners: Vec<Listening>,
+    certificates: Certificates,
     workers: Workers,
     shutdown: CancellationToken,
     background: TaskTracker,
@@ -94,7 +96,7 @@ impl Running {
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
-        let (bound, listeners) = bind_listeners(&config, certificates, cores)?;
+        let (bound, listeners) = bind_listeners(&config, &certificates, cores)?;
         let (for_admin, bound): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| bound.serves() == Serves::Admin);
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
@@ -158,13 +160,21 @@ impl Running {
             }
         };
         gateway.set_ready(true);
-        Ok(Self { gateway, store, listeners, workers, shutdown, background })
+        Ok(Self { gateway, store, listeners, certificates, workers, shutdown, background })
     }
 
     /// Where it listens, in the order of the configuration.
     #[must_use]
     pub fn listeners(&self) -> &[Listening] {
         &self.listeners
+    }
+
+    /// Reads the certificates, keys and revocation lists of all listeners again. New connections meet them, open ones go on.
+    ///
+    /// # Errors
+    /// All findings; then nothing has changed.
+    pub fn renew_certificates(&self) -> Result<usize, Vec<Finding>> {
+        certificates::renew(&self.gateway.config, &self.certificates, self.gateway.clock.now())
     }
 
     /// One round of upkeep, for whoever moved the clock and does not want to wait for the next.
@@ -421,7 +431,7 @@ async fn note_start(audit: &AuditTrail, keys: &dyn KeyStore, now: Timestamp) -> 
 
 fn bind_listeners(
     config: &Config,
-    certificates: Vec<Option<Arc<ListenerTlsConfig>>>,
+    certificates: &Certificates,
     cores: usize,
 ) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
     let proxies = Arc::new(config.gateway.trusted_proxies.clone());
@@ -434,35 +444,7 @@ fn bind_listeners(
         let address = socket.address();
         Ok((socket, Listening { serves: listener.serves, tls, address }))
     };
-    config.listeners.iter().zip(certificates).enumerate().map(bind).collect()
-}
-
-type LoadedTls = (Vec<Option<Arc<ListenerTlsConfig>>>, Arc<UpstreamTls>);
-
-fn load_tls(config: &Config, now: Timestamp) -> Result<LoadedTls, Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut certificates = Vec::new();
-    for (i, listener) in config.listeners.iter().enumerate() {
-        let Some(tls) = &listener.tls else {
-            certificates.push(None);
-            continue;
-        };
-        match ListenerTlsConfig::load(tls, now) {
-            Ok(loaded) if listener.serves == Serves::Admin => {
-                certificates.push(Some(Arc::new(loaded.without_http2())));
-            }
-            Ok(loaded) => certificates.push(Some(Arc::new(loaded))),
-            Err(error) => findings.push(config.finding(&format!("listener[{i}].tls"), error.to_string())),
-        }
-    }
-    match UpstreamTls::load(&config.upstreams) {
-        Ok(upstream) if findings.is_empty() => Ok((certificates, Arc::new(upstream))),
-        Ok(_) => Err(findings),
-        Err(errors) => {
-            findings.extend(errors.into_iter().map(|error| config.finding("upstream", error.to_string())));
-            Err(findings)
-        }
-    }
+    config.listeners.iter().zip(certificates.iter().cloned()).enumerate().map(bind).collect()
 }
 
 fn at_listener(config: &Config, index: usize, problem: String) -> Finding {

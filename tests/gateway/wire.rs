@@ -213,6 +213,23 @@ impl TestTls {
         Self { folder, certificate: made.cert.der().clone() }
     }
 
+    /// Another certificate and key in the same files; who trusts the former does not trust this one.
+    pub(crate) fn renewed(&self) -> NewCertificate {
+        let made = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+        std::fs::write(self.folder.path().join("server.pem"), pem("CERTIFICATE", made.cert.der())).unwrap();
+        self.write_key(&pem("PRIVATE KEY", &made.signing_key.serialize_der()));
+        NewCertificate(made.cert.der().clone())
+    }
+
+    pub(crate) fn write_key(&self, text: &str) {
+        std::fs::write(self.folder.path().join("server.key"), text).unwrap();
+    }
+
+    /// Whether the listener there shows the certificate that this one was made with.
+    pub(crate) async fn connects(&self, source: IpAddr, to: SocketAddr) -> bool {
+        NewCertificate(self.certificate.clone()).connects(source, to).await
+    }
+
     /// Added to a configuration: a second listener for handsets, over TLS.
     pub(crate) fn listening(&self, config: &str) -> String {
         let folder = self.folder.path().display();
@@ -232,13 +249,7 @@ tls = {{ certificate = \"{folder}/server.pem\", key = \"{folder}/server.key\" }}
         versions: &[&'static SupportedProtocolVersion],
         protocols: &[&str],
     ) -> Arc<rustls::ClientConfig> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let mut client = builder.with_root_certificates(roots).with_no_client_auth();
-        client.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Arc::new(client)
+        trusting(self.certificate.clone(), versions, protocols)
     }
 
     /// A client of today that speaks HTTP/1.1.
@@ -250,6 +261,32 @@ tls = {{ certificate = \"{folder}/server.pem\", key = \"{folder}/server.key\" }}
     pub(crate) fn http2(&self) -> Arc<rustls::ClientConfig> {
         self.client(rustls::ALL_VERSIONS, &["h2"])
     }
+}
+
+/// A certificate that came later.
+pub(crate) struct NewCertificate(CertificateDer<'static>);
+
+impl NewCertificate {
+    /// Whether the listener there shows it.
+    pub(crate) async fn connects(&self, source: IpAddr, to: SocketAddr) -> bool {
+        let client = trusting(self.0.clone(), rustls::ALL_VERSIONS, &["http/1.1"]);
+        let (tcp, name) = (connect(source, to).await, ServerName::try_from(HOST).unwrap());
+        soon(TlsConnector::from(client).connect(name, tcp)).await.is_ok()
+    }
+}
+
+fn trusting(
+    certificate: CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&str],
+) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
+    client.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(client)
 }
 
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {

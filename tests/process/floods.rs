@@ -2,7 +2,6 @@
 //! does not notice.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,17 +50,9 @@ impl Town {
         Self { gateway: folder.serve().await, upstream, tls, _folder: folder }
     }
 
-    /// Where it listens in the clear, and over TLS.
-    fn addresses(&self) -> (SocketAddr, SocketAddr) {
-        let lines = self.gateway.log();
-        let handset = lines.iter().filter(|line| line["message"] == "listening" && line["serves"] == "handset");
-        let all: Vec<SocketAddr> = handset.map(|line| line["address"].as_str().unwrap().parse().unwrap()).collect();
-        (all[0], all[1])
-    }
-
     /// Past the preface and the settings, over TLS.
     async fn http2(&self, settings: &[u8]) -> TlsStream<TcpStream> {
-        let mut stream = tls_connect([127, 0, 4, 7].into(), self.addresses().1, &self.tls.http2()).await;
+        let mut stream = tls_connect([127, 0, 4, 7].into(), self.gateway.tls_address(), &self.tls.http2()).await;
         stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, settings)[..]].concat()).await.unwrap();
         stream
     }
@@ -70,7 +61,7 @@ impl Town {
     async fn beside<T>(&self, name: &str, flood: impl Future<Output = T>) -> T {
         let before = self.gateway.resident();
         let most = Cell::new(before);
-        let mut client = Wire::connect([127, 0, 4, 8].into(), self.addresses().0).await;
+        let mut client = Wire::connect([127, 0, 4, 8].into(), self.gateway.address("handset")).await;
         let normal = async {
             loop {
                 self.is_served(name, &mut client).await;
@@ -81,7 +72,7 @@ impl Town {
             ended = flood => ended,
             () = normal => unreachable!(),
         };
-        let mut client = Wire::connect([127, 0, 4, 8].into(), self.addresses().0).await;
+        let mut client = Wire::connect([127, 0, 4, 8].into(), self.gateway.address("handset")).await;
         self.is_served(name, &mut client).await;
         assert!(most.get() < before + MOST_MEMORY, "{name}: {before} KiB before, up to {} KiB", most.get());
         ended
@@ -236,7 +227,7 @@ async fn floods_of_frames_cost_nobody_else_anything() {
 #[tokio::test]
 async fn clients_that_take_nothing_are_cut_and_hold_little() {
     let town = Town::new("[limits]\ntimeouts = { head = \"1s\", body_idle = \"1s\", write_idle = \"1s\" }\n").await;
-    let (clear, _) = town.addresses();
+    let clear = town.gateway.address("handset");
     // All the streams there may be ask for what does not fit, and no window opens for it.
     let stalled = async {
         let mut crowd = Vec::new();

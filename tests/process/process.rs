@@ -265,10 +265,21 @@ impl Serving {
         serving
     }
 
-    /// Where it listens for `handset` or `ops`.
+    /// Where it listens for `handset` or `ops`, in the clear.
     pub(crate) fn address(&self, serves: &str) -> SocketAddr {
+        self.listening(serves, "http")
+    }
+
+    /// Where it listens for handsets over TLS.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.listening("handset", "https")
+    }
+
+    fn listening(&self, serves: &str, scheme: &str) -> SocketAddr {
         let lines = self.log();
-        let line = lines.iter().find(|line| line["message"] == "listening" && line["serves"] == serves);
+        let is_it =
+            |line: &&Value| line["message"] == "listening" && line["serves"] == serves && line["scheme"] == scheme;
+        let line = lines.iter().find(is_it);
         line.unwrap_or_else(|| panic!("no {serves} in {lines:?}"))["address"].as_str().unwrap().parse().unwrap()
     }
 
