@@ -1,6 +1,7 @@
 //! Forms in whole pages: where the token stands, and where it must not.
 
 use encoding_rs::UTF_8;
+use proptest::prelude::*;
 
 use super::markup::Page;
 use super::stream::Stream;
@@ -183,4 +184,39 @@ fn a_browser_that_drops_the_query_of_a_forms_url_gets_fields() {
     let mut stream = Stream::new(Page::new(plan(None).in_fields_alone(true), None, false), None);
     let off = String::from_utf8(stream.push(b"<form method=post action=http://evil.example/><i>")).unwrap();
     assert!(off.starts_with("<form method=post action=/_sekisho/leave><input type=\"hidden\" name=\"s\""), "{off}");
+}
+
+/// The page, rewritten in pieces for such a browser.
+fn for_browser(page: &[u8], docomo: bool, drops_queries: bool, size: usize) -> Vec<u8> {
+    let plan = plan(docomo.then_some(("guid", "ON"))).in_fields_alone(drops_queries);
+    let mut stream = Stream::new(Page::new(plan, Some(UTF_8), false), Some(UTF_8));
+    let mut out: Vec<u8> = page.chunks(size).flat_map(|piece| stream.push(piece)).collect();
+    out.extend(stream.finish());
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn forms_and_their_fields_are_the_same_after_a_second_pass_and_however_they_are_cut(
+        pieces in prop::collection::vec(prop::sample::select(vec![
+            "<form>", "<form action=/a>", "<form method=post>", "<form id=f method=post action=a>", "<form id=g action='?x'>",
+            "<form id=f action=tel:1>", "<form action=//evil.example/>", "<form method=post action=//evil.example/>",
+            "<form method=post enctype=text/plain>", "<form method=dialog>", "<form action=/_sekisho/leave>", "</form>",
+            "<form method=post action=\"/a", "</fo", "rm>", "<base href=//evil.example/>", "<base href=/x/>",
+            "<button>", "<button formmethod=get>", "<button form=f formmethod=get>", "<button form=g formmethod=get>",
+            "<input form='f' type=submit formmethod=get formaction=mailto:a@b.example>", "<button formaction=/b>",
+            "<button formaction=//evil.example/>", "<button form=h formaction=http:x>", "<input name=_sk>",
+            "<input type=hidden name=guid value=x>", "<input name=q>", "<isindex action=/a>", "<", ">", "\"", "<!--", "-->",
+            "<title>", "</title>", "<table>", "</table>", "<a href=/a>", "<img src=b referrerpolicy=unsafe-url>",
+        ]), 0..20),
+        docomo in any::<bool>(), drops_queries in any::<bool>(), size in 1_usize..9,
+    ) {
+        let page = pieces.concat();
+        let once = for_browser(page.as_bytes(), docomo, drops_queries, 100_000);
+        prop_assert_eq!(&for_browser(page.as_bytes(), docomo, drops_queries, size), &once);
+        let again = for_browser(&once, docomo, drops_queries, size);
+        prop_assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&once));
+    }
 }
