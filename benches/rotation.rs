@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sekisho::audit::AuditTrail;
 use sekisho::binding::{AccountId, BindingId, resolve};
 use sekisho::carrier::RawIdentifier;
 use sekisho::clock::{SystemClock, Timestamp};
@@ -25,8 +26,8 @@ use sekisho::receipt::{Receipts, survey};
 use sekisho::rotation::{Rotations, Start};
 use sekisho::session::{SessionId, SessionPolicy, SessionSecret, Sessions};
 use sekisho::store::{
-    BindingStore as _, EmbeddedStore, ImportOutcome, ImportedBinding, RotationState, RotationStore as _, SessionRecord,
-    SessionStore as _, TokenTransport,
+    BindingStore as _, EmbeddedStore, ImportOutcome, ImportedBinding, KeyStore as _, RotationState, RotationStore as _,
+    SessionRecord, SessionStore as _, TokenTransport,
 };
 use sekisho::telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -110,9 +111,15 @@ impl Bench {
             entropy: Arc::clone(&entropy) as _,
             process_started_at: now(),
         };
+        let audit = wait(async {
+            let id = store.store_id().await.unwrap();
+            let entropy = Arc::clone(&entropy) as _;
+            AuditTrail::open(Arc::clone(&store) as _, id, keys.audit(), entropy, now()).await.unwrap()
+        });
         let rotations = Arc::new(Rotations::new(
             Arc::new(lifecycle),
             Arc::new(receipts),
+            Arc::new(audit),
             Arc::clone(&store) as _,
             Arc::clone(&store) as _,
             Arc::clone(&store) as _,

@@ -31,6 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "rotation",
         &[
             "assertion::AssertionCache",
+            "audit",
             "binding",
             "config::ClientAddressDetail",
             "keys",

@@ -203,6 +203,7 @@ impl From<RotationError> for Refused {
             RotationError::WouldLose { .. } => Self::WouldLoseBindings(text),
             RotationError::DrainWithin(_) => Self::DrainWithinInvalid(text),
             RotationError::Stale(_) => Self::RevisionStale,
+            RotationError::InUse(records) => Self::KeyInUse(records),
             RotationError::Keys(error) => error.into(),
             RotationError::Store(error) => Self::Store(error),
         }

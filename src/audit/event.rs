@@ -68,7 +68,7 @@ pub enum Action {
     KeyDestroy,
     /// Every key is wrapped under another KEK; the count is of keys.
     KeysRewrap,
-    /// A key came to its next state because it was due; the object is its id.
+    /// Keys are made, or come to their next state, because that is due; the object names them, the reason the steps.
     KeySchedule,
     /// Keys are replaced from now on; the object is what they are for. The counts of rotations are of the records that
     /// contained the old key when it began, and of those that still do.
@@ -81,6 +81,12 @@ pub enum Action {
     RotationAbort,
     /// Its records are counted again, and what is due is done.
     RotationRescan,
+    /// Every record is under the new key; the object is the rotation.
+    RotationDrain,
+    /// No record needs the old key any more.
+    RotationFinish,
+    /// Its deadline has passed: the bindings that still need the old key are erased.
+    RotationPurge,
 }
 
 impl Action {
@@ -121,6 +127,9 @@ impl Action {
             Self::RotationResume => "rotation-resume",
             Self::RotationAbort => "rotation-abort",
             Self::RotationRescan => "rotation-rescan",
+            Self::RotationDrain => "rotation-drain",
+            Self::RotationFinish => "rotation-finish",
+            Self::RotationPurge => "rotation-purge",
         }
     }
 }
@@ -229,7 +238,7 @@ impl Event {
         self
     }
 
-    /// For this reason, as a person put it: 512 characters of it, without any that control a terminal.
+    /// For this reason, as a person put it, or what makes it due: 512 characters of it, without any that control a terminal.
     #[must_use]
     pub fn reason(mut self, reason: &str) -> Self {
         self.reason = (!reason.is_empty()).then(|| plain(reason, MOST_REASON));

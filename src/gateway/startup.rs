@@ -108,7 +108,7 @@ impl Running {
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
         let receipts = receipts(&store, &keys, &entropy, now);
         let days = config.binding.retention_days;
-        let rotations = rotations(&store, &lifecycle, &receipts, &sessions, &metrics, &clock, days);
+        let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
@@ -264,7 +264,7 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
 fn rotations(
     store: &Arc<EmbeddedStore>,
     lifecycle: &Arc<Lifecycle>,
-    receipts: &Arc<Receipts>,
+    (receipts, audit): (&Arc<Receipts>, &Arc<AuditTrail>),
     sessions: &Arc<Sessions<AssertionCache>>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
@@ -273,6 +273,7 @@ fn rotations(
     Arc::new(Rotations::new(
         Arc::clone(lifecycle),
         Arc::clone(receipts),
+        Arc::clone(audit),
         Arc::clone(store) as Arc<dyn KeyStore>,
         Arc::clone(store) as Arc<dyn RotationStore>,
         Arc::clone(store) as Arc<dyn BindingStore>,

@@ -8,15 +8,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::clock_watch::ClockWatch;
-use crate::audit::{Action, Effect, Event, SealError};
+use crate::audit::{Action, Effect, Ends, Event, Outcome, SealError};
 use crate::binding::BindingId;
-use crate::keys::{LifecycleError, Moment};
+use crate::keys::{Due, LifecycleError, Moment};
 use crate::rotation::RotationError;
 use crate::store::{KeyState, SessionScope, StoreError};
 use crate::telemetry::{self, Actor, KeyAction, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// More steps than time alone can bring to the keys at once.
+const MOST_DUE: u32 = 16;
 
 /// What one round leaves to the next.
 #[derive(Default)]
@@ -66,23 +68,25 @@ impl Gateway {
         // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
         let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
         let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
-        let mut erased = self.bindings.purge(now, now.day().minus_days(retention)).await?;
-        if may_erase {
-            erased.extend(self.rotations.purge_overdue(now).await?);
-        }
+        let unused = self.bindings.purge(now, now.day().minus_days(retention)).await?;
         let mut noted = Ok(());
-        if !erased.is_empty() {
-            let event = SecurityEvent::BindingsErased { count: erased.len() };
-            telemetry::security(&event, None, self.config.privacy.client_address);
-            let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(erased.len() as u64));
+        if !unused.is_empty() {
+            let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(unused.len() as u64));
             noted = self.audit.note(event, now).await.map(drop);
         }
-        upkeep.erased.extend(erased);
+        let before = upkeep.erased.len();
+        upkeep.erased.extend(unused);
+        let purged = if may_erase { self.rotations.purge_overdue(&mut upkeep.erased, now).await } else { Ok(()) };
+        let count = upkeep.erased.len() - before;
+        if count > 0 {
+            let event = SecurityEvent::BindingsErased { count };
+            telemetry::security(&event, None, self.config.privacy.client_address);
+        }
         while let Some(binding) = upkeep.erased.last() {
             self.sessions.end(SessionScope::Binding(*binding)).await?;
             upkeep.erased.pop();
         }
-        noted?;
+        noted.and(purged)?;
         drop(upkeep);
         match self.rotations.advance(now, false).await {
             Err(RotationError::Store(error)) => return Err(error),
@@ -102,17 +106,8 @@ impl Gateway {
 
     /// What time alone brings to the keys.
     async fn key_upkeep(&self) -> Result<(), StoreError> {
-        match self.lifecycle.upkeep(Moment::of(&*self.clock)).await {
-            Ok(touched) => {
-                for id in touched {
-                    let event =
-                        SecurityEvent::KeyChanged { id: &id, change: KeyAction::Scheduled, by: Actor::Schedule };
-                    telemetry::security(&event, None, self.config.privacy.client_address);
-                    self.audit
-                        .note(Event::new(Action::KeySchedule, Actor::Schedule).object(&id), self.clock.now())
-                        .await?;
-                }
-            }
+        match self.take_due_steps().await {
+            Ok(()) => {}
             Err(LifecycleError::Store(error)) => return Err(error),
             // Tried again at the next round; what is in memory stays in use.
             Err(error) => tracing::error!(%error, "the keys could not be looked after"),
@@ -132,5 +127,47 @@ impl Gateway {
             self.metrics.key_age(key.purpose, now.since(key.dates.activated_at.unwrap_or(key.created_at)));
         }
         Ok(())
+    }
+
+    /// Each step stands in the trail before it is taken.
+    async fn take_due_steps(&self) -> Result<(), LifecycleError> {
+        for _ in 0..MOST_DUE {
+            let at = Moment::of(&*self.clock);
+            let Some(due) = self.lifecycle.due(at).await? else { break };
+            let (keys, deed) = (due.keys(), deed(&due));
+            let work = async { self.lifecycle.take(due, at).await.map(|()| ((), Effect::none())) };
+            match self.audit.act(deed, &*self.clock, work).await {
+                Ok(()) => {}
+                // Somebody else changed the keys in between.
+                Err(LifecycleError::RevisionStale(_)) => continue,
+                Err(error) => return Err(error),
+            }
+            for (id, _) in &keys {
+                let event = SecurityEvent::KeyChanged { id, change: KeyAction::Scheduled, by: Actor::Schedule };
+                telemetry::security(&event, None, self.config.privacy.client_address);
+            }
+        }
+        self.lifecycle.follow().await
+    }
+}
+
+/// What the trail says of a step: which keys, what becomes of them, and of which rotation that is.
+fn deed(due: &Due) -> Event {
+    let keys = due.keys();
+    let ids: Vec<_> = keys.iter().map(|(id, _)| id.as_str()).collect();
+    let steps: Vec<_> = keys.iter().map(|(id, step)| format!("{id} {step}")).collect();
+    let mut why = steps.join(", ");
+    if let Some((id, state)) = due.rotation() {
+        why = format!("rotation {id} {}: {why}", state.as_str());
+    }
+    Event::new(Action::KeySchedule, Actor::Schedule).object(ids.join(" ")).reason(&why)
+}
+
+impl Ends for LifecycleError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused(_) | Self::RevisionStale(_) | Self::InUse(_) | Self::SameKek => Outcome::Refused,
+            Self::Keys(_) | Self::Store(_) => Outcome::Failed,
+        }
     }
 }

@@ -13,14 +13,12 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::KeyPeriods;
 use crate::entropy::Entropy;
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationStore, StoreError,
-    StoredKeys,
+    ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationRecord, RotationState, RotationStore,
+    StoreError, StoredKeys,
 };
 
 /// How often a step is worked out anew because somebody else changed the keys in between.
 const ATTEMPTS: u32 = 8;
-/// More steps than time alone can bring at once.
-const MOST_DUE: u32 = 16;
 
 /// Changes the keys of a running gateway: the store first, by compare-and-set on the revision, then the [`KeySet`].
 ///
@@ -82,6 +80,33 @@ pub enum LifecycleError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A step that time alone brings, and the revision of the keys that it is about.
+pub struct Due {
+    plan: Plan,
+    revision: u64,
+}
+
+impl Due {
+    /// Each key of the step, and what becomes of it.
+    #[must_use]
+    pub fn keys(&self) -> Vec<(String, String)> {
+        let made = self.plan.make.map(|new| (new.id(), format!("made, {}", new.state.as_str())));
+        let moved = self.plan.changes.iter().filter_map(|change| match change {
+            KeyChange::Move { id, from, to, .. } => Some((id.clone(), format!("{} to {}", from.as_str(), to.as_str()))),
+            KeyChange::New(_) | KeyChange::Suspend { .. } | KeyChange::Compromise { .. } | KeyChange::Rewrap { .. } => {
+                None
+            }
+        });
+        made.into_iter().chain(moved).collect()
+    }
+
+    /// The rotation that it is a step of, and the state that this comes to.
+    #[must_use]
+    pub fn rotation(&self) -> Option<(&str, RotationState)> {
+        self.plan.rotations.first().map(|rotation| (rotation.id.as_str(), rotation.state))
+    }
 }
 
 impl Lifecycle {
@@ -252,32 +277,35 @@ impl Lifecycle {
         Err(busy())
     }
 
-    /// Does what time alone brings: takes over what is published, lets go of what is past, begins what is due. Reads back
-    /// what others changed. Returns the ids of keys that were made or moved.
+    /// The next step that time alone brings, if one is due: takes over what is published, lets go of what is past, begins
+    /// what is due.
     ///
     /// # Errors
-    /// [`LifecycleError`]; the next call does the rest.
-    pub async fn upkeep(&self, at: Moment) -> Result<Vec<String>, LifecycleError> {
-        let mut touched = Vec::new();
-        for _ in 0..MOST_DUE {
-            let plan = self.change(None, at, |view| Ok(view.due())).await?;
-            if plan.is_empty() {
-                break;
-            }
-            touched.extend(plan.make.map(NewKey::id));
-            touched.extend(plan.changes.into_iter().filter_map(|change| match change {
-                KeyChange::Move { id, .. } => Some(id),
-                KeyChange::New(_)
-                | KeyChange::Suspend { .. }
-                | KeyChange::Compromise { .. }
-                | KeyChange::Rewrap { .. } => None,
-            }));
-        }
+    /// [`LifecycleError`].
+    pub async fn due(&self, at: Moment) -> Result<Option<Due>, LifecycleError> {
+        let (plan, revision) = self.plan(None, at, |view| Ok(view.due())).await?;
+        Ok((!plan.is_empty()).then_some(Due { plan, revision }))
+    }
+
+    /// Takes a step that was due.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed. [`LifecycleError::RevisionStale`]: ask again what is due.
+    pub async fn take(&self, due: Due, at: Moment) -> Result<(), LifecycleError> {
+        let Due { plan, revision } = due;
+        self.change(Some(revision), at, |_| Ok(plan.clone())).await.map(drop)
+    }
+
+    /// Reads back what others changed.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; the next call does it.
+    pub async fn follow(&self) -> Result<(), LifecycleError> {
         let mut changing = self.revision.lock().await;
         if self.keys.keys().await?.revision != *changing {
             self.reload(&mut changing).await?;
         }
-        Ok(touched)
+        Ok(())
     }
 
     /// A binding key that was never there, `k` and `number`, pending or active, wrapped under the KEK in force: for the

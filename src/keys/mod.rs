@@ -19,7 +19,7 @@ pub(crate) use derive::hex;
 pub(crate) use derive::{framed, mac, subkey};
 pub use kek::{Kek, KekError, KekSyntax, TokenFault};
 pub use keyset::{KeySet, KeySuspended, KeysError};
-pub use lifecycle::{Lifecycle, LifecycleError, Moment};
+pub use lifecycle::{Due, Lifecycle, LifecycleError, Moment};
 pub use moves::{KeyRefusal, overdue};
 pub use seal::{AuditKey, AuditPublicKey, SEAL_BYTES};
 pub use session_keys::SessionKeys;

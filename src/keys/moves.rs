@@ -67,7 +67,7 @@ pub(super) struct View<'v> {
 }
 
 /// What is to change, in one step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     pub(super) make: Option<NewKey>,
     pub(super) changes: Vec<KeyChange>,

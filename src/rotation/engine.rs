@@ -9,6 +9,7 @@ use super::error::RotationError;
 use super::pace::Pace;
 use super::progress::{Census, Progress, key_id};
 use crate::assertion::AssertionCache;
+use crate::audit::AuditTrail;
 use crate::binding::{BindingId, Chain, KeyId};
 use crate::clock::{Clock, Day, Timestamp};
 use crate::keys::Lifecycle;
@@ -31,6 +32,7 @@ const ATTEMPTS: u32 = 8;
 pub struct Rotations {
     pub(super) keys: Arc<Lifecycle>,
     pub(super) receipts: Arc<Receipts>,
+    pub(super) audit: Arc<AuditTrail>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) store: Arc<dyn RotationStore>,
     pub(super) bindings: Arc<dyn BindingStore>,
@@ -87,6 +89,7 @@ impl Rotations {
     pub fn new(
         keys: Arc<Lifecycle>,
         receipts: Arc<Receipts>,
+        audit: Arc<AuditTrail>,
         key_store: Arc<dyn KeyStore>,
         store: Arc<dyn RotationStore>,
         bindings: Arc<dyn BindingStore>,
@@ -98,6 +101,7 @@ impl Rotations {
         Self {
             keys,
             receipts,
+            audit,
             key_store,
             store,
             bindings,
@@ -340,9 +344,7 @@ impl Rotations {
                     return Ok(told);
                 }
                 ChangeOutcome::Stale => {}
-                ChangeOutcome::InUse(records) => {
-                    return Err(RotationError::State(format!("{records} records still need the key")));
-                }
+                ChangeOutcome::InUse(records) => return Err(RotationError::InUse(records)),
             }
         }
         Err(StoreError::Unavailable("the keys keep being changed by others; try again".into()).into())

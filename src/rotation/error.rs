@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::audit::{Ends, Outcome};
 use crate::keys::KeysError;
 use crate::store::StoreError;
 
@@ -43,6 +44,9 @@ pub enum RotationError {
     /// The caller decided on another revision of the keys than this, the present one.
     #[error("the keys were changed since; they are at revision {0}")]
     Stale(u64),
+    /// Records need the key that is to go.
+    #[error("{0} records still need the key")]
+    InUse(u64),
     /// The KEK's token failed: either nothing was changed, or the keys were changed in the store and could not be read
     /// back. The next round of upkeep tries again; until then the store refuses what the former ring makes.
     #[error(transparent)]
@@ -50,4 +54,20 @@ pub enum RotationError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Ends for RotationError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Keys(_) | Self::Store(_) => Outcome::Failed,
+            Self::NotFound
+            | Self::NoSuchKey
+            | Self::State(_)
+            | Self::Limit { .. }
+            | Self::WouldLose { .. }
+            | Self::DrainWithin(_)
+            | Self::Stale(_)
+            | Self::InUse(_) => Outcome::Refused,
+        }
+    }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::engine::{Plan, Rotations, View, step};
 use super::error::RotationError;
 use super::progress::{Census, key_id};
+use crate::audit::{Action, Effect, Event};
 use crate::binding::BindingId;
 use crate::clock::Timestamp;
 use crate::config::ClientAddressDetail;
 use crate::receipt::CanaryError;
 use crate::store::{ChangeOutcome, KeyState, RotationRecord, RotationState, StoreError};
-use crate::telemetry::{RotationStep, SecurityEvent, security};
+use crate::telemetry::{Actor, RotationStep, SecurityEvent, security};
 
 /// How long a rotation of which nothing is known to have changed is not counted again: what is watched does not tell of a
 /// revoked binding.
@@ -67,10 +68,20 @@ impl Rotations {
             for done in rotations.iter_mut().filter(|record| record.state == RotationState::Done) {
                 done.root_after = self.receipts.root().await?.to_vec();
             }
-            match self.store.change_with(view.stored.revision, keys, rotations, None).await? {
-                ChangeOutcome::Changed(_) => self.keys.refresh().await?,
+            let revision = view.stored.revision;
+            let work = async {
+                match self.store.change_with(revision, keys, rotations, None).await? {
+                    ChangeOutcome::Changed(_) => self.keys.refresh().await?,
+                    ChangeOutcome::Stale => return Err(RotationError::Stale(revision)),
+                    ChangeOutcome::InUse(records) => return Err(RotationError::InUse(records)),
+                }
+                Ok(((), Effect::records(record.total, latest)))
+            };
+            match self.audit.act(deed(record, latest), &*self.clock, work).await {
+                Ok(()) => {}
                 // A record or a key moved since it was counted; the next round counts again.
-                ChangeOutcome::Stale | ChangeOutcome::InUse(_) => continue,
+                Err(RotationError::Stale(_) | RotationError::InUse(_)) => continue,
+                Err(error) => return Err(error),
             }
             if reached == Some(RotationStep::Done)
                 && let Err(error) = self.receipts.issued(id, now).await
@@ -87,19 +98,42 @@ impl Rotations {
         Ok(())
     }
 
-    /// Erases records that still need the old key on the day after its deadline. Returns the bindings, whose sessions are
-    /// to end.
+    /// Erases records that still need the old key on the day after its deadline. `erased` takes the bindings, whose
+    /// sessions are to end.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn purge_overdue(&self, now: Timestamp) -> Result<Vec<BindingId>, StoreError> {
+    /// [`StoreError`]; `erased` has those that were erased all the same.
+    pub async fn purge_overdue(&self, erased: &mut Vec<BindingId>, now: Timestamp) -> Result<(), StoreError> {
         let view = self.view().await?;
-        let mut erased = Vec::new();
         for record in view.open().filter(|record| view.begun(record) && now.day() > record.drain_by) {
-            erased.extend(self.store.purge_chain(key_id(&record.from)?).await?);
+            let from = key_id(&record.from)?;
+            let before = Census::new(self.store.chains().await?).not_past(from);
+            if before == 0 {
+                continue;
+            }
+            let why = format!("not moved off {} by its deadline, {}", record.from, record.drain_by);
+            let deed = Event::new(Action::RotationPurge, Actor::Gateway).object(&record.id).reason(&why);
+            let work = async {
+                let gone = self.store.purge_chain(from).await?;
+                let after = before.saturating_sub(gone.len() as u64);
+                erased.extend(gone);
+                Ok::<_, StoreError>(((), Effect::records(before, after)))
+            };
+            self.audit.act(deed, &*self.clock, work).await?;
         }
-        Ok(erased)
+        Ok(())
     }
+}
+
+/// What the trail says of the step that is due while `remaining` records need the old key.
+fn deed(record: &RotationRecord, remaining: u64) -> Event {
+    let RotationRecord { from, to, .. } = record;
+    let (action, why) = if remaining == 0 {
+        (Action::RotationFinish, format!("no record needs {from}; it is drained"))
+    } else {
+        (Action::RotationDrain, format!("every record is under {to}; {from} is inner"))
+    };
+    Event::new(action, Actor::Gateway).object(&record.id).reason(&why)
 }
 
 /// What the records allow: the old key one step further, and the rotation with it; the second is what to say of that.

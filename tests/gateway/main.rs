@@ -9,6 +9,7 @@ mod answers;
 mod approvals;
 mod assertion;
 mod audit;
+mod audit_of_itself;
 mod authorize;
 mod bind;
 mod csrf;
