@@ -110,6 +110,7 @@ impl Bench {
             keys: Arc::clone(&keys),
             entropy: Arc::clone(&entropy) as _,
             process_started_at: now(),
+            destroyed_before: std::collections::BTreeSet::new(),
         };
         let audit = wait(async {
             let id = store.store_id().await.unwrap();

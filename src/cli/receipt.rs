@@ -116,6 +116,7 @@ impl Document for IssuedReceipt {
             ("purged", "/counts/purged"),
             ("remaining", "/counts/remaining"),
             ("destroyed at", "/addenda/0/from/destroyed_at"),
+            ("restarted at", "/addenda/1/process/started_at"),
             ("sealed by", "/seal/key/id"),
             ("fingerprint", "/seal/key/fingerprint"),
         ];

@@ -101,12 +101,14 @@ impl Running {
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
 
+        let destroyed = destroyed(&*store).await.map_err(|error| at_store(error.to_string()))?;
         note_start(&audit, &*store, now).await.map_err(|error| at_store(error.to_string()))?;
 
         let limits = config.limits;
         let config = Arc::new(config);
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
-        let receipts = receipts(&store, &keys, &entropy, now);
+        let receipts = receipts(&store, &keys, &entropy, (now, destroyed));
+        receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
         let gateway = Arc::new(Gateway::new(Parts {
@@ -382,7 +384,7 @@ fn receipts(
     store: &Arc<EmbeddedStore>,
     keys: &Arc<KeySet>,
     entropy: &Arc<dyn Entropy>,
-    process_started_at: Timestamp,
+    (process_started_at, destroyed_before): (Timestamp, BTreeSet<String>),
 ) -> Arc<Receipts> {
     Arc::new(Receipts {
         kept: Arc::clone(store) as _,
@@ -393,7 +395,14 @@ fn receipts(
         keys: Arc::clone(keys),
         entropy: Arc::clone(entropy),
         process_started_at,
+        destroyed_before,
     })
+}
+
+/// Ids of the keys that this process never has.
+async fn destroyed(keys: &dyn KeyStore) -> Result<BTreeSet<String>, StoreError> {
+    let destroyed = keys.keys().await?.keys.into_iter().filter(|key| key.state == KeyState::Destroyed);
+    Ok(destroyed.map(|key| key.id).collect())
 }
 
 fn open_store(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Result<Arc<EmbeddedStore>, Vec<Finding>> {

@@ -40,11 +40,13 @@ pub enum Part {
     Receipt,
     /// When it was destroyed.
     Destroyed,
+    /// When the process that had it in memory was over, and the next one had started.
+    Restarted,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 2] = [Self::Receipt, Self::Destroyed];
+    pub const ALL: [Self; 3] = [Self::Receipt, Self::Destroyed, Self::Restarted];
 
     /// The word used in JSON and stores.
     #[must_use]
@@ -52,6 +54,7 @@ impl Part {
         match self {
             Self::Receipt => "receipt",
             Self::Destroyed => "destroyed",
+            Self::Restarted => "restarted",
         }
     }
 }
@@ -105,7 +108,8 @@ pub fn receipt(
     let rotation = facts.rotation;
     // What no binding is made of remains on none.
     let remaining = KeyId::parse(&facts.from.id).map_or(0, |from| survey.not_past(from));
-    let mut document = common(facts, Part::Receipt, canaries);
+    let mut document = common(facts, Part::Receipt);
+    document.extend(witnesses(facts, canaries));
     document.insert("rotation".to_owned(), journal(rotation));
     document.insert("to".to_owned(), key_facts(facts.to));
     let counts = json!({
@@ -137,20 +141,41 @@ pub fn receipt(
 /// # Errors
 /// [`Unsealed`].
 pub fn addendum(facts: &Facts<'_>, receipt: &str, canaries: &CanaryReport, key: &AuditKey) -> Result<String, Unsealed> {
-    let mut document = common(facts, Part::Destroyed, canaries);
+    let mut document = common(facts, Part::Destroyed);
+    document.extend(witnesses(facts, canaries));
     document.insert("rotation".to_owned(), json!({"id": facts.rotation.id}));
-    document.insert("receipt".to_owned(), json!({"sha256": hex(&sha256(receipt.as_bytes()))}));
+    document.insert("receipt".to_owned(), named(receipt));
     seal(document, key)
 }
 
-fn common(facts: &Facts<'_>, part: Part, canaries: &CanaryReport) -> Map<String, Value> {
+/// What is added at the first start after that, sealed: names the receipt, and the addendum of the destruction, by the
+/// hashes of their texts. The process that had the key in memory is over: what the key's memory still held went with it.
+///
+/// # Errors
+/// [`Unsealed`].
+pub fn restarted(facts: &Facts<'_>, receipt: &str, destroyed: &str, key: &AuditKey) -> Result<String, Unsealed> {
+    let mut document = common(facts, Part::Restarted);
+    document.insert("rotation".to_owned(), json!({"id": facts.rotation.id}));
+    document.insert("receipt".to_owned(), named(receipt));
+    document.insert("destroyed".to_owned(), named(destroyed));
+    seal(document, key)
+}
+
+fn named(document: &str) -> Value {
+    json!({"sha256": hex(&sha256(document.as_bytes()))})
+}
+
+/// What was seen of the canaries, and who agreed.
+fn witnesses(facts: &Facts<'_>, canaries: &CanaryReport) -> [(String, Value); 2] {
+    [("canaries".to_owned(), json!(canaries)), ("approvals".to_owned(), json!(facts.circumstances.approvals))]
+}
+
+fn common(facts: &Facts<'_>, part: Part) -> Map<String, Value> {
     let members = [
         ("format", FORMAT.into()),
         ("part", part.as_str().into()),
         ("issued_at", facts.now.rfc3339().into()),
         ("from", key_facts(facts.from)),
-        ("canaries", json!(canaries)),
-        ("approvals", json!(facts.circumstances.approvals)),
         (
             "audit",
             json!({"entries": facts.circumstances.audit_head.as_ref().map_or(0, |(seq, _)| *seq), "head": facts.circumstances.audit_head.as_ref().map(|(_, hash)| hash)}),

@@ -1,5 +1,6 @@
 //! Issuing: each part once, when it is due or when somebody asks for it first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -36,6 +37,8 @@ pub struct Receipts {
     pub entropy: Arc<dyn Entropy>,
     /// When this process started: what its memory still held of a key is gone with its end.
     pub process_started_at: Timestamp,
+    /// Ids of the keys that were destroyed by then: this process never had them.
+    pub destroyed_before: BTreeSet<String>,
 }
 
 /// Why there is no receipt.
@@ -118,6 +121,27 @@ impl Receipts {
         }
     }
 
+    /// To be called once at start: adds to the receipts of destroyed keys that the process which had them is over. What
+    /// cannot be added now is added when somebody asks for the receipt.
+    pub async fn restarted(&self, now: Timestamp) {
+        if self.destroyed_before.is_empty() {
+            return;
+        }
+        if let Err(error) = self.add_restarts(now).await {
+            tracing::warn!(%error, "no receipt tells of this start yet; it does when somebody asks for it");
+        }
+    }
+
+    async fn add_restarts(&self, now: Timestamp) -> Result<(), IssueError> {
+        for rotation in self.rotations.rotations().await? {
+            let due = rotation.state == RotationState::Done && self.destroyed_before.contains(&rotation.from);
+            if due && self.kept.document(&rotation.id, Part::Restarted.as_str()).await?.is_none() {
+                self.issued(&rotation.id, now).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The receipt of `rotation` with its addenda. Issues what is due and was not issued yet; what was, stays as it is.
     ///
     /// # Errors
@@ -152,7 +176,11 @@ impl Receipts {
                 Some(addendum) => addendum,
                 None => self.add(&facts, &receipt).await?,
             };
-            document.insert(ADDENDA.to_owned(), Value::Array(vec![Value::Object(parsed(&addendum)?)]));
+            let mut addenda = vec![Value::Object(parsed(&addendum)?)];
+            if let Some(restarted) = self.add_restart(&facts, &receipt, &addendum).await? {
+                addenda.push(Value::Object(parsed(&restarted)?));
+            }
+            document.insert(ADDENDA.to_owned(), Value::Array(addenda));
         }
         Ok(document)
     }
@@ -175,6 +203,23 @@ impl Receipts {
         let canaries = self.canaries(facts, CanaryPhase::Destroyed).await?;
         let addendum = document::addendum(facts, receipt, &canaries, &self.keys.audit())?;
         self.keep(facts.rotation, Part::Destroyed, addendum).await
+    }
+
+    /// What was, or is, to be said of the start after the destruction; `None` while the process that had the key may run,
+    /// or where the clock says that this one started before it.
+    async fn add_restart(
+        &self,
+        facts: &Facts<'_>,
+        receipt: &str,
+        destroyed: &str,
+    ) -> Result<Option<String>, IssueError> {
+        let kept = self.kept.document(&facts.rotation.id, Part::Restarted.as_str()).await?;
+        let later = facts.from.dates.destroyed_at.is_some_and(|at| self.process_started_at > at);
+        if kept.is_some() || !later || !self.destroyed_before.contains(&facts.from.id) {
+            return Ok(kept);
+        }
+        let restarted = document::restarted(facts, receipt, destroyed, &self.keys.audit())?;
+        self.keep(facts.rotation, Part::Restarted, restarted).await.map(Some)
     }
 
     async fn canaries(&self, facts: &Facts<'_>, phase: CanaryPhase) -> Result<CanaryReport, IssueError> {

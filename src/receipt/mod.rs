@@ -15,7 +15,7 @@ mod survey;
 mod verify;
 
 pub use canary::{CanaryError, CanaryReport, observe};
-pub use document::{Approval, Circumstances, Facts, Part, addendum, receipt};
+pub use document::{Approval, Circumstances, Facts, Part, addendum, receipt, restarted};
 pub use issue::{IssueError, Receipts};
 pub use merkle::MerkleRoot;
 pub use seal::Unsealed;

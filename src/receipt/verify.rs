@@ -11,6 +11,7 @@ use super::merkle::{hex, sha256};
 use super::seal::{ADDENDA, SEAL, digests, message};
 use super::survey::Survey;
 use crate::binding::{Chain, KeyId};
+use crate::clock::Timestamp;
 use crate::keys::AuditPublicKey;
 use crate::store::KeyPurpose;
 
@@ -267,6 +268,10 @@ fn addenda(receipt: &Map<String, Value>, known: &[KnownKey]) -> Vec<String> {
             problems.push(format!("addenda[{number}]: is no object"));
             continue;
         };
+        let Some(part) = [Part::Destroyed, Part::Restarted].get(number) else {
+            problems.push(format!("addenda[{number}]: does not belong there"));
+            continue;
+        };
         let mut found = sealed(addendum, known);
         if addendum.contains_key(ADDENDA) {
             found.push("addenda: does not belong there".to_owned());
@@ -274,7 +279,7 @@ fn addenda(receipt: &Map<String, Value>, known: &[KnownKey]) -> Vec<String> {
         let same = |path: &[&str]| at(addendum, path) == at(receipt, path);
         for (holds, problem) in [
             (text(addendum, &["format"]) == Some(FORMAT), "format: is not one that this program knows"),
-            (text(addendum, &["part"]) == Some(Part::Destroyed.as_str()), "part: is not `destroyed`"),
+            (text(addendum, &["part"]) == Some(part.as_str()), "part: is not the one that comes here"),
             (text(addendum, &["from", "state"]) == Some("destroyed"), "from.state: is not `destroyed`"),
             (text(addendum, &["receipt", "sha256"]) == Some(&own), "receipt.sha256: is not that of this receipt"),
             (same(&["rotation", "id"]), "rotation.id: is another one"),
@@ -284,10 +289,27 @@ fn addenda(receipt: &Map<String, Value>, known: &[KnownKey]) -> Vec<String> {
                 found.push(problem.to_owned());
             }
         }
-        if has_canaries(receipt) {
-            found.extend(canaries(addendum, &["destroyed"]));
+        match part {
+            Part::Destroyed if has_canaries(receipt) => found.extend(canaries(addendum, &["destroyed"])),
+            Part::Receipt | Part::Destroyed => {}
+            Part::Restarted => found.extend(restart(addendum, addenda.first())),
         }
         problems.extend(found.into_iter().map(|problem| format!("addenda[{number}].{problem}")));
+    }
+    problems
+}
+
+/// A process that started after the destruction, and is not the one that the addendum before tells of.
+fn restart(addendum: &Map<String, Value>, destroyed: Option<&Value>) -> Vec<String> {
+    let before = destroyed.map(|destroyed| hex(&sha256(canonical::text(destroyed).as_bytes())));
+    let mut problems = Vec::new();
+    if text(addendum, &["destroyed", "sha256"]) != before.as_deref() {
+        problems.push("destroyed.sha256: is not that of the addendum before".to_owned());
+    }
+    let time = |path: &[&str]| text(addendum, path).and_then(Timestamp::parse);
+    let later = time(&["process", "started_at"]).zip(time(&["from", "destroyed_at"]));
+    if later.is_none_or(|(started, destroyed)| started <= destroyed) {
+        problems.push("process.started_at: is not after from.destroyed_at".to_owned());
     }
     problems
 }

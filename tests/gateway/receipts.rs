@@ -86,5 +86,20 @@ async fn a_rotation_that_is_done_leaves_a_receipt_that_verifies() {
     assert_eq!((&addendum["from"]["id"], &addendum["from"]["state"]), (&"k1".into(), &"destroyed".into()));
     assert_eq!(addendum["canaries"]["observed"].as_array().unwrap().len(), 6);
     assert!(addendum["audit"]["entries"].as_u64() > issued["audit"]["entries"].as_u64());
+    assert_eq!(whole["addenda"].as_array().unwrap().len(), 1, "the process that had the key runs");
+
+    // What memory held of it ends with the process, and the receipt says when that was, by itself.
+    harness.clock.advance(Duration::from_mins(1));
+    let harness = harness.restart().await;
+    let started = "2026-12-01T00:01:00Z";
+    let once = call(&harness, Method::GET, receipt, None).await;
+    let verdict = verify(once.to_string().as_bytes(), &[]);
+    assert!(verdict.ok, "{verdict:?}");
+    let restart = &once["addenda"][1];
+    assert_eq!((&restart["part"], &restart["process"]["started_at"]), (&json!("restarted"), &json!(started)));
+    assert_eq!(restart["issued_at"], started, "at the start and not when it was asked for");
+    harness.clock.advance(Duration::from_mins(1));
+    let harness = harness.restart().await;
+    assert_eq!(call(&harness, Method::GET, receipt, None).await, once, "the first start after it");
     harness.finish().await;
 }

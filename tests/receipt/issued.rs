@@ -1,5 +1,6 @@
 //! A rotation on the real store, from its first step to the wiped key, and the receipt that is issued of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ impl Rotated {
             keys: Arc::clone(&keys),
             entropy: Arc::clone(&entropy) as _,
             process_started_at: at(0),
+            destroyed_before: BTreeSet::new(),
         };
         let day = Duration::from_hours(24);
         let periods = KeyPeriods {
@@ -158,6 +160,31 @@ async fn a_rotation_is_told_from_its_first_step_to_the_wiped_key() {
     let last = &addendum["canaries"]["observed"][5];
     assert_eq!((&last["phase"], &last["found"]), (&json!("destroyed"), &json!({"used": 4, "dormant": 0})));
     assert_eq!(whole["counts"], counts);
+    assert_eq!(whole["addenda"].as_array().unwrap().len(), 1, "the process that had it runs");
+
+    // The next one, by a clock that went back, and then by a right one.
+    let mut rotated = rotated;
+    rotated.receipts.destroyed_before = BTreeSet::from(["k1".to_owned()]);
+    rotated.receipts.process_started_at = at(1);
+    assert_eq!(rotated.issued(91).await.unwrap(), whole, "it says nothing that looks wrong");
+    rotated.receipts.process_started_at = at(100);
+    let whole = rotated.issued(101).await.unwrap();
+    let verdict = verify(whole.to_string().as_bytes(), &[]);
+    assert!(verdict.ok, "{verdict:?}");
+    assert_eq!(whole["addenda"][1]["process"]["started_at"], at(100).rfc3339());
+    rotated.receipts.process_started_at = at(200);
+    assert_eq!(rotated.issued(201).await.unwrap(), whole, "the first one after it");
+    for (change, named) in [
+        (json!([whole["addenda"][1], whole["addenda"][0]]), "addenda[0].part: "),
+        (json!([whole["addenda"][1]]), "addenda[0].part: "),
+        (json!([whole["addenda"][0], whole["addenda"][0]]), "addenda[1].part: "),
+        (json!([whole["addenda"][0], whole["addenda"][1], whole["addenda"][1]]), "addenda[2]: "),
+    ] {
+        let mut changed = whole.clone();
+        changed["addenda"] = change;
+        let verdict = verify(changed.to_string().as_bytes(), &[]);
+        assert!(!verdict.ok && verdict.problems.iter().any(|problem| problem.starts_with(named)), "{verdict:?}");
+    }
     if std::env::var_os("SEKISHO_WRITE_EXPECTED").is_some() {
         std::fs::write(KEPT, format!("{whole}\n")).unwrap();
     }
