@@ -24,6 +24,7 @@ mod faults;
 mod floods;
 mod journey;
 mod keks;
+mod key_end;
 mod lifecycle;
 mod mounts;
 mod offline;

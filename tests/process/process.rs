@@ -314,7 +314,7 @@ impl Serving {
         assert!(seen.is_ok(), "it ended without {text}: {}", self.stdout());
     }
 
-    fn id(&self) -> Pid {
+    pub(crate) fn id(&self) -> Pid {
         let id = self.child.id().expect("it ended already");
         Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
     }
