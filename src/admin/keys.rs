@@ -198,12 +198,16 @@ async fn compromise(
     let work = async {
         let revision = revision.expected()?;
         let binding = id.starts_with(KeyPurpose::Binding.letter());
-        let done =
-            if binding { Some(ops.rotations.compromise(&id, &reason, revision, &*ops.clock).await?) } else { None };
-        if done.is_none() {
-            ops.lifecycle.compromise(&id, &reason, revision, Moment::of(&*ops.clock)).await?;
+        let at = Moment::of(&*ops.clock);
+        let done = if binding {
+            ops.rotations.compromise(&id, &reason, revision, &*ops.clock).await.map(Some).map_err(Refused::from)
+        } else {
+            ops.lifecycle.compromise(&id, &reason, revision, at).await.map(|()| None).map_err(Refused::from)
+        };
+        if matches!(done, Ok(_) | Err(Refused::FlaggedAlone(_))) {
+            report(&id, KeyAction::Compromised, by);
         }
-        report(&id, KeyAction::Compromised, by);
+        let done = done?;
         let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
         Ok::<_, Refused>((done, effect))
     };

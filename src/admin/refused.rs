@@ -72,6 +72,11 @@ pub(super) enum Refused {
     KekUnusable(KekError),
     #[error("the token that holds the KEK failed; look at the keys before you ask again: {0}")]
     KekFailed(KekError),
+    #[error(
+        "no key can be made while the token that holds the KEK fails, so the key that leaked is suspended, and who came in by it is \
+         out; say it again once the token answers: {0}"
+    )]
+    FlaggedAlone(KekError),
     #[error("the keys are wrapped under keys.kek_next already; write it as keys.kek and remove keys.kek_next")]
     KekInUse,
     #[error("{0}")]
@@ -127,7 +132,7 @@ impl Refused {
             Self::RevisionStale => (StatusCode::PRECONDITION_FAILED, "revision-stale"),
             Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
             Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
-            Self::KekFailed(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
+            Self::KekFailed(_) | Self::FlaggedAlone(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
             Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
             Self::DrainWithinInvalid(_) => (StatusCode::BAD_REQUEST, "drain-within-invalid"),
             Self::ConfigurationUnusable | Self::NoNextKek | Self::KekUnusable(_) | Self::KekInUse => {
@@ -170,6 +175,7 @@ impl From<LifecycleError> for Refused {
             LifecycleError::RevisionStale(_) => Self::RevisionStale,
             LifecycleError::InUse(records) => Self::KeyInUse(records),
             LifecycleError::SameKek => Self::KekInUse,
+            LifecycleError::FlaggedAlone(fault) => Self::FlaggedAlone(fault),
             LifecycleError::Keys(error) => error.into(),
             LifecycleError::Store(error) => Self::Store(error),
         }
@@ -203,6 +209,7 @@ impl From<RotationError> for Refused {
             RotationError::WouldLose { .. } => Self::WouldLoseBindings(text),
             RotationError::DrainWithin(_) => Self::DrainWithinInvalid(text),
             RotationError::Stale(_) => Self::RevisionStale,
+            RotationError::FlaggedAlone(fault) => Self::FlaggedAlone(fault),
             RotationError::InUse(records) => Self::KeyInUse(records),
             RotationError::Keys(error) => error.into(),
             RotationError::Store(error) => Self::Store(error),

@@ -59,6 +59,8 @@ pub(super) async fn open_keys(
     let set = Arc::new(opened.map_err(|error| config.finding("keys.kek", error.to_string()))?);
     let (stored, rotations) = (Arc::clone(store) as Arc<dyn KeyStore>, Arc::clone(store) as Arc<dyn RotationStore>);
     let lifecycle = Lifecycle::new(Arc::clone(&set), stored, rotations, kek, Arc::clone(entropy), config.keys.periods);
+    // From here on, what becomes of a key needs no KEK unless another is made.
+    lifecycle.refresh().await.map_err(|error| config.finding("keys.kek", error.to_string()))?;
     Ok((set, Arc::new(lifecycle)))
 }
 

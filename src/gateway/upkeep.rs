@@ -167,7 +167,7 @@ impl Ends for LifecycleError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Refused(_) | Self::RevisionStale(_) | Self::InUse(_) | Self::SameKek => Outcome::Refused,
-            Self::Keys(_) | Self::Store(_) => Outcome::Failed,
+            Self::Keys(_) | Self::Store(_) | Self::FlaggedAlone(_) => Outcome::Failed,
         }
     }
 }

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::derive::framed;
 use super::kek::{Kek, KekError, KeyPlace};
+use super::opened::{ClearKey, KEY_BYTES, OpenedKeys, signs, unwrap_all};
 use super::seal::{AuditKey, public_point};
 use super::session_keys::SessionKeys;
 use crate::assertion::Signer;
@@ -29,8 +30,6 @@ const SCHEME: &str = "v1";
 /// What `stretch = "auto"` stands for: 19 MiB, 2 passes (`rotation.md` §2; the first choice of OWASP's password
 /// storage cheat sheet).
 const AUTO: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
-/// Bytes of a binding or session key.
-const KEY_BYTES: usize = 32;
 
 /// The keys in clear, each part of which can be replaced while the others, and requests, go on.
 pub struct KeySet {
@@ -175,9 +174,19 @@ impl KeySet {
 }
 
 impl Parts {
-    /// Opens `stored`.
+    /// Opens `stored`, all of it.
     pub(super) async fn open(store_id: &[u8; 16], kek: &Kek, stored: StoredKeys) -> Result<Self, KeysError> {
         Self::assemble(unwrap_all(store_id, kek, stored.keys).await?, stored.generation)
+    }
+
+    /// Opens what may be needed of `stored`; what `opened` knows needs no KEK.
+    pub(super) async fn reopen(
+        opened: &mut OpenedKeys,
+        store_id: &[u8; 16],
+        kek: &Kek,
+        stored: StoredKeys,
+    ) -> Result<Self, KeysError> {
+        Self::assemble(opened.open(store_id, kek, stored.keys).await?, stored.generation)
     }
 
     fn assemble(keys: Vec<ClearKey>, generation: u64) -> Result<Self, KeysError> {
@@ -192,56 +201,6 @@ impl Parts {
             audit: audit.ok_or_else(|| corrupt("an audit key is no P-256 key in PKCS#8"))?,
         })
     }
-}
-
-/// A key record whose material was opened.
-pub(super) struct ClearKey {
-    record: KeyRecord,
-    material: SecretBytes,
-}
-
-impl ClearKey {
-    fn named(&self) -> (&str, &SecretBytes) {
-        (&self.record.id, &self.material)
-    }
-}
-
-/// Whether its keys are P-256 keys in PKCS#8; the others are random bytes.
-const fn signs(purpose: KeyPurpose) -> bool {
-    matches!(purpose, KeyPurpose::Assertion | KeyPurpose::Audit)
-}
-
-/// The clear keys of a store; destroyed ones are left out, there is nothing in them.
-pub(super) async fn unwrap_all(
-    store_id: &[u8; 16],
-    kek: &Kek,
-    records: Vec<KeyRecord>,
-) -> Result<Vec<ClearKey>, KeysError> {
-    let mut opened = Vec::new();
-    let mut closed = Vec::new();
-    for record in records.into_iter().filter(|record| record.state != KeyState::Destroyed) {
-        let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
-        match kek.unwrap(&place, &record.wrapped).await? {
-            Some(material) => opened.push(ClearKey { record, material }),
-            None => closed.push(record.id),
-        }
-    }
-    match (opened.is_empty(), closed.is_empty()) {
-        (_, true) => {}
-        (true, false) => return Err(KeysError::WrongKek),
-        // The KEK is right, then, and these records were damaged or moved.
-        (false, false) => return Err(corrupt(&format!("damaged key {}", closed.join(", ")))),
-    }
-    for key in &opened {
-        let id = &key.record.id;
-        if !signs(key.record.purpose) && key.material.expose().len() != KEY_BYTES {
-            return Err(corrupt(&format!("key {id} is not {KEY_BYTES} bytes long")));
-        }
-        if signs(key.record.purpose) && public_point(&key.material) != key.record.public {
-            return Err(corrupt(&format!("key {id} has another public half than its record says")));
-        }
-    }
-    Ok(opened)
 }
 
 pub(super) fn live_keys(keys: Vec<ClearKey>, generation: u64) -> Result<LiveKeys, KeysError> {
@@ -417,7 +376,7 @@ fn setting_text(stretch: Option<StretchParameters>) -> String {
     }
 }
 
-fn corrupt(what: &str) -> KeysError {
+pub(super) fn corrupt(what: &str) -> KeysError {
     KeysError::Corrupt(what.to_owned())
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use super::kek::Kek;
+use super::kek::{Kek, KekError};
 use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key, rewrapped};
 use super::moves::{KeyRefusal, Plan, View};
+use super::opened::OpenedKeys;
 use crate::clock::{Clock, Timestamp};
 use crate::config::KeyPeriods;
 use crate::entropy::Entropy;
@@ -31,9 +32,17 @@ pub struct Lifecycle {
     kek: ArcSwap<Kek>,
     entropy: Arc<dyn Entropy>,
     periods: KeyPeriods,
-    /// The revision that the set was read at; held for a whole change.
-    revision: tokio::sync::Mutex<u64>,
+    /// Held for a whole change.
+    held: tokio::sync::Mutex<Held>,
     shown: Mutex<Option<Shown>>,
+}
+
+/// What a change needs of the keys beside the set.
+#[derive(Default)]
+struct Held {
+    /// The revision that the set was read at.
+    revision: u64,
+    opened: OpenedKeys,
 }
 
 /// Since when this process has published a pending assertion key.
@@ -71,6 +80,9 @@ pub enum LifecycleError {
     /// Records still need the key.
     #[error("{0} records still need this key")]
     InUse(u64),
+    /// No key could be made in the place of the one that leaked. That one is flagged, and suspended unless it seals.
+    #[error("no key could take its place, so whatever needs it is refused; say it again once the KEK is back: {0}")]
+    FlaggedAlone(KekError),
     /// The KEK that was named opens the keys already.
     #[error("the keys are wrapped under that KEK already")]
     SameKek,
@@ -121,8 +133,8 @@ impl Lifecycle {
         periods: KeyPeriods,
     ) -> Self {
         let kek = ArcSwap::from_pointee(kek);
-        let (revision, shown) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { set, keys, rotations, kek, entropy, periods, revision, shown }
+        let (held, shown) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { set, keys, rotations, kek, entropy, periods, held, shown }
     }
 
     /// The set that is kept.
@@ -188,7 +200,7 @@ impl Lifecycle {
     /// A binding key in use is the rotation's, which moves records.
     ///
     /// # Errors
-    /// [`LifecycleError`]; nothing was changed.
+    /// [`LifecycleError`]; nothing was changed, but for [`LifecycleError::FlaggedAlone`].
     pub async fn compromise(
         &self,
         id: &str,
@@ -196,7 +208,22 @@ impl Lifecycle {
         expected: Option<u64>,
         at: Moment,
     ) -> Result<(), LifecycleError> {
-        self.change(expected, at, |view| view.compromise(id, reason)).await.map(drop)
+        match self.change(expected, at, |view| view.compromise(id, reason)).await {
+            Err(LifecycleError::Keys(KeysError::Kek(fault))) => {
+                self.flag(id, expected, at).await?;
+                Err(LifecycleError::FlaggedAlone(fault))
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// What can be done about a key that has leaked where no key can take its place, because the KEK is away: it is known
+    /// to have leaked from now on, and whatever needs it is refused. To be said again once the KEK is back.
+    ///
+    /// # Errors
+    /// [`LifecycleError`]; nothing was changed.
+    pub async fn flag(&self, id: &str, expected: Option<u64>, at: Moment) -> Result<(), LifecycleError> {
+        self.change(expected, at, |view| view.flag(id)).await.map(drop)
     }
 
     /// What wipes a key that nothing needs, its record stays, and the revision that this is good for: made by whoever knows
@@ -246,7 +273,7 @@ impl Lifecycle {
     /// # Errors
     /// [`LifecycleError`]; the keys are under the KEK that they were under.
     pub async fn rewrap(&self, new: Kek, expected: Option<u64>) -> Result<usize, LifecycleError> {
-        let mut changing = self.revision.lock().await;
+        let mut held = self.held.lock().await;
         let store_id = self.keys.store_id().await?;
         for _ in 0..ATTEMPTS {
             let stored = self.keys.keys().await?;
@@ -260,7 +287,7 @@ impl Lifecycle {
             match self.keys.change(stored.revision, changes).await {
                 Ok(ChangeOutcome::Changed(_)) => {
                     self.kek.store(Arc::new(new));
-                    self.reload(&mut changing).await?;
+                    self.reload(&mut held).await?;
                     return Ok(count);
                 }
                 Ok(ChangeOutcome::Stale) => {}
@@ -301,9 +328,9 @@ impl Lifecycle {
     /// # Errors
     /// [`LifecycleError`]; the next call does it.
     pub async fn follow(&self) -> Result<(), LifecycleError> {
-        let mut changing = self.revision.lock().await;
-        if self.keys.keys().await?.revision != *changing {
-            self.reload(&mut changing).await?;
+        let mut held = self.held.lock().await;
+        if self.keys.keys().await?.revision != held.revision {
+            self.reload(&mut held).await?;
         }
         Ok(())
     }
@@ -314,7 +341,8 @@ impl Lifecycle {
     /// # Errors
     /// [`KeysError`] if the store does not tell its id, or the token that holds the KEK fails.
     pub async fn fresh(&self, number: u32, state: KeyState, now: Timestamp) -> Result<KeyRecord, KeysError> {
-        self.make(NewKey { purpose: KeyPurpose::Binding, number, state }, now).await
+        let new = NewKey { purpose: KeyPurpose::Binding, number, state };
+        self.make(&mut *self.held.lock().await, new, now).await
     }
 
     /// Reads the keys back into memory, after somebody else changed them in the store.
@@ -322,11 +350,14 @@ impl Lifecycle {
     /// # Errors
     /// [`KeysError`]; what is in memory is as it was.
     pub async fn refresh(&self) -> Result<(), KeysError> {
-        self.reload(&mut *self.revision.lock().await).await
+        self.reload(&mut *self.held.lock().await).await
     }
 
-    async fn make(&self, new: NewKey, now: Timestamp) -> Result<KeyRecord, KeysError> {
-        Ok(fresh_key(&self.keys.store_id().await?, &self.kek.load_full(), new, &*self.entropy, now).await?)
+    async fn make(&self, held: &mut Held, new: NewKey, now: Timestamp) -> Result<KeyRecord, KeysError> {
+        let (store_id, kek) = (self.keys.store_id().await?, self.kek.load_full());
+        let fresh = fresh_key(&store_id, &kek, new, &*self.entropy, now).await?;
+        held.opened.admit(&store_id, &kek, &fresh).await?;
+        Ok(fresh)
     }
 
     /// Works out what to do, does it, and again where somebody else changed the keys in between.
@@ -336,22 +367,23 @@ impl Lifecycle {
         at: Moment,
         decide: impl Fn(&View<'_>) -> Result<Plan, KeyRefusal>,
     ) -> Result<Plan, LifecycleError> {
-        let mut changing = self.revision.lock().await;
+        let mut held = self.held.lock().await;
         for _ in 0..ATTEMPTS {
             let (plan, revision) = self.plan(expected, at, &decide).await?;
             if plan.is_empty() {
                 return Ok(plan);
             }
-            // What the store has and memory cannot get would be in force at the next start alone: a token that is away is
-            // met before anything is changed.
-            Parts::open(&self.keys.store_id().await?, &self.kek.load_full(), self.keys.keys().await?).await?;
+            // What the store has and memory cannot get would be in force at the next start alone: what cannot be opened
+            // is met before anything is changed.
+            let (store_id, kek) = (self.keys.store_id().await?, self.kek.load_full());
+            Parts::reopen(&mut held.opened, &store_id, &kek, self.keys.keys().await?).await?;
             let mut changes = plan.changes.clone();
             if let Some(new) = plan.make {
-                changes.push(KeyChange::New(self.make(new, at.now).await?));
+                changes.push(KeyChange::New(self.make(&mut held, new, at.now).await?));
             }
             match self.rotations.change_with(revision, changes, plan.rotations.clone(), None).await? {
                 ChangeOutcome::Changed(_) => {
-                    self.reload(&mut changing).await?;
+                    self.reload(&mut held).await?;
                     return Ok(plan);
                 }
                 ChangeOutcome::Stale => {}
@@ -393,11 +425,12 @@ impl Lifecycle {
         monotonic.saturating_sub(since)
     }
 
-    async fn reload(&self, revision: &mut u64) -> Result<(), KeysError> {
+    async fn reload(&self, held: &mut Held) -> Result<(), KeysError> {
         let stored = self.keys.keys().await?;
         let now_at = stored.revision;
-        self.set.replace(Parts::open(&self.keys.store_id().await?, &self.kek.load_full(), stored).await?);
-        *revision = now_at;
+        let (store_id, kek) = (self.keys.store_id().await?, self.kek.load_full());
+        self.set.replace(Parts::reopen(&mut held.opened, &store_id, &kek, stored).await?);
+        held.revision = now_at;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod kek;
 mod keyset;
 mod lifecycle;
 mod moves;
+mod opened;
 mod seal;
 mod session_keys;
 mod sid;

@@ -127,7 +127,21 @@ impl View<'_> {
 
     /// Lets what needs the key go on.
     pub(super) fn resume(&self, id: &str) -> Result<Plan, KeyRefusal> {
-        Ok(suspended(self.key(id)?, false))
+        let key = self.key(id)?;
+        if key.state == KeyState::Active && key.compromised {
+            return Err(wrong(key, "it leaked, and no key has taken its place yet; `keys compromise` it again"));
+        }
+        Ok(suspended(key, false))
+    }
+
+    /// The key has leaked, and none can take its place now. Without an audit key nothing could be recorded.
+    pub(super) fn flag(&self, id: &str) -> Result<Plan, KeyRefusal> {
+        let key = self.key(id)?;
+        let mut plan = if key.purpose == KeyPurpose::Audit { Plan::default() } else { suspended(key, true) };
+        if !key.compromised {
+            plan.changes.push(KeyChange::Compromise { id: id.to_owned() });
+        }
+        Ok(plan)
     }
 
     /// The key has leaked: nothing it made from now on counts. Where it is in use, a fresh one takes its place in the

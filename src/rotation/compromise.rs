@@ -5,6 +5,7 @@ use super::error::RotationError;
 use super::progress::{Census, Progress, key_id};
 use crate::binding::KeyId;
 use crate::clock::{Clock, Timestamp};
+use crate::keys::{KekError, KeysError, LifecycleError, Moment};
 use crate::store::{KeyChange, KeyPurpose, KeyRecord, KeyState, RotationRecord, RotationState};
 
 /// What was done when a key was said to have leaked.
@@ -41,7 +42,7 @@ impl Rotations {
     /// A flagged key signs nobody in: a person types a new enrolment code, which takes the binding off it.
     ///
     /// # Errors
-    /// [`RotationError`]; where the store failed after the key was flagged, upkeep ends the sessions at the next start.
+    /// [`RotationError`]; with [`RotationError::FlaggedAlone`] no key took its place, all else is done. Where the store failed after the key was flagged, upkeep ends the sessions at the next start.
     pub async fn compromise(
         &self,
         id: &str,
@@ -51,7 +52,7 @@ impl Rotations {
     ) -> Result<CompromiseReport, RotationError> {
         let now = clock.now();
         let mut changing = self.changing.lock().await;
-        let (replaced, rotation) = self
+        let begun = self
             .change(&mut changing, revision, now, |view| {
                 let key = view.key(id).ok_or(RotationError::NoSuchKey)?;
                 refuse_done(key)?;
@@ -66,8 +67,14 @@ impl Rotations {
                 let rotation = running.map(|record| record.id.clone());
                 Ok((plan, (replaced, rotation)))
             })
-            .await?;
+            .await;
         drop(changing);
+        let (replaced, rotation) = match begun {
+            Err(RotationError::Keys(KeysError::Kek(fault))) => {
+                return Err(self.flag(id, revision, clock, fault).await?);
+            }
+            begun => begun?,
+        };
         let mut steps = vec![CompromiseStep { what: "flagged", at: now }];
         if replaced {
             steps.push(CompromiseStep { what: "replaced", at: now });
@@ -90,6 +97,25 @@ impl Rotations {
             rotation,
             steps,
         })
+    }
+
+    /// Without a key to take its place: nobody comes in by the one that leaked, and who did is out.
+    async fn flag(
+        &self,
+        id: &str,
+        revision: Option<u64>,
+        clock: &dyn Clock,
+        fault: KekError,
+    ) -> Result<RotationError, RotationError> {
+        match self.keys.flag(id, revision, Moment::of(clock)).await {
+            Ok(()) => {}
+            Err(LifecycleError::Keys(error)) => return Err(error.into()),
+            Err(LifecycleError::Store(error)) => return Err(error.into()),
+            Err(LifecycleError::RevisionStale(revision)) => return Err(RotationError::Stale(revision)),
+            Err(error) => return Err(RotationError::State(error.to_string())),
+        }
+        self.end_fallen(clock.now()).await?;
+        Ok(RotationError::FlaggedAlone(fault))
     }
 
     /// What takes the records off `key`, by its state.
@@ -147,7 +173,8 @@ fn refuse_done(key: &KeyRecord) -> Result<(), RotationError> {
     if key.state == KeyState::Destroyed {
         return Err(RotationError::State(format!("key {id} is destroyed; there is nothing left to move off it")));
     }
-    if key.compromised {
+    // Flagged alone, while the KEK was away, it is still in use.
+    if key.compromised && key.state != KeyState::Active {
         return Err(RotationError::State(format!("key {id} is known to be compromised; `sekisho rotation list`")));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::audit::{Ends, Outcome};
-use crate::keys::KeysError;
+use crate::keys::{KekError, KeysError};
 use crate::store::StoreError;
 
 /// Why a verb changed nothing, unless the variant says otherwise.
@@ -47,6 +47,9 @@ pub enum RotationError {
     /// Records need the key that is to go.
     #[error("{0} records still need the key")]
     InUse(u64),
+    /// No key could be made in the place of the one that leaked, which is flagged and suspended.
+    #[error("no key could take its place, so whatever needs it is refused; say it again once the KEK is back: {0}")]
+    FlaggedAlone(KekError),
     /// The KEK's token failed: either nothing was changed, or the keys were changed in the store and could not be read
     /// back. The next round of upkeep tries again; until then the store refuses what the former ring makes.
     #[error(transparent)]
@@ -59,7 +62,7 @@ pub enum RotationError {
 impl Ends for RotationError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Keys(_) | Self::Store(_) => Outcome::Failed,
+            Self::Keys(_) | Self::Store(_) | Self::FlaggedAlone(_) => Outcome::Failed,
             Self::NotFound
             | Self::NoSuchKey
             | Self::State(_)
