@@ -92,6 +92,10 @@ pub struct AuditVerdict {
     pub first_bad: Option<u64>,
     /// Entries before that, which no checkpoint at hand covers: neither proven nor contradicted.
     pub unverifiable: u64,
+    /// The number of the first entry.
+    pub from: u64,
+    /// Entries before it that the gateway erased because they were old enough, as a sealed entry says.
+    pub erased: u64,
     /// The line of the export where it does not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
@@ -141,12 +145,14 @@ impl From<Tip> for AuditHead {
 impl From<Verdict> for AuditVerdict {
     fn from(verdict: Verdict) -> Self {
         let ok = verdict.ok();
-        let Verdict { entries, bad, unverifiable, head, keys } = verdict;
+        let Verdict { entries, bad, unverifiable, from, erased, head, keys } = verdict;
         Self {
             ok,
             entries,
             first_bad: bad.as_ref().map(|bad| bad.seq),
             unverifiable,
+            from,
+            erased,
             line: bad.as_ref().map(|bad| bad.line),
             problem: bad.map(|bad| bad.problem.to_owned()),
             head: head.map(AuditHead::from),

@@ -87,6 +87,9 @@ pub enum Action {
     RotationFinish,
     /// Its deadline has passed: the bindings that still need the old key are erased.
     RotationPurge,
+    /// The oldest entries of the trail itself are erased; the object names the first, the last and the hash of the last, the
+    /// count is of entries.
+    AuditErase,
 }
 
 impl Action {
@@ -130,6 +133,7 @@ impl Action {
             Self::RotationDrain => "rotation-drain",
             Self::RotationFinish => "rotation-finish",
             Self::RotationPurge => "rotation-purge",
+            Self::AuditErase => "audit-erase",
         }
     }
 }

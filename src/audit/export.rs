@@ -6,9 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::entry::{EntryHash, Tip, canonical, store_name};
+use super::entry::{Entry, EntryHash, Tip, canonical, store_name};
 use super::lines::{End, EndLine, FORMAT, Head, HeadLine, KeyLine, PublicKey, raw_checkpoint, raw_entry};
-use crate::store::{AuditStore, StoreError};
+use crate::store::{AuditStore, StoreError, StoredAuditEntry};
 
 /// Entries that are read at a time.
 const PAGE: u32 = 500;
@@ -37,8 +37,10 @@ impl Export {
     ) -> Result<Option<Self>, StoreError> {
         let before_all = Tip { seq: 0, hash: EntryHash::before_all(&store_id) };
         let last = store.audit_head().await?.unwrap_or(before_all);
+        let begins = begin(&*store, before_all).await?;
         let first = match after {
-            0 => Some(before_all),
+            0 => Some(begins),
+            seq if seq <= begins.seq => Some(begins).filter(|begins| begins.seq == seq),
             seq => store.audit_entries(seq - 1, 1).await?.into_iter().next().filter(|e| e.seq == seq).map(|e| e.tip()),
         };
         Ok(first.map(|first| Self { store, store_id, first, next: Next::Head, last }))
@@ -87,9 +89,19 @@ impl Export {
         Ok(text)
     }
 
+    /// Whether entry `after` is before the beginning of the trail as it is now.
+    async fn begins_behind(&self, after: u64) -> Result<bool, StoreError> {
+        let first = self.store.audit_entries(0, 1).await?;
+        Ok(first.first().is_some_and(|first| first.seq > after + 1))
+    }
+
     async fn entries(&mut self, after: u64) -> Result<String, StoreError> {
         let left = u32::try_from(self.last.seq - after).unwrap_or(u32::MAX);
         let entries = self.store.audit_entries(after, PAGE.min(left)).await?;
+        if entries.first().is_some_and(|first| first.seq > after + 1) && self.begins_behind(after).await? {
+            // Not a gap, which whoever verifies must see.
+            return Err(StoreError::Unavailable("entries became old enough to be erased; export again".into()));
+        }
         let Some(until) = entries.last().map(|entry| entry.seq) else {
             // They were there when it began: the end line will tell.
             self.next = Next::Behind(self.last.seq);
@@ -109,4 +121,15 @@ impl Export {
         self.next = Next::Behind(until);
         Ok(text)
     }
+}
+
+/// What the first entry of the trail stands behind: `before_all`, or the last of those that were erased.
+async fn begin(store: &dyn AuditStore, before_all: Tip) -> Result<Tip, StoreError> {
+    let first = store.audit_entries(0, 1).await?.into_iter().next().filter(|first| first.seq > 1);
+    let behind = |first: StoredAuditEntry| {
+        // What cannot be read is for whoever verifies to name.
+        let prev = serde_json::from_str(&first.text).map_or(before_all.hash, |entry: Entry| entry.prev);
+        Tip { seq: first.seq - 1, hash: prev }
+    };
+    Ok(first.map_or(before_all, behind))
 }

@@ -13,6 +13,8 @@ use crate::entropy::SystemEntropy;
 use crate::keys::AuditKey;
 use crate::store::{EmbeddedStore, StoreError};
 
+mod erased;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_millis(1_795_478_400_000 + seconds * 1000)
 }

@@ -17,8 +17,9 @@ use crate::keys::AuditKey;
 use crate::secret::SecretBytes;
 use crate::store::{AuditStore, NewAuditEntry, SealingKey, StoreError, StoredAuditEntry, StoredCheckpoint};
 
-/// Who acts when nobody does.
+/// Who acts when nobody does, and who erases what is old enough.
 const GATEWAY: &str = "gateway";
+const RETENTION: &str = "retention";
 /// By how much a clock may be behind the last entry before that is told: what NTP corrects is less.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
@@ -62,6 +63,8 @@ pub struct AuditTrail {
     key: ArcSwap<AuditKey>,
     entropy: Arc<dyn Entropy>,
     state: Mutex<State>,
+    /// Held while all of it is judged: nothing is erased meanwhile.
+    whole: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +76,9 @@ struct State {
 }
 
 impl AuditTrail {
+    /// Entries that [`AuditTrail::erase_older`] erases at a time: a step that others wait for.
+    pub const MOST_ERASED: u32 = 1000;
+
     /// The trail in `store`, sealed by `key` from now on. Judges what is behind the last checkpoint; a trail that was
     /// changed there is told in the log and in the trail, and goes on.
     ///
@@ -88,7 +94,8 @@ impl AuditTrail {
         let nothing = Tip { seq: 0, hash: EntryHash::before_all(&store_id) };
         let head = store.audit_head().await?.unwrap_or(nothing);
         let state = Mutex::new(State { known: head, sealed: head });
-        let trail = Self { store, store_id, key: ArcSwap::new(key), entropy, state };
+        let (key, whole) = (ArcSwap::new(key), tokio::sync::Mutex::default());
+        let trail = Self { store, store_id, key, entropy, state, whole };
         match trail.judge_end(nothing).await {
             Ok(sealed) => trail.lock().sealed = sealed,
             Err(SealError::Store(error)) => return Err(error),
@@ -231,6 +238,40 @@ impl AuditTrail {
         Ok(true)
     }
 
+    /// Erases entries from before `before`, from the beginning of the trail on, some at a time. Returns how many that were;
+    /// more may be left where they were [`AuditTrail::MOST_ERASED`]. `None` where it has to be asked again.
+    ///
+    /// An entry that says which, with the hash of the last one, is written and sealed before: what is left verifies as the
+    /// rest of a whole trail. An entry with a later time keeps all that is behind it. Does nothing while the trail is
+    /// judged, or its end is not sealed.
+    ///
+    /// # Errors
+    /// [`SealError`]; then nothing was erased, or all of that entry.
+    pub async fn erase_older(&self, before: Timestamp, now: Timestamp) -> Result<Option<u64>, SealError> {
+        let Ok(_whole) = self.whole.try_lock() else { return Ok(None) };
+        // Who writes at this moment looks for that one.
+        let known = self.lock().known;
+        let oldest = self.store.audit_entries(0, Self::MOST_ERASED).await?;
+        let time = |stored: &StoredAuditEntry| read(stored).ok().and_then(|entry| Timestamp::parse(&entry.time));
+        let old = |stored: &&StoredAuditEntry| stored.seq < known.seq && time(stored).is_some_and(|time| time < before);
+        let (Some(first), Some(last)) = (oldest.first(), oldest.iter().take_while(old).last()) else {
+            return Ok(Some(0));
+        };
+        let event = Event::new(Action::AuditErase, RETENTION)
+            .object(format_args!("{}-{} {}", first.seq, last.seq, last.hash))
+            .reason(&format!("older than {}", before.rfc3339()));
+        let begun = self.begin(event, now).await?;
+        let sealed = self.seal(now).await.map(|()| self.lock().sealed.seq >= begun.seq);
+        if !matches!(sealed, Ok(true)) {
+            self.end(begun, Outcome::Refused, Effect::none(), now).await?;
+            return sealed.map(|_| None);
+        }
+        let erased = self.store.erase_before(last.seq + 1).await?;
+        self.end(begun, Outcome::Done, Effect::of(erased), now).await?;
+        self.seal(now).await?;
+        Ok(Some(erased))
+    }
+
     /// Up to `limit` entries behind number `after`.
     ///
     /// # Errors
@@ -261,10 +302,11 @@ impl AuditTrail {
     /// # Errors
     /// [`StoreError`].
     pub async fn verify(&self) -> Result<Verdict, StoreError> {
+        let _whole = self.whole.lock().await;
         let known = self.lock().known;
         let keys = vec![self.key.load().public().fingerprint()];
         let head = (known.seq > 0).then_some(known.hash);
-        let mut verifier = Verifier::new(Expected { keys, head, entries: None });
+        let mut verifier = Verifier::new(Expected { keys, head, entries: None, whole: true });
         if let Some(export) = self.export(0).await? {
             judge(&mut verifier, export).await?;
         }

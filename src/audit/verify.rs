@@ -25,6 +25,9 @@ pub struct Expected {
     pub head: Option<EntryHash>,
     /// How many entries there must be.
     pub entries: Option<u64>,
+    /// It must be the whole trail: from its first entry, or from where the gateway erased older ones, which an entry in it
+    /// says.
+    pub whole: bool,
 }
 
 /// What verification found.
@@ -36,6 +39,10 @@ pub struct Verdict {
     pub bad: Option<Bad>,
     /// Entries before the first bad one that no checkpoint at hand covers.
     pub unverifiable: u64,
+    /// The number of the first entry. One that is not 1 begins a part of the trail, unless what is before was erased.
+    pub from: u64,
+    /// Entries before the first one that the gateway erased because they were old enough, by a sealed entry of the trail.
+    pub erased: u64,
     /// The last entry that fits; note it down for the next time.
     pub head: Option<Tip>,
     /// Ids and fingerprints of the keys in the export.
@@ -80,6 +87,8 @@ pub struct Verifier {
     keys: BTreeMap<String, KeyAtHand>,
     /// Fingerprints, by key id, that entries since the last checkpoint that counts introduced.
     introduced: Vec<(String, String)>,
+    /// The entry that says that all before the first one was erased.
+    erased_by: Option<u64>,
     /// Up to here checkpoints that count go.
     sealed: u64,
     /// Up to here checkpoints go whose key nobody vouches for.
@@ -104,6 +113,7 @@ impl Verifier {
             last_key: String::new(),
             keys: BTreeMap::new(),
             introduced: Vec::new(),
+            erased_by: None,
             sealed: 0,
             sealed_by_strangers: 0,
             saw_head: false,
@@ -168,14 +178,27 @@ impl Verifier {
         {
             self.bad = Some(Bad { seq, line: self.lines, problem });
         }
-        let before = self.head.as_ref().map_or(0, |head| head.from.saturating_sub(1));
+        let before = self.before();
+        let erased = if self.says_erased() { before } else { 0 };
         Verdict {
+            from: before + 1,
+            erased,
             entries: self.entries,
             bad: self.bad,
             unverifiable: self.tip.map_or(0, |tip| tip.seq.saturating_sub(self.sealed.max(before))),
             head: self.tip,
             keys: self.keys.into_iter().map(|(id, key)| (id, key.fingerprint)).collect(),
         }
+    }
+
+    /// Entries before the first one of the export.
+    fn before(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.from.saturating_sub(1))
+    }
+
+    /// Whether an entry under a seal that counts says that these were erased.
+    fn says_erased(&self) -> bool {
+        self.erased_by.is_some_and(|seq| seq <= self.sealed)
     }
 
     /// The number of the last entry that fits.
@@ -242,6 +265,9 @@ impl Verifier {
         if entry.action == Action::AuditKeyIntroduce.as_str() {
             self.introduce(entry, next)?;
         }
+        if entry.action == Action::AuditErase.as_str() {
+            self.erase(entry, next)?;
+        }
         self.tip = Some(Tip { seq: next, hash });
         entry.key.clone_into(&mut self.last_key);
         self.saw_head |= self.expected.head == Some(hash);
@@ -256,6 +282,26 @@ impl Verifier {
         }
         self.introduced.push((id.to_owned(), fingerprint.to_owned()));
         Ok(())
+    }
+
+    /// `FIRST-LAST HASH`. What was begun and not done erased nothing, or all that it names.
+    fn erase(&mut self, entry: &Entry, seq: u64) -> Judged {
+        let words = entry.object.as_deref().and_then(|object| object.split_once(' '));
+        let named = words.and_then(|(range, hash)| {
+            let last: u64 = range.split_once('-')?.1.parse().ok()?;
+            Some(Tip { seq: last, hash: EntryHash::parse(hash)? })
+        });
+        let last = named.filter(|last| last.seq < seq).ok_or((seq, "an erasure of no entries"))?;
+        match &self.head {
+            Some(head) if head.from == last.seq + 1 && head.prev != last.hash => {
+                Err((seq, "the trail does not begin behind the entries that were erased"))
+            }
+            Some(head) if head.from == last.seq + 1 => {
+                self.erased_by.get_or_insert(seq);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn judge_checkpoint(&mut self, checkpoint: &Checkpoint, seal: &str) -> Judged {
@@ -307,6 +353,9 @@ impl Verifier {
         }
         if self.keys.values().any(|key| !key.used) {
             return Err((first, "a public key that sealed nothing: it was changed, or its checkpoints are missing"));
+        }
+        if self.expected.whole && first > 1 && !self.says_erased() {
+            return Err((1, "the beginning is missing, and no sealed entry says that it was erased"));
         }
         if self.expected.entries.is_some_and(|expected| expected != self.entries) {
             return Err((next, "there are not as many entries as expected"));

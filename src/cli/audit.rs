@@ -67,6 +67,9 @@ enum Verb {
         /// How many entries there must be
         #[arg(long, value_name = "N", requires = "file")]
         expect_entries: Option<u64>,
+        /// It must be the whole trail, but for what the gateway erased because it was old enough
+        #[arg(long, requires = "file")]
+        whole: bool,
     },
     /// Who an account is in the trail; that you asked will stand there
     Pseudonym {
@@ -83,8 +86,8 @@ impl Audit {
             Verb::Tail { count, follow: true } => connection.end(follow(&connection, count)),
             Verb::Export { from } => connection.end(export(&connection, from)),
             Verb::Verify { file: None, .. } => connection.call::<AuditVerdict>(Method::GET, &path(["audit", "verify"])),
-            Verb::Verify { file: Some(file), keys, head, expect_entries } => {
-                let expected = Expected { keys, head, entries: expect_entries };
+            Verb::Verify { file: Some(file), keys, head, expect_entries, whole } => {
+                let expected = Expected { keys, head, entries: expect_entries, whole };
                 let verdict = verify(&file, expected).map_err(|source| Failure::File { path: file, source });
                 connection.finish(verdict)
             }
@@ -216,6 +219,11 @@ impl Document for AuditVerdict {
             row("entries", self.entries.to_string()),
             row("unverifiable", self.unverifiable.to_string()),
         ];
+        if self.erased > 0 {
+            rows.push(row("erased before", format!("{}, old enough by privacy.audit_retention", self.erased)));
+        } else if self.from > 1 {
+            rows.push(row("begins", format!("with entry {}: a part of a trail", self.from)));
+        }
         rows.extend(self.first_bad.map(|seq| row("first bad entry", seq.to_string())));
         rows.extend(self.line.filter(|line| *line > 0).map(|line| row("line", line.to_string())));
         rows.extend(self.problem.as_ref().map(|problem| row("problem", problem.clone())));

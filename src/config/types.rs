@@ -478,6 +478,8 @@ pub enum AccessLog {
 pub struct PrivacyConfig {
     /// What logs say of a client's address.
     pub client_address: ClientAddressDetail,
+    /// Days after which entries of the audit trail are erased; never if unsaid.
+    pub audit_retention_days: Option<u32>,
 }
 
 /// What logs say of a client's address.

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::clock_watch::ClockWatch;
-use crate::audit::{Action, Effect, Ends, Event, Outcome, SealError};
+use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome, SealError};
 use crate::binding::BindingId;
+use crate::clock::{Day, Timestamp};
 use crate::keys::{Due, LifecycleError, Moment};
 use crate::rotation::RotationError;
 use crate::store::{KeyState, SessionScope, StoreError};
@@ -17,6 +18,7 @@ use crate::telemetry::{self, Actor, KeyAction, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_hours(24);
 /// More steps than time alone can bring to the keys at once.
 const MOST_DUE: u32 = 16;
 
@@ -24,6 +26,8 @@ const MOST_DUE: u32 = 16;
 #[derive(Default)]
 pub(super) struct Upkeep {
     clock: ClockWatch,
+    /// The day on which all audit entries that were old enough had been erased.
+    trail_erased_on: Option<Day>,
     /// Bindings that were erased and whose sessions have not ended yet, because the store failed in between.
     erased: Vec<BindingId>,
 }
@@ -100,8 +104,25 @@ impl Gateway {
                 tracing::error!(%error, "the audit trail is not sealed any more");
                 Ok(())
             }
+            Ok(()) if may_erase => self.erase_old_entries(now).await,
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Once a day, and again at once while there is more.
+    async fn erase_old_entries(&self, now: Timestamp) -> Result<(), StoreError> {
+        let Some(days) = self.config.privacy.audit_retention_days else { return Ok(()) };
+        let mut upkeep = self.upkeep.lock().await;
+        if upkeep.trail_erased_on == Some(now.day()) {
+            return Ok(());
+        }
+        match self.audit.erase_older(now.minus(DAY.saturating_mul(days)), now).await {
+            Err(SealError::Store(error)) => return Err(error),
+            Err(error) => tracing::error!(%error, "no entry of the audit trail is erased any more"),
+            Ok(Some(erased)) if erased < AuditTrail::MOST_ERASED.into() => upkeep.trail_erased_on = Some(now.day()),
+            Ok(_) => {}
+        }
+        Ok(())
     }
 
     /// What time alone brings to the keys.

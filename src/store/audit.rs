@@ -69,12 +69,14 @@ pub struct SealingKey {
 /// 26. **Chained.** Number and hash of an entry are made in the step that writes it: entries that are written at once
 ///     still follow each other without a gap, each over the hash of the one before it. The first is chained to
 ///     [`EntryHash::before_all`].
-/// 27. **Append-only.** No call changes or removes an entry, a checkpoint or a key, and the medium itself refuses to,
-///     as far as it can.
+/// 27. **Append-only.** No call changes an entry, a checkpoint or a key, or takes a key away, and none takes an entry or a
+///     checkpoint away but [`AuditStore::erase_before`]; the medium itself refuses to, as far as it can.
 /// 28. **Remembered.** An entry whose `known` is not in the chain is refused with [`StoreError::Corrupt`].
 /// 29. **One pseudonym.** An account has the same pseudonym in every entry until it is forgotten; then nothing is left
 ///     in the medium from which it could be made again, and a later entry has another.
 /// 30. **A checkpoint fits.** One whose entry is not in the chain, with that hash, is not kept.
+/// 46. **From the beginning alone.** What is erased is all that is before one entry, in one step, and never the last entry:
+///     what is left is still one chain, and numbers go on.
 #[async_trait]
 pub trait AuditStore: Send + Sync + 'static {
     /// Writes an entry behind the last.
@@ -85,6 +87,12 @@ pub trait AuditStore: Send + Sync + 'static {
 
     /// Up to `limit` entries behind number `after`, in order.
     async fn audit_entries(&self, after: u64, limit: u32) -> Result<Vec<StoredAuditEntry>, StoreError>;
+
+    /// Erases the entries before number `seq`, and their checkpoints. Returns how many entries.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if there is no such entry: no caller may ask for it.
+    async fn erase_before(&self, seq: u64) -> Result<u64, StoreError>;
 
     /// Keeps a checkpoint of the chain up to `hash`. `false` if it does not fit.
     async fn keep_checkpoint(&self, checkpoint: StoredCheckpoint, hash: EntryHash) -> Result<bool, StoreError>;

@@ -186,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = LogConfig { access: AccessLog::File(path.clone()) };
-        let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix };
+        let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix, audit_retention_days: None };
         let logger = AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap();
         for access in accesses {
             logger.write(access);
@@ -224,7 +224,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = LogConfig { access: AccessLog::File(path.clone()) };
-        let privacy = PrivacyConfig { client_address: ClientAddressDetail::None };
+        let privacy = PrivacyConfig { client_address: ClientAddressDetail::None, audit_retention_days: None };
         for _ in 0..2 {
             AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap().write(&HEAD);
         }

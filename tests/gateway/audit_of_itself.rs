@@ -102,3 +102,45 @@ async fn keys_that_are_due_are_replaced_by_the_schedule() {
     assert!(done.iter().any(|object| **object == "a1 a2"), "{done:?}");
     harness.finish().await;
 }
+
+/// `from`, `erased` and whether all of it is sound.
+async fn kept(harness: &Harness) -> (u64, u64, bool) {
+    let verdict: Value = harness.admin().call(Method::GET, "/v1/audit/verify").await.unwrap();
+    assert_eq!(verdict["unverifiable"], 0, "{verdict}");
+    (verdict["from"].as_u64().unwrap(), verdict["erased"].as_u64().unwrap(), verdict["ok"] == true)
+}
+
+#[tokio::test]
+async fn entries_are_kept_as_long_as_privacy_says_and_no_clock_that_is_set_shortens_that() {
+    let harness = Harness::with(|config| config + "[privacy]\naudit_retention = \"30d\"\n").await;
+    harness.code("alice").await;
+    for _ in 0..30 {
+        harness.clock.advance(DAY);
+        harness.running.upkeep().await.unwrap();
+    }
+    assert_eq!(kept(&harness).await, (1, 0, true), "thirty days old, and not older");
+    // A clock that jumps erases nothing, nor one that is set back; after a day it is believed.
+    harness.clock.set(crate::harness::START.plus(DAY * 430));
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(kept(&harness).await, (1, 0, true));
+    harness.clock.set(crate::harness::START.plus(DAY * 30));
+    harness.running.upkeep().await.unwrap();
+    for _ in 0..2 {
+        harness.clock.advance(DAY);
+        harness.running.upkeep().await.unwrap();
+    }
+    // The entry of the clock that went back has the right time; all of the first day is gone.
+    let (from, erased, sound) = kept(&harness).await;
+    assert!(sound && from > 5 && erased == from - 1, "{from} {erased}");
+    let page: Value = harness.admin().call(Method::GET, "/v1/audit?after=0&limit=1000").await.unwrap();
+    let entries = page["entries"].as_array().unwrap();
+    assert_eq!(entries[0]["seq"], from);
+    assert!(entries.iter().all(|entry| entry["action"] != "code-issue"), "{page}");
+    let erasures = entries.iter().filter(|entry| entry["action"] == "audit-erase");
+    assert_eq!(erasures.map(|entry| &entry["actor"]).collect::<Vec<_>>(), ["retention", "retention"]);
+
+    let harness = harness.restart().await;
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(kept(&harness).await, (from, erased, true), "over a restart");
+    harness.finish().await;
+}

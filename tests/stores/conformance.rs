@@ -64,6 +64,7 @@ macro_rules! keeps_the_contract {
             clause_28_remembered
             clause_29_one_pseudonym
             clause_30_a_checkpoint_fits
+            clause_46_from_the_beginning_alone
             enrolment_says_why_not
             enrolment_of_a_bound_handset_spends_the_code
             a_console_binds_without_a_code
@@ -960,4 +961,34 @@ pub(crate) async fn clause_30_a_checkpoint_fits(backend: impl Backend) {
     assert_eq!(store.checkpoints(1, 2).await.unwrap(), [of(2, "u9"), of(2, "u10")]);
     assert_eq!(store.last_checkpoint().await.unwrap(), Some(of(2, "u10")));
     assert_eq!(backend.restart().audit().last_checkpoint().await.unwrap(), Some(of(2, "u10")));
+}
+
+pub(crate) async fn clause_46_from_the_beginning_alone(backend: impl Backend) {
+    let store = backend.audit();
+    assert!(store.erase_before(1).await.is_err(), "there is nothing to begin with");
+    let mut written = Vec::new();
+    for minute in 1..=6 {
+        written.push(store.append(entry(minute, Some("alice"), None)).await.unwrap());
+    }
+    let of = |seq: u64| StoredCheckpoint { seq, key: "u1".into(), text: "c".into(), seal: vec![1; 64] };
+    for seq in [2_u64, 4, 6] {
+        let hash = written[usize::try_from(seq).unwrap() - 1].hash();
+        assert!(store.keep_checkpoint(of(seq), hash).await.unwrap());
+    }
+    for beyond in [7, 0, u64::MAX] {
+        assert!(store.erase_before(beyond).await.is_err(), "{beyond}");
+    }
+    assert_eq!(store.erase_before(1).await.unwrap(), 0);
+    assert_eq!(store.erase_before(4).await.unwrap(), 3);
+    let backend = backend.restart();
+    let store = backend.audit();
+    let left: Vec<_> = store.audit_entries(0, 9).await.unwrap().iter().map(|entry| entry.seq).collect();
+    assert_eq!(left, [4, 5, 6]);
+    assert_eq!(store.checkpoints(0, 9).await.unwrap(), [of(4), of(6)]);
+    assert_eq!(store.erase_before(4).await.unwrap(), 0, "again");
+    assert!(store.erase_before(2).await.is_err(), "it is not there");
+    assert_eq!(store.erase_before(6).await.unwrap(), 2, "the last one stays");
+    let next = store.append(entry(7, Some("alice"), Some(tip(&written[5])))).await.unwrap();
+    assert_eq!((next.seq, next.prev), (7, written[5].hash()));
+    assert_eq!(next.account, written[0].account, "a pseudonym does not go with its entries");
 }

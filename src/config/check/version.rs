@@ -35,7 +35,6 @@ const NO_EFFECT: &[(&str, &str)] = &[
     ("log.level", "set SEKISHO_LOG"),
     ("privacy.access_log_retention", "let the log's own rotation erase it"),
     ("privacy.security_log_retention", "let the log's own rotation erase it"),
-    ("privacy.audit_retention", "the audit trail is kept whole"),
     ("privacy.sessions_retention", "sessions are erased when they end"),
     ("privacy.codes_retention", "codes are erased when they end"),
     ("privacy.statistics_retention", "there are no statistics"),

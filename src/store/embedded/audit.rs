@@ -37,6 +37,10 @@ impl AuditStore for EmbeddedStore {
             .await
     }
 
+    async fn erase_before(&self, seq: u64) -> Result<u64, StoreError> {
+        self.writer.run(move |conn| erase_before(conn, seq)).await
+    }
+
     async fn keep_checkpoint(&self, checkpoint: StoredCheckpoint, hash: EntryHash) -> Result<bool, StoreError> {
         self.writer
             .run(move |conn| {
@@ -128,6 +132,18 @@ fn append(conn: &Connection, store_id: &[u8; 16], new: &NewAuditEntry) -> Result
         hash.as_bytes(),
     ))?;
     Ok(entry)
+}
+
+/// What the triggers let go is before `audit_begin`.
+fn erase_before(conn: &Connection, seq: u64) -> Result<u64, StoreError> {
+    if hash_of(conn, seq)?.is_none() {
+        return Err(StoreError::Corrupt(format!("the audit trail has no entry {seq} to begin with")));
+    }
+    let place = [number(seq)?];
+    conn.prepare_cached("UPDATE audit_begin SET seq = ?1 WHERE seq < ?1")?.execute(place)?;
+    conn.prepare_cached("DELETE FROM audit_checkpoints WHERE seq < ?1")?.execute(place)?;
+    let erased = conn.prepare_cached("DELETE FROM audit_entries WHERE seq < ?1")?.execute(place)?;
+    Ok(erased as u64)
 }
 
 fn pseudonym(conn: &Connection, account: &AccountId, fresh: &SecretBytes) -> Result<Pseudonym, StoreError> {

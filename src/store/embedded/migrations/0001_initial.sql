@@ -158,8 +158,8 @@ CREATE TABLE approvals_given (
     UNIQUE (approval, given_by)
 ) STRICT;
 
--- The audit trail: a chain (`entry` is canonical JSON, `hash` is over it and the hash before it). Nothing goes, nothing
--- changes, and an entry stands behind the last.
+-- The audit trail: a chain (`entry` is canonical JSON, `hash` is over it and the hash before it). Nothing changes, nothing
+-- goes but what is before `audit_begin`, which only grows, and an entry stands behind the last.
 CREATE TABLE audit_entries (
     seq   INTEGER PRIMARY KEY,
     entry TEXT NOT NULL,
@@ -170,7 +170,18 @@ WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit_entries)
 BEGIN SELECT raise(ABORT, 'an audit entry stands behind the last'); END;
 CREATE TRIGGER audit_entries_stay BEFORE UPDATE ON audit_entries
 BEGIN SELECT raise(ABORT, 'audit entries do not change'); END;
+CREATE TABLE audit_begin (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seq INTEGER NOT NULL
+) STRICT;
+INSERT INTO audit_begin (one, seq) VALUES (1, 1);
+CREATE TRIGGER audit_begin_grows BEFORE UPDATE ON audit_begin
+WHEN NEW.seq < OLD.seq OR NEW.seq > (SELECT coalesce(max(seq), 1) FROM audit_entries)
+BEGIN SELECT raise(ABORT, 'the audit trail does not begin there'); END;
+CREATE TRIGGER audit_begin_remains BEFORE DELETE ON audit_begin
+BEGIN SELECT raise(ABORT, 'the audit trail begins somewhere'); END;
 CREATE TRIGGER audit_entries_remain BEFORE DELETE ON audit_entries
+WHEN OLD.seq >= (SELECT seq FROM audit_begin)
 BEGIN SELECT raise(ABORT, 'audit entries do not go'); END;
 
 CREATE TABLE audit_checkpoints (
@@ -183,6 +194,7 @@ CREATE TABLE audit_checkpoints (
 CREATE TRIGGER audit_checkpoints_stay BEFORE UPDATE ON audit_checkpoints
 BEGIN SELECT raise(ABORT, 'audit checkpoints do not change'); END;
 CREATE TRIGGER audit_checkpoints_remain BEFORE DELETE ON audit_checkpoints
+WHEN OLD.seq >= (SELECT seq FROM audit_begin)
 BEGIN SELECT raise(ABORT, 'audit checkpoints do not go'); END;
 
 -- What verifies the seals: stays when the key itself is destroyed.
