@@ -136,13 +136,20 @@ impl Document for Verdict {
         let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
         let origin = match self.origin {
             Origin::Known => "known: sealed by a key that was named",
-            Origin::Unproven => "unproven: name the key with --audit-key, or compare the fingerprint",
+            Origin::Unproven => {
+                "UNPROVEN: anybody can make a key and seal a receipt of their own. Name the gateway's with --audit-key, or \
+                 compare the fingerprint with one that came another way"
+            }
         };
-        let mut rows = vec![row("ok", if self.ok { "yes" } else { "no" })];
+        let ok = match (self.ok, self.origin) {
+            (true, Origin::Known) => "yes",
+            (true, Origin::Unproven) => "yes: nothing was changed since somebody sealed it",
+            (false, _) => "no",
+        };
+        let mut rows = vec![row("ok", ok), row("origin", origin)];
         rows.extend(self.problems.iter().map(|problem| row("problem", problem)));
         rows.extend(self.rotation.iter().map(|id| row("rotation", id)));
         rows.extend(self.fingerprint.iter().map(|key| row("fingerprint", key)));
-        rows.push(row("origin", origin));
         rows
     }
 

@@ -21,11 +21,15 @@ async fn a_receipt_is_judged_offline_and_a_changed_byte_named() {
     let document = judged.json();
     assert_eq!((judged.code, &document["ok"], &document["problems"]), (0, &true.into(), &Value::Array(vec![])));
     assert_eq!((&document["rotation"], &document["origin"]), (&"r1".into(), &"unproven".into()));
+    let judged = verify(sound).await;
+    assert!(judged.code == 0 && judged.stdout.contains("UNPROVEN"), "nobody overlooks it: {judged:?}");
     let fingerprint = document["fingerprint"].as_str().unwrap();
     let receipt: Value = serde_json::from_str(KEPT).unwrap();
     for key in [fingerprint, receipt["seal"]["key"]["public"].as_str().unwrap()] {
         let judged = verify(&format!("{sound} --json --audit-key {key}")).await;
         assert_eq!((judged.code, &judged.json()["origin"]), (0, &"known".into()));
+        let judged = verify(&format!("{sound} --audit-key {key}")).await;
+        assert!(judged.code == 0 && !judged.stdout.contains("UNPROVEN"), "{judged:?}");
     }
     let other = "0".repeat(43);
     let judged = verify(&format!("{sound} --json --audit-key {other}")).await;
