@@ -12,7 +12,12 @@ use serde_json::{Value, json};
 use crate::harness::{Carrier, Harness, files};
 
 /// One call with fields and a body: its status, and the document of the answer.
-async fn call(harness: &Harness, verb: &Verb, fields: &[(&str, &str)], body: impl Into<Bytes>) -> (u16, Value) {
+pub(crate) async fn call(
+    harness: &Harness,
+    verb: &Verb,
+    fields: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> (u16, Value) {
     let stream = tokio::net::UnixStream::connect(harness.folder.path().join("admin.sock")).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
@@ -29,9 +34,9 @@ async fn call(harness: &Harness, verb: &Verb, fields: &[(&str, &str)], body: imp
 }
 
 #[derive(Clone, Debug)]
-struct Verb {
-    method: String,
-    path: String,
+pub(crate) struct Verb {
+    pub(crate) method: String,
+    pub(crate) path: String,
 }
 
 impl Verb {

@@ -34,6 +34,7 @@ mod reflected;
 mod regressions;
 mod retention;
 mod rotation;
+mod rotation_troubles;
 mod sessions;
 mod sign_in;
 mod smuggling;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::faults::Town;
 use crate::harness::Carrier;
-use crate::process::{Ended, Folder, ended, wrapped};
+use crate::process::{Ended, Folder, ended, ended_with, wrapped};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// `sh -c`, with the folders of a system's own programs.
@@ -148,5 +148,50 @@ async fn a_file_system_that_turns_read_only_fails_closed_and_what_was_acknowledg
     }
     let stranger = gateway.handset(Carrier::PrivateApn, "3").click_sign_in("/").await;
     assert_eq!(stranger.status, StatusCode::FORBIDDEN);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_system_that_fills_up_amid_a_wrap_holds_it_up_and_loses_nobody() {
+    const HANDSETS: usize = 6000;
+    let folder = Folder::alone();
+    folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n");
+    let Some(disk) = Disk::mounted(&folder, r#"mount -t tmpfs -o size=24m,mode=700 tmpfs "$1""#).await else { return };
+    let inside = disk.entrance();
+    let gateway = folder.serve_as(inside(folder.command("serve"))).await;
+    let line = |n: usize| {
+        let identifier = Carrier::PrivateApn.identifier(&n.to_string());
+        format!("{{\"account\":\"account-{n}\",\"carrier\":\"private-apn\",\"identifier\":\"{identifier}\"}}\n")
+    };
+    let lines: String = (0..HANDSETS).map(line).collect();
+    let imported = ended_with(folder.command("bindings import --json"), lines.as_bytes()).await;
+    assert_eq!(imported.json()["imported"], HANDSETS, "{imported:?}");
+    // A stop empties the journal. Room to begin, and not to go through with it.
+    gateway.stop().await;
+    let gateway = folder.serve_as(inside(folder.command("serve"))).await;
+    let ballast =
+        r#"free=$(df --output=avail -k "$1" | tail -n 1); head -c "$(((free - 600) * 1024))" /dev/zero >"$1/ballast""#;
+    disk.done(ballast).await;
+    folder.document("rotation start --purpose binding").await;
+    gateway.logged("records are not moved to the new key at present").await;
+    let held = folder.document("rotation status r1").await["rotation"].clone();
+    assert_eq!((&held["state"], &held["total"]), (&"running".into(), &HANDSETS.into()), "{held}");
+    assert!(held["unwrapped"].as_u64().unwrap() > 0, "{held}");
+
+    disk.done(r#"rm "$1/ballast""#).await;
+    let goes_on = async { while folder.document("rotation status r1").await["rotation"]["state"] != "draining" {} };
+    timeout(Duration::from_mins(2), goes_on).await.expect("by itself");
+    let moved = folder.document("rotation status r1").await["rotation"].clone();
+    assert_eq!((&moved["unwrapped"], &moved["total"]), (&0.into(), &HANDSETS.into()), "{moved}");
+    for n in [0, 1, HANDSETS / 2, HANDSETS - 1] {
+        let signed_in = gateway.handset(Carrier::PrivateApn, &n.to_string()).click_sign_in("/").await;
+        assert_eq!(signed_in.status, StatusCode::FOUND, "{n}");
+    }
+    gateway.kill().await;
+    let gateway = folder.serve_as(inside(folder.command("serve"))).await;
+    let stats = folder.document("bindings stats --by chain").await;
+    let count: u64 = stats["chains"].as_array().unwrap().iter().map(|chain| chain["bindings"].as_u64().unwrap()).sum();
+    assert_eq!(count, HANDSETS as u64, "nobody is there twice, or not at all");
+    assert_eq!(folder.document("audit verify").await["ok"], true);
     gateway.stop().await;
 }
