@@ -75,13 +75,14 @@ impl AdminListener {
                 Ok((stream, _)) => {
                     let door = Arc::clone(&door);
                     tasks.spawn(async move {
+                        let era = door.tls.era();
                         let greeted = tokio::select! {
                             () = door.shutdown.cancelled() => None,
                             greeted = door.greet(stream) => greeted,
                         };
                         drop(permit);
                         if let Some(stream) = greeted {
-                            door.serve(stream).await;
+                            door.serve(stream, &era).await;
                         }
                     });
                 }
@@ -110,7 +111,8 @@ impl Door {
         }
     }
 
-    async fn serve(&self, stream: ServerStream) {
+    /// Until the gateway stops, or its certificates and revocation lists are read again: whoever goes on is judged anew.
+    async fn serve(&self, stream: ServerStream, era: &CancellationToken) {
         let permit = tokio::select! {
             () = self.shutdown.cancelled() => return,
             permit = self.connections.acquire() => permit,
@@ -119,7 +121,15 @@ impl Door {
             Ok(name) => self.router.clone().layer(Extension(Peer::Certificate(name))),
             Err(error) => nobody(error),
         };
-        serve_connection(stream, router, self.shutdown.clone()).await;
+        let end = self.shutdown.child_token();
+        let mut serving = std::pin::pin!(serve_connection(stream, router, end.clone()));
+        tokio::select! {
+            () = &mut serving => {}
+            () = era.cancelled() => {
+                end.cancel();
+                serving.await;
+            }
+        }
         drop(permit);
     }
 }

@@ -1,9 +1,12 @@
 //! The certificates of the listeners: read at start, and again when whoever renewed them says so.
 
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::clock::Timestamp;
-use crate::config::{Config, Finding, Serves};
+use crate::config::{Config, Finding, ListenerConfig, Serves};
 use crate::tls::{ListenerTlsConfig, UpstreamTls};
 
 /// What each listener of the configuration shows, in its order; `None` for one in the clear.
@@ -30,15 +33,60 @@ pub(super) fn load_tls(config: &Config, now: Timestamp) -> Result<(Certificates,
     }
 }
 
-/// Reads the files of all listeners again, revocation lists included, and has new connections meet what they hold now;
-/// open ones keep what they have. All or none. Returns how many listeners that were.
-///
-/// # Errors
-/// All findings; then every listener shows what it did before.
-pub(super) fn renew(config: &Config, shown: &Certificates, now: Timestamp) -> Result<usize, Vec<Finding>> {
-    let renewed = load(config, now)?;
-    let pairs = shown.iter().zip(renewed).filter_map(|(shown, new)| Some((shown.as_ref()?, new?)));
-    Ok(pairs.map(|(shown, new)| shown.replace(new)).count())
+/// What the listeners show, and what of it is looked after while they do.
+pub(super) struct Renewal {
+    shown: Certificates,
+    /// The revocation lists of each listener, as they were last seen.
+    lists: Mutex<Vec<Option<Seen>>>,
+}
+
+/// What tells one content of a file from the next: time of change, length, inode.
+type Seen = (SystemTime, u64, u64);
+
+impl Renewal {
+    pub(super) fn new(config: &Config, shown: Certificates) -> Self {
+        Self { shown, lists: Mutex::new(lists(config)) }
+    }
+
+    /// Reads the files of all listeners again, revocation lists included, and has new connections meet what they hold now;
+    /// open ones keep what they have, but for administrators', who come again. All or none. Returns how many listeners that
+    /// were.
+    ///
+    /// # Errors
+    /// All findings; then every listener shows what it did before.
+    pub(super) fn renew(&self, config: &Config, now: Timestamp) -> Result<usize, Vec<Finding>> {
+        let renewed = load(config, now)?;
+        let pairs = self.shown.iter().zip(renewed).filter_map(|(shown, new)| Some((shown.as_ref()?, new?)));
+        Ok(pairs.map(|(shown, new)| shown.replace(new)).count())
+    }
+
+    /// Renews where a revocation list has changed: an authority writes it whenever it likes, and nobody sends a signal. What
+    /// is not sound is told once, and the former list holds.
+    pub(super) fn look(&self, config: &Config, now: Timestamp) {
+        let found = lists(config);
+        let mut seen = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == found {
+            return;
+        }
+        *seen = found;
+        match self.renew(config, now) {
+            Ok(_) => tracing::info!("a revocation list has changed; certificates and lists were read again"),
+            Err(findings) => {
+                for finding in findings {
+                    tracing::error!(%finding, "a revocation list has changed and is not used; the former one holds");
+                }
+            }
+        }
+    }
+}
+
+fn lists(config: &Config) -> Vec<Option<Seen>> {
+    let list = |listener: &ListenerConfig| listener.tls.as_ref().and_then(|tls| tls.client_crl.clone());
+    let seen = |path: PathBuf| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    };
+    config.listeners.iter().map(|listener| list(listener).and_then(seen)).collect()
 }
 
 fn load(config: &Config, now: Timestamp) -> Result<Vec<Option<ListenerTlsConfig>>, Vec<Finding>> {

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::certificates::{Certificates, load_tls};
+use super::certificates::{Certificates, Renewal, load_tls};
 use super::state::{Gateway, Parts};
-use super::{Worker, certificates, opening, upkeep};
+use super::{Worker, opening, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -41,7 +41,7 @@ pub struct Running {
     gateway: Arc<Gateway>,
     store: Arc<EmbeddedStore>,
     listeners: Vec<Listening>,
-    certificates: Certificates,
+    renewal: Arc<Renewal>,
     workers: Workers,
     shutdown: CancellationToken,
     background: TaskTracker,
@@ -150,7 +150,8 @@ impl Running {
         let handshake = limits.timeouts.handshake;
         serve_admin(operations, admin_server, for_admin, handshake, &shutdown, &background);
         background.spawn(rotations.run(shutdown.clone()));
-        background.spawn(upkeep::run(Arc::clone(&gateway), shutdown.clone()));
+        let renewal = Arc::new(Renewal::new(&gateway.config, certificates));
+        background.spawn(upkeep::run(Arc::clone(&gateway), Arc::clone(&renewal), shutdown.clone()));
         let health = watch_servers(&gateway, &upstream_tls, &shutdown, &background);
         let workers = match start_workers(bound, &gateway, upstream_tls, health, &shutdown) {
             Ok(workers) => workers,
@@ -162,7 +163,7 @@ impl Running {
             }
         };
         gateway.set_ready(true);
-        Ok(Self { gateway, store, listeners, certificates, workers, shutdown, background })
+        Ok(Self { gateway, store, listeners, renewal, workers, shutdown, background })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -176,7 +177,7 @@ impl Running {
     /// # Errors
     /// All findings; then nothing has changed.
     pub fn renew_certificates(&self) -> Result<usize, Vec<Finding>> {
-        certificates::renew(&self.gateway.config, &self.certificates, self.gateway.clock.now())
+        self.renewal.renew(&self.gateway.config, self.gateway.clock.now())
     }
 
     /// One round of upkeep, for whoever moved the clock and does not want to wait for the next.
@@ -184,6 +185,7 @@ impl Running {
     /// # Errors
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
+        self.renewal.look(&self.gateway.config, self.gateway.clock.now());
         self.gateway.upkeep().await
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
+use super::certificates::Renewal;
 use super::clock_watch::ClockWatch;
 use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome, SealError};
 use crate::binding::BindingId;
@@ -33,7 +34,7 @@ pub(super) struct Upkeep {
 }
 
 /// Runs until `shutdown` fires.
-pub(super) async fn run(gateway: Arc<Gateway>, shutdown: CancellationToken) {
+pub(super) async fn run(gateway: Arc<Gateway>, renewal: Arc<Renewal>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -45,6 +46,7 @@ pub(super) async fn run(gateway: Arc<Gateway>, shutdown: CancellationToken) {
         if !gateway.is_unforgeable() {
             gateway.self_test().await;
         }
+        renewal.look(&gateway.config, gateway.clock.now());
         if let Err(error) = gateway.upkeep().await {
             // Tried again at the next tick; nothing was acknowledged.
             tracing::warn!(%error, "upkeep could not be done");

@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::upstream::roots_of;
 use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
@@ -31,6 +32,8 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
     current: ArcSwap<ServerConfig>,
+    /// Fires when `current` is replaced.
+    era: ArcSwap<CancellationToken>,
 }
 
 impl ListenerTlsConfig {
@@ -59,12 +62,24 @@ impl ListenerTlsConfig {
             server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             server.send_tls13_tickets = 0;
         }
-        Ok(Self { current: ArcSwap::from_pointee(server) })
+        Ok(Self::of(server))
     }
 
-    /// Serves new connections with `with` from now on; open connections keep what they have.
+    fn of(server: ServerConfig) -> Self {
+        Self { current: ArcSwap::from_pointee(server), era: ArcSwap::default() }
+    }
+
+    /// Serves new connections with `with` from now on; open connections keep what they have, unless they watch their
+    /// [`ListenerTlsConfig::era`].
     pub fn replace(&self, with: Self) {
         self.current.store(with.current.into_inner());
+        self.era.swap(Arc::default()).cancel();
+    }
+
+    /// Fires once what a connection met is replaced: to be taken before its handshake. Who was let in by a certificate may be
+    /// on a list of revoked ones now.
+    pub(crate) fn era(&self) -> Arc<CancellationToken> {
+        self.era.load_full()
     }
 
     /// The same for who speaks HTTP/1.1 alone.
@@ -72,7 +87,7 @@ impl ListenerTlsConfig {
     pub fn without_http2(self) -> Self {
         let mut server = ServerConfig::clone(&self.current.into_inner());
         server.alpn_protocols = vec![ALPN_H1.to_vec()];
-        Self { current: ArcSwap::from_pointee(server) }
+        Self::of(server)
     }
 
     /// Shakes hands; the caller sets the deadline.

@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::Harness;
+use crate::logs;
 use crate::wire::{connect, pem, soon};
 
 const HOST: &str = "localhost";
@@ -195,6 +196,31 @@ pub(crate) async fn call_with(
     Some((status, serde_json::from_slice(last).unwrap()))
 }
 
+/// A connection that is kept open.
+struct Kept {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    _driver: AbortOnDropHandle<hyper::Result<()>>,
+}
+
+impl Kept {
+    async fn open(harness: &Harness, client: &Arc<rustls::ClientConfig>) -> Self {
+        let tcp = connect([127, 0, 0, 1].into(), admin_address(harness)).await;
+        let name = ServerName::try_from(HOST).unwrap();
+        let stream = soon(TlsConnector::from(Arc::clone(client)).connect(name, tcp)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        Self { sender, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) }
+    }
+
+    /// The status of a request on it; `None` once it has ended.
+    async fn ask(&mut self) -> Option<u16> {
+        let request = Request::get("/v1/accounts").header("Host", HOST).body(Full::default()).unwrap();
+        let answer = soon(self.sender.send_request(request)).await.ok()?;
+        let status = answer.status().as_u16();
+        answer.into_body().collect().await.unwrap();
+        Some(status)
+    }
+}
+
 async fn reason(harness: &Harness, client: &Arc<rustls::ClientConfig>, fields: &[(&str, &str)]) -> String {
     let (status, document) = call(harness, client, "GET", "/v1/accounts", fields).await.unwrap();
     if status == 200 { "200".to_owned() } else { document["error"]["reason"].as_str().unwrap().to_owned() }
@@ -249,6 +275,40 @@ async fn only_who_shows_a_certificate_in_force_is_heard() {
         assert_eq!(reason(&harness, &alice, &fields).await, "foreign-origin", "{fields:?}");
     }
     assert_eq!(reason(&harness, &alice, &[("Sec-Fetch-Site", "none")]).await, "200");
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_list_that_changes_is_in_force_at_the_next_look_and_one_that_breaks_is_not() {
+    let ours = Authority::new();
+    let crl = ours.revoke(&[66]);
+    let line = format!(", client_crl = {:?}", crl.display().to_string());
+    let harness = Harness::with(|config| ours.listening(&config, "operator = [\"cert:alice\"]", &line)).await;
+    let serial =
+        |number: u64| ours.issue_with("alice", |params| params.serial_number = Some(SerialNumber::from(number)));
+    let alice = ours.client(Some(&serial(7)));
+    let answered = async |who: &Arc<rustls::ClientConfig>| call(&harness, who, "GET", "/v1/accounts", &[]).await;
+    assert_eq!(answered(&alice).await.unwrap().0, 200);
+    let mut open = Kept::open(&harness, &alice).await;
+    assert_eq!(open.ask().await, Some(200));
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(open.ask().await, Some(200), "nothing has changed");
+
+    std::fs::write(&crl, "-----BEGIN X509 CRL-----\nAAAA").unwrap();
+    harness.running.upkeep().await.unwrap();
+    assert_eq!((answered(&alice).await.unwrap().0, open.ask().await), (200, Some(200)), "the former list holds");
+    let revoked = ours.client(Some(&serial(66)));
+    assert!(answered(&revoked).await.is_none());
+    assert!(logs::captured().contains("the former one holds"));
+
+    ours.revoke(&[7]);
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(open.ask().await, None, "who came in before comes again");
+    assert!(answered(&alice).await.is_none());
+    assert_eq!(answered(&revoked).await.unwrap().0, 200, "no longer on it");
+    std::fs::remove_file(&crl).unwrap();
+    harness.running.upkeep().await.unwrap();
+    assert!(answered(&alice).await.is_none(), "a list that is gone revokes all the same");
     harness.finish().await;
 }
 
