@@ -123,13 +123,8 @@ async fn activate(
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
     let id = key_id(id)?;
-    let work = async {
-        ops.lifecycle.activate(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
-        report(&id, KeyAction::Activated, by);
-        Ok::<_, Refused>(((), Effect::none()))
-    };
-    ops.audit.act(Event::new(Action::KeyActivate, by).object(&id), &*ops.clock, work).await?;
-    answer(&ops, &id).await
+    let work = async { Ok(ops.lifecycle.activate(&id, revision.expected()?, Moment::of(&*ops.clock)).await?) };
+    step(&ops, &id, (Action::KeyActivate, KeyAction::Activated), by, work).await
 }
 
 /// Refuses whatever needs the key (503 `key-suspended`), until it is resumed or another one is in use.
@@ -148,12 +143,9 @@ async fn suspend(
     let work = async {
         ops.lifecycle.suspend(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
         // A suspended binding key holds a rotation up.
-        ops.rotations.advance(ops.clock.now(), true).await?;
-        report(&id, KeyAction::Suspended, by);
-        Ok::<_, Refused>(((), Effect::none()))
+        Ok(ops.rotations.advance(ops.clock.now(), true).await?)
     };
-    ops.audit.act(Event::new(Action::KeySuspend, by).object(&id), &*ops.clock, work).await?;
-    answer(&ops, &id).await
+    step(&ops, &id, (Action::KeySuspend, KeyAction::Suspended), by, Box::pin(work)).await
 }
 
 /// Ends that.
@@ -171,13 +163,9 @@ async fn resume(
     let id = key_id(id)?;
     let work = async {
         ops.lifecycle.resume(&id, revision.expected()?, Moment::of(&*ops.clock)).await?;
-        // A suspended binding key holds a rotation up.
-        ops.rotations.advance(ops.clock.now(), true).await?;
-        report(&id, KeyAction::Resumed, by);
-        Ok::<_, Refused>(((), Effect::none()))
+        Ok(ops.rotations.advance(ops.clock.now(), true).await?)
     };
-    ops.audit.act(Event::new(Action::KeyResume, by).object(&id), &*ops.clock, work).await?;
-    answer(&ops, &id).await
+    step(&ops, &id, (Action::KeyResume, KeyAction::Resumed), by, Box::pin(work)).await
 }
 
 /// The key has leaked. Acts at once: a fresh key takes its place where it was in use, and what it made counts no more.
@@ -240,6 +228,23 @@ async fn rewrap(
     };
     let rewrapped = ops.audit.act(Event::new(Action::KeysRewrap, by), &*ops.clock, work).await?;
     Ok(Json(Rewrapped { rewrapped, warnings: warnings.iter().map(ToString::to_string).collect() }))
+}
+
+/// Does `work` to a key, with what the trail and the security log call it, and answers with the key as it is then.
+async fn step(
+    ops: &Operations,
+    id: &str,
+    (action, change): (Action, KeyAction),
+    by: Actor,
+    work: impl Future<Output = Result<(), Refused>> + Send,
+) -> Result<Response, Refused> {
+    let work = async {
+        work.await?;
+        report(id, change, by);
+        Ok::<_, Refused>(((), Effect::none()))
+    };
+    ops.audit.act(Event::new(action, by).object(id), &*ops.clock, work).await?;
+    answer(ops, id).await
 }
 
 /// A letter and a short number; anything else is no key's id, and comes into no trail.

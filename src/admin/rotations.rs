@@ -106,9 +106,8 @@ pub(super) async fn pause(
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
     let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
-    let work = async { Ok::<_, Refused>(counted(ops.rotations.pause(&id, revision, ops.clock.now()).await?)) };
-    let progress = ops.audit.act(Event::new(Action::RotationPause, by).object(&id), &*ops.clock, work).await?;
-    Ok(done(&progress, RotationStep::Paused, by))
+    let work = async { Ok(ops.rotations.pause(&id, revision, ops.clock.now()).await?) };
+    verb(&ops, &id, (Action::RotationPause, RotationStep::Paused), by, work).await
 }
 
 /// Goes on; a rotation that was started paused begins.
@@ -124,9 +123,8 @@ pub(super) async fn resume(
     _: Asked<NoFields>,
 ) -> Result<Response, Refused> {
     let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
-    let work = async { Ok::<_, Refused>(counted(ops.rotations.resume(&id, revision, ops.clock.now()).await?)) };
-    let progress = ops.audit.act(Event::new(Action::RotationResume, by).object(&id), &*ops.clock, work).await?;
-    Ok(done(&progress, RotationStep::Resumed, by))
+    let work = async { Ok(ops.rotations.resume(&id, revision, ops.clock.now()).await?) };
+    verb(&ops, &id, (Action::RotationResume, RotationStep::Resumed), by, work).await
 }
 
 /// Gives up a rotation that never began.
@@ -144,13 +142,12 @@ pub(super) async fn abort(
     let (id, revision) = (existing(&ops, id).await?, revision.expected()?);
     let work = async {
         if ops.rotations.status(&id).await?.record.purpose == KeyPurpose::Binding {
-            return Ok::<_, Refused>(counted(ops.rotations.abort(&id, revision, ops.clock.now()).await?));
+            return Ok(ops.rotations.abort(&id, revision, ops.clock.now()).await?);
         }
         ops.lifecycle.abort_rotation(&id, revision, Moment::of(&*ops.clock)).await?;
-        Ok(counted(ops.rotations.status(&id).await?))
+        Ok(ops.rotations.status(&id).await?)
     };
-    let progress = ops.audit.act(Event::new(Action::RotationAbort, by).object(&id), &*ops.clock, work).await?;
-    Ok(done(&progress, RotationStep::Aborted, by))
+    verb(&ops, &id, (Action::RotationAbort, RotationStep::Aborted), by, work).await
 }
 
 /// Counts the bindings again, and takes the steps that are due.
@@ -190,6 +187,19 @@ async fn existing(ops: &Operations, id: Id) -> Result<String, Refused> {
     let id = rotation_id(id)?;
     ops.rotations.status(&id).await?;
     Ok(id)
+}
+
+/// Does `work` to a rotation, with what the trail and the security log call it, and answers with how far it is then.
+async fn verb(
+    ops: &Operations,
+    id: &str,
+    (action, step): (Action, RotationStep),
+    by: Actor,
+    work: impl Future<Output = Result<Progress, Refused>> + Send,
+) -> Result<Response, Refused> {
+    let work = async { work.await.map(counted) };
+    let progress = ops.audit.act(Event::new(action, by).object(id), &*ops.clock, work).await?;
+    Ok(done(&progress, step, by))
 }
 
 /// With what the audit trail says of it at its end: the records that had the old key, and those that still have.
