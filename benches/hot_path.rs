@@ -55,7 +55,8 @@ fn stages(criterion: &mut Criterion) {
         b.iter_batched(parts, read, BatchSize::SmallInput);
     });
 
-    let route = |path: &str| RouteConfig { path: path.to_owned(), upstream: 0, access: Access::Session };
+    let route =
+        |path: &str| RouteConfig { path: path.to_owned(), upstream: 0, access: Access::Session, body_bytes: 1024 };
     let routes = Routes::new(["/", "/console", "/static", "/api"].map(route).into());
     criterion.bench_function("find the route", |b| b.iter(|| routes.find(black_box(PATH)).is_ok()));
 

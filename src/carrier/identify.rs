@@ -1,5 +1,6 @@
 //! The decision about a carrier identifier.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::USER_AGENT;
@@ -134,6 +135,12 @@ impl Carriers {
     #[must_use]
     pub fn match_source(&self, client: &Client) -> Option<&Arc<Profile>> {
         self.profiles.get(*self.ranges.find(client.address.ip())?)
+    }
+
+    /// Whether `address` lies in the networks of a profile.
+    #[must_use]
+    pub fn serves(&self, address: IpAddr) -> bool {
+        self.ranges.find(address).is_some()
     }
 
     /// For a live session: the identifier presented now, if any. `Ok(None)`: no identifier field of any profile is

@@ -84,7 +84,7 @@ tables! {
 
     Timeout { connect: String, first_byte: String, idle: String }
 
-    Route { path: String, upstream: String, access: Access, assurance: Assurance }
+    Route { path: String, upstream: String, access: Access, assurance: Assurance, body: String }
 
     Session { idle: String, absolute: String, per_account: i64, transport: Transport, url_over_tls: UrlOverTls }
 
@@ -103,6 +103,9 @@ tables! {
         headers: i64,
         url: String,
         body: String,
+        connections: i64,
+        connections_per_address: i64,
+        requests: String,
         timeouts: Table<Timeouts>,
     }
 

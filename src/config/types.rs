@@ -279,6 +279,8 @@ pub struct RouteConfig {
     pub upstream: usize,
     /// Who gets through.
     pub access: Access,
+    /// Bytes of a request body. Default [`LimitsConfig::body_bytes`].
+    pub body_bytes: u64,
 }
 
 /// Who gets through a route.
@@ -364,6 +366,12 @@ pub struct LimitsConfig {
     pub body_bytes: u64,
     /// Bytes of a request target. Default 8 KiB.
     pub url_bytes: usize,
+    /// Connections of clients that may be open at once; what the process may open decides where it is left out.
+    pub connections: Option<u32>,
+    /// Of those, from one IPv4 address or IPv6 /64 that is no carrier's. Default 256.
+    pub connections_per_address: u32,
+    /// Requests of one such address. Default: unlimited.
+    pub requests: Option<Rate>,
     /// Time-outs towards clients.
     pub timeouts: ClientTimeouts,
 }

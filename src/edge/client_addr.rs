@@ -1,6 +1,6 @@
 //! Who asks: the nearest hop that is not one of our proxies. Pure; no sockets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderName;
 use ipnet::IpNet;
@@ -62,6 +62,16 @@ impl ClientAddr {
             IpAddr::V6(_) => 48,
         };
         IpNet::new(self.0, prefix).map_or_else(|_| IpNet::from(self.0), |net| net.trunc())
+    }
+}
+
+/// Whom the limits of one address count: an IPv4 address, or the /64 of an IPv6 address, since a client picks the rest by
+/// itself (RFC 4291 §2.5.1). IPv4-mapped IPv6 counts as IPv4.
+#[must_use]
+pub fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -9,11 +9,12 @@ mod head;
 mod host;
 mod listener;
 
-pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource};
+pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource, counted_as};
 pub use client_body::ClientBody;
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;
 pub use listener::{
-    BindError, BoundListener, Connection, Handler, Proxied, ProxyHeaderError, TurnedAway, Workers, parse_proxy_header,
+    Admission, BindError, BoundListener, Connection, ConnectionLimits, Handler, Proxied, ProxyHeaderError, TurnedAway,
+    Workers, parse_proxy_header,
 };

@@ -92,6 +92,7 @@ impl Gateway {
         let refused = |reason| Refusal { reason, carrier: carrier.clone(), client: Some(client) };
         let arrival =
             Arrival::of(head, client, line.request_id, self.clock.now()).map_err(|error| refused(error.into()))?;
+        self.may_request(&client).map_err(|_| refused(Reason::RateLimited))?;
         if arrival.is_contradictory() {
             return Err(refused(Reason::MalformedRequest));
         }

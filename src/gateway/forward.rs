@@ -23,7 +23,7 @@ use crate::keys::sid;
 use crate::links::ask_plainly;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
-use crate::upstream::{Ends, Forwarded, StripError, StrippedHead, UpstreamError};
+use crate::upstream::{Ends, Forwarded, LimitedBody, StripError, StrippedHead, UpstreamError};
 
 /// One request on its way to an upstream.
 pub(super) struct Passage<'r> {
@@ -86,6 +86,7 @@ impl Worker {
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
         let request =
             stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
+        let body = LimitedBody { body, most_bytes: route.body_bytes };
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
                 gateway.metrics.upstream(route.upstream, None);

@@ -12,6 +12,7 @@ use super::Gateway;
 use super::access_line::{AccessLine, RequestIds};
 use super::arrival::Arrival;
 use super::forward::Passage;
+use super::limits::TooOften;
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
@@ -83,6 +84,9 @@ impl Worker {
             Ok(arrival) => arrival,
             Err(error) => return early(error.into(), &ReaderHints::default()),
         };
+        if let Err(TooOften { retry_after }) = gateway.may_request(&client) {
+            return gateway.refuse_for_now(&Visit::of(gateway, &arrival), retry_after);
+        }
         let body = match arrival.take_from_form(body, gateway.config.limits.timeouts.body_idle).await {
             Ok(body) => body,
             Err(reason) => return gateway.refuse(&Visit::of(gateway, &arrival), reason),
@@ -143,6 +147,14 @@ impl Handler for Worker {
 }
 
 impl Gateway {
+    /// Whether this client has not sent too many requests lately. Who comes from a carrier's network is not asked.
+    pub(super) fn may_request(&self, client: &Client) -> Result<(), TooOften> {
+        if self.config.limits.requests.is_none() || self.config.carriers.serves(client.address.ip()) {
+            return Ok(());
+        }
+        self.limits.request(client.address)
+    }
+
     /// What this client's browser can read, for answers that need nothing else of it.
     pub(super) fn reader(&self, hints: &ReaderHints, client: &Client) -> Reader {
         let user_agent = UserAgent::parse(hints.user_agent());

@@ -5,6 +5,7 @@
 //! around the rate.
 
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::binding::AccountId;
 use crate::carrier::RawIdentifier;
 use crate::clock::Clock;
 use crate::config::{LimitsConfig, Rate};
-use crate::edge::ClientAddr;
+use crate::edge::{ClientAddr, counted_as};
 use crate::entropy::{Entropy, random};
 
 /// The longest that a network beyond its rate is made to wait for each try.
@@ -44,6 +45,8 @@ pub(super) struct Limits {
     sign_in_by_account: Limiter<AccountId>,
     code_by_handset: Limiter<HandsetKey>,
     by_network: Turns,
+    /// By [`counted_as`].
+    requests_by_address: Option<Limiter<IpAddr>>,
 }
 
 impl Limits {
@@ -56,6 +59,7 @@ impl Limits {
             sign_in_by_account: Limiter::new(limits.sign_in, clock),
             code_by_handset: Limiter::new(limits.code, clock),
             by_network: Turns::new(limits.network, clock),
+            requests_by_address: limits.requests.map(|rate| Limiter::new(rate, clock)),
         }
     }
 
@@ -98,6 +102,14 @@ impl Limits {
         self.code_by_handset.check(&handset)
     }
 
+    /// Any request from this address, which no carrier's gateway has: thousands of handsets stand behind one of those.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub(super) fn request(&self, client: ClientAddr) -> Result<(), TooOften> {
+        self.requests_by_address.as_ref().map_or(Ok(()), |limiter| limiter.check(&counted_as(client.ip())))
+    }
+
     /// How long a try from this network has to wait before it is looked at; zero within the rate.
     #[must_use]
     pub(super) fn slowdown(&self, client: ClientAddr) -> Duration {
@@ -110,6 +122,9 @@ impl Limits {
         self.sign_in_by_account.sweep();
         self.code_by_handset.sweep();
         self.by_network.sweep();
+        if let Some(requests) = &self.requests_by_address {
+            requests.sweep();
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod bind_ticket;
 mod certificates;
 mod clock_watch;
 mod console;
+mod descriptors;
 mod enrol;
 mod form;
 mod form_token;

@@ -31,7 +31,7 @@ async fn open_kek_at(
     Ok((kek, doubts.into_iter().map(|doubt| warning(config, key, doubt)).collect()))
 }
 
-fn warning(config: &Config, key: &str, problem: String) -> Finding {
+pub(super) fn warning(config: &Config, key: &str, problem: String) -> Finding {
     Finding { severity: Severity::Warning, ..config.finding(key, problem) }
 }
 

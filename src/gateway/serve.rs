@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::descriptors;
 use super::startup::{self, Running};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Finding, Severity};
@@ -42,6 +43,7 @@ pub fn serve(config: &Path) -> ExitCode {
         }
     };
     forbid_core_dumps();
+    descriptors::allow_all();
     run(async {
         let signals = match Signals::receive() {
             Ok(signals) => signals,

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::{Certificates, Renewal, load_tls};
+use super::descriptors::Admissions;
 use super::state::{Gateway, Parts};
-use super::{Worker, opening, upkeep};
+use super::{Worker, descriptors, opening, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -72,6 +73,7 @@ impl Running {
         cores: usize,
     ) -> Result<Self, Vec<Finding>> {
         let now = clock.now();
+        let config = Arc::new(config);
         let (certificates, upstream_tls) = load_tls(&config, now)?;
         let (kek, doubts) = opening::open_kek(&config, &*entropy).await.map_err(|finding| vec![finding])?;
         for doubt in doubts {
@@ -96,7 +98,12 @@ impl Running {
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
-        let (bound, listeners) = bind_listeners(&config, &certificates, cores)?;
+        let (most, doubt) = descriptors::connections(&config, descriptors::allowed(), cores);
+        if let Some(doubt) = doubt {
+            tracing::warn!(doubt = doubt.problem, "limits.connections is doubtful");
+        }
+        let admissions = descriptors::admissions(&config, most);
+        let (bound, listeners) = bind_listeners(&config, &certificates, &admissions, cores)?;
         let (for_admin, bound): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| bound.serves() == Serves::Admin);
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
@@ -105,7 +112,6 @@ impl Running {
         note_start(&audit, &*store, now).await.map_err(|error| at_store(error.to_string()))?;
 
         let limits = config.limits;
-        let config = Arc::new(config);
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
         let receipts = receipts(&store, &keys, &entropy, (now, destroyed));
         receipts.restarted(now).await;
@@ -125,6 +131,7 @@ impl Running {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             shutdown: shutdown.clone(),
+            admission: admissions.clients,
         }));
         gateway.self_test().await;
         let background = TaskTracker::new();
@@ -252,6 +259,8 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         findings.extend(found);
     }
     findings.extend(taken_places(config));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    findings.extend(descriptors::connections(config, descriptors::allowed_at_most(), cores).1);
     let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
         Ok(Inspection::NotThere) => {}
@@ -444,6 +453,7 @@ async fn note_start(audit: &AuditTrail, keys: &dyn KeyStore, now: Timestamp) -> 
 fn bind_listeners(
     config: &Config,
     certificates: &Certificates,
+    admissions: &Admissions,
     cores: usize,
 ) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
     let proxies = Arc::new(config.gateway.trusted_proxies.clone());
@@ -451,7 +461,8 @@ fn bind_listeners(
         let tls = certificate.is_some();
         // Administrators are served beside the admin socket, off the workers.
         let sockets = if listener.serves == Serves::Admin { 1 } else { cores };
-        let socket = BoundListener::bind(listener, certificate, &proxies, sockets)
+        let admission = if listener.serves == Serves::Ops { &admissions.ops } else { &admissions.clients };
+        let socket = BoundListener::bind(listener, certificate, &proxies, admission, sockets)
             .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
         let address = socket.address();
         Ok((socket, Listening { serves: listener.serves, tls, address }))

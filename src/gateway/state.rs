@@ -18,7 +18,7 @@ use crate::audit::{Action, AuditTrail, Event, Outcome};
 use crate::carrier::OverTls;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::HeadLimits;
+use crate::edge::{Admission, HeadLimits};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
@@ -57,6 +57,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Fires when the gateway is told to stop.
     pub shutdown: CancellationToken,
+    /// Counts the connections of clients.
+    pub admission: Arc<Admission>,
 }
 
 /// The gateway: stages, stores, keys, clock and entropy.
@@ -90,6 +92,7 @@ pub struct Gateway {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) shutdown: CancellationToken,
+    pub(super) admission: Arc<Admission>,
     /// Held for a whole round: rounds do not overlap, and requests never wait for it.
     pub(super) upkeep: tokio::sync::Mutex<Upkeep>,
     ready: AtomicBool,
@@ -104,7 +107,7 @@ impl Gateway {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { config, bindings, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
-        let Parts { metrics, access, clock, entropy, shutdown, .. } = parts;
+        let Parts { metrics, access, clock, entropy, shutdown, admission, .. } = parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
@@ -143,6 +146,7 @@ impl Gateway {
             clock,
             entropy,
             shutdown,
+            admission,
             upkeep: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             unforgeable: AtomicBool::new(false),

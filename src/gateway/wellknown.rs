@@ -63,6 +63,7 @@ impl Gateway {
             "/readyz" => self.readiness(head.method()).await,
             "/metrics" => {
                 self.metrics.live_sessions(self.sessions.len());
+                self.metrics.open_connections(self.admission.open());
                 plain(StatusCode::OK, Metrics::CONTENT_TYPE, self.metrics.render(), head.method())
             }
             "/_sekisho/jwks.json" => self.jwks(head, scheme),

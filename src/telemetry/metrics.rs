@@ -86,6 +86,7 @@ pub struct Metrics {
     console_bindings: [Counter; BindOutcome::WORDS.len()],
     /// In the order of [`TurnedAway::ALL`].
     turned_away: [Counter; TurnedAway::ALL.len()],
+    connections_open: Gauge,
     refusals: Labelled<2>,
     /// Those of no carrier's network, in the order of [`Reason::ALL`].
     refusals_elsewhere: Vec<Counter>,
@@ -125,6 +126,8 @@ impl Metrics {
         let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
         let help = "Connections that ended before their first request, by cause";
         let turned_away: Labelled<1> = register(&mut registry, "connections_turned_away", help);
+        let help = "Connections of clients that are open";
+        let connections_open = register(&mut registry, "connections_open", help);
         let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
         let refusals: Labelled<2> = register(&mut registry, "refusals", help);
         let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
@@ -162,6 +165,7 @@ impl Metrics {
                 .map(|word| console_bindings.get_or_create_owned(&[("outcome", word.to_owned())])),
             turned_away: TurnedAway::ALL
                 .map(|why| turned_away.get_or_create_owned(&[("cause", why.as_str().to_owned())])),
+            connections_open,
             refusals_elsewhere: Reason::ALL
                 .iter()
                 .map(|reason| refusals.get_or_create_owned(&refusal_labels(*reason, "")))
@@ -215,6 +219,11 @@ impl Metrics {
         if let Some(counter) = self.turned_away.get(why as usize) {
             counter.inc();
         }
+    }
+
+    /// So many connections of clients are open.
+    pub fn open_connections(&self, count: usize) {
+        self.connections_open.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A request was refused; `carrier` is the profile of its source network, never what a header says.

@@ -26,4 +26,4 @@ pub use flow::UpstreamBody;
 pub use health::{Health, Observer};
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
-pub use send::{Answered, Ends, UpstreamError, Upstreams};
+pub use send::{Answered, Ends, LimitedBody, UpstreamError, Upstreams};

@@ -236,6 +236,7 @@ mod tests {
             path: (*path).to_owned(),
             upstream,
             access: Access::Session,
+            body_bytes: 1024,
         };
         Routes::new(paths.iter().enumerate().map(route).collect())
     }

@@ -40,7 +40,7 @@ pub enum UpstreamError {
     /// The request was sent and no answer came in time.
     #[error("upstream-timeout")]
     Timeout,
-    /// The client's body is larger than `limits.body`.
+    /// The client's body is larger than its route takes.
     #[error("body-too-large")]
     BodyTooLarge,
     /// The client's body breaks its framing, or broke off; then nobody reads the answer.
@@ -58,8 +58,15 @@ pub enum UpstreamError {
 pub struct Upstreams {
     all: Vec<Upstream>,
     tls: Arc<UpstreamTls>,
-    body_bytes: u64,
     body_idle: Duration,
+}
+
+/// A client's body, and how much of it there may be.
+pub struct LimitedBody {
+    /// The body.
+    pub body: ClientBody,
+    /// Bytes that its route takes.
+    pub most_bytes: u64,
 }
 
 /// An upstream's answer.
@@ -117,12 +124,7 @@ impl Upstreams {
             servers: Servers::new(config, health.of(index)),
             timeout: config.timeout,
         };
-        Self {
-            all: upstreams.iter().enumerate().map(upstream).collect(),
-            tls,
-            body_bytes: limits.body_bytes,
-            body_idle: limits.timeouts.body_idle,
-        }
+        Self { all: upstreams.iter().enumerate().map(upstream).collect(), tls, body_idle: limits.timeouts.body_idle }
     }
 
     /// Sends the request and gives back the answer.
@@ -137,16 +139,17 @@ impl Upstreams {
         &self,
         upstream: usize,
         request: UpstreamRequest,
-        body: ClientBody,
+        body: LimitedBody,
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
     ) -> Result<Answered, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
-        if body.size_hint().lower() > self.body_bytes {
+        let LimitedBody { body, most_bytes } = body;
+        if body.size_hint().lower() > most_bytes {
             return Err(UpstreamError::BodyTooLarge);
         }
         let upgrade = upgrade.filter(|_| request.upgrade);
-        let (body, progress) = RequestBody::new(body, self.body_bytes, self.body_idle, ends.session);
+        let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
         let request = compose(request, body, upgrade.is_some());
         let (lease, mut response) = self.exchange(upstream, request, progress.as_deref()).await?;
 

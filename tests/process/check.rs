@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rcgen::{CertificateParams, KeyPair};
 use time::{Duration, OffsetDateTime};
 
-use crate::process::{Folder, KEK, ended, sekisho};
+use crate::process::{Folder, KEK, ended, sekisho, wrapped};
 use sekisho::clock::{Clock, SystemClock};
 
 /// A KEK that made no store here.
@@ -239,4 +239,32 @@ async fn a_configuration_that_is_not_there_is_a_finding_too() {
         assert_eq!(ended.code, 2);
         assert!(ended.stderr.starts_with("/nonexistent/gateway.toml:1: "), "{ended:?}");
     }
+}
+
+#[tokio::test]
+async fn few_open_files_are_doubtful_and_serve_takes_as_many_as_it_may() {
+    let limited =
+        |command, files: &str| wrapped(&["sh", "-c", &format!("ulimit {files}; exec \"$0\" \"$@\"")], &command);
+    let folder = Folder::alone();
+    let told = async |files: &str| {
+        let ended = ended(limited(folder.command("check"), files)).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.stderr.lines().find(|line| line.contains("limits.connections")).map(str::to_owned)
+    };
+    let doubt = told("-n 600").await.unwrap();
+    assert!(doubt.contains("limits.connections: warning: only ") && doubt.contains("may open 600 files"), "{doubt}");
+    // What the process can have, not what it was started with.
+    assert_eq!(told("-S -n 600").await, None);
+    folder.append("[limits]\nconnections = 5000\n");
+    assert_eq!(told("-S -n 600").await, None);
+    let doubt = told("-n 6000").await.unwrap();
+    assert!(doubt.contains("5000 connections need 1") && doubt.contains("may have 6000; raise LimitNOFILE"), "{doubt}");
+
+    let gateway = folder.serve_as(limited(folder.command("serve"), "-S -n 300")).await;
+    let (now, most) = gateway.descriptors_allowed();
+    assert_eq!(now, most);
+    gateway.stop().await;
+    let gateway = folder.serve_as(limited(folder.command("serve"), "-n 6000")).await;
+    gateway.logged("raise LimitNOFILE").await;
+    gateway.stop().await;
 }

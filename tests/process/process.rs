@@ -336,6 +336,14 @@ impl Serving {
         u64::try_from(std::fs::read_dir(folder).unwrap().count()).unwrap()
     }
 
+    /// How many descriptors it may have open: now, and at most.
+    pub(crate) fn descriptors_allowed(&self) -> (u64, u64) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id().as_raw_nonzero())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
     /// Memory that it has resident, in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id().as_raw_nonzero())).unwrap();

@@ -70,11 +70,11 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let admin = admin::check(raw.admin, &listeners, &mut cx);
     let specs = carriers::check(raw.carriers, &mut cx);
     let upstreams = upstreams::check(raw.upstream, &mut cx);
-    let routes = routes::check(raw.route, &upstreams, &mut cx);
+    let limits = limits::check(raw.limits, &mut cx);
+    let routes = routes::check(raw.route, &upstreams, &limits, &mut cx);
     let session = sessions::session(raw.session, &mut cx);
     let binding = sessions::binding(raw.binding, &mut cx);
     let store = house::store(raw.store, &mut cx);
-    let limits = limits::check(raw.limits, &mut cx);
     let keys = house::keys(raw.keys, &mut cx);
     let notice = house::notice(raw.notice, &mut cx);
     let log = house::log(raw.log, &mut cx);

@@ -1,14 +1,16 @@
 //! `[[route]]`.
 
+use super::limits::BODY;
 use super::values::Context;
 use crate::config::raw::{self, Table};
-use crate::config::types::{Access, RouteConfig, UpstreamConfig};
+use crate::config::types::{Access, LimitsConfig, RouteConfig, UpstreamConfig};
 
 const RESERVED: &str = "/_sekisho";
 
 pub(super) fn check(
     raw: Option<Vec<Table<raw::Route>>>,
     upstreams: &[UpstreamConfig],
+    limits: &LimitsConfig,
     cx: &mut Context,
 ) -> Vec<RouteConfig> {
     let raw = raw.unwrap_or_default();
@@ -40,7 +42,9 @@ pub(super) fn check(
             Some(raw::Access::Login) => Access::Login,
             Some(raw::Access::Session) | None => Access::Session,
         };
-        routes.extend(path.zip(upstream).map(|(path, upstream)| RouteConfig { path, upstream, access }));
+        let body_bytes = cx.size(&format!("{key}.body"), raw.body.as_deref(), limits.body_bytes, BODY);
+        let route = |(path, upstream)| RouteConfig { path, upstream, access, body_bytes };
+        routes.extend(path.zip(upstream).map(route));
     }
     routes
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::activity::Protocol;
+use super::admission::{Admission, Seat};
 use super::connection::{Connection, Handler, Server};
 use super::proxy_header::{self, ProxyHeaderError};
 use super::turned_away::TurnedAway;
@@ -28,6 +29,7 @@ pub(super) struct Door {
     pub(super) tls: Option<Arc<ListenerTlsConfig>>,
     /// Whose PROXY header is believed, where connections begin with one.
     pub(super) proxies: Option<Arc<TrustedProxies>>,
+    pub(super) admission: Arc<Admission>,
 }
 
 impl Door {
@@ -43,9 +45,17 @@ impl Door {
             };
             match accepted {
                 Ok((tcp, peer)) => {
+                    let seat = match self.admission.enter(peer.ip()) {
+                        Ok(seat) => seat,
+                        // Closed by being dropped; not even a task is spent on it.
+                        Err(full) => {
+                            server.turn_away(full.into(), &full);
+                            continue;
+                        }
+                    };
                     let connection = Connection { peer, scheme, serves: self.serves };
                     let (tls, proxies) = (self.tls.clone(), self.proxies.clone());
-                    tasks.spawn(greet(tcp, connection, tls, proxies, Arc::clone(&server)));
+                    tasks.spawn(greet(tcp, connection, seat, tls, proxies, Arc::clone(&server)));
                 }
                 // The client changed its mind before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -67,6 +77,7 @@ impl Door {
 async fn greet<H: Handler>(
     mut tcp: TcpStream,
     mut connection: Connection,
+    mut seat: Seat,
     tls: Option<Arc<ListenerTlsConfig>>,
     proxies: Option<Arc<TrustedProxies>>,
     server: Arc<Server<H>>,
@@ -86,18 +97,22 @@ async fn greet<H: Handler>(
             Ok(Err(error)) => return server.turn_away(TurnedAway::ProxyHeader, &error),
             Err(late) => return server.turn_away(TurnedAway::ProxyHeader, &late),
         }
+        if let Err(full) = seat.is_for(connection.peer.ip()) {
+            return server.turn_away(full.into(), &full);
+        }
     }
     let Some(tls) = tls else {
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
-        return server.serve(tcp, Protocol::Http1, connection).await;
+        return server.serve(tcp, Protocol::Http1, connection, Some(seat)).await;
     };
     // Boxed, so that a connection in the clear does not keep the room that TLS needs.
-    Box::pin(shake_hands(tcp, connection, tls, server)).await;
+    Box::pin(shake_hands(tcp, connection, seat, tls, server)).await;
 }
 
 async fn shake_hands<H: Handler>(
     tcp: TcpStream,
     connection: Connection,
+    seat: Seat,
     tls: Arc<ListenerTlsConfig>,
     server: Arc<Server<H>>,
 ) {
@@ -108,7 +123,7 @@ async fn shake_hands<H: Handler>(
     match shaken {
         Ok(Ok(stream)) => {
             let protocol = if agreed_on_h2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
-            server.serve(stream, protocol, connection).await;
+            server.serve(stream, protocol, connection, Some(seat)).await;
         }
         Ok(Err(error)) => server.turn_away(TurnedAway::TlsHandshake, &error),
         Err(late) => server.turn_away(TurnedAway::TlsHandshake, &late),

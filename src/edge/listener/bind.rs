@@ -7,6 +7,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
+use super::admission::Admission;
 use crate::config::{ListenerConfig, Serves};
 use crate::edge::TrustedProxies;
 use crate::tls::ListenerTlsConfig;
@@ -39,12 +40,13 @@ pub struct BoundListener {
     pub(super) serves: Serves,
     pub(super) tls: Option<Arc<ListenerTlsConfig>>,
     pub(super) proxies: Option<Arc<TrustedProxies>>,
+    pub(super) admission: Arc<Admission>,
     address: SocketAddr,
 }
 
 impl BoundListener {
     /// Listens on the configured address with `workers` sockets, one at least. Where the configuration asks for a PROXY
-    /// header, `proxies` may send it.
+    /// header, `proxies` may send it. `admission` counts its connections.
     ///
     /// `SO_REUSEPORT` alone would let a second Sekisho of the same user share the port unnoticed. So the first socket
     /// binds and listens without it, which fails if anybody at all listens there; `listen` looks again, so of two that
@@ -56,6 +58,7 @@ impl BoundListener {
         config: &ListenerConfig,
         tls: Option<Arc<ListenerTlsConfig>>,
         proxies: &Arc<TrustedProxies>,
+        admission: &Arc<Admission>,
         workers: usize,
     ) -> Result<Self, BindError> {
         let failed = |error| BindError::from_io(config.address, error);
@@ -70,7 +73,7 @@ impl BoundListener {
             sockets.push(shared(address).map_err(failed)?);
         }
         let proxies = config.proxy_protocol.then(|| Arc::clone(proxies));
-        Ok(Self { sockets, serves: config.serves, tls, proxies, address })
+        Ok(Self { sockets, serves: config.serves, tls, proxies, admission: Arc::clone(admission), address })
     }
 
     /// Whether the address could be bound now, without keeping it and without accepting anybody.
@@ -135,14 +138,15 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::edge::listener::tests::own_address;
+    use crate::edge::listener::tests::{own_address, unlimited};
 
     fn config(address: impl Into<SocketAddr>) -> ListenerConfig {
         ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None, proxy_protocol: false }
     }
 
     fn bind(address: impl Into<SocketAddr>) -> Result<BoundListener, BindError> {
-        BoundListener::bind(&config(address), None, &Arc::new(TrustedProxies::new(vec![])), 4)
+        let nobody = Arc::new(TrustedProxies::new(vec![]));
+        BoundListener::bind(&config(address), None, &nobody, &unlimited(), 4)
     }
 
     fn in_use(result: &Result<impl Sized, BindError>) -> bool {

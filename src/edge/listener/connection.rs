@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, End, Protocol, Watchdog};
+use super::admission::Seat;
 use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
 use crate::body::Body;
@@ -89,7 +90,7 @@ pub(crate) async fn serve_stream<H, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-    Server::new(handler, limits, CancellationToken::new()).serve(stream, protocol, connection).await;
+    Server::new(handler, limits, CancellationToken::new()).serve(stream, protocol, connection, None).await;
 }
 
 impl<H: Handler> Server<H> {
@@ -131,14 +132,15 @@ impl<H: Handler> Server<H> {
         self.complaints.say(why, error);
     }
 
-    /// Serves requests until the connection ends; an upgraded stream belongs to the handler from then on.
-    pub(super) async fn serve<T>(&self, stream: T, protocol: Protocol, connection: Connection)
+    /// Serves requests until the connection ends; an upgraded stream belongs to the handler from then on, and so does the
+    /// seat.
+    pub(super) async fn serve<T>(&self, stream: T, protocol: Protocol, connection: Connection, seat: Option<Seat>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(protocol);
         let watchdog = Watchdog::new(Arc::clone(&activity), self.timeouts);
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), seat));
         let handler = Arc::clone(&self.handler);
         let service = service_fn(move |request| {
             let guard = RequestGuard::new(&activity);

@@ -2,10 +2,11 @@
 //!
 //! In: `[[listener]]` and a [`Handler`]. Out: one call of the handler a request, with the [`Connection`] it came by.
 //! Every worker is one thread with a runtime, listening sockets and a handler of its own, so nothing on the way of a
-//! request is shared between cores. Absent on purpose: what a request means; no field of it is read here.
+//! request is shared between cores; what cores share is asked when a connection comes ([`Admission`]). Absent on purpose: what a request means; no field of it is read here.
 
 mod accept;
 mod activity;
+mod admission;
 mod bind;
 mod connection;
 mod proxy_header;
@@ -15,6 +16,7 @@ mod turned_away;
 mod watched;
 mod workers;
 
+pub use admission::{Admission, ConnectionLimits};
 pub use bind::{BindError, BoundListener};
 pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};

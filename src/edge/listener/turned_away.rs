@@ -19,11 +19,16 @@ pub enum TurnedAway {
     ProxyHeader,
     /// There was no TLS handshake, or not in time.
     TlsHandshake,
+    /// As many as `limits.connections` were open.
+    Connections,
+    /// As many as one address may have were open from it.
+    ConnectionsPerAddress,
 }
 
 impl TurnedAway {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::UntrustedProxy, Self::ProxyHeader, Self::TlsHandshake];
+    pub const ALL: [Self; 5] =
+        [Self::UntrustedProxy, Self::ProxyHeader, Self::TlsHandshake, Self::Connections, Self::ConnectionsPerAddress];
 
     /// The word in metrics and logs.
     #[must_use]
@@ -32,6 +37,8 @@ impl TurnedAway {
             Self::UntrustedProxy => "untrusted-proxy",
             Self::ProxyHeader => "proxy-header",
             Self::TlsHandshake => "tls-handshake",
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections-per-address",
         }
     }
 }

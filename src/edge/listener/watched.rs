@@ -10,17 +10,20 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{Activity, Protocol};
+use super::admission::Seat;
 use crate::body::{Body, BodyError};
 
 /// A stream that notes when bytes come, go, or cannot go.
 pub(super) struct Watched<T> {
     stream: T,
     activity: Arc<Activity>,
+    /// Here, because an upgraded stream outlives everything else of its connection.
+    _seat: Option<Seat>,
 }
 
 impl<T> Watched<T> {
-    pub(super) const fn new(stream: T, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    pub(super) const fn new(stream: T, activity: Arc<Activity>, seat: Option<Seat>) -> Self {
+        Self { stream, activity, _seat: seat }
     }
 
     fn note<R>(&self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {

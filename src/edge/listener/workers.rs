@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::accept::Door;
+use super::admission::Admission;
 use super::bind::BoundListener;
 use super::connection::{Handler, Server};
 use crate::config::{LimitsConfig, Serves};
@@ -81,16 +82,24 @@ impl Workers {
     }
 }
 
-/// A listener's socket, what the listener serves, its TLS, and whose PROXY header it believes.
-type Part = (std::net::TcpListener, Serves, Option<Arc<ListenerTlsConfig>>, Option<Arc<TrustedProxies>>);
+/// A door before its worker's runtime has its socket.
+struct Part {
+    socket: std::net::TcpListener,
+    serves: Serves,
+    tls: Option<Arc<ListenerTlsConfig>>,
+    proxies: Option<Arc<TrustedProxies>>,
+    admission: Arc<Admission>,
+}
 
 /// The n-th socket of every listener goes to the n-th worker, so that none is left without one who accepts.
 fn by_worker(listeners: Vec<BoundListener>) -> Vec<Vec<Part>> {
     let count = listeners.iter().map(|listener| listener.sockets.len()).max().unwrap_or(0);
     let mut workers: Vec<Vec<Part>> = (0..count).map(|_| Vec::new()).collect();
     for listener in listeners {
-        for (worker, socket) in workers.iter_mut().zip(listener.sockets) {
-            worker.push((socket, listener.serves, listener.tls.clone(), listener.proxies.clone()));
+        let BoundListener { sockets, serves, tls, proxies, admission, .. } = listener;
+        for (worker, socket) in workers.iter_mut().zip(sockets) {
+            let (tls, proxies, admission) = (tls.clone(), proxies.clone(), Arc::clone(&admission));
+            worker.push(Part { socket, serves, tls, proxies, admission });
         }
     }
     workers
@@ -98,8 +107,10 @@ fn by_worker(listeners: Vec<BoundListener>) -> Vec<Vec<Part>> {
 
 fn open(runtime: &Runtime, parts: Vec<Part>) -> io::Result<Vec<Door>> {
     let _entered = runtime.enter();
-    let door =
-        |(socket, serves, tls, proxies)| Ok(Door { socket: TcpListener::from_std(socket)?, serves, tls, proxies });
+    let door = |part| {
+        let Part { socket, serves, tls, proxies, admission } = part;
+        Ok(Door { socket: TcpListener::from_std(socket)?, serves, tls, proxies, admission })
+    };
     parts.into_iter().map(door).collect()
 }
 

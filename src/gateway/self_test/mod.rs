@@ -31,7 +31,7 @@ use crate::config::{
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::entropy::Entropy;
 use crate::tls::UpstreamTls;
-use crate::upstream::{Destination, Ends, Forwarded, Health, Routes, StripError, StrippedHead, Upstreams};
+use crate::upstream::{Destination, Ends, Forwarded, Health, LimitedBody, Routes, StripError, StrippedHead, Upstreams};
 
 /// The whole test takes some milliseconds; what takes this long will not end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -187,7 +187,12 @@ impl Stage {
         let tls = UpstreamTls::load(&[]).map_err(|_| "TLS cannot be set up")?;
         Ok(Self {
             strip,
-            routes: Routes::new(vec![RouteConfig { path: "/".to_owned(), upstream: 0, access: Access::Public }]),
+            routes: Routes::new(vec![RouteConfig {
+                path: "/".to_owned(),
+                upstream: 0,
+                access: Access::Public,
+                body_bytes: 1024,
+            }]),
             proxies: TrustedProxies::new(Vec::new()),
             upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits()),
             shutdown: CancellationToken::new(),
@@ -206,7 +211,13 @@ impl Stage {
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
         let answered = self
             .upstreams
-            .send(upstream, request, body.into(), None, Ends { session: None, shutdown: &self.shutdown })
+            .send(
+                upstream,
+                request,
+                LimitedBody { body: body.into(), most_bytes: 1024 },
+                None,
+                Ends { session: None, shutdown: &self.shutdown },
+            )
             .await
             .ok()?;
         Some(answered.response)
@@ -241,6 +252,9 @@ fn limits() -> LimitsConfig {
         headers: forged::MOST_FIELDS,
         body_bytes: 1024,
         url_bytes: 1024,
+        connections: None,
+        connections_per_address: 1,
+        requests: None,
         timeouts: ClientTimeouts {
             handshake: DEADLINE,
             head: DEADLINE,

@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
-use crate::upstream::{Ends, Forwarded, Health, StrippedHead, Upstreams};
+use crate::upstream::{Ends, Forwarded, Health, LimitedBody, StrippedHead, Upstreams};
 
 /// Long enough never to fire in a test that passes.
 const LONG: Duration = Duration::from_mins(1);
@@ -97,6 +97,9 @@ impl Gateway {
             headers: 100,
             body_bytes: BODY_LIMIT,
             url_bytes: 8192,
+            connections: None,
+            connections_per_address: 1,
+            requests: None,
             timeouts: ClientTimeouts { handshake: LONG, head: LONG, body_idle, write_idle: LONG, keep_alive: LONG },
         };
         let tls = Arc::new(UpstreamTls::load(&[]).unwrap());
@@ -170,7 +173,7 @@ async fn pass(
         .send(
             0,
             request,
-            body.into(),
+            LimitedBody { body: body.into(), most_bytes: BODY_LIMIT },
             Some(upgrade),
             Ends { session: Some(&Arc::new(ended.clone())), shutdown: &CancellationToken::new() },
         )

@@ -25,7 +25,7 @@ fn served(protocol: Protocol, buffer: usize) -> Served {
     let connection = Connection { peer: ([127, 0, 0, 1], 1).into(), scheme: Scheme::Http, serves: Serves::Handset };
     let began = Instant::now();
     let ended = tokio::spawn(async move {
-        server.serve(stream, protocol, connection).await;
+        server.serve(stream, protocol, connection, None).await;
         Instant::now()
     });
     Served { client, ended, shutdown, began }

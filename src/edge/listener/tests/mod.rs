@@ -17,9 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::{Connection, Handler};
+use super::{Admission, Connection, ConnectionLimits, Handler};
 use crate::body::Body;
 use crate::config::{ClientTimeouts, LimitsConfig, Rate};
+use crate::edge::TrustedProxies;
 
 /// A loopback address of one test's own: ports that it frees are not taken by its neighbours.
 pub(super) fn own_address() -> Ipv4Addr {
@@ -29,6 +30,13 @@ pub(super) fn own_address() -> Ipv4Addr {
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
+}
+
+/// Lets everybody in.
+pub(super) fn unlimited() -> Arc<Admission> {
+    let proxies = TrustedProxies::new(vec![]);
+    let (all, per_address) = (usize::MAX, usize::MAX);
+    Admission::new(ConnectionLimits { all, per_address, proxies, is_shared: Box::new(|_| false) })
 }
 
 /// The defaults of the contract.
@@ -42,6 +50,9 @@ fn limits() -> LimitsConfig {
         headers: 100,
         body_bytes: 16 * 1024 * 1024,
         url_bytes: 8 * 1024,
+        connections: None,
+        connections_per_address: 256,
+        requests: None,
         timeouts: ClientTimeouts {
             handshake: seconds(10),
             head: seconds(15),

@@ -42,9 +42,9 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let address = (Ipv4Addr::LOCALHOST, 0).into();
     let config = |tls| ListenerConfig { serves: Serves::Handset, address, tls, proxy_protocol: false };
     let nobody = Arc::new(TrustedProxies::new(vec![]));
-    let plain = BoundListener::bind(&config(None), None, &nobody, workers).unwrap();
+    let plain = BoundListener::bind(&config(None), None, &nobody, &unlimited(), workers).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
-    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), &nobody, workers).unwrap();
+    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), &nobody, &unlimited(), workers).unwrap();
     let (plain_address, tls_address) = (plain.address(), secure.address());
     let shutdown = CancellationToken::new();
     let paths = Paths::new(0);

@@ -1,0 +1,87 @@
+//! How many connections the process can hold, by the files that it may open (`RLIMIT_NOFILE`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::opening::warning;
+use crate::config::{Config, Finding};
+use crate::edge::{Admission, ConnectionLimits, TrustedProxies};
+
+/// Descriptors of everything that is no connection of a client: store, logs, runtimes, administrators, probes.
+const RESERVED: u64 = 256;
+/// Descriptors of one client's connection: its own, and the upstream's.
+const EACH: u64 = 2;
+/// Connections that are allowed at most unless the configuration says more: what they take of memory at their worst is
+/// below a gigabyte.
+const MOST: u64 = 16_384;
+/// Fewer than this are said.
+const FEW: u64 = 1024;
+/// Connections of ops listeners, which are counted apart: monitoring sees a gateway that is full.
+const OPS: usize = 128;
+
+/// Lets the process open as many files as it may. The soft limit is often 1,024, for programs that use `select`.
+pub(super) fn allow_all() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// How many files the process may open now; `None` without a limit.
+pub(super) fn allowed() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many it may open once [`allow_all`] was called.
+pub(super) fn allowed_at_most() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
+/// Connections of clients that `config` allows where `allowed` files may be open and each listener has a socket for each
+/// of `cores`; and what is doubtful about that.
+pub(super) fn connections(config: &Config, allowed: Option<u64>, cores: usize) -> (u64, Option<Finding>) {
+    let sockets = config.listeners.len().saturating_mul(cores);
+    let reserved = RESERVED.saturating_add(u64::try_from(sockets).unwrap_or(u64::MAX));
+    let allowed = allowed.unwrap_or(u64::MAX);
+    let fit = (allowed.saturating_sub(reserved) / EACH).max(1);
+    let doubt = |problem| warning(config, "limits.connections", problem);
+    match config.limits.connections.map(u64::from) {
+        Some(asked) if asked > fit => {
+            let problem = format!(
+                "{asked} connections need {} open files, and the process may have {allowed}; raise LimitNOFILE, or allow {fit}",
+                asked.saturating_mul(EACH).saturating_add(reserved)
+            );
+            (asked, Some(doubt(problem)))
+        }
+        Some(asked) => (asked, None),
+        None if fit < FEW => {
+            let problem =
+                format!("only {fit} are allowed, since the process may open {allowed} files; raise LimitNOFILE");
+            (fit, Some(doubt(problem)))
+        }
+        None => (fit.min(MOST), None),
+    }
+}
+
+/// Who may come in: clients, and apart from them whoever monitors.
+pub(super) struct Admissions {
+    pub(super) clients: Arc<Admission>,
+    pub(super) ops: Arc<Admission>,
+}
+
+/// Counts connections as `config` says, `all` of clients at most.
+pub(super) fn admissions(config: &Arc<Config>, all: u64) -> Admissions {
+    let all = usize::try_from(all).unwrap_or(usize::MAX);
+    let per_address = usize::try_from(config.limits.connections_per_address).unwrap_or(usize::MAX);
+    let proxies = config.gateway.trusted_proxies.clone();
+    let config = Arc::clone(config);
+    let is_shared = Box::new(move |address: IpAddr| config.carriers.serves(address));
+    let nobody = TrustedProxies::new(Vec::new());
+    let alone = Box::new(|_| false);
+    Admissions {
+        clients: Admission::new(ConnectionLimits { all, per_address, proxies, is_shared }),
+        ops: Admission::new(ConnectionLimits { all: OPS, per_address: OPS, proxies: nobody, is_shared: alone }),
+    }
+}
