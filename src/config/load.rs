@@ -1,5 +1,6 @@
 //! The two ways in: a file, and a text for tests and fuzzing.
 
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::check::{self, Checked};
 use super::document::{join, line_at};
 use super::finding::{Finding, Report, Severity};
 use super::secret_source::open_to_others;
-use super::types::{CarrierSpecs, Config, GatewayConfig, KekSource, Serves, TransportSetting};
+use super::types::{CarrierSpecs, Config, GatewayConfig, KekSource, ListenerConfig, Serves, TransportSetting};
 use crate::carrier::{Carriers, OverTls, Profile};
 
 impl Config {
@@ -81,10 +82,13 @@ impl Config {
     fn secrets_open_to_others(&self) -> Vec<Finding> {
         let keks = [("keys.kek", Some(&self.keys.kek)), ("keys.kek_next", self.keys.kek_next.as_ref())];
         let keks = keks.into_iter().filter_map(|(key, kek)| kek?.doubt(key));
-        let certificates = self.listeners.iter().enumerate().filter_map(|(i, listener)| {
-            let doubt = open_to_others(&listener.tls.as_ref()?.key);
-            doubt.map(|problem| (format!("listener[{i}].tls.key"), problem))
+        let with_tls = |(i, listener): (usize, &ListenerConfig)| Some((i, listener.tls.clone()?));
+        let pairs = self.listeners.iter().enumerate().filter_map(with_tls).flat_map(|(i, tls)| {
+            let place = move |j| format!("listener[{i}].tls.additional[{j}].key");
+            let additional = tls.additional.into_iter().enumerate().map(move |(j, pair)| (place(j), pair));
+            iter::once((format!("listener[{i}].tls.key"), tls.first)).chain(additional)
         });
+        let certificates = pairs.filter_map(|(place, pair)| open_to_others(&pair.key).map(|problem| (place, problem)));
         let warning =
             |(key, problem): (String, String)| Finding { severity: Severity::Warning, ..self.finding(&key, problem) };
         keks.chain(certificates).map(warning).collect()

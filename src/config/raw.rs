@@ -45,7 +45,15 @@ tables! {
 
     Listener { serves: Serves, address: String, tls: Table<ListenerTls>, proxy_protocol: bool }
 
-    ListenerTls { certificate: String, key: String, client_ca: String, client_crl: String }
+    ListenerTls {
+        certificate: String,
+        key: String,
+        additional: Vec<Table<AdditionalCertificate>>,
+        client_ca: String,
+        client_crl: String,
+    }
+
+    AdditionalCertificate { certificate: String, key: String }
 
     Admin { socket: String, approvals: i64, people: BTreeMap<String, Vec<String>>, roles: Table<Roles> }
 
@@ -334,6 +342,7 @@ mod tests {
             keys::<Gateway>("gateway"),
             keys::<Listener>("listener"),
             keys::<ListenerTls>("listener.tls"),
+            keys::<AdditionalCertificate>("listener.tls.additional"),
             keys::<Admin>("admin"),
             keys::<Roles>("admin.roles"),
             keys::<Carrier>("carriers.NAME"),

@@ -108,13 +108,22 @@ impl Serves {
     }
 }
 
-/// Certificate and key of a TLS listener (PEM files).
+/// A certificate of a TLS listener and its key (PEM files).
 #[derive(Clone, Debug)]
-pub struct ListenerTls {
+pub struct ServerCertificate {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,
     /// Private key: PKCS#8, SEC1 or PKCS#1.
     pub key: PathBuf,
+}
+
+/// What a TLS listener shows, and whom it lets in.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// For clients that ask for no name, or for one that no certificate has.
+    pub first: ServerCertificate,
+    /// For clients that ask for a name in one of these.
+    pub additional: Vec<ServerCertificate>,
     /// Who issues client certificates. Where it is there, nobody comes in without one.
     pub client_ca: Option<PathBuf>,
     /// Which of them were revoked (RFC 5280 §5).

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::clock::Timestamp;
 use crate::config::{Config, Finding, ListenerConfig, Serves};
-use crate::tls::{ListenerTlsConfig, UpstreamTls};
+use crate::tls::{ListenerTlsConfig, TlsError, UpstreamTls};
 
 /// What each listener of the configuration shows, in its order; `None` for one in the clear.
 pub(super) type Certificates = Vec<Option<Arc<ListenerTlsConfig>>>;
@@ -100,7 +100,10 @@ fn load(config: &Config, now: Timestamp) -> Result<Vec<Option<ListenerTlsConfig>
         match ListenerTlsConfig::load(tls, now) {
             Ok(loaded) if listener.serves == Serves::Admin => certificates.push(Some(loaded.without_http2())),
             Ok(loaded) => certificates.push(Some(loaded)),
-            Err(error) => findings.push(config.finding(&format!("listener[{i}].tls"), error.to_string())),
+            Err(errors) => {
+                let finding = |error: TlsError| config.finding(&format!("listener[{i}].tls"), error.to_string());
+                findings.extend(errors.into_iter().map(finding));
+            }
         }
     }
     if findings.is_empty() { Ok(certificates) } else { Err(findings) }

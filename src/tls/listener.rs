@@ -1,6 +1,7 @@
-//! The server side: one certificate a listener, swappable while it serves.
+//! The server side: the certificates of a listener, swappable while it serves.
 
 use std::io;
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
@@ -17,17 +18,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::by_name::ByName;
 use super::upstream::roots_of;
 use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
 use crate::clock::Timestamp;
-use crate::config::ListenerTls;
+use crate::config::{ListenerTls, ServerCertificate};
 
 /// A client's connection after its handshake.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
-/// A listener's certificate and key, proved to fit together and to be valid now.
+/// A listener's certificates and keys, proved to fit together and to be valid now.
 ///
-/// ALPN offers h2 and http/1.1. Every client gets this one certificate, whatever name it asks for or leaves out.
+/// ALPN offers h2 and http/1.1. A client gets the certificate of the name that it asks for; one that asks for none of them,
+/// or for no name at all, the first.
 /// Sessions resume by tickets whose key lives in this process alone and rotates. Where client certificates are asked
 /// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
@@ -40,21 +43,40 @@ impl ListenerTlsConfig {
     /// Reads and checks the files; `now` decides whether the certificate has run out.
     ///
     /// # Errors
-    /// [`TlsError`], which names the file at fault.
-    pub fn load(tls: &ListenerTls, now: Timestamp) -> Result<Self, TlsError> {
-        let chain = pem::certificates(&tls.certificate)?;
-        check_validity(&chain, &tls.certificate, now)?;
-        let certified = certified_key(chain, pem::private_key(&tls.key)?, tls)?;
+    /// All problems, each of which names the file at fault.
+    pub fn load(tls: &ListenerTls, now: Timestamp) -> Result<Self, Vec<TlsError>> {
+        let mut problems = Vec::new();
+        let mut certificates: Option<ByName> = None;
+        for pair in iter::once(&tls.first).chain(&tls.additional) {
+            let added = certified_key(pair, now).and_then(|certified| match &mut certificates {
+                Some(certificates) => certificates.add(certified, &pair.certificate),
+                // Whichever comes first: where the true first is at fault, there is no answer but the problems.
+                None => ByName::new(certified, &pair.certificate).map(|all| certificates = Some(all)),
+            });
+            problems.extend(added.err());
+        }
+        let clients = tls.client_ca.as_deref().map(|ca| verifier(ca, tls.client_crl.as_deref())).transpose();
+        match (certificates, clients) {
+            (Some(certificates), Ok(clients)) if problems.is_empty() => {
+                Self::new(certificates, clients).map_err(|problem| vec![problem])
+            }
+            (_, clients) => {
+                problems.extend(clients.err());
+                Err(problems)
+            }
+        }
+    }
+
+    fn new(certificates: ByName, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<Self, TlsError> {
         let server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
             .map_err(TlsError::Setup)?;
-        let clients = tls.client_ca.as_deref().map(|ca| verifier(ca, tls.client_crl.as_deref())).transpose()?;
         let anonymous = clients.is_none();
         let server = match clients {
             Some(clients) => server.with_client_cert_verifier(clients),
             None => server.with_no_client_auth(),
         };
-        let mut server = server.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        let mut server = server.with_cert_resolver(Arc::new(certificates));
         server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
         if anonymous {
             server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
@@ -119,21 +141,21 @@ fn verifier(ca: &Path, crl: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>
     })
 }
 
-fn certified_key(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    tls: &ListenerTls,
-) -> Result<CertifiedKey, TlsError> {
-    let signer =
-        provider().key_provider.load_private_key(key).map_err(|_| TlsError::BadKey { path: tls.key.clone() })?;
+/// Reads one certificate and its key.
+fn certified_key(pair: &ServerCertificate, now: Timestamp) -> Result<CertifiedKey, TlsError> {
+    let ServerCertificate { certificate, key } = pair;
+    let chain = pem::certificates(certificate)?;
+    check_validity(&chain, certificate, now)?;
+    let loaded = provider().key_provider.load_private_key(pem::private_key(key)?);
+    let signer = loaded.map_err(|_| TlsError::BadKey { path: key.clone() })?;
     let certified = CertifiedKey::new(chain, signer);
     match certified.keys_match() {
         // A signer that does not tell its public key cannot be compared; ring's all tell.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(Error::InconsistentKeys(_)) => {
-            Err(TlsError::KeyMismatch { key: tls.key.clone(), certificate: tls.certificate.clone() })
+            Err(TlsError::KeyMismatch { key: key.clone(), certificate: certificate.clone() })
         }
-        Err(problem) => Err(TlsError::BadCertificate { path: tls.certificate.clone(), problem }),
+        Err(problem) => Err(TlsError::BadCertificate { path: certificate.clone(), problem }),
     }
 }
 
@@ -187,7 +209,8 @@ mod tests {
             path
         };
         let (certificate, key) = (path("server.pem", certificate), path("server.key", key));
-        let tls = ListenerTls { certificate, key, client_ca: None, client_crl: None };
+        let first = ServerCertificate { certificate, key };
+        let tls = ListenerTls { first, additional: vec![], client_ca: None, client_crl: None };
         Files { folder, tls }
     }
 
@@ -197,8 +220,9 @@ mod tests {
 
     fn problem(certificate: &str, key: &str, now: Timestamp) -> String {
         let files = files(certificate, key);
-        let error = ListenerTlsConfig::load(&files.tls, now).err().expect("must be refused").to_string();
-        error.replace(files.folder.path().to_str().unwrap(), "")
+        let problems = ListenerTlsConfig::load(&files.tls, now).err().expect("must be refused");
+        let [error] = problems.as_slice() else { panic!("{problems:?}") };
+        error.to_string().replace(files.folder.path().to_str().unwrap(), "")
     }
 
     #[test]
@@ -245,8 +269,8 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let mut files = files("", "");
-        files.tls.certificate = files.folder.path().join("absent.pem");
-        let error = ListenerTlsConfig::load(&files.tls, NOW).err().unwrap();
-        assert!(matches!(error, TlsError::Unreadable { path, .. } if path.ends_with("absent.pem")));
+        files.tls.first.certificate = files.folder.path().join("absent.pem");
+        let problems = ListenerTlsConfig::load(&files.tls, NOW).err().unwrap();
+        assert!(matches!(&problems[..], [TlsError::Unreadable { path, .. }] if path.ends_with("absent.pem")));
     }
 }

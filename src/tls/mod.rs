@@ -4,6 +4,7 @@
 //! upstreams, [`CertifiedClient`] for the command line, all proved usable before a socket is opened. TLS 1.2 and 1.3 with ring; nothing older is spoken.
 //! What a client certificate names is read here; what that name may do is for `admin` to say.
 
+mod by_name;
 mod client;
 mod identity;
 mod listener;
@@ -76,6 +77,20 @@ pub enum TlsError {
         key: PathBuf,
         /// The certificate's file.
         certificate: PathBuf,
+    },
+    /// A certificate that stands beside the first names no host.
+    #[error("{}: no DNS name in this certificate, so that nobody would be shown it; name the host in its subjectAltName", path.display())]
+    Nameless {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two certificates of a listener are for the same name.
+    #[error("{}: a name of this certificate is in {} too, with a key of the same kind; keep one of the two", path.display(), other.display())]
+    SameName {
+        /// The file.
+        path: PathBuf,
+        /// The one before it.
+        other: PathBuf,
     },
     /// The certificate has run out.
     #[error("{}: the certificate has expired; renew it", path.display())]

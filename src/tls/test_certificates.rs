@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm};
 use time::OffsetDateTime;
 
 use crate::clock::Timestamp;
@@ -37,7 +37,12 @@ impl TestCa {
     }
 
     pub(crate) fn issue(&self, names: &[&str], now: Timestamp) -> Issued {
-        let pair = KeyPair::generate().unwrap();
+        self.issue_with(&rcgen::PKCS_ECDSA_P256_SHA256, names, now)
+    }
+
+    /// For a key of that kind.
+    pub(crate) fn issue_with(&self, kind: &'static SignatureAlgorithm, names: &[&str], now: Timestamp) -> Issued {
+        let pair = KeyPair::generate_for(kind).unwrap();
         let certificate = params(names, now).signed_by(&pair, &self.issuer).unwrap();
         Issued { certificate: pem("CERTIFICATE", certificate.der()), key: pem("PRIVATE KEY", pair.serialized_der()) }
     }

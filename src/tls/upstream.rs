@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock, Timestamp};
-    use crate::config::{ListenerTls, SubjectKind, UpstreamServer, UpstreamTimeouts};
+    use crate::config::{ListenerTls, ServerCertificate, SubjectKind, UpstreamServer, UpstreamTimeouts};
     use crate::tls::ListenerTlsConfig;
     use crate::tls::test_certificates::{TestCa, days};
 
@@ -161,12 +161,11 @@ mod tests {
             files.path().join(name)
         };
         let pair = issuer.issue(&["console.internal", "127.0.0.1", "::1"], made);
-        let tls = ListenerTls {
+        let first = ServerCertificate {
             certificate: write("server.pem", &pair.certificate),
             key: write("server.key", &pair.key),
-            client_ca: None,
-            client_crl: None,
         };
+        let tls = ListenerTls { first, additional: vec![], client_ca: None, client_crl: None };
         let server = ListenerTlsConfig::load(&tls, made).unwrap();
         let upstreams = [upstream("plain", false, None), upstream("c", true, Some(write("ca.pem", &ca.certificate)))];
         let client = UpstreamTls::load(&upstreams).unwrap();

@@ -12,6 +12,7 @@ mod audit;
 mod audit_of_itself;
 mod authorize;
 mod bind;
+mod certificates;
 mod connections;
 mod csrf;
 mod enrolment;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::values::Context;
 use crate::config::raw::{self, Table};
-use crate::config::types::{GatewayConfig, ListenerConfig, ListenerTls, Serves};
+use crate::config::types::{GatewayConfig, ListenerConfig, ListenerTls, ServerCertificate, Serves};
 
 pub(super) fn check(
     raw: Option<Vec<Table<raw::Listener>>>,
@@ -82,7 +82,7 @@ fn one(key: &str, raw: raw::Listener, cx: &mut Context) -> Option<(Option<Listen
     });
     let tls_key = format!("{key}.tls");
     let tls_written = raw.tls.as_ref().map(|Table(tls)| tls.client_ca.is_some());
-    let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, &tls, cx));
+    let tls = raw.tls.and_then(|Table(tls)| one_tls(&tls_key, tls, cx));
     if serves == Some(Serves::Admin) {
         admin(key, raw.proxy_protocol == Some(true), tls_written, cx);
     }
@@ -110,24 +110,40 @@ fn admin(key: &str, proxy_protocol: bool, tls: Option<bool>, cx: &mut Context) {
     }
 }
 
-fn one_tls(key: &str, raw: &raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {
-    let (certificate_key, key_key) = (format!("{key}.certificate"), format!("{key}.key"));
-    for (key, written, what) in
-        [(&certificate_key, &raw.certificate, "the certificate chain"), (&key_key, &raw.key, "the private key")]
-    {
-        if written.is_none() {
-            cx.report.missing(key, format_args!("is missing; name the PEM file of {what}"));
-        }
-    }
+fn one_tls(key: &str, raw: raw::ListenerTls, cx: &mut Context) -> Option<ListenerTls> {
     let client_ca = cx.path(&format!("{key}.client_ca"), raw.client_ca.as_deref());
     let crl_key = format!("{key}.client_crl");
     let client_crl = cx.path(&crl_key, raw.client_crl.as_deref());
     if client_crl.is_some() && raw.client_ca.is_none() {
         cx.report.error(&crl_key, "revokes certificates that nobody is asked for; add client_ca");
     }
-    let certificate = cx.path(&certificate_key, raw.certificate.as_deref());
-    let private_key = cx.path(&key_key, raw.key.as_deref());
-    Some(ListenerTls { certificate: certificate?, key: private_key?, client_ca, client_crl })
+    let first = server_certificate(key, raw.certificate.as_deref(), raw.key.as_deref(), cx);
+    let mut additional = Vec::new();
+    for (index, Table(pair)) in raw.additional.unwrap_or_default().into_iter().enumerate() {
+        let key = format!("{key}.additional[{index}]");
+        additional.push(server_certificate(&key, pair.certificate.as_deref(), pair.key.as_deref(), cx));
+    }
+    let additional = additional.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(ListenerTls { first: first?, additional, client_ca, client_crl })
+}
+
+/// The two files that stand at `key`.
+fn server_certificate(
+    key: &str,
+    certificate: Option<&str>,
+    private_key: Option<&str>,
+    cx: &mut Context,
+) -> Option<ServerCertificate> {
+    let mut file = |name: &str, written: Option<&str>, what: &str| {
+        let key = format!("{key}.{name}");
+        if written.is_none() {
+            cx.report.missing(&key, format_args!("is missing; name the PEM file of {what}"));
+        }
+        cx.path(&key, written)
+    };
+    let certificate = file("certificate", certificate, "the certificate chain");
+    let key = file("key", private_key, "the private key");
+    Some(ServerCertificate { certificate: certificate?, key: key? })
 }
 
 /// Whether one address takes what the other wants. Whether `[::]` takes IPv4 too is the system's setting, so that

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ListenerConfig, ListenerTls, Serves};
+use crate::config::{ListenerConfig, ListenerTls, ServerCertificate, Serves};
 use crate::edge::{BoundListener, TrustedProxies, Workers};
 use crate::tls::ListenerTlsConfig;
 use crate::tls::test_certificates::TestCa;
@@ -59,7 +59,8 @@ fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, pair.certificate).unwrap();
     std::fs::write(&key, pair.key).unwrap();
-    ListenerTls { certificate, key, client_ca: None, client_crl: None }
+    let first = ServerCertificate { certificate, key };
+    ListenerTls { first, additional: vec![], client_ca: None, client_crl: None }
 }
 
 /// A client that trusts `ca` alone and offers `alpn`. Given an address for a name it sends no SNI (RFC 6066 §3).

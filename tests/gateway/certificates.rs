@@ -1,0 +1,152 @@
+//! Several certificates of one listener, and TLS sessions that resume, whichever core has the connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{Carrier, HOST, Handset, Harness};
+use crate::wire::{connect, pem, soon};
+
+const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 4, 7));
+
+/// A listener with a certificate for [`HOST`], and more for other names; all made by nobody in particular.
+struct Shop {
+    harness: Harness,
+    folder: TempDir,
+}
+
+impl Shop {
+    /// The first certificate is for [`HOST`].
+    async fn with(additional: &[&[&str]]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let at = folder.path().display().to_string();
+        make(&folder, "first", &[HOST]);
+        let mut pairs = Vec::new();
+        for (index, names) in additional.iter().enumerate() {
+            make(&folder, &index.to_string(), names);
+            pairs.push(format!("{{ certificate = \"{at}/{index}.pem\", key = \"{at}/{index}.key\" }}"));
+        }
+        let harness = Harness::with(|config| {
+            format!(
+                "{config}\n[[listener]]\nserves = \"handset\"\naddress = \"127.0.0.1:0\"\n\
+                 tls = {{ certificate = \"{at}/first.pem\", key = \"{at}/first.key\", additional = [{}] }}\n",
+                pairs.join(", ")
+            )
+        })
+        .await;
+        Self { harness, folder }
+    }
+
+    /// A client that trusts all of them, keeps tickets, and speaks these versions.
+    fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        for file in std::fs::read_dir(self.folder.path()).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "pem") {
+                roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        builder.with_root_certificates(roots).with_no_client_auth()
+    }
+
+    async fn connect(&self, client: &Arc<ClientConfig>, name: &str) -> Result<TlsStream<TcpStream>, std::io::Error> {
+        let tcp = connect(SOURCE, self.harness.tls_address()).await;
+        soon(TlsConnector::from(Arc::clone(client)).connect(ServerName::try_from(name.to_owned()).unwrap(), tcp)).await
+    }
+
+    /// The file whose certificate a client gets that asks for `name`; the client believes anything.
+    async fn shown(&self, client: &Arc<ClientConfig>, name: &str) -> String {
+        let stream = match self.connect(client, name).await {
+            Ok(stream) => stream,
+            Err(error) => return error.to_string(),
+        };
+        let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+        let mut files = std::fs::read_dir(self.folder.path()).unwrap().map(|file| file.unwrap().path());
+        let is_it = |file: &std::path::PathBuf| CertificateDer::from_pem_file(file).is_ok_and(|it| it == shown);
+        files.find(is_it).unwrap().file_stem().unwrap().to_str().unwrap().to_owned()
+    }
+}
+
+fn make(folder: &TempDir, file: &str, names: &[&str]) {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(folder.path().join(format!("{file}.pem")), pem("CERTIFICATE", made.cert.der())).unwrap();
+    let key = folder.path().join(format!("{file}.key"));
+    std::fs::write(&key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[tokio::test]
+async fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
+    let shop = Shop::with(&[&["shop.example.jp", "www.example.jp"], &["*.example.jp"], &["one.two.example.jp"]]).await;
+    for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+        let client = Arc::new(shop.client(versions));
+        for (name, expected) in [
+            (HOST, "first"),
+            ("ADMIN.example.JP", "first"),
+            ("shop.example.jp", "0"),
+            ("WWW.Example.jp", "0"),
+            ("any.example.jp", "1"),
+            ("one.two.example.jp", "2"),
+        ] {
+            assert_eq!(shop.shown(&client, name).await, expected, "{name}");
+        }
+        // These get the first, which is not theirs: a wildcard stands for one label.
+        for name in ["example.jp", "x.y.example.jp", "elsewhere.example"] {
+            let refused = shop.shown(&client, name).await;
+            assert!(refused.contains("not valid for name") && refused.contains(HOST), "{name}: {refused}");
+        }
+        let mut nameless = shop.client(versions);
+        nameless.enable_sni = false;
+        assert_eq!(shop.shown(&Arc::new(nameless), HOST).await, "first");
+    }
+    // A certificate opens no host: that is for the allow-list.
+    let mut handset = Handset::new(shop.harness.tls_address(), Carrier::PrivateApn, "a");
+    (handset.tls, handset.host) = (Some(Arc::new(shop.client(rustls::ALL_VERSIONS))), "shop.example.jp".to_owned());
+    assert_eq!(handset.get("/public").await.status, StatusCode::MISDIRECTED_REQUEST);
+    shop.harness.finish().await;
+}
+
+/// Asks for a page and reads to the end, so that tickets have come.
+async fn ask(stream: &mut TlsStream<TcpStream>) {
+    let request = format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon(stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_tls_session_resumes_on_every_core_and_nothing_is_read_before_the_handshake() {
+    let shop = Shop::with(&[]).await;
+    for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+        let mut client = shop.client(versions);
+        client.enable_early_data = true;
+        let client = Arc::new(client);
+        let mut first = shop.connect(&client, HOST).await.unwrap();
+        assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        ask(&mut first).await;
+        // The kernel spreads these over the workers: that one of two gets them all is once in 8 million.
+        for _ in 0..24 {
+            let mut again = shop.connect(&client, HOST).await.unwrap();
+            assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
+            assert!(!again.get_ref().1.is_early_data_accepted());
+            ask(&mut again).await;
+        }
+        // Who keeps no ticket begins anew.
+        let stranger = Arc::new(shop.client(versions));
+        let full = shop.connect(&stranger, HOST).await.unwrap();
+        assert_eq!(full.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
+    shop.harness.finish().await;
+}
