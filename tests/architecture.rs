@@ -115,6 +115,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli/"]),
     ("cryptoki", &["keys/kek/module.rs"]),
     ("jsonwebtoken", &["assertion/"]),
+    ("listenfd", &["edge/listener/"]),
     ("proxy_header", &["edge/listener/"]),
     ("lol_html", &["links/"]),
     ("prometheus_client", &["telemetry/"]),

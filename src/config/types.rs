@@ -106,6 +106,12 @@ impl Serves {
             Self::Admin => "admin",
         }
     }
+
+    /// What serves this word, if anything.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Handset, Self::Ops, Self::ForwardAuth, Self::Admin].into_iter().find(|serves| serves.as_str() == word)
+    }
 }
 
 /// A certificate of a TLS listener and its key (PEM files).

@@ -21,6 +21,7 @@ use crate::admin::{AdminClient, ClientError, IssuedCode};
 use crate::assertion::install_crypto_provider;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Finding};
+use crate::edge::Inherited;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::gateway::Running;
 use crate::telemetry::{self, Metrics};
@@ -78,9 +79,10 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let config = Config::load(&file).map_err(DevError::Gateway)?.0;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
-    let running = Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores)
-        .await
-        .map_err(DevError::Gateway)?;
+    let running =
+        Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores, Inherited::default())
+            .await
+            .map_err(DevError::Gateway)?;
 
     let shutdown = CancellationToken::new();
     let told = LastTold::default();

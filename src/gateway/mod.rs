@@ -37,6 +37,7 @@ mod to_the_end;
 mod upkeep;
 mod url_session;
 mod visit;
+mod watchdog;
 mod wellknown;
 
 pub use handle::Worker;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::descriptors;
 use super::startup::{self, Running};
+use super::{descriptors, watchdog};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Finding, Severity};
+use crate::edge::Inherited;
 use crate::entropy::SystemEntropy;
 use crate::telemetry::{self, Metrics};
 
@@ -23,6 +24,8 @@ const USAGE: u8 = 2;
 /// `sekisho serve --config FILE`.
 #[must_use]
 pub fn serve(config: &Path) -> ExitCode {
+    // Before any thread is there, as it changes the environment.
+    let inherited = Inherited::from_env();
     let config = match Config::load(config) {
         Ok((config, warnings)) => {
             print(&warnings);
@@ -30,6 +33,13 @@ pub fn serve(config: &Path) -> ExitCode {
         }
         Err(findings) => {
             print(&findings);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            print(&[config.finding("listener", error.to_string())]);
             return ExitCode::from(USAGE);
         }
     };
@@ -53,7 +63,7 @@ pub fn serve(config: &Path) -> ExitCode {
             }
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        match Running::start(config, clock, Arc::new(SystemEntropy::default()), metrics, cores).await {
+        match Running::start(config, clock, Arc::new(SystemEntropy::default()), metrics, cores, inherited).await {
             Ok(running) => until_told_to_stop(running, signals).await,
             Err(findings) => {
                 print(&findings);
@@ -107,7 +117,9 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
             running.ready().await;
             // Without a supervisor there is nobody to notify.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-            std::future::pending::<()>().await;
+            let Some(period) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+            let alive = || drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+            watchdog::watch(period, async |patience| running.silent(patience).await, alive).await;
         });
         loop {
             tokio::select! {

@@ -23,7 +23,7 @@ use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, UpstreamConfig, UpstreamServer};
-use crate::edge::{BoundListener, Workers};
+use crate::edge::{BoundListener, Inherited, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::receipt::Receipts;
@@ -60,7 +60,8 @@ pub struct Listening {
 }
 
 impl Running {
-    /// Starts everything that `config` names, `cores` workers wide. Must be called within a tokio runtime, which
+    /// Starts everything that `config` names, `cores` workers wide; listeners whose sockets are `inherited` bind nothing.
+    /// Must be called within a tokio runtime, which
     /// keeps the admin socket and the upkeep.
     ///
     /// # Errors
@@ -71,6 +72,7 @@ impl Running {
         entropy: Arc<dyn Entropy>,
         metrics: Arc<Metrics>,
         cores: usize,
+        mut inherited: Inherited,
     ) -> Result<Self, Vec<Finding>> {
         let now = clock.now();
         let config = Arc::new(config);
@@ -79,7 +81,7 @@ impl Running {
         for doubt in doubts {
             tracing::warn!(doubt = doubt.problem, "the KEK is doubtful");
         }
-        let taken = taken_places(&config);
+        let taken = taken_places(&config, &inherited, cores);
         if !taken.is_empty() {
             return Err(taken);
         }
@@ -103,7 +105,7 @@ impl Running {
             tracing::warn!(doubt = doubt.problem, "limits.connections is doubtful");
         }
         let admissions = descriptors::admissions(&config, most);
-        let (bound, listeners) = bind_listeners(&config, &certificates, &admissions, cores)?;
+        let (bound, listeners) = bind_listeners(&config, &certificates, &admissions, &mut inherited, cores)?;
         let (for_admin, bound): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| bound.serves() == Serves::Admin);
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
@@ -187,6 +189,15 @@ impl Running {
         self.renewal.renew(&self.gateway.config, self.gateway.clock.now())
     }
 
+    /// What does not answer within `patience`, though all should at once: workers, the store's writer.
+    pub(super) async fn silent(&self, patience: Duration) -> Vec<String> {
+        let writer = tokio::time::timeout(patience, self.store.writer_answers());
+        let (workers, writer) = tokio::join!(self.workers.silent(patience), writer);
+        let workers = workers.into_iter().map(|index| format!("worker {index}"));
+        let writer = (!writer.unwrap_or(false)).then(|| "store".to_owned());
+        workers.chain(writer).collect()
+    }
+
     /// One round of upkeep, for whoever moved the clock and does not want to wait for the next.
     ///
     /// # Errors
@@ -258,8 +269,8 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
     if let Err(found) = load_tls(config, now) {
         findings.extend(found);
     }
-    findings.extend(taken_places(config));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    findings.extend(taken_places(config, &Inherited::default(), cores));
     findings.extend(descriptors::connections(config, descriptors::allowed_at_most(), cores).1);
     let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
@@ -356,9 +367,17 @@ async fn end_orphans(
 }
 
 /// Ports, admin socket and access log that this gateway cannot have. Changes nothing and keeps nothing.
-fn taken_places(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (i, listener) in config.listeners.iter().enumerate() {
+fn taken_places(config: &Config, inherited: &Inherited, cores: usize) -> Vec<Finding> {
+    let passed = inherited.problems(&config.listeners, cores);
+    let mut findings: Vec<_> = passed
+        .into_iter()
+        .map(|(listener, problem)| match listener {
+            Some(i) => at_listener(config, i, problem),
+            None => config.finding("listener", problem),
+        })
+        .collect();
+    for (i, listener) in config.listeners.iter().enumerate().filter(|(_, listener)| !inherited.holds(listener.address))
+    {
         if let Err(error) = BoundListener::probe(listener.address) {
             findings.push(at_listener(config, i, error.to_string()));
         }
@@ -454,6 +473,7 @@ fn bind_listeners(
     config: &Config,
     certificates: &Certificates,
     admissions: &Admissions,
+    inherited: &mut Inherited,
     cores: usize,
 ) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
     let proxies = Arc::new(config.gateway.trusted_proxies.clone());
@@ -462,7 +482,7 @@ fn bind_listeners(
         // Administrators are served beside the admin socket, off the workers.
         let sockets = if listener.serves == Serves::Admin { 1 } else { cores };
         let admission = if listener.serves == Serves::Ops { &admissions.ops } else { &admissions.clients };
-        let socket = BoundListener::bind(listener, certificate, &proxies, admission, sockets)
+        let socket = BoundListener::bind(listener, certificate, &proxies, admission, inherited, sockets)
             .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
         let address = socket.address();
         Ok((socket, Listening { serves: listener.serves, tls, address }))

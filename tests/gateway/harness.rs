@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use sekisho::admin::AdminClient;
 use sekisho::clock::{Clock, ManualClock, Timestamp};
 use sekisho::config::{Config, Finding, Serves};
+use sekisho::edge::Inherited;
 use sekisho::entropy::{Entropy, SeededEntropy};
 use sekisho::gateway::Running;
 use sekisho::telemetry::Metrics;
@@ -164,7 +165,7 @@ async fn boot(folder: &Path, config: &str, clock: &Arc<ManualClock>) -> Running 
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(fresh_seed()));
     let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|u| u.name.as_str())));
-    match Running::start(config, clock, entropy, metrics, 2).await {
+    match Running::start(config, clock, entropy, metrics, 2, Inherited::default()).await {
         Ok(running) => running,
         Err(findings) => panic!("{}", lines(&findings)),
     }

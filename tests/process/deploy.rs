@@ -28,6 +28,30 @@ fn systemd_finds_the_unit_hardened() {
 }
 
 #[test]
+fn systemd_knows_every_line_of_the_units() {
+    // Installed side by side, with a program where they expect one.
+    let folder = tempfile::tempdir().unwrap();
+    for unit in ["sekisho.service", "sekisho.socket"] {
+        let text = std::fs::read_to_string(sample("systemd").join(unit)).unwrap();
+        std::fs::write(folder.path().join(unit), text.replace("/usr/bin/sekisho", "/bin/true")).unwrap();
+    }
+    let verify = |unit: &str| {
+        let judged =
+            run("systemd-analyze", &["verify", "--man=no", "--recursive-errors=one"], &folder.path().join(unit));
+        (judged.status.success(), String::from_utf8_lossy(&judged.stderr).into_owned())
+    };
+    for unit in ["sekisho.service", "sekisho.socket"] {
+        let (sound, said) = verify(unit);
+        let about_it: Vec<_> = said.lines().filter(|line| line.contains(unit)).collect();
+        assert!(sound && about_it.is_empty(), "{said}");
+    }
+    let socket = folder.path().join("sekisho.socket");
+    let misspelt = std::fs::read_to_string(&socket).unwrap().replace("Backlog=", "Backlogs=");
+    std::fs::write(&socket, misspelt).unwrap();
+    assert!(verify("sekisho.socket").1.contains("Backlogs"), "it reads what it is given");
+}
+
+#[test]
 fn alert_rules_are_rules_and_name_metrics_that_there_are() {
     let rules = sample("prometheus/alerts.yml");
     let judged = run("promtool", &["check", "rules"], &rules);

@@ -15,6 +15,7 @@ mod recorder;
 #[path = "../gateway/wire.rs"]
 mod wire;
 
+mod activation;
 mod audit;
 mod check;
 mod command_line;

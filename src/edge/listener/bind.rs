@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use super::admission::Admission;
+use super::inherited::Inherited;
 use crate::config::{ListenerConfig, Serves};
 use crate::edge::TrustedProxies;
 use crate::tls::ListenerTlsConfig;
@@ -45,12 +46,8 @@ pub struct BoundListener {
 }
 
 impl BoundListener {
-    /// Listens on the configured address with `workers` sockets, one at least. Where the configuration asks for a PROXY
-    /// header, `proxies` may send it. `admission` counts its connections.
-    ///
-    /// `SO_REUSEPORT` alone would let a second Sekisho of the same user share the port unnoticed. So the first socket
-    /// binds and listens without it, which fails if anybody at all listens there; `listen` looks again, so of two that
-    /// start at the same moment at most one wins. Only then is the flag set, and the other sockets join the first.
+    /// Listens on the configured address with `workers` sockets, one at least: those of `inherited` at this address, or new
+    /// ones. Where the configuration asks for a PROXY header, `proxies` may send it. `admission` counts its connections.
     ///
     /// # Errors
     /// [`BindError`].
@@ -59,21 +56,17 @@ impl BoundListener {
         tls: Option<Arc<ListenerTlsConfig>>,
         proxies: &Arc<TrustedProxies>,
         admission: &Arc<Admission>,
+        inherited: &mut Inherited,
         workers: usize,
     ) -> Result<Self, BindError> {
         let failed = |error| BindError::from_io(config.address, error);
-        let first = exclusive(config.address).map_err(failed)?;
-        first.listen(BACKLOG).map_err(failed)?;
-        first.set_reuse_port(true).map_err(failed)?;
-        let first = TcpListener::from(first);
-        // Port 0 was resolved by the first socket; the others follow it.
-        let address = first.local_addr().map_err(failed)?;
-        let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(shared(address).map_err(failed)?);
-        }
+        let (sockets, address) = match inherited.take(config.address, workers) {
+            Some(passed) => (passed.map_err(failed)?, config.address),
+            None => listen(config.address, workers).map_err(failed)?,
+        };
+        let (serves, admission) = (config.serves, Arc::clone(admission));
         let proxies = config.proxy_protocol.then(|| Arc::clone(proxies));
-        Ok(Self { sockets, serves: config.serves, tls, proxies, admission: Arc::clone(admission), address })
+        Ok(Self { sockets, serves, tls, proxies, admission, address })
     }
 
     /// Whether the address could be bound now, without keeping it and without accepting anybody.
@@ -117,6 +110,24 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// `count` sockets that listen, and where: port 0 is resolved by the first, which the others follow.
+///
+/// `SO_REUSEPORT` alone would let a second Sekisho of the same user share the port unnoticed. So the first socket
+/// binds and listens without it, which fails if anybody at all listens there; `listen` looks again, so of two that
+/// start at the same moment at most one wins. Only then is the flag set, and the other sockets join the first.
+fn listen(address: SocketAddr, count: usize) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+    let first = exclusive(address)?;
+    first.listen(BACKLOG)?;
+    first.set_reuse_port(true)?;
+    let first = TcpListener::from(first);
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(shared(address)?);
+    }
+    Ok((sockets, address))
+}
+
 /// Bound, not yet listening.
 fn exclusive(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address)?;
@@ -146,7 +157,7 @@ mod tests {
 
     fn bind(address: impl Into<SocketAddr>) -> Result<BoundListener, BindError> {
         let nobody = Arc::new(TrustedProxies::new(vec![]));
-        BoundListener::bind(&config(address), None, &nobody, &unlimited(), 4)
+        BoundListener::bind(&config(address), None, &nobody, &unlimited(), &mut Inherited::default(), 4)
     }
 
     fn in_use(result: &Result<impl Sized, BindError>) -> bool {

@@ -9,7 +9,9 @@ mod activity;
 mod admission;
 mod bind;
 mod connection;
+mod inherited;
 mod proxy_header;
+mod pulse;
 #[cfg(test)]
 mod tests;
 mod turned_away;
@@ -20,6 +22,7 @@ pub use admission::{Admission, ConnectionLimits};
 pub use bind::{BindError, BoundListener};
 pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
+pub use inherited::{Inherited, InheritedError};
 pub use proxy_header::{Proxied, ProxyHeaderError, parse as parse_proxy_header};
 pub use turned_away::TurnedAway;
 pub use workers::Workers;

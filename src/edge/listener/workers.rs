@@ -15,6 +15,7 @@ use super::accept::Door;
 use super::admission::Admission;
 use super::bind::BoundListener;
 use super::connection::{Handler, Server};
+use super::pulse::Pulse;
 use crate::config::{LimitsConfig, Serves};
 use crate::edge::TrustedProxies;
 use crate::tls::ListenerTlsConfig;
@@ -25,6 +26,7 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 /// The running workers: one thread and current-thread runtime each. Dropped, they end at once.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    pulse: Pulse,
     /// Gives `None` when every worker has ended: each holds a sender and never sends.
     ended: mpsc::Receiver<()>,
     force: DropGuard,
@@ -44,18 +46,20 @@ impl Workers {
     ) -> io::Result<Self> {
         let force = CancellationToken::new();
         let (running, ended) = mpsc::channel(1);
-        let mut workers = Self { threads: Vec::new(), ended, force: force.clone().drop_guard() };
+        let mut workers = Self { threads: Vec::new(), pulse: Pulse::new(), ended, force: force.clone().drop_guard() };
         let make_handler = Arc::new(make_handler);
         for (index, parts) in by_worker(listeners).into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
             let doors = open(&runtime, parts)?;
             let (make_handler, limits) = (Arc::clone(&make_handler), *limits);
             let (shutdown, force, running) = (shutdown.child_token(), force.clone(), running.clone());
+            let heart = workers.pulse.add();
             let body = move || {
                 runtime.block_on(async {
                     let server = Arc::new(Server::new(make_handler(index), &limits, shutdown));
                     tokio::select! {
                         () = serve(doors, server) => {}
+                        () = heart.beat() => {}
                         () = force.cancelled() => {}
                     }
                 });
@@ -67,10 +71,15 @@ impl Workers {
         Ok(workers)
     }
 
+    /// The workers whose loops do not answer within `patience`, by their index: each should at once, whatever it serves.
+    pub async fn silent(&self, patience: Duration) -> Vec<usize> {
+        self.pulse.silent(patience).await
+    }
+
     /// After `shutdown` fired: resolves when every connection has ended, or, cutting the rest, when `deadline` has
     /// passed. Upgraded streams are not waited for. The threads are gone afterwards.
     pub async fn drained(self, deadline: Duration) {
-        let Self { threads, mut ended, force } = self;
+        let Self { threads, mut ended, force, .. } = self;
         if tokio::time::timeout(deadline, ended.recv()).await.is_err() {
             drop(force);
             ended.recv().await;

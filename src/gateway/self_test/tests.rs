@@ -12,6 +12,7 @@ use super::*;
 use crate::carrier::{Carriers, Networks, ProfileSpec};
 use crate::clock::{ManualClock, Timestamp};
 use crate::config::{Config, Finding};
+use crate::edge::Inherited;
 use crate::entropy::SeededEntropy;
 use crate::gateway::Running;
 use crate::telemetry::Metrics;
@@ -136,7 +137,10 @@ log = {{ access = {{ to = "off" }} }}
     }
     let clock = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_795_478_400_000)));
     let metrics = Arc::new(Metrics::new(["console"]));
-    Running::start(config, clock, Arc::new(SeededEntropy::new(3)), metrics, 1).await.map_err(findings).unwrap()
+    Running::start(config, clock, Arc::new(SeededEntropy::new(3)), metrics, 1, Inherited::default())
+        .await
+        .map_err(findings)
+        .unwrap()
 }
 
 async fn ask(running: &Running, serves: Serves, path: &str) -> String {

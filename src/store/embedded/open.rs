@@ -192,6 +192,11 @@ impl EmbeddedStore {
         let _second = self.writer.observer.set(Box::new(observer));
     }
 
+    /// Whether the thread that writes is there and answers, be it that it cannot write. Waits for what was asked before.
+    pub async fn writer_answers(&self) -> bool {
+        self.writer.run(|_| Ok(())).await != Err(StoreError::Closed)
+    }
+
     /// Finishes what is queued, folds the journal into the file and lets the store go. Later calls get
     /// [`StoreError::Closed`].
     ///

@@ -5,7 +5,7 @@ mod workers;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,15 +66,17 @@ fn limits() -> LimitsConfig {
 /// A handler whose paths do what their names say.
 struct Paths {
     worker: usize,
-    /// A permit comes whenever a request for `/wait` has arrived.
+    /// A permit comes whenever a request for `/wait` or `/hang` has arrived.
     arrived: Semaphore,
     /// `/wait` answers with a permit of this.
     go_on: Semaphore,
+    /// Until this is false, `/hang` holds its worker up.
+    hangs: AtomicBool,
 }
 
 impl Paths {
     fn new(worker: usize) -> Arc<Self> {
-        Arc::new(Self { worker, arrived: Semaphore::new(0), go_on: Semaphore::new(0) })
+        Arc::new(Self { worker, arrived: Semaphore::new(0), go_on: Semaphore::new(0), hangs: AtomicBool::new(true) })
     }
 }
 
@@ -84,6 +86,14 @@ impl Handler for Paths {
     async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
         match request.uri().path() {
             "/panic" => panic!("a handler may panic"),
+            "/hang" => {
+                self.arrived.add_permits(1);
+                // The thread, not the task.
+                while self.hangs.load(Relaxed) {
+                    std::thread::yield_now();
+                }
+                Response::new(Body::full("done"))
+            }
             "/big" => Response::new(Body::full(vec![b'x'; BIG])),
             "/long" => {
                 tokio::time::sleep(seconds(1000)).await;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ListenerConfig, ListenerTls, ServerCertificate, Serves};
-use crate::edge::{BoundListener, TrustedProxies, Workers};
+use crate::edge::{BoundListener, Inherited, TrustedProxies, Workers};
 use crate::tls::ListenerTlsConfig;
 use crate::tls::test_certificates::TestCa;
 
@@ -42,9 +42,18 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let address = (Ipv4Addr::LOCALHOST, 0).into();
     let config = |tls| ListenerConfig { serves: Serves::Handset, address, tls, proxy_protocol: false };
     let nobody = Arc::new(TrustedProxies::new(vec![]));
-    let plain = BoundListener::bind(&config(None), None, &nobody, &unlimited(), workers).unwrap();
+    let plain =
+        BoundListener::bind(&config(None), None, &nobody, &unlimited(), &mut Inherited::default(), workers).unwrap();
     let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
-    let secure = BoundListener::bind(&config(Some(tls)), Some(loaded), &nobody, &unlimited(), workers).unwrap();
+    let secure = BoundListener::bind(
+        &config(Some(tls)),
+        Some(loaded),
+        &nobody,
+        &unlimited(),
+        &mut Inherited::default(),
+        workers,
+    )
+    .unwrap();
     let (plain_address, tls_address) = (plain.address(), secure.address());
     let shutdown = CancellationToken::new();
     let paths = Paths::new(0);
@@ -223,4 +232,19 @@ async fn a_certificate_is_replaced_while_serving() {
     running.tls = listener.local_addr().unwrap();
     let accept = async { serving.accept(listener.accept().await.unwrap().0).await.unwrap() };
     tokio::join!(accept, tls_client(&running, "admin.example.jp", &[]));
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_does_not_answer_and_the_others_do() {
+    let running = start();
+    assert_eq!(running.workers.silent(seconds(10)).await, Vec::<usize>::new());
+    let mut client = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    let hanging = tokio::spawn(client.send_request(get("/hang")));
+    running.paths.arrived.acquire().await.unwrap().forget();
+    for _ in 0..2 {
+        assert_eq!(running.workers.silent(Duration::from_millis(50)).await.len(), 1);
+    }
+    running.paths.hangs.store(false, Relaxed);
+    assert_eq!(text(hanging.await.unwrap().unwrap()).await, "done");
+    assert_eq!(running.workers.silent(seconds(10)).await, Vec::<usize>::new());
 }
