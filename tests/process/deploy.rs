@@ -73,3 +73,43 @@ fn alert_rules_are_rules_and_name_metrics_that_there_are() {
         assert!(text.contains(reason) && sekisho::refusal::Reason::ALL.iter().any(|known| known.as_str() == reason));
     }
 }
+
+#[test]
+fn a_container_is_built_of_named_images_and_files_that_there_are_and_runs_as_nobody() {
+    let text = std::fs::read_to_string(sample("container/Containerfile")).unwrap().replace("\\\n", " ");
+    let lines: Vec<Vec<&str>> =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace().collect()).collect();
+    let of = |instruction: &'static str| {
+        let is_it = move |line: &&Vec<&str>| line.first() == Some(&instruction);
+        lines.iter().filter(is_it).map(|line| &line[1..])
+    };
+    let known = ["FROM", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"];
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        assert!(known.contains(&line[0]), "{}: nothing is fetched by ADD, nothing secret is in ENV or ARG", line[0]);
+    }
+    for image in of("FROM") {
+        let (_, tag) = image[0].rsplit_once(':').expect("a version");
+        assert!(tag.starts_with(|c: char| c.is_ascii_digit()), "{tag} would be another image tomorrow");
+    }
+    let toolchain = include_str!("../../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = "));
+    assert!(of("FROM").next().unwrap()[0].contains(&format!(":{}-", toolchain.unwrap().trim_matches('"'))));
+
+    // The builder is sent what .dockerignore lets through, and no more.
+    let sent = include_str!("../../.dockerignore");
+    let sources = of("COPY").filter(|copy| !copy[0].starts_with("--from")).flat_map(|copy| &copy[..copy.len() - 1]);
+    let sources: Vec<_> = sources.copied().collect();
+    assert!(sources.len() > 4);
+    for source in &sources {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(source).exists(), "{source}");
+        assert!(sent.lines().any(|line| line == format!("!{source}")), "{source} is not sent");
+    }
+    let manifest = include_str!("../../Cargo.toml");
+    for path in manifest.lines().filter_map(|line| line.strip_prefix("path = ")) {
+        let path = path.trim_matches('"');
+        assert!(sources.iter().any(|source| path.starts_with(source)), "cargo wants {path}");
+    }
+    let user = of("USER").next_back().unwrap()[0];
+    assert!(user.split(':').all(|id| id.parse::<u32>().unwrap() > 1000), "{user}");
+    let last = lines.iter().rposition(|line| line.first() == Some(&"COPY"));
+    assert!(last < lines.iter().position(|line| line.first() == Some(&"USER")), "what is copied is not its own");
+}

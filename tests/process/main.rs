@@ -27,6 +27,7 @@ mod journey;
 mod keks;
 mod key_end;
 mod lifecycle;
+mod load_balancer;
 mod mounts;
 mod offline;
 mod process;

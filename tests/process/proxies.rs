@@ -29,9 +29,20 @@ struct Site {
     errors: Captured,
 }
 
+/// Whether there is such a proxy; that there is none is said past the harness's capture, and fails in CI.
+pub(crate) fn is_installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(name).exists());
+    if !found {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{name} is not installed");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("SKIP: no {name}\n").as_bytes());
+    }
+    found
+}
+
 /// Puts addresses of this test into a sample, each of which must stand in it.
 #[track_caller]
-fn with_addresses(sample: &str, addresses: &[(&str, String)]) -> String {
+pub(crate) fn with_addresses(sample: &str, addresses: &[(&str, String)]) -> String {
     addresses.iter().fold(sample.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "{from} is not in the sample");
         text.replace(from, to)
@@ -39,7 +50,7 @@ fn with_addresses(sample: &str, addresses: &[(&str, String)]) -> String {
 }
 
 /// Below the ports that the system gives to connections, where one could take it before the proxy does.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 9000).unwrap();
     let candidates = std::iter::repeat_with(|| 21_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 9000);
@@ -48,15 +59,9 @@ fn free_port() -> u16 {
 }
 
 impl Site {
-    /// `None` where the proxy is not installed, which is said past the harness's capture, and fails in CI.
+    /// `None` where the proxy is not installed.
     async fn behind(name: &str) -> Option<Self> {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            let with_sbin = std::env::split_paths(&path).chain(["/usr/sbin".into()]).collect::<Vec<_>>();
-            with_sbin.iter().any(|folder| folder.join(name).exists())
-        });
-        if !found {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{name} is not installed");
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("SKIP: no {name}\n").as_bytes());
+        if !is_installed(name) {
             return None;
         }
         let console = RecordingUpstream::start().await;
