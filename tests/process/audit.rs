@@ -8,6 +8,7 @@ use sekisho::admin::AdminClient;
 use sekisho::entropy::{SystemEntropy, random};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::process::{Ended, Folder, ended, ended_with, sekisho, with_nobody_reading};
 
@@ -108,7 +109,7 @@ async fn the_end_of_the_trail_is_shown_and_followed() {
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(following.stdout.take().unwrap()));
     let next = async |lines: &mut tokio::io::Lines<_>| {
         let line: Option<String> =
-            tokio::time::timeout(Duration::from_mins(1), lines.next_line()).await.unwrap().unwrap();
+            timeout(Duration::from_mins(1), lines.next_line()).await.unwrap().unwrap();
         serde_json::from_str::<Value>(&line.unwrap()).unwrap()["action"].clone()
     };
     assert_eq!(next(&mut lines).await, "pseudonym-read");
@@ -126,7 +127,7 @@ async fn what_was_acknowledged_stands_in_the_trail_after_a_kill_at_any_moment() 
     let folder = Folder::alone();
     let mut acknowledged = Vec::new();
     for round in 0..6 {
-        let gateway = folder.serve().await;
+        let mut gateway = folder.serve().await;
         let socket = folder.path("run/admin.sock");
         let mut callers = JoinSet::new();
         for caller in 0..4 {
@@ -147,7 +148,8 @@ async fn what_was_acknowledged_stands_in_the_trail_after_a_kill_at_any_moment() 
             });
         }
         let after: [u8; 1] = random(&SystemEntropy::default());
-        tokio::time::sleep(Duration::from_millis(50 + u64::from(after[0]))).await; // the moment of the kill, not an event
+        let moment = Duration::from_millis(50 + u64::from(after[0]));
+        assert!(timeout(moment, gateway.end()).await.is_err(), "it ended by itself: {}", gateway.stdout());
         gateway.kill().await;
         acknowledged.extend(callers.join_all().await.into_iter().flatten());
     }
