@@ -10,7 +10,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Request;
 use http::request::Parts;
 use sekisho::carrier::{Carriers, Networks, ProfileSpec};
-use sekisho::config::{Access, RouteConfig};
+use sekisho::config::{Access, Assurance, RouteConfig};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies};
 use sekisho::session::{CookiePresence, SessionCookie};
 use sekisho::upstream::{Forwarded, Routes, StrippedHead};
@@ -55,8 +55,13 @@ fn stages(criterion: &mut Criterion) {
         b.iter_batched(parts, read, BatchSize::SmallInput);
     });
 
-    let route =
-        |path: &str| RouteConfig { path: path.to_owned(), upstream: 0, access: Access::Session, body_bytes: 1024 };
+    let route = |path: &str| RouteConfig {
+        path: path.to_owned(),
+        upstream: 0,
+        access: Access::Session,
+        assurance: Assurance::Device,
+        body_bytes: 1024,
+    };
     let routes = Routes::new(["/", "/console", "/static", "/api"].map(route).into());
     criterion.bench_function("find the route", |b| b.iter(|| routes.find(black_box(PATH)).is_ok()));
 

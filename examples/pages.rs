@@ -6,7 +6,9 @@ use std::time::Duration;
 use sekisho::carrier::{Charset, Markup};
 use sekisho::clock::{Day, Timestamp};
 use sekisho::config::{ClientAddressDetail, NoticeConfig};
-use sekisho::pages::{Language, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, Reader, render};
+use sekisho::pages::{
+    Language, Me, MeBinding, MeDone, MeSession, News, NewsKind, NoticeFacts, Page, PinState, Reader, render,
+};
 use sekisho::refusal::Reason;
 
 #[path = "../src/pages/samples.rs"]

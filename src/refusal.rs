@@ -70,6 +70,12 @@ reasons! {
     SessionExpired = "session-expired", UNAUTHORIZED;
     /// Another handset, carrier or network than the one that signed in.
     SessionDeviceMismatch = "session-device-mismatch", FORBIDDEN;
+    /// The route asks for the PIN, and it was not typed in this session, or too long ago.
+    PinRequired = "pin-required", FORBIDDEN;
+    /// Not the account's PIN.
+    PinWrong = "pin-wrong", FORBIDDEN;
+    /// No PIN that may be set: no four to eight digits, two that differ, or too easy to guess.
+    PinInvalid = "pin-invalid", BAD_REQUEST;
     /// Too many tries.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS;
     /// Wrong, used, expired or worn-out enrolment code.
@@ -116,6 +122,17 @@ reasons! {
     KeySuspended = "key-suspended", SERVICE_UNAVAILABLE;
     /// The gateway itself failed.
     Internal = "internal-error", INTERNAL_SERVER_ERROR;
+}
+
+impl Reason {
+    /// Whether it says something about an attempt, rather than about where somebody wanted to go.
+    #[must_use]
+    pub const fn is_an_attempt(self) -> bool {
+        !matches!(
+            self,
+            Self::SignInRequired | Self::SessionExpired | Self::PinRequired | Self::PinInvalid | Self::NoRoute
+        )
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, receipts, rotations};
+use super::{approvals, audit, import, keys, pins, receipts, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -62,6 +62,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(account))
         .routes(routes!(suspend))
         .routes(routes!(resume))
+        .routes(routes!(pins::clear))
         .routes(routes!(bindings))
         .routes(routes!(account_bindings))
         .routes(routes!(revoke_binding))
@@ -313,11 +314,11 @@ pub(super) fn account_id(id: Id) -> Result<AccountId, Refused> {
     Ok(AccountId::parse(&text)?)
 }
 
-async fn existing(ops: &Operations, account: &AccountId) -> Result<AccountRecord, Refused> {
+pub(super) async fn existing(ops: &Operations, account: &AccountId) -> Result<AccountRecord, Refused> {
     ops.bindings.account(account).await?.ok_or(Refused::NotFound)
 }
 
-async fn show(ops: &Operations, account: &AccountId) -> Answer<Account> {
+pub(super) async fn show(ops: &Operations, account: &AccountId) -> Answer<Account> {
     let record = existing(ops, account).await?;
     let open = ops.sessions.list(Some(account), ops.clock.now()).len();
     Ok(Json(Account::of(&record, open)))
@@ -342,7 +343,7 @@ async fn end_sessions(
 }
 
 /// Who called is known by name, so an address adds nothing.
-fn report(event: &SecurityEvent<'_>) {
+pub(super) fn report(event: &SecurityEvent<'_>) {
     security(event, None, ClientAddressDetail::None);
 }
 
@@ -363,6 +364,7 @@ mod tests {
             .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| format!("{method} {path}")))
             .collect();
         let expected = [
+            "delete /v1/accounts/{account}/pin",
             "delete /v1/accounts/{account}/sessions",
             "delete /v1/bindings/{id}",
             "delete /v1/keys/{id}",

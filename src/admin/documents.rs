@@ -49,7 +49,7 @@ impl Account {
             state: record.state.as_str().to_owned(),
             bindings: record.bindings,
             sessions,
-            has_pin: false,
+            has_pin: record.has_pin,
             subjects: record.subjects.iter().cloned().collect(),
             created_at: record.created_at.rfc3339(),
         }
@@ -111,6 +111,8 @@ pub struct Session {
     pub carrier: String,
     /// `cookie` or `url`.
     pub transport: String,
+    /// When the PIN was last typed in it; `null` if it was not.
+    pub pin_at: Option<String>,
     /// When it was opened.
     pub created_at: String,
     /// When it was last used.
@@ -128,6 +130,7 @@ impl Session {
             account: record.account.to_string(),
             carrier: record.carrier.to_string(),
             transport: transport.as_str().to_owned(),
+            pin_at: record.pin_at.map(Timestamp::rfc3339),
             created_at: record.created_at.rfc3339(),
             last_seen_at: last_seen_at.rfc3339(),
             expires_at: record.expires_at.rfc3339(),

@@ -23,6 +23,7 @@ mod keys;
 mod lines;
 mod listener;
 mod operations;
+mod pins;
 mod receipts;
 mod refused;
 mod replay;

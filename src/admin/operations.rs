@@ -16,7 +16,7 @@ use crate::keys::{KeySet, Lifecycle};
 use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
-use crate::store::{ApprovalStore, BindingStore, KeyStore};
+use crate::store::{ApprovalStore, BindingStore, KeyStore, PinStore};
 use crate::telemetry::Metrics;
 
 /// The stages that the verbs call, and who may call which.
@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 pub struct Operations {
     /// Accounts, codes and bindings.
     pub bindings: Arc<dyn BindingStore>,
+    /// PINs.
+    pub pins: Arc<dyn PinStore>,
     /// Where every verb that changes something stands before it does.
     pub audit: Arc<AuditTrail>,
     /// Live sessions.

@@ -31,23 +31,25 @@ struct Entry {
 struct Signed {
     assertion: Assertion,
     kid: Box<str>,
+    with_pin: bool,
     at: Timestamp,
 }
 
 impl AssertionCache {
-    /// The assertion for this upstream that is still in the first half of its life and was signed by `kid`.
+    /// The assertion for this upstream that is still in the first half of its life, was signed by `kid` and says as much
+    /// of a PIN as is so now.
     #[must_use]
-    pub fn fresh(&self, upstream: usize, kid: &str, now: Timestamp) -> Option<Assertion> {
+    pub fn fresh(&self, upstream: usize, kid: &str, with_pin: bool, now: Timestamp) -> Option<Assertion> {
         let entries = self.lock();
         let signed = entry(&entries, upstream)?.signed.as_ref()?;
         // Signed in the future: the clock was set back, and the upstream would refuse it.
         let in_first_half = signed.at <= now && now.since(signed.at) < LIFETIME / 2;
-        (in_first_half && *signed.kid == *kid).then(|| signed.assertion.clone())
+        (in_first_half && *signed.kid == *kid && signed.with_pin == with_pin).then(|| signed.assertion.clone())
     }
 
     /// Keeps an assertion that was signed by `kid` at `now`; it takes the place of the last one.
-    pub fn remember(&self, upstream: usize, kid: &str, assertion: &Assertion, now: Timestamp) {
-        let signed = Signed { assertion: assertion.clone(), kid: kid.into(), at: now };
+    pub fn remember(&self, upstream: usize, kid: &str, with_pin: bool, assertion: &Assertion, now: Timestamp) {
+        let signed = Signed { assertion: assertion.clone(), kid: kid.into(), with_pin, at: now };
         entry_or_new(&mut self.lock(), upstream).signed = Some(signed);
     }
 
@@ -93,9 +95,9 @@ mod tests {
     #[test]
     fn an_assertion_is_reused_for_half_its_life_by_its_upstream_and_key() {
         let cache = AssertionCache::default();
-        assert!(cache.fresh(0, "a", now()).is_none());
+        assert!(cache.fresh(0, "a", false, now()).is_none());
         let assertion = signed_at(&signer(), now());
-        cache.remember(0, "a", &assertion, now());
+        cache.remember(0, "a", false, &assertion, now());
         for (upstream, kid, seconds, expected) in [
             (0, "a", 0, true),
             (0, "a", 29, true),
@@ -106,9 +108,10 @@ mod tests {
             (1, "a", 0, false),
         ] {
             let case = format!("upstream {upstream}, {kid}, {seconds} s");
-            assert_eq!(cache.fresh(upstream, kid, after(seconds)).is_some(), expected, "{case}");
+            assert_eq!(cache.fresh(upstream, kid, false, after(seconds)).is_some(), expected, "{case}");
+            assert!(cache.fresh(upstream, kid, true, after(seconds)).is_none(), "{case}: it says nothing of a PIN");
         }
-        let reused = cache.fresh(0, "a", now()).unwrap();
+        let reused = cache.fresh(0, "a", false, now()).unwrap();
         assert!(reused.value() == assertion.value() && reused.value().is_sensitive());
         assert_eq!(reused.value().as_bytes().as_ptr(), assertion.value().as_bytes().as_ptr(), "shared, not copied");
     }
@@ -116,10 +119,10 @@ mod tests {
     #[test]
     fn a_newer_assertion_takes_the_place_of_the_last() {
         let cache = AssertionCache::default();
-        cache.remember(3, "a", &signed_at(&signer(), now()), now());
+        cache.remember(3, "a", true, &signed_at(&signer(), now()), now());
         let newer = signed_at(&signer(), after(40));
-        cache.remember(3, "a", &newer, after(40));
-        assert!(cache.fresh(3, "a", after(40)).unwrap().value() == newer.value());
+        cache.remember(3, "a", true, &newer, after(40));
+        assert!(cache.fresh(3, "a", true, after(40)).unwrap().value() == newer.value());
     }
 
     #[test]

@@ -12,9 +12,10 @@ pub const LIFETIME: Duration = Duration::from_mins(1);
 /// The value of `typ` (explicit typing, RFC 8725 §3.11).
 pub(super) const TYPE: &str = "sekisho-assertion+jwt";
 
-/// How strong the sign-in was: the handset alone.
-const ACR_DEVICE: &str = "urn:sekisho:acr:device";
-const AMR_DEVICE: &[&str] = &["carrier"];
+/// How strong the sign-in was, and by what: the handset alone.
+const DEVICE: (&str, &[&str]) = ("urn:sekisho:acr:device", &["carrier"]);
+/// The handset and a PIN.
+const DEVICE_PIN: (&str, &[&str]) = ("urn:sekisho:acr:device+pin", &["carrier", "pin"]);
 
 /// What is asserted of a session, to one audience.
 pub struct Claims<'a> {
@@ -24,8 +25,10 @@ pub struct Claims<'a> {
     pub subject: &'a str,
     /// Per-audience handle of the session.
     pub sid: &'a str,
-    /// When the handset signed in.
+    /// When the handset signed in; or, where that counts, when the PIN was typed.
     pub auth_time: Timestamp,
+    /// Whether the PIN was typed in the session, and counts.
+    pub with_pin: bool,
 }
 
 /// The claim set as it is signed. Times are whole seconds since the Unix epoch (RFC 7519 §2, `NumericDate`).
@@ -47,6 +50,7 @@ pub(super) struct ClaimSet<'a> {
 impl<'a> ClaimSet<'a> {
     /// Valid from `now`, for [`LIFETIME`].
     pub(super) fn new(issuer: &'a str, claims: &Claims<'a>, jti: &'a str, now: Timestamp) -> Self {
+        let (acr, amr) = if claims.with_pin { DEVICE_PIN } else { DEVICE };
         Self {
             iss: issuer,
             aud: claims.audience,
@@ -57,8 +61,8 @@ impl<'a> ClaimSet<'a> {
             jti,
             sid: claims.sid,
             auth_time: claims.auth_time.unix_seconds(),
-            acr: ACR_DEVICE,
-            amr: AMR_DEVICE,
+            acr,
+            amr,
         }
     }
 }
@@ -74,6 +78,7 @@ mod tests {
             subject: "5f0c",
             sid: "c2lk",
             auth_time: Timestamp::from_unix_millis(1_700_000_000_999),
+            with_pin: false,
         };
         let now = Timestamp::from_unix_millis(1_700_000_100_500);
         let set = ClaimSet::new("https://admin.example.jp", &claims, "anRp", now);
@@ -86,5 +91,7 @@ mod tests {
                 "acr": "urn:sekisho:acr:device", "amr": ["carrier"],
             })
         );
+        let set = ClaimSet::new("", &Claims { with_pin: true, ..claims }, "", now);
+        assert_eq!((set.acr, set.amr), ("urn:sekisho:acr:device+pin", &["carrier", "pin"][..]));
     }
 }

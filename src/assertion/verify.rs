@@ -229,7 +229,7 @@ pub(in crate::assertion) mod tests {
     }
 
     pub(in crate::assertion) fn signed_at(signer: &Signer, at: Timestamp) -> Assertion {
-        let claims = Claims { audience: AUDIENCE, subject: "5f0c", sid: "c2lk", auth_time: at };
+        let claims = Claims { audience: AUDIENCE, subject: "5f0c", sid: "c2lk", auth_time: at, with_pin: false };
         signer.sign(ISSUER, &claims, &SeededEntropy::new(1), at).unwrap()
     }
 
@@ -260,7 +260,7 @@ pub(in crate::assertion) mod tests {
     #[test]
     fn two_assertions_have_two_ids() {
         let (signer, entropy) = (signer(), SeededEntropy::new(1));
-        let claims = Claims { audience: AUDIENCE, subject: "5f0c", sid: "c2lk", auth_time: now() };
+        let claims = Claims { audience: AUDIENCE, subject: "5f0c", sid: "c2lk", auth_time: now(), with_pin: false };
         let jti = || {
             let assertion = signer.sign(ISSUER, &claims, &entropy, now()).unwrap();
             verifier(&signer).verify(&text(&assertion), now()).unwrap().jti

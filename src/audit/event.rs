@@ -34,6 +34,16 @@ pub enum Action {
     AccountSuspend,
     /// An account is let in again.
     AccountResume,
+    /// A person sets the first PIN of the account.
+    PinSet,
+    /// A person sets another.
+    PinChange,
+    /// The account's PIN is taken away, by its person or by an operator.
+    PinRemove,
+    /// A series of wrong PINs was typed on one handset; the object is its binding, the count of tries in a row.
+    PinTries,
+    /// The right PIN was typed in a session, which goes on under a new token; the object is the session.
+    SessionStepUp,
     /// A handset was bound.
     BindingEnrol,
     /// A binding is erased and its sessions end; the object is the binding.
@@ -107,6 +117,11 @@ impl Action {
             Self::CodeIssue => "code-issue",
             Self::AccountSuspend => "account-suspend",
             Self::AccountResume => "account-resume",
+            Self::PinSet => "pin-set",
+            Self::PinChange => "pin-change",
+            Self::PinRemove => "pin-remove",
+            Self::PinTries => "pin-tries",
+            Self::SessionStepUp => "session-step-up",
             Self::BindingEnrol => "binding-enrol",
             Self::BindingRevoke => "binding-revoke",
             Self::BindingsImport => "bindings-import",

@@ -76,7 +76,7 @@ pub async fn enrol_by_code(
         handset_tag: attempt.handset_tag,
     };
     match settled(store, ring, candidates, authority, per_account, entropy, now).await? {
-        EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => Ok(bound(record)),
+        EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => Ok(bound(record).with_code()),
         EnrolOutcome::CodeInvalid | EnrolOutcome::Suspended => Err(EnrolError::CodeInvalid),
         EnrolOutcome::BindingLimit => Err(EnrolError::BindingLimit),
         EnrolOutcome::Stale => Err(EnrolError::Unsettled),

@@ -30,7 +30,7 @@ pub struct KeyRing {
     keys: ArcSwap<LiveKeys>,
     /// Told when the keys are replaced.
     moved: Notify,
-    stretcher: Stretcher,
+    stretcher: Arc<Stretcher>,
 }
 
 /// Everything the store needs to find one handset.
@@ -65,8 +65,8 @@ pub enum DigestError {
 impl KeyRing {
     /// A ring of `keys` behind `stretcher`.
     #[must_use]
-    pub fn new(keys: LiveKeys, stretcher: Stretcher) -> Self {
-        Self { keys: ArcSwap::from_pointee(keys), moved: Notify::new(), stretcher }
+    pub fn new(keys: LiveKeys, stretcher: impl Into<Arc<Stretcher>>) -> Self {
+        Self { keys: ArcSwap::from_pointee(keys), moved: Notify::new(), stretcher: stretcher.into() }
     }
 
     /// Replaces the keys by those of a later generation; others change nothing, so that whoever read the store first may
@@ -89,10 +89,20 @@ impl KeyRing {
     /// # Errors
     /// [`DigestError::KeySuspended`] if a key in use is.
     pub async fn again(&self, outdated: &Candidates) -> Result<Option<Candidates>, DigestError> {
+        let Some(Wrapping(keys)) = self.after(outdated.generation).await? else { return Ok(None) };
+        Ok(Some(keys.candidates(outdated.carrier.clone(), outdated.message.clone())))
+    }
+
+    /// The keys that came after those of `generation`. Waits a little where only the store has them yet; `None` where none
+    /// come.
+    ///
+    /// # Errors
+    /// [`DigestError::KeySuspended`] if a key in use is.
+    pub async fn after(&self, generation: u64) -> Result<Option<Wrapping>, DigestError> {
         let moved = async {
             loop {
                 let moves = self.moved.notified();
-                if self.generation() != outdated.generation {
+                if self.generation() != generation {
                     return;
                 }
                 moves.await;
@@ -101,12 +111,10 @@ impl KeyRing {
         if timeout(PATIENCE, moved).await.is_err() {
             return Ok(None);
         }
-        let keys = self.keys.load();
-        keys.usable()?;
-        Ok(Some(keys.candidates(outdated.carrier.clone(), outdated.message.clone())))
+        self.wrapping().map(Some)
     }
 
-    /// The keys in force, for a wrap of many records.
+    /// The keys in force, to move records with.
     ///
     /// # Errors
     /// [`DigestError::KeySuspended`] if a key in use is: nothing is written then.

@@ -12,6 +12,7 @@ mod digest;
 mod enrol;
 mod import;
 mod keyring;
+mod pin;
 mod resolve;
 mod stretch;
 
@@ -21,5 +22,6 @@ pub use digest::{BindingDigest, BindingId, Chain, ChainError, KeyId};
 pub use enrol::{ByConsole, CodeAttempt, EnrolError, enrol_by_code, enrol_by_console, issue_code};
 pub use import::{DigestedLine, ImportLine, ImportRefusal};
 pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError, Wrapping};
-pub use resolve::{BindingError, BoundAccount, resolve};
-pub use stretch::{StretchOutOfRange, Stretcher};
+pub use pin::{Pin, PinError, PinHasher, RightPin, try_pin};
+pub use resolve::{BindingError, BoundAccount, Unproven, resolve};
+pub use stretch::{AUTO_STRETCH, StretchOutOfRange, Stretcher};

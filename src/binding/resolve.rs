@@ -2,25 +2,39 @@
 
 use thiserror::Error;
 
-use super::{AccountId, AccountState, BindingId, Candidates, DigestError, KeyRing};
+use super::{AccountId, AccountState, BindingId, Candidates, DigestError, KeyRing, PinError, RightPin};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
-use crate::store::{BindingStore, Hit, Probe, StoreError};
+use crate::store::{BindingRecord, BindingStore, Hit, Probe, StoreError};
 
 /// How often a look-up is repeated while the key ring moves. A rotation moves it four times, days apart.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// An active account that holds the binding: made only by [`resolve()`] and by a completed enrolment.
+/// An active account that holds the binding: made only by [`resolve()`], by [`Unproven::prove`] and by a completed
+/// enrolment.
 #[derive(Debug)]
 pub struct BoundAccount {
     account: AccountId,
     binding: BindingId,
     carrier: CarrierName,
+    by_code: bool,
 }
 
 impl BoundAccount {
     pub(super) const fn new(account: AccountId, binding: BindingId, carrier: CarrierName) -> Self {
-        Self { account, binding, carrier }
+        Self { account, binding, carrier, by_code: false }
+    }
+
+    /// The same, whose person typed an enrolment code for it.
+    pub(super) const fn with_code(mut self) -> Self {
+        self.by_code = true;
+        self
+    }
+
+    /// Whether its person typed an enrolment code just now.
+    #[must_use]
+    pub const fn by_code(&self) -> bool {
+        self.by_code
     }
 
     /// Who signs in.
@@ -51,9 +65,12 @@ impl BoundAccount {
 /// Why a handset is not signed in.
 #[derive(Debug, Error)]
 pub enum BindingError {
-    /// Unknown, suspended, revoked, or bound under a key that leaked: one answer for all, after the same work.
+    /// Unknown, suspended or revoked: one answer for all, after the same work.
     #[error("not-bound")]
     NotBound,
+    /// Bound under a key that leaked: whoever has the key could be here in the handset's name.
+    #[error("bound under a key that has leaked")]
+    Unproven(Box<Unproven>),
     /// The key ring moved on at every look-up, so that nothing was found proves nothing: the person has to try again.
     #[error("the key ring moved during the look-up; the sign-in has to be tried again")]
     Unsettled,
@@ -65,13 +82,77 @@ pub enum BindingError {
     Store(#[from] StoreError),
 }
 
+/// A binding of an active account under a key that has leaked. It signs nobody in before a second secret was given: the
+/// account's PIN, or a new enrolment code.
+#[derive(Debug)]
+pub struct Unproven {
+    account: AccountId,
+    binding: BindingId,
+    carrier: CarrierName,
+    /// The record as the active key alone makes it.
+    flat: Probe,
+}
+
+impl Unproven {
+    /// Whose it is.
+    #[must_use]
+    pub const fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// Which it is.
+    #[must_use]
+    pub const fn binding(&self) -> BindingId {
+        self.binding
+    }
+
+    /// Of which carrier.
+    #[must_use]
+    pub const fn carrier(&self) -> &CarrierName {
+        &self.carrier
+    }
+
+    /// Takes the record off the leaked key, because the right PIN was typed. `None` where another key is active by now, or
+    /// the PIN was typed on another handset: the handset has to be identified again. That the key ring moved on otherwise,
+    /// as it does while records are moved off the leaked key, changes nothing in what the active key makes.
+    ///
+    /// # Errors
+    /// [`PinError`] of the keys or the store; the record is as it was.
+    pub async fn prove(
+        self,
+        pin: &RightPin,
+        store: &dyn BindingStore,
+        ring: &KeyRing,
+        now: Timestamp,
+    ) -> Result<Option<BoundAccount>, PinError> {
+        let Self { account, binding, carrier, flat } = self;
+        if pin.binding() != binding {
+            return Ok(None);
+        }
+        let mut keys = ring.wrapping()?;
+        for _ in 0..ATTEMPTS {
+            if keys.active() != flat.chain.outermost() {
+                return Ok(None);
+            }
+            if store.used(binding, now.day(), flat.clone(), keys.generation()).await? {
+                // Flattened, unless it was revoked or is under yet another key that leaked.
+                return Ok(store.stands(binding).await?.then(|| BoundAccount::new(account, binding, carrier)));
+            }
+            let Some(newer) = ring.after(keys.generation()).await? else { return Ok(None) };
+            keys = newer;
+        }
+        Ok(None)
+    }
+}
+
 /// Looks a handset up under all its chains; then notes the use and flattens the record, at most once a day.
 ///
 /// The generation of the key ring is read before and after (`rotation.md` §3): where it moved, or is not the one of
 /// the digests, a miss is no proof, and `ring` makes the digests again.
 ///
 /// # Errors
-/// [`BindingError::NotBound`] also for a suspended account, and for a record whose chain contains a compromised key.
+/// [`BindingError::NotBound`] also for a suspended account; [`BindingError::Unproven`] for a record whose chain contains a
+/// compromised key.
 pub async fn resolve(
     store: &dyn BindingStore,
     ring: &KeyRing,
@@ -87,6 +168,7 @@ pub async fn resolve(
         match judge(hit, candidates.generation, before, after) {
             Verdict::Bound(hit) => return signed_in(store, ring, candidates, hit, now).await,
             Verdict::NotBound => return Err(BindingError::NotBound),
+            Verdict::Unproven(hit) => return Err(BindingError::Unproven(Box::new(unproven(candidates, hit)))),
             Verdict::Outdated => candidates = ring.again(&candidates).await?.ok_or(BindingError::Unsettled)?,
             Verdict::Repeat => {}
         }
@@ -99,6 +181,7 @@ pub async fn resolve(
 enum Verdict {
     Bound(Hit),
     NotBound,
+    Unproven(Hit),
     /// The digests were made by another key ring than the one now in force.
     Outdated,
     Repeat,
@@ -106,11 +189,18 @@ enum Verdict {
 
 fn judge(hit: Option<Hit>, made_under: u64, before: u64, after: u64) -> Verdict {
     match hit {
-        Some(hit) if hit.account_state == AccountState::Active && !hit.compromised => Verdict::Bound(hit),
+        Some(hit) if hit.account_state == AccountState::Active && hit.compromised => Verdict::Unproven(hit),
+        Some(hit) if hit.account_state == AccountState::Active => Verdict::Bound(hit),
         None if before != after => Verdict::Repeat,
         None if made_under != after => Verdict::Outdated,
         Some(_) | None => Verdict::NotBound,
     }
+}
+
+fn unproven(candidates: Candidates, hit: Hit) -> Unproven {
+    let BindingRecord { id, account, carrier, .. } = hit.binding;
+    let (chain, digest) = candidates.flat;
+    Unproven { account, binding: id, carrier, flat: Probe { chain, digest } }
 }
 
 async fn signed_in(
@@ -143,7 +233,6 @@ mod tests {
     use crate::binding::{Chain, KeyId};
     use crate::carrier::RawIdentifier;
     use crate::clock::Day;
-    use crate::store::BindingRecord;
 
     fn hit(account_state: AccountState) -> Hit {
         let binding = BindingRecord {
@@ -161,13 +250,15 @@ mod tests {
     fn only_a_miss_under_a_still_key_ring_proves_that_nothing_is_bound() {
         let active = Some(hit(AccountState::Active));
         let suspended = Some(hit(AccountState::Suspended));
-        let leaked = Some(Hit { compromised: true, ..hit(AccountState::Active) });
+        let leaked = Hit { compromised: true, ..hit(AccountState::Active) };
+        let leaked_and_suspended = Some(Hit { compromised: true, ..hit(AccountState::Suspended) });
         for (hit, made_under, before, after, expected) in [
             (active.clone(), 0, 0, 0, Verdict::Bound(active.clone().unwrap())),
             (active.clone(), 0, 1, 2, Verdict::Bound(active.clone().unwrap())),
             (suspended.clone(), 0, 0, 0, Verdict::NotBound),
             (suspended, 0, 1, 2, Verdict::NotBound),
-            (leaked, 0, 0, 0, Verdict::NotBound),
+            (Some(leaked.clone()), 0, 0, 0, Verdict::Unproven(leaked)),
+            (leaked_and_suspended, 0, 0, 0, Verdict::NotBound),
             (None, 0, 0, 0, Verdict::NotBound),
             (None, 4, 4, 4, Verdict::NotBound),
             (None, 0, 0, 1, Verdict::Repeat),

@@ -1,4 +1,5 @@
-//! The memory-hard stretch of identifiers whose space could be searched: Argon2id (RFC 9106) inside the keyed hash.
+//! The memory-hard stretch of what could be searched, identifiers of small spaces and PINs: Argon2id (RFC 9106) inside
+//! the keyed hash.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,9 +8,14 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::Pin;
 use super::keyring::DigestError;
 use crate::carrier::RawIdentifier;
-use crate::store::SchemeRecord;
+use crate::store::{SchemeRecord, StretchParameters};
+
+/// What `stretch = "auto"` stands for: 19 MiB, 2 passes (`rotation.md` §2; the first choice of OWASP's password
+/// storage cheat sheet). PINs are stretched by it where identifiers are not.
+pub const AUTO_STRETCH: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
 
 /// Bytes of a stretched identifier.
 const OUTPUT_BYTES: usize = 32;
@@ -20,9 +26,11 @@ const MOST_MEMORY_KIB: u32 = 1 << 20;
 /// Most passes.
 const MOST_PASSES: u32 = 64;
 
-/// Stretches identifiers with the cost and salt of the store's scheme, a few at a time.
+/// Stretches identifiers and PINs with the cost of the store's scheme, a few at a time.
 pub struct Stretcher {
-    argon2: Option<Argon2<'static>>,
+    argon2: Argon2<'static>,
+    /// Whether identifiers of small spaces are stretched, or PINs alone.
+    identifiers: bool,
     salt: [u8; 16],
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
@@ -66,19 +74,15 @@ impl Stretcher {
     }
 
     fn with_slots(scheme: &SchemeRecord, at_once: usize, waiting: usize) -> Result<Self, StretchOutOfRange> {
-        let argon2 = match scheme.stretch {
-            None => None,
-            Some(cost) if cost.memory_kib > MOST_MEMORY_KIB || cost.passes > MOST_PASSES => {
-                return Err(StretchOutOfRange);
-            }
-            Some(cost) => {
-                // One lane: cores are better spent on the next sign-in.
-                let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES));
-                Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(|_| StretchOutOfRange)?))
-            }
-        };
+        let cost = scheme.stretch.unwrap_or(AUTO_STRETCH);
+        if cost.memory_kib > MOST_MEMORY_KIB || cost.passes > MOST_PASSES {
+            return Err(StretchOutOfRange);
+        }
+        // One lane: cores are better spent on the next sign-in.
+        let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES));
         Ok(Self {
-            argon2,
+            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(|_| StretchOutOfRange)?),
+            identifiers: scheme.stretch.is_some(),
             salt: scheme.salt,
             running: Arc::new(Semaphore::new(at_once)),
             admitted: Arc::new(Semaphore::new(at_once + waiting)),
@@ -89,41 +93,58 @@ impl Stretcher {
 
     /// Stretches `identifier` on a blocking thread if its space is small; the clear identifier is wiped there.
     pub(super) async fn stretch(&self, identifier: RawIdentifier, urgency: Urgency) -> Result<Stretched, DigestError> {
-        let Some(argon2) = self.argon2.as_ref().filter(|_| identifier.small_space()) else {
+        if !self.identifiers || !identifier.small_space() {
             return Ok(Stretched::Plain(identifier));
-        };
+        }
+        let salt = self.salt;
+        let work = move |argon2: &Argon2<'_>, memory: &mut [Block]| hash(argon2, identifier.expose(), &salt, memory);
+        self.run(urgency, work).await.map(Stretched::Argon2id)
+    }
+
+    /// Stretches a PIN under a salt of its own, on a blocking thread.
+    pub(super) async fn stretch_pin(
+        &self,
+        pin: &Pin,
+        salt: [u8; 16],
+    ) -> Result<Zeroizing<[u8; OUTPUT_BYTES]>, DigestError> {
+        let pin = Zeroizing::new(pin.expose().as_bytes().to_vec());
+        let work = move |argon2: &Argon2<'_>, memory: &mut [Block]| hash(argon2, &pin, &salt, memory);
+        self.run(Urgency::SignIn, work).await
+    }
+
+    /// Does the work on a blocking thread, in its turn.
+    async fn run(
+        &self,
+        urgency: Urgency,
+        work: impl FnOnce(&Argon2<'_>, &mut [Block]) -> Zeroizing<[u8; OUTPUT_BYTES]> + Send + 'static,
+    ) -> Result<Zeroizing<[u8; OUTPUT_BYTES]>, DigestError> {
         let admitted = match urgency {
             Urgency::SignIn => Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DigestError::Busy)?,
             Urgency::Bulk => Arc::clone(&self.in_bulk).acquire_owned().await.map_err(|_| DigestError::Busy)?,
         };
         // Served in the order of asking, so that an import never overtakes a sign-in that waits.
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DigestError::Busy)?;
-        let (argon2, salt, idle) = (argon2.clone(), self.salt, Arc::clone(&self.idle));
+        let (argon2, idle) = (self.argon2.clone(), Arc::clone(&self.idle));
         let work = tokio::task::spawn_blocking(move || {
             // Held by the work, not by the waiting request: a client that hangs up frees no slot that is still in use.
             let _permits = (admitted, running);
             let memory = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut memory = memory.unwrap_or_else(|| vec![Block::new(); argon2.params().block_count()]);
-            let out = hash(&argon2, &identifier, &salt, &mut memory);
+            let out = work(&argon2, &mut memory);
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
             out
         });
         // The runtime is shutting down if this fails.
-        work.await.map(Stretched::Argon2id).map_err(|_| DigestError::Busy)
+        work.await.map_err(|_| DigestError::Busy)
     }
 }
 
-fn hash(
-    argon2: &Argon2<'_>,
-    identifier: &RawIdentifier,
-    salt: &[u8; 16],
-    memory: &mut [Block],
-) -> Zeroizing<[u8; OUTPUT_BYTES]> {
+fn hash(argon2: &Argon2<'_>, secret: &[u8], salt: &[u8; 16], memory: &mut [Block]) -> Zeroizing<[u8; OUTPUT_BYTES]> {
     let mut out = Zeroizing::new([0; OUTPUT_BYTES]);
     argon2
-        .hash_password_into_with_memory(identifier.expose(), salt, out.as_mut_slice(), &mut *memory)
+        .hash_password_into_with_memory(secret, salt, out.as_mut_slice(), &mut *memory)
         .unwrap_or_else(|_| unreachable!("the lengths of output, salt and memory follow from the parameters"));
-    // From its first blocks the identifier could be searched without paying for the memory.
+    // From its first blocks the secret could be searched without paying for the memory.
     memory.iter_mut().zeroize();
     out
 }
@@ -132,7 +153,6 @@ fn hash(
 mod tests {
     use super::*;
     use crate::keys::hex;
-    use crate::store::StretchParameters;
 
     impl Stretcher {
         /// Cheap costs: 64 KiB, 1 pass, salt 00..0f.
@@ -143,7 +163,12 @@ mod tests {
 
     fn scheme(cost: Option<(u32, u32)>) -> SchemeRecord {
         let stretch = cost.map(|(memory_kib, passes)| StretchParameters { memory_kib, passes });
-        SchemeRecord { id: "v1".into(), stretch, salt: std::array::from_fn(|at| u8::try_from(at).unwrap()) }
+        SchemeRecord {
+            id: "v1".into(),
+            stretch,
+            salt: std::array::from_fn(|at| u8::try_from(at).unwrap()),
+            pin_secret: Vec::new(),
+        }
     }
 
     fn identifier(small: bool) -> RawIdentifier {

@@ -1,4 +1,4 @@
-//! `accounts list | show | suspend | resume`.
+//! `accounts list | show | suspend | resume | clear-pin`.
 
 use std::process::ExitCode;
 
@@ -36,6 +36,11 @@ enum Verb {
         /// Its id
         account: String,
     },
+    /// Take its PIN away, for a person who has forgotten it; whoever holds a handset may set the next
+    ClearPin {
+        /// Its id
+        account: String,
+    },
 }
 
 impl Accounts {
@@ -49,6 +54,9 @@ impl Accounts {
             }
             Verb::Resume { account } => {
                 connection.call::<admin::Account>(Method::POST, &path(["accounts", &account, "resume"]))
+            }
+            Verb::ClearPin { account } => {
+                connection.call::<admin::Account>(Method::DELETE, &path(["accounts", &account, "pin"]))
             }
         }
     }

@@ -94,7 +94,14 @@ tables! {
 
     Route { path: String, upstream: String, access: Access, assurance: Assurance, body: String }
 
-    Session { idle: String, absolute: String, per_account: i64, transport: Transport, url_over_tls: UrlOverTls }
+    Session {
+        idle: String,
+        absolute: String,
+        per_account: i64,
+        transport: Transport,
+        url_over_tls: UrlOverTls,
+        pin_for: String,
+    }
 
     Binding { retention: String, per_account: i64, stretch: Or<StretchWord, Table<Stretch>> }
 

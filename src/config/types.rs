@@ -296,6 +296,17 @@ pub struct RouteConfig {
     pub access: Access,
     /// Bytes of a request body. Default [`LimitsConfig::body_bytes`].
     pub body_bytes: u64,
+    /// How well they have to have signed in.
+    pub assurance: Assurance,
+}
+
+/// `route.assurance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assurance {
+    /// By the handset.
+    Device,
+    /// By the handset and a PIN; only where [`RouteConfig::access`] asks for a session.
+    DevicePin,
 }
 
 /// Who gets through a route.
@@ -322,6 +333,8 @@ pub struct SessionConfig {
     pub transport: TransportSetting,
     /// Whether a URL may carry a session over TLS that hides the identifier. Default no.
     pub url_over_tls: bool,
+    /// For how long a typed PIN counts, within the session. Default 2 h.
+    pub pin_for: Duration,
 }
 
 /// `session.transport`.
@@ -371,7 +384,9 @@ pub struct LimitsConfig {
     pub sign_in: Rate,
     /// Typed codes, per handset. Default 10/1h.
     pub code: Rate,
-    /// Sign-ins and codes from one network (/24, /48), slowed beyond it. Default 100/1m.
+    /// Wrong PINs, per handset; those of an account are slowed beyond it. Default 10/1m.
+    pub pin: Rate,
+    /// Sign-ins, codes and PINs from one network (/24, /48), slowed beyond it. Default 100/1m.
     pub network: Rate,
     /// Bytes of a request head. Default 32 KiB.
     pub head_bytes: usize,

@@ -122,6 +122,9 @@ impl Gateway {
         if handshake && self.has_foreign_origin(&arrival.head) {
             return Err(refused(Reason::ForeignOrigin));
         }
+        if current.as_ref().is_some_and(|current| self.lacks_pin(route, current, arrival.now)) {
+            return Err(refused(Reason::PinRequired));
+        }
         let (Some(current), Some(upstream)) = (current, self.config.upstreams.get(route.upstream)) else {
             return Ok(None);
         };
@@ -131,7 +134,7 @@ impl Gateway {
     fn deny(&self, refusal: &Refusal) -> Response<Body> {
         let Refusal { reason, carrier, client } = refusal;
         self.metrics.refusal(*reason, carrier.as_ref());
-        if !matches!(reason, Reason::SignInRequired | Reason::SessionExpired | Reason::NoRoute) {
+        if reason.is_an_attempt() {
             let event = SecurityEvent::Refused { reason: *reason, carrier: carrier.as_ref() };
             telemetry::security(&event, client.map(|client| client.address), self.config.privacy.client_address);
         }

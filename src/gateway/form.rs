@@ -79,7 +79,12 @@ impl Form {
 
     /// The first field of that name; empty if there is none.
     pub(super) fn field(&self, name: &str) -> &str {
-        self.fields.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+        self.given(name).unwrap_or_default()
+    }
+
+    /// The same, where an empty one says something else than none.
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }
 

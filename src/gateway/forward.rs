@@ -52,6 +52,12 @@ impl Worker {
         if upgrade.is_some() && gateway.has_foreign_origin(&arrival.head) {
             return gateway.refuse(&visit(), Reason::ForeignOrigin);
         }
+        if let Some(current) = &current
+            && gateway.lacks_pin(route, current, arrival.now)
+        {
+            let visit = visit();
+            return gateway.pin_page(&visit, current, &visit.wanted(), Reason::PinRequired).await;
+        }
         let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
             return gateway.refuse(&visit(), Reason::NoRoute);
         };
@@ -129,7 +135,8 @@ impl Gateway {
         now: Timestamp,
     ) -> Result<Assertion, Reason> {
         let cache = current.state();
-        let kept = |kid| cache.fresh(index, kid, now);
+        let with_pin = current.has_pin(now, self.config.session.pin_for);
+        let kept = |kid| cache.fresh(index, kid, with_pin, now);
         match self.keys.signer().kid().map(kept) {
             Some(Some(assertion)) => return Ok(assertion),
             Some(None) => {}
@@ -150,7 +157,8 @@ impl Gateway {
             audience: &upstream.audience,
             subject: &identity.subject,
             sid: &identity.sid,
-            auth_time: record.created_at,
+            auth_time: record.pin_at.filter(|_| with_pin).unwrap_or(record.created_at),
+            with_pin,
         };
         // Asked again: it may have been replaced while the subject was read.
         let signer = self.keys.signer();
@@ -159,7 +167,7 @@ impl Gateway {
             tracing::error!(%error, "no assertion could be signed");
             Reason::Internal
         })?;
-        cache.remember(index, kid, &assertion, now);
+        cache.remember(index, kid, with_pin, &assertion, now);
         Ok(assertion)
     }
 

@@ -1,6 +1,7 @@
 //! How often one handset, account or network may try: GCRA over the injected clock.
 //!
-//! Handsets and accounts are refused beyond their rate. A network is only slowed: one carrier gateway stands for
+//! Handsets are refused beyond their rate, and sign-ins to an account; PINs of an account are only slowed, or one of its
+//! handsets could lock out the others. A network is only slowed, too: one carrier gateway stands for
 //! thousands of handsets, so nobody may lock the others out. Its tries take turns, so that many at once are no way
 //! around the rate.
 
@@ -24,7 +25,7 @@ use crate::config::{LimitsConfig, Rate};
 use crate::edge::{ClientAddr, counted_as};
 use crate::entropy::{Entropy, random};
 
-/// The longest that a network beyond its rate is made to wait for each try.
+/// The longest that a network or account beyond its rate is made to wait for each try.
 const LONGEST_SLOWDOWN: Duration = Duration::from_secs(5);
 
 /// Stands for a handset in the limiters: keyed under a key of this process alone, so it means nothing elsewhere.
@@ -38,13 +39,14 @@ pub(super) struct TooOften {
     pub retry_after: Duration,
 }
 
-/// The limiters of sign-in and enrolment.
+/// The limiters of sign-in, enrolment and PINs.
 pub(super) struct Limits {
     key: hmac::Key,
     sign_in_by_handset: Limiter<HandsetKey>,
     sign_in_by_account: Limiter<AccountId>,
     code_by_handset: Limiter<HandsetKey>,
-    by_network: Turns,
+    pin_by_account: Turns<AccountId>,
+    by_network: Turns<IpNet>,
     /// By [`counted_as`].
     requests_by_address: Option<Limiter<IpAddr>>,
 }
@@ -58,6 +60,7 @@ impl Limits {
             sign_in_by_handset: Limiter::new(limits.sign_in, clock),
             sign_in_by_account: Limiter::new(limits.sign_in, clock),
             code_by_handset: Limiter::new(limits.code, clock),
+            pin_by_account: Turns::new(limits.pin, clock),
             by_network: Turns::new(limits.network, clock),
             requests_by_address: limits.requests.map(|rate| Limiter::new(rate, clock)),
         }
@@ -116,11 +119,19 @@ impl Limits {
         self.by_network.wait(client.network())
     }
 
+    /// How long a PIN that was typed for this account has to wait before it is looked at. How often its handset may try
+    /// is kept in the store ([`PinPace`](crate::store::PinPace)), so that a restart gives nobody fresh tries.
+    #[must_use]
+    pub(super) fn pin_slowdown(&self, account: &AccountId) -> Duration {
+        self.pin_by_account.wait(account.clone())
+    }
+
     /// Forgets keys that are back at rest, so that chosen keys do not fill the memory.
     pub(super) fn sweep(&self) {
         self.sign_in_by_handset.sweep();
         self.sign_in_by_account.sweep();
         self.code_by_handset.sweep();
+        self.pin_by_account.sweep();
         self.by_network.sweep();
         if let Some(requests) = &self.requests_by_address {
             requests.sweep();
@@ -163,15 +174,15 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
 
 /// Hands out turns at a rate: as [`Limiter`], but a try beyond the rate takes the next free turn instead of none,
 /// which governor cannot do.
-struct Turns {
-    /// When the last turn of a network that was handed out is over, in monotonic time.
-    taken_until: DashMap<IpNet, Duration>,
+struct Turns<K: Hash + Eq> {
+    /// When the last turn of a network or account that was handed out is over, in monotonic time.
+    taken_until: DashMap<K, Duration>,
     interval: Duration,
     burst: Duration,
     clock: Arc<dyn Clock>,
 }
 
-impl Turns {
+impl<K: Hash + Eq> Turns<K> {
     fn new(rate: Rate, clock: &Arc<dyn Clock>) -> Self {
         let interval = rate.period / rate.count.max(1);
         let burst = interval.saturating_mul(rate.count);
@@ -179,9 +190,9 @@ impl Turns {
     }
 
     /// The time until its turn, [`LONGEST_SLOWDOWN`] at most.
-    fn wait(&self, network: IpNet) -> Duration {
+    fn wait(&self, key: K) -> Duration {
         let now = self.clock.monotonic();
-        let mut taken_until = self.taken_until.entry(network).or_insert(now);
+        let mut taken_until = self.taken_until.entry(key).or_insert(now);
         let turn_over = (*taken_until).max(now) + self.interval;
         // Turns beyond the longest wait are not kept: a flood is forgotten as soon as the last of it was heard.
         *taken_until = turn_over.min(now + self.burst + LONGEST_SLOWDOWN);

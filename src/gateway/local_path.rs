@@ -10,6 +10,9 @@ use crate::links::{UrlTokens, take_token};
 /// and, with a short path, the 256 bytes that `EZweb` handsets can hold (`data/carriers.json`, limits).
 const MAX_BYTES: usize = 160;
 
+/// Pages of the gateway's own that are places to go to.
+const OWN_TARGETS: [&str; 3] = ["/_sekisho/me", "/_sekisho/me/pin", "/_sekisho/notice"];
+
 /// What is escaped in a query value: all but the unreserved set and `/` (RFC 3986 §3.4).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
@@ -40,7 +43,7 @@ impl LocalPath {
                 && !p.chars().any(char::is_control)
                 && !p.split('/').any(|s| s == "." || s == "..")
         };
-        let own = decoded.starts_with("/_sekisho") && decoded != "/_sekisho/me" && decoded != "/_sekisho/notice";
+        let own = decoded.starts_with("/_sekisho") && !OWN_TARGETS.contains(&decoded.as_str());
         if visible && escaped_length(text) <= MAX_BYTES && !own && [path, &decoded, &twice].into_iter().all(local) {
             Self(without_token(text).into())
         } else {
@@ -101,9 +104,15 @@ mod tests {
 
     #[test]
     fn local_paths_stay() {
-        for path in
-            ["/", "/admin", "/admin/?a=b&c=d", "/a/%E3%81%82?q=%2F%2Fx", "/_sekisho/me", "/a?u=http://x.example/"]
-        {
+        for path in [
+            "/",
+            "/admin",
+            "/admin/?a=b&c=d",
+            "/a/%E3%81%82?q=%2F%2Fx",
+            "/_sekisho/me",
+            "/_sekisho/me/pin",
+            "/a?u=http://x.example/",
+        ] {
             assert_eq!(LocalPath::parse(path).as_str(), path);
         }
     }

@@ -9,10 +9,12 @@ use super::arrival::{Arrival, Held};
 use super::form_token::Form;
 use super::limits::{HandsetKey, TooOften};
 use super::local_path::LocalPath;
+use super::news::news_url;
 use super::ticket::Ticket;
+use super::unlock::Locked;
 use super::url_session::{Delivery, KeepsNoCookies, Opened};
 use super::visit::{Visit, query_value};
-use crate::binding::{self, BindingError, BoundAccount, DigestError};
+use crate::binding::{self, BindingError, BoundAccount, DigestError, Unproven};
 use crate::body::Body;
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
@@ -23,6 +25,10 @@ use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
 use crate::store::{StoreError, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
+
+/// Query parameter of the button's link that says by what to sign in, where that is not the handset alone.
+const BY: &str = "by";
+const BY_CODE: &str = "code";
 
 /// Why a sign-in or an enrolment did not end in a session.
 #[derive(Debug, Error)]
@@ -44,6 +50,9 @@ pub(super) enum SignInError {
     /// Unknown, suspended or revoked: the stages do not say which.
     #[error("not bound")]
     NotBound(HandsetKey),
+    /// Bound under a key that has leaked, and the account has a PIN.
+    #[error("the PIN is needed")]
+    PinFirst(Box<Locked>),
     /// A code that was typed and not taken.
     #[error("code refused")]
     Code(HandsetKey, Reason),
@@ -111,11 +120,18 @@ impl Gateway {
         let bound = match binding::resolve(&*self.bindings, &self.keys.binding, candidates, now).await {
             Ok(bound) => bound,
             Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
+            Err(BindingError::Unproven(unproven)) => {
+                return Err(self.lock(visit, *unproven, (secret, continuity), handset).await?);
+            }
             Err(BindingError::Unsettled) => return Err(SignInError::Unsettled),
             Err(BindingError::Digest(error)) => return Err(error.into()),
             Err(BindingError::Store(error)) => return Err(error.into()),
         };
         self.limits.sign_in_to(bound.account())?;
+        // Asked for by who has forgotten the PIN: with a code it can be set anew.
+        if wants_code(visit) {
+            return Err(SignInError::NotBound(handset));
+        }
         self.enter_with(visit, opening(bound, secret, continuity), handset).await
     }
 
@@ -136,6 +152,21 @@ impl Gateway {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+    }
+
+    /// What a handset meets whose binding is under a leaked key: its PIN is asked for, or, where it has none or does not
+    /// know it, a new enrolment code.
+    async fn lock(
+        &self,
+        visit: &Visit<'_>,
+        unproven: Unproven,
+        (secret, continuity): (SessionSecret, [u8; 32]),
+        handset: HandsetKey,
+    ) -> Result<SignInError, StoreError> {
+        if wants_code(visit) || self.pins.pin(unproven.account()).await?.is_none() {
+            return Ok(SignInError::NotBound(handset));
+        }
+        Ok(SignInError::PinFirst(Box::new(Locked { unproven, secret, continuity, handset })))
     }
 
     /// Lets the handset that visits in: here, or by a ticket where this connection may carry no session.
@@ -195,7 +226,8 @@ impl Gateway {
         self.metrics.sign_in(&record.carrier);
         let event = SecurityEvent::SignedIn { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
-        Ok(Opened { secret, delivery })
+        let news = self.news.has_news(binding).await?;
+        Ok(Opened { secret, delivery, news })
     }
 
     /// Every way in which signing in can fail, and what its person sees.
@@ -214,6 +246,7 @@ impl Gateway {
                 self.refuse(visit, Reason::KeySuspended)
             }
             SignInError::NotBound(handset) => self.enrolment_page(visit, to, handset, Reason::NotBound),
+            SignInError::PinFirst(locked) => self.ask_pin(visit, to, *locked),
             SignInError::Code(handset, reason) => self.enrolment_page(visit, to, handset, reason),
             SignInError::KeepsNoCookies => self.refuse(visit, Reason::CookiesRequired),
             SignInError::Unsettled => self.refuse(visit, Reason::StoreUnavailable),
@@ -232,12 +265,7 @@ impl Gateway {
         if self.hands_over(visit.client.scheme) && !visit.user_agent.speaks_tls12() {
             return self.refuse(visit, Reason::TlsUnsupported);
         }
-        let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
-        let origin = self.identifying_origin(visit);
-        let mut login_url = format!("{origin}/_sekisho/login?to={}&t={form_token}", to.as_query_value());
-        if let Some((name, value)) = visit.carrier.and_then(|profile| profile.required_query()) {
-            login_url = format!("{login_url}&{name}={value}");
-        }
+        let login_url = self.login_url(visit, to);
         self.note_refusal(visit, reason);
         // Said beforehand; the button stays, because what a User-Agent says is a claim.
         let useless = !visit.reader.json && !visit.user_agent.keeps_queries();
@@ -252,6 +280,22 @@ impl Gateway {
         let mut answer = self.page(visit, reason.status(), &page);
         self.probe_cookies(visit, &mut answer);
         answer
+    }
+
+    /// The link of a button that signs in and goes on to `to`.
+    fn login_url(&self, visit: &Visit<'_>, to: &LocalPath) -> String {
+        let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
+        let origin = self.identifying_origin(visit);
+        let url = format!("{origin}/_sekisho/login?to={}&t={form_token}", to.as_query_value());
+        match visit.carrier.and_then(|profile| profile.required_query()) {
+            Some((name, value)) => format!("{url}&{name}={value}"),
+            None => url,
+        }
+    }
+
+    /// The link for who has forgotten the PIN: to the field for an enrolment code, also of a handset that is bound.
+    pub(super) fn code_url(&self, visit: &Visit<'_>, to: &LocalPath) -> String {
+        format!("{}&{BY}={BY_CODE}", self.login_url(visit, to))
     }
 
     /// The page with the field for an enrolment code, for the handset that was just identified.
@@ -286,9 +330,10 @@ impl Gateway {
                 return self.redirect_to(StatusCode::FOUND, &self.ticket_url(ticket, to), visit.client.scheme);
             }
         };
+        let first = if opened.news { news_url(to) } else { to.as_str().to_owned() };
         let to = match self.links_to(opened, &visit.client, "/") {
-            Some(links) => Zeroizing::new(links.local(to.as_str())),
-            None => Zeroizing::new(to.as_str().to_owned()),
+            Some(links) => Zeroizing::new(links.local(&first)),
+            None => Zeroizing::new(first),
         };
         let mut answer = self.redirect(visit, StatusCode::FOUND, &to);
         Self::give_cookie(&mut answer, opened, visit.client.scheme);
@@ -298,8 +343,14 @@ impl Gateway {
 
 /// A session of `bound`.
 pub(super) fn opening(bound: BoundAccount, secret: SessionSecret, continuity: [u8; 32]) -> Opening {
+    let by_code = bound.by_code();
     let (account, binding, carrier) = bound.into_parts();
-    Opening { account, binding, carrier, secret, continuity }
+    Opening { account, binding, carrier, secret, continuity, by_code, pin_at: None }
+}
+
+/// Whether the button was the one for who wants to type an enrolment code.
+fn wants_code(visit: &Visit<'_>) -> bool {
+    query_value(visit.head, BY).is_some_and(|by| by == BY_CODE)
 }
 
 /// The session that this browser has, or had.

@@ -45,12 +45,17 @@ impl Gateway {
                 this: s.record().id == own.id,
             })
             .collect();
+        let pin = match self.pins.pin(&own.account).await {
+            Ok(pin) => pin,
+            Err(error) => return self.me_unavailable(visit, current, &error),
+        };
         let me = Me {
             account: own.account.as_str(),
             bindings: &bindings,
             sessions: &sessions,
             form_token: &self.me_token(visit, current),
             retention_days: self.config.binding.retention_days,
+            pin_set_on: pin.map(|pin| pin.set_at.day()),
             done,
         };
         let answer = self.page(visit, StatusCode::OK, &Page::Me(me));

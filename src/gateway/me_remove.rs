@@ -33,7 +33,7 @@ impl Gateway {
         let Some(id) = BindingId::parse(form.field(BINDING_FIELD)) else {
             return self.linked(visit, &current, self.refuse(visit, Reason::MalformedRequest));
         };
-        if let Err(answer) = self.is_here(visit, &current) {
+        if let Err(answer) = self.is_here(visit, &current, "/_sekisho/me") {
             let may_ask = can_be_shown(visit) && form.field(SURE_FIELD).is_empty();
             return if may_ask { self.ask_before_removal(visit, &current, id).await } else { *answer };
         }
@@ -71,14 +71,15 @@ impl Gateway {
     }
 
     /// Whether it is the handset itself, not only somebody with its session: it signed in within the life of a form, or its
-    /// identifier is in this very request, which the session was held to.
-    fn is_here(&self, visit: &Visit<'_>, current: &Current) -> Result<(), Box<Response<Body>>> {
+    /// identifier is in this very request, which the session was held to. Where it cannot be, signing in again leads back
+    /// to `page`.
+    pub(super) fn is_here(&self, visit: &Visit<'_>, current: &Current, page: &str) -> Result<(), Box<Response<Body>>> {
         let record = current.record();
         if visit.now < record.created_at.plus(form_token::LIFETIME) {
             return Ok(());
         }
         if !can_be_shown(visit) {
-            return Err(Box::new(self.sign_in_page(visit, &LocalPath::parse("/_sekisho/me"), Reason::SignInRequired)));
+            return Err(Box::new(self.sign_in_page(visit, &LocalPath::parse(page), Reason::SignInRequired)));
         }
         match self.config.carriers.presented(visit.head, &record.carrier) {
             Ok(Some(_)) => Ok(()),

@@ -9,7 +9,7 @@ use super::local_path::LocalPath;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::edge::ClientBody;
-use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, Page};
+use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, PIN_FIELD, Page};
 use crate::refusal::Reason;
 
 impl Gateway {
@@ -22,26 +22,34 @@ impl Gateway {
         let by_get = |mark| Form::comes_by_get(visit, mark);
         match path {
             "enrol" if post || by_get(CODE_FIELD) => self.enrol(visit, body).await,
+            "pin" if post || by_get(PIN_FIELD) => self.enter_pin(visit, body).await,
+            "unlock" if post || by_get(PIN_FIELD) => self.unlock(visit, body).await,
             "logout" if post || by_get(FORM_TOKEN_FIELD) => self.logout(visit, body).await,
+            "me/pin" if post || by_get(FORM_TOKEN_FIELD) => self.change_pin(visit, body).await,
             "me/remove" if post || by_get(FORM_TOKEN_FIELD) => self.remove_binding(visit, body).await,
             "me/sessions/end" if post || by_get(FORM_TOKEN_FIELD) => self.end_sessions(visit, body).await,
             "login" if read => self.login(visit).await,
             // A form that was reloaded or bookmarked: begin again.
-            "enrol" if read => {
+            "enrol" | "unlock" if read => {
                 let to = LocalPath::parse(&query_value(visit.head, "to").unwrap_or_default());
                 self.sign_in_page(visit, &to, Reason::SignInRequired)
             }
             "ticket" if *visit.head.method() == Method::GET => self.redeem_ticket(visit).await,
             "bind" if *visit.head.method() == Method::GET => self.redeem_bind_ticket(visit).await,
             "logout" if read => self.logout_form(visit).await,
+            "pin" if read => self.pin_again(visit).await,
+            "me/pin" if read => self.pin_form(visit).await,
+            "news" if read => self.news_page(visit).await,
             "me" if read => self.me(visit).await,
             "leave" if read || post => self.leave_page(visit, body).await,
             "me/remove" | "me/sessions/end" if read && !visit.reader.posts => self.me(visit).await,
             "notice" if read => self.notice(visit).await,
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
-            "login" | "me" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD").await,
+            "login" | "me" | "news" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD").await,
             "ticket" | "bind" => self.wrong_method(visit, "GET").await,
-            "enrol" | "logout" | "leave" => self.wrong_method(visit, "GET, HEAD, POST").await,
+            "enrol" | "pin" | "unlock" | "me/pin" | "logout" | "leave" => {
+                self.wrong_method(visit, "GET, HEAD, POST").await
+            }
             "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST").await,
             _ => self.refuse_in_place(visit, Reason::NoRoute).await,
         }

@@ -72,7 +72,7 @@ impl Gateway {
     pub(super) fn note_refusal(&self, visit: &Visit<'_>, reason: Reason) {
         let carrier = visit.carrier.map(|profile| profile.name());
         self.metrics.refusal(reason, carrier);
-        if !matches!(reason, Reason::SignInRequired | Reason::SessionExpired | Reason::NoRoute) {
+        if reason.is_an_attempt() {
             let event = SecurityEvent::Refused { reason, carrier };
             telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
         }

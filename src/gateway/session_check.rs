@@ -1,6 +1,7 @@
 //! The session that a request carries: found by its cookie or its URL, held to the device that opened it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,17 @@ pub(super) struct Current {
 impl Current {
     pub(super) fn record(&self) -> &SessionRecord {
         self.session.record()
+    }
+
+    /// Whether its PIN was typed in it, and still counts.
+    pub(super) fn has_pin(&self, now: Timestamp, counts_for: Duration) -> bool {
+        // Typed in the future: the clock was set back.
+        self.record().pin_at.is_some_and(|at| at <= now && now.since(at) < counts_for)
+    }
+
+    /// The session itself.
+    pub(super) fn session(&self) -> &LiveSession<AssertionCache> {
+        &self.session
     }
 
     /// What is kept with it of assertions.

@@ -122,6 +122,8 @@ impl Running {
         let gateway = Arc::new(Gateway::new(Parts {
             config: Arc::clone(&config),
             bindings: Arc::clone(&bindings),
+            pins: Arc::clone(&store) as _,
+            news: Arc::clone(&store) as _,
             key_store: Arc::clone(&key_store),
             audit: Arc::clone(&audit),
             sessions: Arc::clone(&sessions),
@@ -145,6 +147,7 @@ impl Running {
             approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
             approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
+            pins: Arc::clone(&store) as _,
             audit,
             sessions,
             keys,

@@ -8,10 +8,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::bind_ticket::Claimed;
-use super::form_token::FormTokens;
+use super::form_token::{self, FormTokens};
 use super::limits::Limits;
 use super::self_test;
-use super::ticket::{SignIn, Tickets};
+use super::ticket::{self, SignIn, Tickets};
+use super::unlock::Locked;
 use super::upkeep::Upkeep;
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, Outcome};
@@ -25,7 +26,7 @@ use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
-use crate::store::{BindingStore, KeyStore};
+use crate::store::{BindingStore, KeyStore, NewsStore, PinStore};
 use crate::telemetry::{AccessLogger, Actor, Metrics};
 use crate::upstream::{Routes, StrippedHead};
 
@@ -35,6 +36,10 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Accounts, codes and bindings.
     pub bindings: Arc<dyn BindingStore>,
+    /// PINs, and the tries at them.
+    pub pins: Arc<dyn PinStore>,
+    /// What people are to be told.
+    pub news: Arc<dyn NewsStore>,
     /// Wrapped keys; asked again by readiness only.
     pub key_store: Arc<dyn KeyStore>,
     /// Who did what.
@@ -76,11 +81,15 @@ pub struct Gateway {
     pub(super) tickets: Tickets<SignIn>,
     /// What consoles said over TLS of handsets that are identified in the clear.
     pub(super) bind_tickets: Tickets<Claimed>,
+    /// Sign-ins that wait for a PIN, because a key of their binding has leaked.
+    pub(super) locked: Tickets<Locked>,
     pub(super) issuer: String,
     pub(super) own_origins: [String; 2],
     pub(super) strict_transport: bool,
     pub(super) content_security_policy: HeaderValue,
     pub(super) bindings: Arc<dyn BindingStore>,
+    pub(super) pins: Arc<dyn PinStore>,
+    pub(super) news: Arc<dyn NewsStore>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) audit: Arc<AuditTrail>,
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
@@ -106,7 +115,7 @@ impl Gateway {
     /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, bindings, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
+        let Parts { config, bindings, pins, news, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
         let Parts { metrics, access, clock, entropy, shutdown, admission, .. } = parts;
         let limits = &config.limits;
         let public = &config.gateway.public_url;
@@ -125,8 +134,9 @@ impl Gateway {
             forms: FormTokens::new(&*entropy),
             leave: Arc::new(LeaveLinks::new(&*entropy)),
             sites: Arc::new(OwnSites::new(public, plain, &config.gateway.hosts)),
-            tickets: Tickets::default(),
-            bind_tickets: Tickets::default(),
+            tickets: Tickets::lasting(ticket::LIFETIME),
+            bind_tickets: Tickets::lasting(ticket::LIFETIME),
+            locked: Tickets::lasting(form_token::LIFETIME),
             issuer: public.to_string(),
             own_origins: [public.to_string(), plain.to_string()],
             // HSTS would lock handsets out whose identifier is read over plain HTTP under the same name.
@@ -135,6 +145,8 @@ impl Gateway {
             content_security_policy: content_security_policy(if public.https { &both } else { &[] }),
             config,
             bindings,
+            pins,
+            news,
             key_store,
             audit,
             sessions,
@@ -214,5 +226,6 @@ impl Gateway {
         self.forms.sweep(self.clock.now());
         self.tickets.sweep(self.clock.now());
         self.bind_tickets.sweep(self.clock.now());
+        self.locked.sweep(self.clock.now());
     }
 }

@@ -20,6 +20,7 @@ use super::Gateway;
 use super::limits::HandsetKey;
 use super::local_path::LocalPath;
 use super::login::Entry;
+use super::unlock::Locked;
 use super::visit::{Visit, is_prefetch, query_value};
 use crate::body::Body;
 use crate::carrier::{CarrierName, OverTls};
@@ -57,20 +58,20 @@ struct Pending<T> {
 /// The tickets that were issued and not yet presented, by their hash. Each stands for one `T`.
 pub(super) struct Tickets<T> {
     pending: DashMap<[u8; 32], Pending<T>>,
-}
-
-impl<T> Default for Tickets<T> {
-    fn default() -> Self {
-        Self { pending: DashMap::default() }
-    }
+    lifetime: Duration,
 }
 
 impl<T> Tickets<T> {
+    /// None yet; each will serve for so long.
+    pub(super) fn lasting(lifetime: Duration) -> Self {
+        Self { pending: DashMap::default(), lifetime }
+    }
+
     /// A ticket for `what`, to be presented from the networks of `carrier`.
     pub(super) fn issue(&self, what: T, carrier: CarrierName, entropy: &dyn Entropy, now: Timestamp) -> Ticket {
         let bytes = Zeroizing::new(random::<BYTES>(entropy));
         let ticket = Ticket(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())));
-        self.pending.insert(hash(ticket.expose()), Pending { what, carrier, expires: now.plus(LIFETIME) });
+        self.pending.insert(hash(ticket.expose()), Pending { what, carrier, expires: now.plus(self.lifetime) });
         ticket
     }
 
@@ -87,9 +88,11 @@ impl<T> Tickets<T> {
 }
 
 /// A session that is to be opened over TLS; nothing of it is open yet.
-pub(super) struct SignIn {
-    opening: Opening,
-    handset: HandsetKey,
+pub(super) enum SignIn {
+    /// Of a handset that was recognised or bound.
+    Bound(Opening, HandsetKey),
+    /// Of one that has to give its PIN first.
+    Locked(Locked),
 }
 
 fn hash(ticket: &str) -> [u8; 32] {
@@ -114,7 +117,7 @@ impl Gateway {
     /// A ticket for the session that `opening` would be.
     pub(super) fn hand_over(&self, opening: Opening, handset: HandsetKey) -> Entry {
         let carrier = opening.carrier.clone();
-        Entry::Ticket(self.tickets.issue(SignIn { opening, handset }, carrier, &*self.entropy, self.clock.now()))
+        Entry::Ticket(self.tickets.issue(SignIn::Bound(opening, handset), carrier, &*self.entropy, self.clock.now()))
     }
 
     /// Where a ticket is redeemed.
@@ -129,8 +132,10 @@ impl Gateway {
         let presented = query_value(visit.head, "k").filter(|_| !is_prefetch(visit.head)).map(Zeroizing::new);
         let carrier = visit.carrier.map(|profile| profile.name());
         let redeemed = presented.and_then(|ticket| self.tickets.redeem(&ticket, carrier, self.clock.now()));
-        let Some(SignIn { opening, handset }) = redeemed else {
-            return self.sign_in_page(visit, &to, Reason::TicketInvalid);
+        let (opening, handset) = match redeemed {
+            Some(SignIn::Bound(opening, handset)) => (opening, handset),
+            Some(SignIn::Locked(locked)) => return self.locked_page(visit, &to, locked, Reason::PinRequired),
+            None => return self.sign_in_page(visit, &to, Reason::TicketInvalid),
         };
         match self.open_here(visit, opening, handset).await {
             Ok(opened) => self.enter(visit, &Entry::Session(opened), &to),

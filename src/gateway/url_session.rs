@@ -47,6 +47,8 @@ pub(super) struct KeepsNoCookies;
 pub(super) struct Opened {
     pub(super) secret: SessionSecret,
     pub(super) delivery: Delivery,
+    /// Whether its person is to be told something first.
+    pub(super) news: bool,
 }
 
 impl Delivery {

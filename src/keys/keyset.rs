@@ -15,7 +15,7 @@ use super::opened::{ClearKey, KEY_BYTES, OpenedKeys, signs, unwrap_all};
 use super::seal::{AuditKey, public_point};
 use super::session_keys::SessionKeys;
 use crate::assertion::Signer;
-use crate::binding::{BindingKey, KeyId, KeyRing, LiveKeys, StretchOutOfRange, Stretcher};
+use crate::binding::{AUTO_STRETCH, BindingKey, KeyId, KeyRing, LiveKeys, PinHasher, StretchOutOfRange, Stretcher};
 use crate::clock::Timestamp;
 use crate::config::StretchSetting;
 use crate::entropy::{Entropy, random};
@@ -27,14 +27,13 @@ use crate::store::{
 
 /// The scheme of a new store, and the only one this program knows.
 const SCHEME: &str = "v1";
-/// What `stretch = "auto"` stands for: 19 MiB, 2 passes (`rotation.md` §2; the first choice of OWASP's password
-/// storage cheat sheet).
-const AUTO: StretchParameters = StretchParameters { memory_kib: 19 * 1024, passes: 2 };
 
 /// The keys in clear, each part of which can be replaced while the others, and requests, go on.
 pub struct KeySet {
     /// Keyed hashes of handset identifiers.
     pub binding: KeyRing,
+    /// Keyed hashes of PINs.
+    pub pins: PinHasher,
     assertion: ArcSwap<Signer>,
     /// `None` while a key that may be needed is suspended.
     session: ArcSwapOption<SessionKeys>,
@@ -106,8 +105,9 @@ impl KeySet {
         if let Some(opened) = Self::inspect(store, kek, stretch).await? {
             return Ok(opened);
         }
-        let scheme = first_scheme(stretch, entropy)?;
-        let keys = first_keys(&store.store_id().await?, kek, entropy, now).await?;
+        let store_id = store.store_id().await?;
+        let scheme = first_scheme(&store_id, kek, stretch, entropy).await?;
+        let keys = first_keys(&store_id, kek, entropy, now).await?;
         store.initialise(keys, scheme).await?;
         // Read back: the first writer wins, and that may have been another process.
         Self::inspect(store, kek, stretch).await?.ok_or_else(|| corrupt("the first keys were not kept"))
@@ -125,7 +125,8 @@ impl KeySet {
             Some(scheme) => scheme.clone(),
         };
         // The KEK is judged first: under a wrong one nothing else that could be said helps.
-        let keys = unwrap_all(&store.store_id().await?, kek, stored.keys).await?;
+        let store_id = store.store_id().await?;
+        let keys = unwrap_all(&store_id, kek, stored.keys).await?;
         if scheme.id != SCHEME {
             return Err(KeysError::UnknownScheme(scheme.id));
         }
@@ -133,12 +134,15 @@ impl KeySet {
             let orphaned = store.bound_under(&scheme.id).await?;
             return Err(KeysError::StretchChanged { stored: setting_text(scheme.stretch), orphaned });
         }
-        Self::of(Parts::assemble(keys, stored.generation)?, &scheme).map(Some)
+        let pin_secret = unwrap_pin_secret(&store_id, kek, &scheme).await?;
+        Self::of(Parts::assemble(keys, stored.generation)?, &scheme, &pin_secret).map(Some)
     }
 
-    fn of(parts: Parts, scheme: &SchemeRecord) -> Result<Self, KeysError> {
+    fn of(parts: Parts, scheme: &SchemeRecord, pin_secret: &SecretBytes) -> Result<Self, KeysError> {
+        let stretcher = Arc::new(Stretcher::new(scheme)?);
         Ok(Self {
-            binding: KeyRing::new(parts.binding, Stretcher::new(scheme)?),
+            binding: KeyRing::new(parts.binding, Arc::clone(&stretcher)),
+            pins: PinHasher::new(stretcher, pin_secret),
             assertion: ArcSwap::from_pointee(parts.assertion),
             session: ArcSwapOption::from_pointee(parts.session),
             audit: ArcSwap::from_pointee(parts.audit),
@@ -302,7 +306,7 @@ pub(super) async fn fresh_key(
         state,
         suspended: false,
         compromised: false,
-        wrapped: kek.wrap(&KeyPlace { store_id, purpose, id: &id }, &clear, entropy).await?,
+        wrapped: kek.wrap(&KeyPlace { store_id, purpose: purpose.as_str(), id: &id }, &clear, entropy).await?,
         commitment: commitment(purpose, &id, &clear),
         public: if signs(purpose) { public_point(&clear) } else { None },
         created_at: now,
@@ -311,19 +315,24 @@ pub(super) async fn fresh_key(
     })
 }
 
-/// `records`, wrapped under `to`, which are wrapped under `from`; destroyed ones have nothing to wrap.
+/// What is `stored`, wrapped under `to`, which is wrapped under `from`; destroyed keys have nothing to wrap.
 pub(super) async fn rewrapped(
     store_id: &[u8; 16],
     from: &Kek,
     to: &Kek,
-    records: Vec<KeyRecord>,
+    stored: StoredKeys,
     entropy: &dyn Entropy,
 ) -> Result<Vec<KeyChange>, KeysError> {
     let mut changes = Vec::new();
-    for ClearKey { record, material } in unwrap_all(store_id, from, records).await? {
-        let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
+    for ClearKey { record, material } in unwrap_all(store_id, from, stored.keys).await? {
+        let place = KeyPlace { store_id, purpose: record.purpose.as_str(), id: &record.id };
         let wrapped = to.wrap(&place, &material, entropy).await?;
         changes.push(KeyChange::Rewrap { id: record.id, wrapped });
+    }
+    if let Some(scheme) = stored.scheme {
+        let secret = unwrap_pin_secret(store_id, from, &scheme).await?;
+        let wrapped = to.wrap(&pin_secret_place(store_id, &scheme.id), &secret, entropy).await?;
+        changes.push(KeyChange::RewrapPinSecret { wrapped });
     }
     Ok(changes)
 }
@@ -350,16 +359,34 @@ fn signing_key() -> SecretBytes {
     SecretBytes::new(document.expect("getrandom(2) does not fail once the kernel is seeded").as_ref().to_vec())
 }
 
-fn first_scheme(stretch: StretchSetting, entropy: &dyn Entropy) -> Result<SchemeRecord, KeysError> {
-    let scheme = SchemeRecord { id: SCHEME.into(), stretch: parameters(stretch), salt: random(entropy) };
+async fn first_scheme(
+    store_id: &[u8; 16],
+    kek: &Kek,
+    stretch: StretchSetting,
+    entropy: &dyn Entropy,
+) -> Result<SchemeRecord, KeysError> {
+    let pin_secret = kek.wrap(&pin_secret_place(store_id, SCHEME), &random_key(entropy), entropy).await?;
+    let scheme = SchemeRecord { id: SCHEME.into(), stretch: parameters(stretch), salt: random(entropy), pin_secret };
     // Costs that cannot be used must not be fixed in a store.
     Stretcher::new(&scheme)?;
     Ok(scheme)
 }
 
+/// No key has this purpose.
+const fn pin_secret_place<'a>(store_id: &'a [u8; 16], scheme: &'a str) -> KeyPlace<'a> {
+    KeyPlace { store_id, purpose: "pin", id: scheme }
+}
+
+/// What keyed hashes of PINs are made with, in clear. The KEK has opened the keys before.
+async fn unwrap_pin_secret(store_id: &[u8; 16], kek: &Kek, scheme: &SchemeRecord) -> Result<SecretBytes, KeysError> {
+    let secret = kek.unwrap(&pin_secret_place(store_id, &scheme.id), &scheme.pin_secret).await?;
+    let whole = secret.filter(|secret| secret.expose().len() == KEY_BYTES);
+    whole.ok_or_else(|| corrupt("the secret that PINs are hashed with is damaged"))
+}
+
 const fn parameters(stretch: StretchSetting) -> Option<StretchParameters> {
     match stretch {
-        StretchSetting::Auto => Some(AUTO),
+        StretchSetting::Auto => Some(AUTO_STRETCH),
         StretchSetting::Off => None,
         StretchSetting::Custom(custom) => Some(custom),
     }
@@ -369,7 +396,7 @@ const fn parameters(stretch: StretchSetting) -> Option<StretchParameters> {
 fn setting_text(stretch: Option<StretchParameters>) -> String {
     match stretch {
         None => r#""off""#.into(),
-        Some(AUTO) => r#""auto""#.into(),
+        Some(AUTO_STRETCH) => r#""auto""#.into(),
         Some(StretchParameters { memory_kib, passes }) => {
             format!(r#"{{ memory = "{memory_kib}KiB", passes = {passes} }}"#)
         }
@@ -407,11 +434,16 @@ mod tests {
     }
 
     fn off() -> SchemeRecord {
-        first_scheme(StretchSetting::Off, &SeededEntropy::new(3)).unwrap()
+        scheme_of(StretchSetting::Off).unwrap()
+    }
+
+    fn scheme_of(stretch: StretchSetting) -> Result<SchemeRecord, KeysError> {
+        first_scheme(&STORE, &kek(1), stretch, &SeededEntropy::new(3)).now_or_never().unwrap()
     }
 
     fn set(keys: Vec<ClearKey>) -> KeySet {
-        KeySet::of(Parts::assemble(keys, 0).ok().unwrap(), &off()).ok().unwrap()
+        let secret = unwrap_pin_secret(&STORE, &kek(1), &off()).now_or_never().unwrap().ok().unwrap();
+        KeySet::of(Parts::assemble(keys, 0).ok().unwrap(), &off(), &secret).ok().unwrap()
     }
 
     fn problem(records: Vec<KeyRecord>) -> String {
@@ -509,7 +541,7 @@ mod tests {
         ] {
             assert_eq!(setting_text(parameters(setting)), text, "{setting:?}");
         }
-        let refused = first_scheme(custom(4, 1), &SeededEntropy::new(3));
+        let refused = scheme_of(custom(4, 1));
         assert!(matches!(refused, Err(KeysError::StretchOutOfRange(_))));
     }
 }

@@ -107,9 +107,11 @@ impl Due {
         let made = self.plan.make.map(|new| (new.id(), format!("made, {}", new.state.as_str())));
         let moved = self.plan.changes.iter().filter_map(|change| match change {
             KeyChange::Move { id, from, to, .. } => Some((id.clone(), format!("{} to {}", from.as_str(), to.as_str()))),
-            KeyChange::New(_) | KeyChange::Suspend { .. } | KeyChange::Compromise { .. } | KeyChange::Rewrap { .. } => {
-                None
-            }
+            KeyChange::New(_)
+            | KeyChange::Suspend { .. }
+            | KeyChange::Compromise { .. }
+            | KeyChange::Rewrap { .. }
+            | KeyChange::RewrapPinSecret { .. } => None,
         });
         made.into_iter().chain(moved).collect()
     }
@@ -282,9 +284,10 @@ impl Lifecycle {
                 self.kek.store(Arc::new(new));
                 return Err(LifecycleError::SameKek);
             }
-            let changes = rewrapped(&store_id, &self.kek.load_full(), &new, stored.keys, &*self.entropy).await?;
-            let count = changes.len();
-            match self.keys.change(stored.revision, changes).await {
+            let count = stored.keys.iter().filter(|key| key.state != KeyState::Destroyed).count();
+            let revision = stored.revision;
+            let changes = rewrapped(&store_id, &self.kek.load_full(), &new, stored, &*self.entropy).await?;
+            match self.keys.change(revision, changes).await {
                 Ok(ChangeOutcome::Changed(_)) => {
                     self.kek.store(Arc::new(new));
                     self.reload(&mut held).await?;

@@ -8,7 +8,7 @@ use super::seal::public_point;
 use crate::secret::SecretBytes;
 use crate::store::{KeyPurpose, KeyRecord, KeyState};
 
-/// Bytes of a binding or session key.
+/// Bytes of a binding or session key, and of the secret of the PINs.
 pub(super) const KEY_BYTES: usize = 32;
 
 /// A key record whose material was opened.
@@ -49,7 +49,7 @@ pub(super) async fn unwrap_all(
     let mut opened = Vec::new();
     let mut closed = Vec::new();
     for record in records.into_iter().filter(|record| record.state != KeyState::Destroyed) {
-        let place = KeyPlace { store_id, purpose: record.purpose, id: &record.id };
+        let place = KeyPlace { store_id, purpose: record.purpose.as_str(), id: &record.id };
         match kek.unwrap(&place, &record.wrapped).await? {
             Some(material) => opened.push(ClearKey { record, material }),
             None => closed.push(record.id),

@@ -31,6 +31,9 @@ pub(super) struct Texts {
     pub(super) refusal: Refusal,
     pub(super) me: Me,
     pub(super) remove: Remove,
+    pub(super) pin: Pin,
+    pub(super) me_pin: MePin,
+    pub(super) news: News,
     pub(super) logout: Logout,
     pub(super) signed_out: SignedOut,
     pub(super) leave: Leave,
@@ -133,9 +136,13 @@ texts! {
     Refusal { wait, request }
     Me {
         title, account, handsets, this, bound, last_used, remove, no_handsets, sessions, this_session, created,
-        last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended,
+        last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended, pin, no_pin,
+        change_pin, pin_set, pin_removed,
     }
     Remove { title, lead, then, button, back }
+    Pin { title, lead, label, button, forgot, code, none, set }
+    MePin { title, none, set, forgotten, old, new, again, button, advice, remove, back }
+    News { title, lead, handset_bound, wrong_pins, wrong_codes, unknown, go }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }
     Leave { title, lead, go, back }

@@ -16,8 +16,8 @@ mod style;
 mod tests;
 
 pub use page::{
-    BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, Me, MeBinding, MeDone, MeSession, NoticeFacts, Page, SURE_FIELD,
-    TO_FIELD,
+    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, Me, MeBinding, MeDone, MeSession, News, NewsKind,
+    NoticeFacts, OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
 };
 pub use reader::{Language, Reader, ReaderHints};
 pub use render::{Rendered, render};

@@ -19,6 +19,15 @@ pub const BINDING_FIELD: &str = "binding";
 /// Form field that says that the binding may go; what it says of that does not matter.
 pub const SURE_FIELD: &str = "sure";
 
+/// Form field of a PIN, of the one to be set where there are two.
+pub const PIN_FIELD: &str = "pin";
+/// Form field of the same PIN again.
+pub const AGAIN_FIELD: &str = "again";
+/// Form field of the PIN that is to be replaced or removed.
+pub const OLD_PIN_FIELD: &str = "old";
+/// Form field that says that the PIN is to go; what it says of that does not matter.
+pub const REMOVE_FIELD: &str = "remove";
+
 /// One page. `carrier` is always a profile's name (`docomo`), where the source network tells it.
 pub enum Page<'a> {
     /// 401: what will be read, what for, how long it is kept, by whom, and one button.
@@ -69,6 +78,41 @@ pub enum Page<'a> {
         /// What would go.
         binding: &'a MeBinding,
     },
+    /// 403: the PIN is needed, or was wrong.
+    Pin {
+        /// Where the form posts, e.g. `/_sekisho/pin`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// Goes back in [`TO_FIELD`].
+        to: &'a str,
+        /// What was wrong with the last try.
+        because: Option<Reason>,
+        /// The link for who has forgotten it: to the field for an enrolment code.
+        code_url: &'a str,
+        /// Whether there is one; if not, the way to set one.
+        set: bool,
+    },
+    /// Setting, changing and removing the PIN.
+    MePin {
+        /// Where both forms post, e.g. `/_sekisho/me/pin?guid=ON`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// Whether there is one, and whether it has to be typed.
+        state: PinState,
+        /// What was wrong with the last try.
+        because: Option<Reason>,
+        /// As in [`Page::Pin`].
+        code_url: &'a str,
+    },
+    /// What a person is told once, after signing in.
+    News {
+        /// What is new, oldest first.
+        news: &'a [News],
+        /// Where the person wanted to go.
+        to: &'a str,
+    },
     /// GET logout: the form; ends nothing.
     Logout {
         /// Goes back in [`FORM_TOKEN_FIELD`].
@@ -113,6 +157,8 @@ pub struct Me<'a> {
     pub form_token: &'a str,
     /// Days after which an unused binding is erased.
     pub retention_days: u32,
+    /// The day the PIN was set, if one is.
+    pub pin_set_on: Option<Day>,
     /// What the form that led here has done.
     pub done: Option<MeDone>,
 }
@@ -124,6 +170,42 @@ pub enum MeDone {
     HandsetRemoved,
     /// One session, not the one in hand, was ended.
     SessionEnded,
+    /// A PIN was set.
+    PinSet,
+    /// The PIN was removed.
+    PinRemoved,
+}
+
+/// What there is of a PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinState {
+    /// None.
+    None,
+    /// One of that day.
+    Set(Day),
+    /// One that need not be typed: an enrolment code was.
+    Forgotten,
+}
+
+/// One thing that a person does not know yet.
+pub struct News {
+    /// What happened.
+    pub kind: NewsKind,
+    /// The profile of the handset that it is about, where it is about one.
+    pub carrier: String,
+    /// UTC day.
+    pub day: Day,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewsKind {
+    /// Another handset was bound.
+    HandsetBound,
+    /// A series of wrong PINs.
+    WrongPins,
+    /// A series of wrong enrolment codes.
+    WrongCodes,
 }
 
 /// A bound handset.

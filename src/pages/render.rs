@@ -18,7 +18,10 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
-use super::page::{BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeBinding, MeDone, Page, SURE_FIELD, TO_FIELD};
+use super::page::{
+    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeBinding, MeDone, News, NewsKind, OLD_PIN_FIELD,
+    PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
+};
 use super::reader::{Language, Reader};
 use super::style::STYLE;
 use crate::carrier::{Charset, Markup};
@@ -102,6 +105,9 @@ impl Source<'_> {
             Page::Notice(_) => &self.t.notice.title,
             Page::Me(_) => &self.t.me.title,
             Page::Remove { .. } => &self.t.remove.title,
+            Page::Pin { .. } => &self.t.pin.title,
+            Page::MePin { .. } => &self.t.me_pin.title,
+            Page::News { .. } => &self.t.news.title,
             Page::Logout { .. } => &self.t.logout.title,
             Page::SignedOut => &self.t.signed_out.title,
             Page::Leave { .. } => &self.t.leave.title,
@@ -156,6 +162,16 @@ impl Source<'_> {
         contact.starts_with("https://") || contact.starts_with("http://")
     }
 
+    /// One piece of news, in words.
+    fn told(&self, news: &News) -> String {
+        let text = match news.kind {
+            NewsKind::HandsetBound => &self.t.news.handset_bound,
+            NewsKind::WrongPins => &self.t.news.wrong_pins,
+            NewsKind::WrongCodes => &self.t.news.wrong_codes,
+        };
+        fill(&fill(text, "{carrier}", self.t.carrier(&news.carrier)), "{day}", news.day)
+    }
+
     fn address_detail(&self, detail: &ClientAddressDetail) -> &str {
         match detail {
             ClientAddressDetail::Full => &self.t.notice.log_full,
@@ -193,6 +209,8 @@ fn document(page: &Page<'_>, language: Language) -> Value {
         } }),
         Page::Me(me) => json!({
             "account": me.account,
+            "has_pin": me.pin_set_on.is_some(),
+            "pin_set_on": me.pin_set_on.map(|day| day.to_string()),
             "retention_days": me.retention_days,
             "bindings": me.bindings.iter().map(binding_document).collect::<Vec<_>>(),
             "sessions": me.sessions.iter().map(|s| json!({
@@ -201,6 +219,21 @@ fn document(page: &Page<'_>, language: Language) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Page::Remove { binding, .. } => json!({ "removed": false, "binding": binding_document(binding) }),
+        Page::Pin { because, .. } => error(because.unwrap_or(Reason::PinRequired)),
+        Page::MePin { because: Some(reason), .. } => error(*reason),
+        Page::MePin { state, .. } => json!({
+            "has_pin": *state != PinState::None,
+            "pin_set_on": if let PinState::Set(day) = state { Some(day.to_string()) } else { None },
+        }),
+        Page::News { news, .. } => json!({ "news": news.iter().map(|news| json!({
+            "kind": match news.kind {
+                NewsKind::HandsetBound => "handset-bound",
+                NewsKind::WrongPins => "wrong-pins",
+                NewsKind::WrongCodes => "wrong-codes",
+            },
+            "carrier": Some(&news.carrier).filter(|carrier| !carrier.is_empty()),
+            "day": news.day.to_string(),
+        })).collect::<Vec<_>>() }),
         Page::Logout { .. } => json!({ "signed_out": false }),
         Page::SignedOut => json!({ "signed_out": true }),
         Page::Leave { url, host } => json!({ "url": url, "host": host }),

@@ -2,8 +2,8 @@
 // Included by both, so it takes its names from the module that includes it.
 
 use super::{
-    ClientAddressDetail, Day, Duration, Me, MeBinding, MeDone, MeSession, NoticeConfig, NoticeFacts, Page, Reason,
-    Timestamp,
+    ClientAddressDetail, Day, Duration, Me, MeBinding, MeDone, MeSession, News, NewsKind, NoticeConfig, NoticeFacts,
+    Page, PinState, Reason, Timestamp,
 };
 
 const TOKEN: &str = "q3Zf0mW8Vh2c1b7JtYx5Rw";
@@ -47,6 +47,7 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
         }),
     );
     me_pages(show);
+    pin_pages(show);
     let binding = MeBinding {
         id: "01939c3e-7a10-7b52-9c6e-2f4d1a0b3c00".to_owned(),
         carrier: "docomo".to_owned(),
@@ -69,6 +70,30 @@ fn sign_in_pages(notice: &NoticeConfig, show: &mut dyn FnMut(&str, &Page<'_>)) {
         let login_url = "/_sekisho/login?to=%2Forders%3Fpage%3D2&t=q3Zf0mW8Vh2c1b7JtYx5Rw&guid=ON";
         show(name, &Page::SignIn { login_url, because, carrier, retention_days: 400, notice });
     }
+}
+
+fn pin_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
+    let code_url = "/_sekisho/login?to=%2Forders%3Fpage%3D2&t=q3Zf0mW8Vh2c1b7JtYx5Rw&guid=ON&by=code";
+    for (name, because, set) in
+        [("pin", None, true), ("pin-wrong", Some(Reason::PinWrong), true), ("pin-none", None, false)]
+    {
+        show(
+            name,
+            &Page::Pin { action: "/_sekisho/pin", form_token: TOKEN, to: "/orders?page=2", because, code_url, set },
+        );
+    }
+    for (name, state, because) in [
+        ("me-pin", PinState::None, None),
+        ("me-pin-set", PinState::Set(Day::from_unix_days(20_700)), Some(Reason::PinWrong)),
+        ("me-pin-forgotten", PinState::Forgotten, Some(Reason::PinInvalid)),
+    ] {
+        let action = "/_sekisho/me/pin?guid=ON";
+        show(name, &Page::MePin { action, form_token: TOKEN, state, because, code_url });
+    }
+    let news = |kind, carrier: &str| News { kind, carrier: carrier.to_owned(), day: Day::from_unix_days(20_780) };
+    let news =
+        [news(NewsKind::HandsetBound, "softbank"), news(NewsKind::WrongPins, "docomo"), news(NewsKind::WrongCodes, "")];
+    show("news", &Page::News { news: &news, to: "/orders?page=2" });
 }
 
 fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
@@ -105,6 +130,7 @@ fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
                 sessions: &sessions,
                 form_token: TOKEN,
                 retention_days: 400,
+                pin_set_on: (handsets > 1).then(|| Day::from_unix_days(20_700)),
                 done,
             }),
         );

@@ -385,6 +385,7 @@ fn pages_that_hold(text: &str, reader: Reader) -> Vec<String> {
     let at = Timestamp::from_unix_millis(0);
     let sessions =
         [MeSession { id: text.to_owned(), carrier: text.to_owned(), created_at: at, last_seen_at: at, this: false }];
+    let news = [News { kind: NewsKind::HandsetBound, carrier: text.to_owned(), day }];
     [
         Page::SignIn { login_url: text, because: None, carrier: Some(text), retention_days: 1, notice: &notice },
         Page::Enrol { action: text, form_token: text, to: text, because: None },
@@ -403,9 +404,13 @@ fn pages_that_hold(text: &str, reader: Reader) -> Vec<String> {
             sessions: &sessions,
             form_token: text,
             retention_days: 1,
+            pin_set_on: None,
             done: None,
         }),
         Page::Remove { action: text, form_token: text, binding: &bindings[0] },
+        Page::Pin { action: text, form_token: text, to: text, because: None, code_url: text, set: true },
+        Page::MePin { action: text, form_token: text, state: PinState::Forgotten, because: None, code_url: text },
+        Page::News { news: &news, to: text },
         Page::Logout { form_token: text },
     ]
     .map(|page| shown(&page, reader))

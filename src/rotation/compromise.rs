@@ -15,7 +15,7 @@ pub struct CompromiseReport {
     pub key: String,
     /// Why, in the words of whoever said so.
     pub reason: String,
-    /// Records whose chain contains it. They sign nobody in until a new code took them off it.
+    /// Records whose chain contains it. They sign nobody in until the PIN or a new code took them off it.
     pub bindings: u64,
     /// Sessions that were opened by those, and ended.
     pub sessions_ended: usize,
@@ -39,7 +39,8 @@ impl Rotations {
     /// takes its place if it was active; however many rotations are open. Then the sessions of its bindings end. Its
     /// records are wrapped at top speed meanwhile; [`Rotations::status`] tells how far that is.
     ///
-    /// A flagged key signs nobody in: a person types a new enrolment code, which takes the binding off it.
+    /// A flagged key signs nobody in: a person types the account's PIN or, where there is none, a new enrolment code, which
+    /// takes the binding off it.
     ///
     /// # Errors
     /// [`RotationError`]; with [`RotationError::FlaggedAlone`] no key took its place, all else is done. Where the store failed after the key was flagged, upkeep ends the sessions at the next start.

@@ -13,4 +13,4 @@ mod token;
 pub use cookie::{CookiePresence, SessionCookie};
 pub use lifecycle::{Expiry, SessionPolicy};
 pub use registry::{Check, LiveSession, Opening, Sessions};
-pub use token::{SessionId, SessionSecret, SessionToken, TokenHash};
+pub use token::{ContinuityKey, SessionId, SessionSecret, SessionToken, TokenHash};

@@ -7,6 +7,7 @@ use dashmap::DashMap;
 use ring::hmac;
 use tokio_util::sync::CancellationToken;
 
+use super::token::ContinuityKey;
 use super::{Expiry, SessionId, SessionPolicy, SessionSecret, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
@@ -68,8 +69,16 @@ impl<S> LiveSession<S> {
     /// Whether `identifier` is the one that signed in, in constant time. `token` is this session's own.
     #[must_use]
     pub fn same_device(&self, token: &SessionToken, identifier: &RawIdentifier) -> bool {
+        let key = self.continuity_key(token).hmac();
         identifier.carrier() == &self.record.carrier
-            && hmac::verify(&token.continuity_key(), identifier.expose(), &self.record.continuity).is_ok()
+            && hmac::verify(&key, identifier.expose(), &self.record.continuity).is_ok()
+    }
+
+    fn continuity_key(&self, token: &SessionToken) -> ContinuityKey {
+        match &self.record.link {
+            Some(link) => token.linked_key(link),
+            None => token.continuity_key(),
+        }
     }
 }
 
@@ -85,13 +94,17 @@ pub struct Opening {
     pub secret: SessionSecret,
     /// HMAC of the identifier under the token's continuity key.
     pub continuity: [u8; 32],
+    /// Whether an enrolment code was typed for it.
+    pub by_code: bool,
+    /// When the right PIN was typed for it, if it was.
+    pub pin_at: Option<Timestamp>,
 }
 
 impl Opening {
     /// The tag that ties a session to the handset that opened it.
     #[must_use]
     pub fn continuity_of(secret: &SessionSecret, identifier: &RawIdentifier) -> [u8; 32] {
-        let tag = hmac::sign(&secret.token().continuity_key(), identifier.expose());
+        let tag = hmac::sign(&secret.token().continuity_key().hmac(), identifier.expose());
         let mut out = [0; 32];
         out.copy_from_slice(tag.as_ref());
         out
@@ -145,7 +158,7 @@ impl<S: Default> Sessions<S> {
         entropy: &dyn Entropy,
         now: Timestamp,
     ) -> Result<(SessionSecret, Arc<LiveSession<S>>), StoreError> {
-        let Opening { account, binding, carrier, secret, continuity } = opening;
+        let Opening { account, binding, carrier, secret, continuity, by_code, pin_at } = opening;
         let record = SessionRecord {
             token_hash: secret.token().hash(),
             id: SessionId::from_random(random(entropy)),
@@ -153,8 +166,11 @@ impl<S: Default> Sessions<S> {
             binding,
             carrier,
             continuity,
+            link: None,
             sid_seed: random(entropy),
             transport,
+            by_code,
+            pin_at,
             created_at: now,
             last_seen_at: now,
             expires_at: self.policy.end_of(now),
@@ -173,6 +189,44 @@ impl<S: Default> Sessions<S> {
                 Err(error)
             }
         }
+    }
+
+    /// Lets a session go on under a fresh token, because its person has just typed the right PIN; durable when this
+    /// returns. `token` is its own, which is dead then, and so are connections that were opened with it. Its id, its end
+    /// and what upstreams know it by stay. `None` if it ended meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it could not be made durable; then it is as it was.
+    pub async fn step_up(
+        &self,
+        session: &LiveSession<S>,
+        token: &SessionToken,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+    ) -> Result<Option<SessionSecret>, StoreError> {
+        let secret = SessionSecret::generate(entropy);
+        let fresh = secret.token();
+        let record = SessionRecord {
+            token_hash: fresh.hash(),
+            link: Some(fresh.link_to(&session.continuity_key(token))),
+            transport: session.transport(),
+            by_code: false,
+            pin_at: Some(now),
+            last_seen_at: now,
+            ..session.record.clone()
+        };
+        let (old, new) = (session.record.token_hash, record.token_hash);
+        let renewed = Arc::new(LiveSession::of(record.clone()));
+        // In memory first, as when one is opened.
+        self.live.insert(new, Arc::clone(&renewed));
+        let outcome = self.store.renew(old, record).await;
+        if outcome == Ok(true) {
+            renewed.durable.store(true, Ordering::Release);
+            self.forget(&[old]);
+            return Ok(Some(secret));
+        }
+        self.forget(&[new]);
+        outcome.map(|_| None)
     }
 
     /// Looks up a token that came by `transport`. In a URL it stands for no session that is kept in its cookie.

@@ -88,12 +88,49 @@ impl SessionToken {
     ///
     /// Only who holds the token can make it, so the stored tag alone identifies nobody.
     #[must_use]
-    pub fn continuity_key(&self) -> hmac::Key {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"sekisho/continuity/v1");
-        let pseudorandom = salt.extract(&*self.0.0);
-        let expanded = pseudorandom.expand(&[b"identifier"], hmac::HMAC_SHA256);
-        expanded.map_or_else(|_| unreachable!("one hash length is within HKDF's bound"), hmac::Key::from)
+    pub fn continuity_key(&self) -> ContinuityKey {
+        ContinuityKey(self.derive(b"identifier"))
     }
+
+    /// The continuity key of another token, from what is stored between the two ([`SessionToken::link_to`]).
+    pub(super) fn linked_key(&self, link: &[u8; 32]) -> ContinuityKey {
+        ContinuityKey(xor(&self.derive(b"link"), link))
+    }
+
+    /// What is stored so that this token, which is new, gives `key`, which an older one made. Each token links to one key,
+    /// so its mask is used once.
+    pub(super) fn link_to(&self, key: &ContinuityKey) -> [u8; 32] {
+        *xor(&self.derive(b"link"), &key.0)
+    }
+
+    fn derive(&self, use_of_it: &'static [u8]) -> Zeroizing<[u8; 32]> {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"sekisho/continuity/v1");
+        let info = [use_of_it];
+        let pseudorandom = salt.extract(&*self.0.0);
+        let expanded = pseudorandom.expand(&info, hkdf::HKDF_SHA256);
+        let mut out = Zeroizing::new([0; 32]);
+        let filled = expanded.and_then(|expanded| expanded.fill(&mut *out));
+        filled.unwrap_or_else(|_| unreachable!("one hash length is within HKDF's bound"));
+        out
+    }
+}
+
+/// The key of a session's continuity tag. Deliberately absent: `Debug`, `Display`, `Clone`, `Serialize`.
+pub struct ContinuityKey(Zeroizing<[u8; 32]>);
+
+impl ContinuityKey {
+    /// For one tag. ring's copy is not wiped.
+    pub(super) fn hmac(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &*self.0)
+    }
+}
+
+fn xor(one: &[u8; 32], other: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    let mut out = Zeroizing::new(*one);
+    for (byte, mask) in out.iter_mut().zip(other) {
+        *byte ^= mask;
+    }
+    out
 }
 
 /// The characters of a secret or of a token, in place: each request reads one, and makes the other of it.
@@ -174,6 +211,7 @@ mod tests {
     use crate::entropy::SeededEntropy;
 
     assert_not_impl_any!(SessionToken: fmt::Debug, fmt::Display, Clone, serde::Serialize);
+    assert_not_impl_any!(ContinuityKey: fmt::Debug, fmt::Display, Clone, serde::Serialize);
     assert_not_impl_any!(SessionSecret: fmt::Debug, fmt::Display, Clone, serde::Serialize);
 
     fn secret() -> SessionSecret {
@@ -188,6 +226,16 @@ mod tests {
         assert_eq!(token.hash(), SessionToken::parse(token.expose().as_bytes()).unwrap().hash());
         assert_eq!((token.expose().len(), secret().expose().len()), (TOKEN_CHARACTERS, TOKEN_CHARACTERS));
         assert_eq!(format!("{:?}", token.hash()), "TokenHash(..)");
+    }
+
+    #[test]
+    fn a_link_leads_from_a_new_token_to_the_key_of_the_old_one_and_no_other() {
+        let [old, new, stranger] = [3, 4, 5].map(|seed| SessionSecret::generate(&SeededEntropy::new(seed)).token());
+        let link = new.link_to(&old.continuity_key());
+        assert_eq!(*new.linked_key(&link).0, *old.continuity_key().0);
+        assert_ne!(*new.continuity_key().0, *old.continuity_key().0);
+        assert_ne!(*stranger.linked_key(&link).0, *old.continuity_key().0);
+        assert_ne!(link, *old.continuity_key().0);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct AccountRecord {
     pub created_at: Timestamp,
     /// Live bindings.
     pub bindings: u32,
+    /// Whether a PIN is set.
+    pub has_pin: bool,
     /// Pairwise subjects handed out so far, as (upstream name, subject), sorted by upstream.
     pub subjects: Vec<(String, String)>,
 }
@@ -40,7 +42,7 @@ pub struct BindingRecord {
 }
 
 /// One digest to look for, with the chain that made it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Probe {
     /// The keys that made the digest.
     pub chain: Chain,

@@ -155,6 +155,11 @@ pub enum KeyChange {
         /// AES-256-GCM under the new KEK.
         wrapped: Vec<u8>,
     },
+    /// The same secret of the PINs ([`SchemeRecord::pin_secret`]), wrapped under another KEK.
+    RewrapPinSecret {
+        /// AES-256-GCM under the new KEK.
+        wrapped: Vec<u8>,
+    },
 }
 
 /// What became of changes to the keys. Only the first changed anything.
@@ -168,7 +173,7 @@ pub enum ChangeOutcome {
     InUse(u64),
 }
 
-/// The stretch parameters, fixed when the store was made.
+/// The stretch parameters and the secret of the PINs, fixed when the store was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemeRecord {
     /// Names the scheme in every binding record; `v1` in a new store.
@@ -177,6 +182,9 @@ pub struct SchemeRecord {
     pub stretch: Option<StretchParameters>,
     /// The deployment's salt, 16 random bytes.
     pub salt: [u8; 16],
+    /// What keyed hashes of PINs are made with: AES-256-GCM under the KEK. No rotation replaces it, since nobody could
+    /// make the hashes again; it moves to another KEK with the keys.
+    pub pin_secret: Vec<u8>,
 }
 
 /// Cost of the memory-hard stretch.
@@ -204,7 +212,7 @@ pub struct StoredKeys {
 /// The wrapped keys and the scheme.
 ///
 /// 19. **Forwards.** A key's state only moves in the order of [`KeyState::ALL`]; what is compromised stays so; a destroyed
-///     key has no material, and one that was wrapped anew none under the former KEK, in no part of the medium that the
+///     key has no material, and what was wrapped anew is not there under the former KEK, in no part of the medium that the
 ///     store can reach; a record stays.
 /// 20. **Proven unused.** A binding key becomes `Inner` only where it is the outermost of no record, and `Drained` or
 ///     `Destroyed` only where no chain begins with it or an older key, so that none contains it and no wrap that is

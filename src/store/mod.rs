@@ -24,6 +24,8 @@ mod bindings;
 mod embedded;
 mod error;
 mod keys;
+mod news;
+mod pins;
 mod receipts;
 mod rotations;
 mod sessions;
@@ -43,6 +45,8 @@ pub use keys::{
     ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys,
     StretchParameters,
 };
+pub use news::{News, NewsKind, NewsStore};
+pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
 pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};

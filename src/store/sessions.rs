@@ -23,11 +23,18 @@ pub struct SessionRecord {
     pub carrier: CarrierName,
     /// HMAC of the identifier under a key derived from the token: the device check needs the token to be made.
     pub continuity: [u8; 32],
+    /// What makes the key of `continuity` of this token, where it was made with another: a session that goes on under a
+    /// new token keeps its tag, since nobody has the identifier then.
+    pub link: Option<[u8; 32]>,
     /// Random; from it the per-audience `sid` is derived.
     pub sid_seed: [u8; 16],
     /// How the token travels.
     pub transport: TokenTransport,
-    /// When it was opened; also `auth_time`.
+    /// Whether an enrolment code opened it: within minutes of that its person may set a PIN without the old one.
+    pub by_code: bool,
+    /// When the right PIN was typed in it; then also `auth_time`.
+    pub pin_at: Option<Timestamp>,
+    /// When it was opened.
     pub created_at: Timestamp,
     /// When it was last used, with at most a minute's delay.
     pub last_seen_at: Timestamp,
@@ -79,6 +86,10 @@ pub trait SessionStore: Send + Sync + 'static {
         per_account: u32,
         replaces: Option<TokenHash>,
     ) -> Result<Vec<TokenHash>, StoreError>;
+
+    /// Lets a session go on under the token of `renewed`: the old one is gone in the same step. `false`, and nothing is
+    /// kept, if there was none. 55. **No way back in.** A session that was ended never goes on under another token.
+    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError>;
 
     /// All sessions that have not reached `expires_at`; read once at start-up.
     async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError>;

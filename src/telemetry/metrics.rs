@@ -75,6 +75,26 @@ impl BindOutcome {
     }
 }
 
+/// What a typed PIN came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinOutcome {
+    /// It is the account's.
+    Right,
+    /// It is not.
+    Wrong,
+    /// The handset has to wait, or too many were typed at once.
+    RateLimited,
+    /// The account has none.
+    NotSet,
+    /// The store failed.
+    Failed,
+}
+
+impl PinOutcome {
+    /// In their order.
+    const WORDS: [&'static str; 5] = ["right", "wrong", "rate-limited", "not-set", "failed"];
+}
+
 /// All metrics of one gateway.
 pub struct Metrics {
     registry: Registry,
@@ -84,6 +104,8 @@ pub struct Metrics {
     enrolments: Labelled<1>,
     /// In the order of [`BindOutcome::WORDS`].
     console_bindings: [Counter; BindOutcome::WORDS.len()],
+    /// In the order of [`PinOutcome::WORDS`].
+    pin_tries: [Counter; PinOutcome::WORDS.len()],
     /// In the order of [`TurnedAway::ALL`].
     turned_away: [Counter; TurnedAway::ALL.len()],
     connections_open: Gauge,
@@ -124,6 +146,7 @@ impl Metrics {
         let enrolments = register(&mut registry, "enrolments", "Handsets bound");
         let help = "Answers of upstreams with Sekisho-Bind, by what came of it";
         let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
+        let pin_tries: Labelled<1> = register(&mut registry, "pin_tries", "PINs typed, by what came of it");
         let help = "Connections that ended before their first request, by cause";
         let turned_away: Labelled<1> = register(&mut registry, "connections_turned_away", help);
         let help = "Connections of clients that are open";
@@ -163,6 +186,7 @@ impl Metrics {
             enrolments,
             console_bindings: BindOutcome::WORDS
                 .map(|word| console_bindings.get_or_create_owned(&[("outcome", word.to_owned())])),
+            pin_tries: PinOutcome::WORDS.map(|word| pin_tries.get_or_create_owned(&[("outcome", word.to_owned())])),
             turned_away: TurnedAway::ALL
                 .map(|why| turned_away.get_or_create_owned(&[("cause", why.as_str().to_owned())])),
             connections_open,
@@ -210,6 +234,13 @@ impl Metrics {
     /// An upstream said `Sekisho-Bind`.
     pub fn bound_by_console(&self, outcome: BindOutcome) {
         if let Some(counter) = self.console_bindings.get(outcome as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A PIN was typed.
+    pub fn pin_try(&self, outcome: PinOutcome) {
+        if let Some(counter) = self.pin_tries.get(outcome as usize) {
             counter.inc();
         }
     }
@@ -397,6 +428,7 @@ mod tests {
         metrics.live_sessions(7);
         metrics.bound_by_console(BindOutcome::Bound);
         metrics.bound_by_console(BindOutcome::Failed);
+        metrics.pin_try(PinOutcome::Wrong);
         metrics.headers_stripped(3);
         metrics.code_issued();
         metrics.live_codes(2);

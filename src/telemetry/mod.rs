@@ -15,6 +15,6 @@ mod security;
 
 pub use access::{Access, AccessLogger};
 pub use log::{LogError, LogGuard, init, init_for_people};
-pub use metrics::{BindOutcome, Metrics};
+pub use metrics::{BindOutcome, Metrics, PinOutcome};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SecurityEvent, security};

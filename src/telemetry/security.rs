@@ -130,6 +130,34 @@ pub enum SecurityEvent<'a> {
         /// From which carrier.
         carrier: &'a CarrierName,
     },
+    /// The right PIN was typed in a session.
+    SteppedUp {
+        /// Whose it is.
+        account: &'a AccountId,
+        /// From which carrier.
+        carrier: &'a CarrierName,
+    },
+    /// A series of wrong PINs was typed on one handset.
+    WrongPins {
+        /// Whose PIN was tried.
+        account: &'a AccountId,
+        /// The handset's carrier.
+        carrier: &'a CarrierName,
+        /// So many in a row.
+        count: u32,
+    },
+    /// A person set a PIN.
+    PinSet {
+        /// Whose it is.
+        account: &'a AccountId,
+    },
+    /// A PIN was taken away.
+    PinRemoved {
+        /// Whose it was.
+        account: &'a AccountId,
+        /// By whom.
+        by: Actor,
+    },
     /// A person signed out.
     SignedOut {
         /// Who.
@@ -304,6 +332,22 @@ impl<'a> Fields<'a> {
             SecurityEvent::Enrolled { account, carrier } => {
                 Self { event: "enrolled", account: Some(account), carrier: Some(carrier), ..none }
             }
+            SecurityEvent::SteppedUp { account, carrier } => {
+                Self { event: "stepped-up", account: Some(account), carrier: Some(carrier), ..none }
+            }
+            SecurityEvent::WrongPins { account, carrier, count } => Self {
+                event: "wrong-pins",
+                account: Some(account),
+                carrier: Some(carrier),
+                count: Some(u64::from(count)),
+                ..none
+            },
+            SecurityEvent::PinSet { account } => {
+                Self { event: "pin-set", account: Some(account), by: Some(Actor::Handset), ..none }
+            }
+            SecurityEvent::PinRemoved { account, by } => {
+                Self { event: "pin-removed", account: Some(account), by: Some(by), ..none }
+            }
             SecurityEvent::SignedOut { account } => Self { event: "signed-out", account: Some(account), ..none },
             SecurityEvent::Refused { reason, carrier } => {
                 Self { event: "refused", reason: Some(reason.as_str()), carrier, ..none }
@@ -358,7 +402,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use static_assertions::assert_not_impl_any;
 
-    use crate::binding::{EnrolmentCode, KeyRing};
+    use crate::binding::{EnrolmentCode, KeyRing, Pin};
     use crate::carrier::RawIdentifier;
     use crate::secret::SecretBytes;
     use crate::session::SessionToken;
@@ -366,6 +410,7 @@ mod tests {
     // `tracing` takes a field as `Value`, `Display` or `Debug`: a secret is none of them, so no macro can log it.
     assert_not_impl_any!(RawIdentifier: tracing::Value, std::fmt::Display, std::fmt::Debug);
     assert_not_impl_any!(SessionToken: tracing::Value, std::fmt::Display, std::fmt::Debug);
+    assert_not_impl_any!(Pin: tracing::Value, std::fmt::Display, std::fmt::Debug);
     assert_not_impl_any!(EnrolmentCode: tracing::Value, std::fmt::Display, std::fmt::Debug);
     assert_not_impl_any!(SecretBytes: tracing::Value, std::fmt::Display, std::fmt::Debug);
     assert_not_impl_any!(KeyRing: tracing::Value, std::fmt::Display, std::fmt::Debug);

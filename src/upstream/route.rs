@@ -229,13 +229,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Access;
+    use crate::config::{Access, Assurance};
 
     fn routes(paths: &[&str]) -> Routes {
         let route = |(upstream, path): (usize, &&str)| RouteConfig {
             path: (*path).to_owned(),
             upstream,
             access: Access::Session,
+            assurance: Assurance::Device,
             body_bytes: 1024,
         };
         Routes::new(paths.iter().enumerate().map(route).collect())

@@ -106,7 +106,7 @@ fn key(number: u8, state: KeyState) -> BindingKey {
 }
 
 fn ring_of(keys: Vec<BindingKey>, generation: u64) -> KeyRing {
-    let scheme = SchemeRecord { id: "v1".into(), stretch: Some(CHEAP), salt: [3; 16] };
+    let scheme = SchemeRecord { id: "v1".into(), stretch: Some(CHEAP), salt: [3; 16], pin_secret: vec![4; 60] };
     KeyRing::new(LiveKeys::new(keys, generation).unwrap(), Stretcher::new(&scheme).unwrap())
 }
 

@@ -94,6 +94,9 @@ fn values_of_a_good_configuration_arrive() {
     assert_eq!(servers[2], "https://[2001:db8::2]:443");
     assert_eq!(config.upstreams[0].timeout.connect.as_millis(), 500);
     assert_eq!(config.routes[1].upstream, 1);
+    let asks_pin = |route: &sekisho::config::RouteConfig| route.assurance == sekisho::config::Assurance::DevicePin;
+    assert_eq!(config.routes.iter().map(asks_pin).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!((config.session.pin_for.as_secs(), config.limits.pin.count), (900, 5));
     assert_eq!(config.session.idle.as_secs(), 300);
     assert_eq!(config.binding.retention_days, 1);
     assert_eq!(config.limits.network.period.as_secs(), 10);

@@ -60,7 +60,7 @@ async fn every_verb_answers_with_the_document_of_the_contract() {
     let expected = json!({"sessions": [{
         "id": session, "account": "alice", "carrier": "docomo", "transport": "cookie",
         "created_at": "2026-11-24T00:00:00Z", "last_seen_at": "2026-11-24T00:00:01.5Z",
-        "expires_at": "2026-11-24T12:00:00Z",
+        "expires_at": "2026-11-24T12:00:00Z", "pin_at": null,
     }]});
     assert_eq!(sessions, expected);
     assert_eq!(done(&harness, "GET", "/v1/accounts/alice/sessions").await, expected);

@@ -327,6 +327,7 @@ async fn a_revoked_certificate_is_refused() {
 
 /// Every verb of the description, with the role that it takes. A verb that is missing here fails the test.
 const VERBS: &[(&str, &[&str])] = &[
+    ("delete /v1/accounts/{account}/pin", &["operator"]),
     ("delete /v1/accounts/{account}/sessions", &["operator"]),
     ("delete /v1/bindings/{id}", &["operator"]),
     ("delete /v1/keys/{id}", &["security"]),

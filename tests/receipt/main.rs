@@ -94,7 +94,7 @@ fn ring(states: &[KeyState]) -> KeyRing {
         suspended: false,
         material: SecretBytes::new(vec![u8::try_from(number).unwrap(); 32]),
     });
-    let scheme = SchemeRecord { id: "v1".into(), stretch: None, salt: [3; 16] };
+    let scheme = SchemeRecord { id: "v1".into(), stretch: None, salt: [3; 16], pin_secret: vec![4; 60] };
     KeyRing::new(LiveKeys::new(keys.collect(), 0).unwrap(), Stretcher::new(&scheme).unwrap())
 }
 

@@ -50,7 +50,7 @@ impl World {
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let entropy = SeededEntropy::new(seed);
         let (store, _) = EmbeddedStore::open(&folder.path().join("store"), now(), &entropy).ok().unwrap();
-        let scheme = SchemeRecord { id: "v1".into(), stretch: None, salt: [3; 16] };
+        let scheme = SchemeRecord { id: "v1".into(), stretch: None, salt: [3; 16], pin_secret: vec![4; 60] };
         let stretcher = Stretcher::new(&scheme).unwrap();
         let first = KeyPurpose::ALL.map(|purpose| key(purpose, 1, KeyState::Active));
         store.initialise(first.into(), scheme).await.unwrap();

@@ -102,6 +102,8 @@ fn opening(account: &str, binding: u8) -> Opening {
         carrier: CarrierName::parse("alpha").unwrap(),
         secret: SessionSecret::generate(&SystemEntropy::default()),
         continuity: TAG,
+        by_code: false,
+        pin_at: None,
     }
 }
 
@@ -127,6 +129,11 @@ impl SessionStore for Slow {
         self.asked.add_permits(1);
         self.go_on.acquire().await.unwrap().forget();
         self.store.open(session, per_account, replaces).await
+    }
+    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError> {
+        self.asked.add_permits(1);
+        self.go_on.acquire().await.unwrap().forget();
+        self.store.renew(old, renewed).await
     }
     async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError> {
         self.store.load(now).await

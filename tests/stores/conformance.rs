@@ -16,8 +16,9 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
     ImportOutcome, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewAuditEntry,
-    NewCode, Probe, ReceiptStore, RotationStore, SchemeRecord, SealingKey, SessionRecord, SessionScope, SessionStore,
-    StoreError, StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters, TokenTransport,
+    NewCode, NewsStore, PinStore, Probe, ReceiptStore, RotationStore, SchemeRecord, SealingKey, SessionRecord,
+    SessionScope, SessionStore, StoreError, StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters,
+    TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -31,6 +32,8 @@ pub(crate) trait Backend: Sized {
     fn audit(&self) -> Arc<dyn AuditStore>;
     fn rotations(&self) -> Arc<dyn RotationStore>;
     fn receipts(&self) -> Arc<dyn ReceiptStore>;
+    fn pins(&self) -> Arc<dyn PinStore>;
+    fn news(&self) -> Arc<dyn NewsStore>;
     /// The same data after a crash: whatever was not durable is gone.
     fn restart(self) -> Self;
 }
@@ -132,7 +135,7 @@ pub(crate) fn first_keys() -> Vec<KeyRecord> {
 
 pub(crate) fn scheme(id: &str) -> SchemeRecord {
     let stretch = Some(StretchParameters { memory_kib: 19_456, passes: 2 });
-    SchemeRecord { id: id.into(), stretch, salt: [9; 16] }
+    SchemeRecord { id: id.into(), stretch, salt: [9; 16], pin_secret: vec![6; 60] }
 }
 
 /// The bindings of a store that has its keys.
@@ -196,7 +199,7 @@ pub(crate) async fn resolves(store: &dyn BindingStore, handset: u8) -> Option<Bi
     hit.map(|hit| hit.binding.id)
 }
 
-fn session(number: u8, name: &str) -> SessionRecord {
+pub(crate) fn session(number: u8, name: &str) -> SessionRecord {
     SessionRecord {
         token_hash: TokenHash::from_bytes([number; 32]),
         id: SessionId::from_random([number; 16]),
@@ -204,8 +207,11 @@ fn session(number: u8, name: &str) -> SessionRecord {
         binding: binding_id(number),
         carrier: carrier("au"),
         continuity: [number; 32],
+        link: None,
         sid_seed: [number; 16],
         transport: TokenTransport::Url,
+        by_code: false,
+        pin_at: None,
         created_at: at(0),
         last_seen_at: at(0),
         expires_at: at(720),
@@ -217,7 +223,7 @@ fn hash(number: u8) -> TokenHash {
 }
 
 /// Opens each in order, with room for all.
-async fn open_all(store: &dyn SessionStore, sessions: &[SessionRecord]) {
+pub(crate) async fn open_all(store: &dyn SessionStore, sessions: &[SessionRecord]) {
     for session in sessions {
         assert_eq!(store.open(session.clone(), 100, None).await.unwrap(), []);
     }

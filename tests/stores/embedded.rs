@@ -16,12 +16,14 @@ use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, Inspection, KeyChange, KeyRecord, KeyState,
-    KeyStore, OpenError, Opened, ReceiptStore, RotationStore, SessionRecord, SessionStore, StoreError, TokenTransport,
+    KeyStore, NewsStore, OpenError, Opened, PinStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord,
+    SessionStore, StoreError, TokenTransport,
 };
 use tempfile::TempDir;
 
 use crate::approvals::keeps_the_approval_contract;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, scheme};
+use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
 
@@ -64,6 +66,14 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn pins(&self) -> Arc<dyn PinStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn news(&self) -> Arc<dyn NewsStore> {
+        Arc::clone(&self.store) as _
+    }
+
     /// Opens a copy of the files as they are at this instant, as a crash would leave them: the running store is not told.
     fn restart(self) -> Self {
         let folder = TempDir::new().unwrap();
@@ -79,6 +89,7 @@ keeps_the_contract!(Embedded);
 keeps_the_approval_contract!(Embedded);
 moves_records_as_the_contract_says!(Embedded);
 keeps_receipts_as_the_contract_says!(Embedded);
+keeps_pins_as_the_contract_says!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())
@@ -129,8 +140,11 @@ fn session(number: u32) -> SessionRecord {
         binding: BindingId::from_random([1; 16]),
         carrier: CarrierName::parse("docomo").unwrap(),
         continuity: [3; 32],
+        link: None,
         sid_seed: [4; 16],
         transport: TokenTransport::Cookie,
+        by_code: false,
+        pin_at: None,
         created_at: Timestamp::from_unix_millis(0),
         last_seen_at: Timestamp::from_unix_millis(0),
         expires_at: Timestamp::from_unix_millis(1),
@@ -401,7 +415,8 @@ async fn of_what_was_wrapped_under_the_former_kek_no_file_keeps_a_byte() {
     for key in &mut keys {
         key.wrapped.clone_from(&former);
     }
-    store.initialise(keys.clone(), scheme("v1")).await.unwrap();
+    let scheme = SchemeRecord { pin_secret: former.clone(), ..scheme("v1") };
+    store.initialise(keys.clone(), scheme).await.unwrap();
     let holding = || {
         let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|f| former.chunks(15).any(|part| fs::read(f).unwrap().windows(15).any(|at| at == part))).count()
@@ -409,6 +424,9 @@ async fn of_what_was_wrapped_under_the_former_kek_no_file_keeps_a_byte() {
     assert!(holding() > 0);
     let rewrap = |key: &KeyRecord| KeyChange::Rewrap { id: key.id.clone(), wrapped: vec![1; 60] };
     assert_eq!(store.change(0, keys.iter().map(rewrap).collect()).await, Ok(ChangeOutcome::Changed(1)));
+    assert!(holding() > 0, "the secret of the PINs");
+    let secret = KeyChange::RewrapPinSecret { wrapped: vec![1; 60] };
+    assert_eq!(store.change(1, vec![secret]).await, Ok(ChangeOutcome::Changed(2)));
     assert_eq!(holding(), 0);
     assert!(store.keys().await.unwrap().keys.iter().all(|key| key.wrapped == [1; 60]));
 }

@@ -5,5 +5,6 @@
 mod approvals;
 mod conformance;
 mod embedded;
+mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;

@@ -156,6 +156,7 @@ impl Forge {
             subject: "Zk9xQ1VoT3pMbVd5dEJhUg",
             sid: "c2lkLW9mLW9uZS1zZXNzaW9u",
             auth_time: at(NOW - 600),
+            with_pin: false,
         };
         let assertion = signer.sign(ISSUER, &claims, &SeededEntropy::new(1), at(NOW - AGE)).unwrap();
         let fresh = assertion.value().to_str().unwrap();

@@ -17,7 +17,6 @@ const MOST_CONNECTIONS: u32 = 10_000_000;
 pub(super) fn check(raw: Option<Table<raw::Limits>>, cx: &mut Context) -> LimitsConfig {
     let Table(raw) = raw.unwrap_or_default();
     let a_minute = |count| Rate { count, period: Duration::from_mins(1) };
-    cx.rate("limits.pin", raw.pin.as_deref(), a_minute(10));
     let head = cx.size("limits.head", raw.head.as_deref(), 32 * KIB, KIB..=MIB);
     let url = cx.size("limits.url", raw.url.as_deref(), 8 * KIB, 256..=64 * KIB);
     if url > head && !cx.report.names("limits.url") && !cx.report.names("limits.head") {
@@ -38,6 +37,7 @@ pub(super) fn check(raw: Option<Table<raw::Limits>>, cx: &mut Context) -> Limits
     LimitsConfig {
         sign_in: cx.rate("limits.sign_in", raw.sign_in.as_deref(), a_minute(10)),
         code: cx.rate("limits.code", raw.code.as_deref(), Rate { count: 10, period: Duration::from_hours(1) }),
+        pin: cx.rate("limits.pin", raw.pin.as_deref(), a_minute(10)),
         network: cx.rate("limits.network", raw.network.as_deref(), a_minute(100)),
         head_bytes: usize::try_from(head).unwrap_or(usize::MAX),
         headers: usize::try_from(cx.number("limits.headers", raw.headers, 100, 10..=1000)).unwrap_or(100),

@@ -3,7 +3,7 @@
 use super::limits::BODY;
 use super::values::Context;
 use crate::config::raw::{self, Table};
-use crate::config::types::{Access, LimitsConfig, RouteConfig, UpstreamConfig};
+use crate::config::types::{Access, Assurance, LimitsConfig, RouteConfig, UpstreamConfig};
 
 const RESERVED: &str = "/_sekisho";
 
@@ -42,8 +42,18 @@ pub(super) fn check(
             Some(raw::Access::Login) => Access::Login,
             Some(raw::Access::Session) | None => Access::Session,
         };
+        let assurance = match raw.assurance {
+            Some(raw::Assurance::DevicePin) => Assurance::DevicePin,
+            Some(raw::Assurance::Device) | None => Assurance::Device,
+        };
+        if assurance == Assurance::DevicePin && access != Access::Session {
+            cx.report.error(
+                &format!("{key}.assurance"),
+                "\"device+pin\" needs access = \"session\": who need not sign in has no PIN to type",
+            );
+        }
         let body_bytes = cx.size(&format!("{key}.body"), raw.body.as_deref(), limits.body_bytes, BODY);
-        let route = |(path, upstream)| RouteConfig { path, upstream, access, body_bytes };
+        let route = |(path, upstream)| RouteConfig { path, upstream, access, body_bytes, assurance };
         routes.extend(path.zip(upstream).map(route));
     }
     routes

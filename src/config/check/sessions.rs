@@ -36,8 +36,11 @@ pub(super) fn session(raw: Option<Table<raw::Session>>, cx: &mut Context) -> Ses
             "lets a URL that leaked be used by any subscriber of the same carrier, where TLS hides the identifier",
         );
     }
+    // Neither longer than the session nor so short that nobody gets to the page behind.
+    let pin_for = Duration::from_mins(1)..=LONGEST_SESSION;
+    let pin_for = cx.duration("session.pin_for", raw.pin_for.as_deref(), Duration::from_hours(2), pin_for);
     let per_account = cx.number("session.per_account", raw.per_account, 5, 1..=100);
-    SessionConfig { idle, absolute, per_account, transport, url_over_tls }
+    SessionConfig { idle, absolute, per_account, transport, url_over_tls, pin_for }
 }
 
 pub(super) fn binding(raw: Option<Table<raw::Binding>>, cx: &mut Context) -> BindingConfig {

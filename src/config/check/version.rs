@@ -21,7 +21,6 @@ use When::{Is, True, Written};
 /// Key (with `[]` for every index), when, and what to do instead.
 #[rustfmt::skip]
 const NOT_AVAILABLE: &[(&str, When, &str)] = &[
-    ("route[].assurance", Is("device+pin"), "use \"device\""),
     ("store.url", Written, "use store.path, the embedded store"),
     ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
     ("log.access.sealed", True, "remove it and restrict who may read the file"),
@@ -31,7 +30,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 /// Key, and what it means meanwhile.
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
-    ("limits.pin", "there are no PINs"),
     ("log.level", "set SEKISHO_LOG"),
     ("privacy.access_log_retention", "let the log's own rotation erase it"),
     ("privacy.security_log_retention", "let the log's own rotation erase it"),

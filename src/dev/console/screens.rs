@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn assertion(signer: &Signer, gateway: SocketAddr, audience: &str) -> Assertion {
-        let claims = Claims { audience, subject: "pairwise-subject", sid: "handle", auth_time: now() };
+        let claims = Claims { audience, subject: "pairwise-subject", sid: "handle", auth_time: now(), with_pin: false };
         signer.sign(&format!("http://{gateway}"), &claims, &SeededEntropy::new(1), now()).unwrap()
     }
 

@@ -25,7 +25,7 @@ use self::forged::{Case, Forgeries};
 use self::recorder::Recorder;
 use crate::body::Body;
 use crate::config::{
-    Access, ClientTimeouts, LimitsConfig, RouteConfig, Serves, SubjectKind, UpstreamConfig, UpstreamServer,
+    Access, Assurance, ClientTimeouts, LimitsConfig, RouteConfig, Serves, SubjectKind, UpstreamConfig, UpstreamServer,
     UpstreamTimeouts,
 };
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
@@ -191,6 +191,7 @@ impl Stage {
                 path: "/".to_owned(),
                 upstream: 0,
                 access: Access::Public,
+                assurance: Assurance::Device,
                 body_bytes: 1024,
             }]),
             proxies: TrustedProxies::new(Vec::new()),
@@ -247,6 +248,7 @@ fn limits() -> LimitsConfig {
     LimitsConfig {
         sign_in: rate,
         code: rate,
+        pin: rate,
         network: rate,
         head_bytes: 64 * 1024,
         headers: forged::MOST_FIELDS,

@@ -21,7 +21,6 @@ use super::derive::framed;
 use crate::config::KekSource;
 use crate::entropy::{Entropy, random};
 use crate::secret::SecretBytes;
-use crate::store::KeyPurpose;
 
 /// What a wrapped key is bound to starts with this.
 const WRAP_LABEL: &[u8] = b"sekisho/wrapped-key/v1";
@@ -42,7 +41,8 @@ enum Kind {
 /// Where a wrapped key belongs. It opens nowhere else.
 pub(super) struct KeyPlace<'a> {
     pub(super) store_id: &'a [u8; 16],
-    pub(super) purpose: KeyPurpose,
+    /// What it is for, in one word.
+    pub(super) purpose: &'a str,
     pub(super) id: &'a str,
 }
 
@@ -119,7 +119,7 @@ impl Kek {
 impl KeyPlace<'_> {
     /// What is authenticated beside the key. Nothing of it is secret.
     fn bound_to(&self) -> Zeroizing<Vec<u8>> {
-        framed(&[WRAP_LABEL, self.store_id, self.purpose.as_str().as_bytes(), self.id.as_bytes()])
+        framed(&[WRAP_LABEL, self.store_id, self.purpose.as_bytes(), self.id.as_bytes()])
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
 
     assert_not_impl_any!(Kek: std::fmt::Debug, std::fmt::Display, Clone, serde::Serialize);
 
-    const PLACE: KeyPlace<'static> = KeyPlace { store_id: &[7; 16], purpose: KeyPurpose::Binding, id: "k1" };
+    const PLACE: KeyPlace<'static> = KeyPlace { store_id: &[7; 16], purpose: "binding", id: "k1" };
 
     fn kek(seed: u64) -> Kek {
         Kek::parse(&Kek::generate_text(&SeededEntropy::new(seed))).unwrap()
@@ -173,12 +173,12 @@ mod tests {
         let wrapped = wrap(&kek(1), &secret(&[5; 32]), &SeededEntropy::new(9));
         let elsewhere = [
             KeyPlace { store_id: &[8; 16], ..PLACE },
-            KeyPlace { purpose: KeyPurpose::Session, ..PLACE },
+            KeyPlace { purpose: "session", ..PLACE },
             KeyPlace { id: "k2", ..PLACE },
             KeyPlace { id: "", ..PLACE },
         ];
         for place in &elsewhere {
-            assert!(unwrap(&kek(1), place, &wrapped).is_none(), "{:?} {}", place.purpose, place.id);
+            assert!(unwrap(&kek(1), place, &wrapped).is_none(), "{} {}", place.purpose, place.id);
         }
         assert!(unwrap(&kek(2), &PLACE, &wrapped).is_none(), "another KEK");
         for at in 0..wrapped.len() {

@@ -108,7 +108,9 @@ impl World {
                 }
                 KeyChange::Suspend { id, suspended } => self.key(&id).suspended = suspended,
                 KeyChange::Compromise { id } => self.key(&id).compromised = true,
-                KeyChange::New(_) | KeyChange::Rewrap { .. } => unreachable!("no plan has them"),
+                KeyChange::New(_) | KeyChange::Rewrap { .. } | KeyChange::RewrapPinSecret { .. } => {
+                    unreachable!("no plan has them")
+                }
             }
         }
         for rotation in plan.rotations {

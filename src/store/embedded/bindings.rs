@@ -15,7 +15,8 @@ use crate::store::{
     IssueOutcome, NewCode, Probe, StoreError,
 };
 
-const ACCOUNTS: &str = "SELECT *, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings \
+const ACCOUNTS: &str = "SELECT *, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings, \
+                        EXISTS (SELECT 1 FROM pins p WHERE p.account = a.account) AS has_pin \
                         FROM accounts a WHERE ?1 IS NULL OR account = ?1 ORDER BY account";
 
 #[async_trait]
@@ -293,6 +294,7 @@ fn accounts(conn: &Connection, account: Option<&AccountId>) -> Result<Vec<Accoun
             state: account_state(row)?,
             created_at: column(row, "created_at", |millis| Some(Timestamp::from_unix_millis(millis)))?,
             bindings: column(row, "bindings", Some)?,
+            has_pin: column(row, "has_pin", Some)?,
             subjects: subjects.remove(account.as_str()).unwrap_or_default(),
             account,
         })

@@ -5,10 +5,12 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::bindings::{account_state, create_account, first_hit, flatten, generation, insert};
 use super::connection::column;
+use super::news;
 use crate::binding::{AccountId, AccountState};
 use crate::clock::Timestamp;
 use crate::store::{
-    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, Probe, StoreError,
+    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, NewsKind, Probe,
+    SERIES, StoreError,
 };
 
 /// Binds the handset, or says why not. Runs in one transaction of the only writer, so nothing comes in between.
@@ -129,7 +131,13 @@ fn try_code(
             bindings: column(row, "bindings", Some)?,
         }));
     }
-    conn.prepare_cached("UPDATE codes SET wrong_tries = wrong_tries + 1 WHERE selector = ?1")?.execute([selector])?;
+    let account = column(row, "account", |text: String| AccountId::parse(&text).ok())?;
+    let mut count = conn
+        .prepare_cached("UPDATE codes SET wrong_tries = wrong_tries + 1 WHERE selector = ?1 RETURNING wrong_tries")?;
+    let wrong_tries: u32 = count.query_row([selector], |row| row.get(0))?;
+    if wrong_tries.is_multiple_of(SERIES) {
+        news::tell_all(conn, &account, NewsKind::WrongCodes, None, now.day())?;
+    }
     conn.prepare_cached(
         "INSERT INTO code_tries (selector, handset_tag, wrong_tries) VALUES (?1, ?2, 1) \
          ON CONFLICT (selector, handset_tag) DO UPDATE SET wrong_tries = wrong_tries + 1",
@@ -167,6 +175,7 @@ fn bind(
         last_used_on: today,
     };
     insert(conn, &record, &enrolment.digest)?;
+    news::tell_others(conn, account, record.id, today)?;
     Ok(record)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) ->
     let retiring = |change: &&KeyChange| matches!(change, KeyChange::Move { from: KeyState::Active, .. });
     let in_order = changes.iter().filter(retiring).chain(changes.iter().filter(|change| !retiring(change)));
     for change in in_order {
-        about_binding |= apply(conn, change)? == KeyPurpose::Binding;
+        about_binding |= apply(conn, change)? == Some(KeyPurpose::Binding);
     }
     exactly_one_active(conn)?;
     let generation = i64::from(about_binding);
@@ -41,7 +41,12 @@ pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) ->
 /// Whether one of the changes takes wrapped bytes away: then the journal, and the file as it was before, still have them.
 pub(super) fn erases(changes: &[KeyChange]) -> bool {
     let erases = |change: &KeyChange| {
-        matches!(change, KeyChange::Move { to: KeyState::Destroyed, .. } | KeyChange::Rewrap { .. })
+        matches!(
+            change,
+            KeyChange::Move { to: KeyState::Destroyed, .. }
+                | KeyChange::Rewrap { .. }
+                | KeyChange::RewrapPinSecret { .. }
+        )
     };
     changes.iter().any(erases)
 }
@@ -86,15 +91,15 @@ fn count(conn: &Connection, sql: &str, id: &str) -> Result<u64, StoreError> {
     select.query_row([id], |row| Ok(column(row, "records", |count: i64| u64::try_from(count).ok())))?
 }
 
-/// Makes one change; returns what the key is for.
-fn apply(conn: &Connection, change: &KeyChange) -> Result<KeyPurpose, StoreError> {
-    match change {
+/// Makes one change; returns what the key is for, if it is about one.
+fn apply(conn: &Connection, change: &KeyChange) -> Result<Option<KeyPurpose>, StoreError> {
+    let purpose = match change {
         KeyChange::New(record) => {
             if conn.prepare_cached("SELECT 1 FROM keys WHERE id = ?1")?.exists([&record.id])? {
                 return Err(broken(&record.id, "is there already"));
             }
             keys::insert(conn, record)?;
-            Ok(record.purpose)
+            record.purpose
         }
         KeyChange::Move { id, from, to, at } => {
             let record = record(conn, id)?;
@@ -102,21 +107,26 @@ fn apply(conn: &Connection, change: &KeyChange) -> Result<KeyPurpose, StoreError
                 return Err(broken(id, "would not move forwards"));
             }
             enter(conn, id, *to, *at)?;
-            Ok(record.purpose)
+            record.purpose
         }
         KeyChange::Suspend { id, suspended } => {
-            flag(conn, id, "UPDATE keys SET suspended = ?2 WHERE id = ?1", *suspended)
+            flag(conn, id, "UPDATE keys SET suspended = ?2 WHERE id = ?1", *suspended)?
         }
-        KeyChange::Compromise { id } => flag(conn, id, "UPDATE keys SET compromised = ?2 WHERE id = ?1", true),
+        KeyChange::Compromise { id } => flag(conn, id, "UPDATE keys SET compromised = ?2 WHERE id = ?1", true)?,
         KeyChange::Rewrap { id, wrapped } => {
             let record = record(conn, id)?;
             if record.state == KeyState::Destroyed {
                 return Err(broken(id, "is destroyed"));
             }
             conn.prepare_cached("UPDATE keys SET wrapped = ?2 WHERE id = ?1")?.execute((id, wrapped))?;
-            Ok(record.purpose)
+            record.purpose
         }
-    }
+        KeyChange::RewrapPinSecret { wrapped } => {
+            conn.prepare_cached("UPDATE schemes SET pin_secret = ?1")?.execute([wrapped])?;
+            return Ok(None);
+        }
+    };
+    Ok(Some(purpose))
 }
 
 fn forwards(from: KeyState, to: KeyState) -> bool {

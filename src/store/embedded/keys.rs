@@ -93,6 +93,7 @@ fn scheme(conn: &Connection) -> Result<Option<SchemeRecord>, StoreError> {
         id: column(row, "id", Some)?,
         stretch: memory_kib.zip(passes).map(|(memory_kib, passes)| StretchParameters { memory_kib, passes }),
         salt: column(row, "salt", Some)?,
+        pin_secret: column(row, "pin_secret", Some)?,
     }))
 }
 
@@ -106,8 +107,8 @@ fn initialise(conn: &Connection, keys: &[KeyRecord], scheme: &SchemeRecord) -> R
     }
     let (memory_kib, passes) = scheme.stretch.map(|stretch| (stretch.memory_kib, stretch.passes)).unzip();
     conn.execute(
-        "INSERT INTO schemes (id, memory_kib, passes, salt) VALUES (?1, ?2, ?3, ?4)",
-        (&scheme.id, memory_kib, passes, scheme.salt),
+        "INSERT INTO schemes (id, memory_kib, passes, salt, pin_secret) VALUES (?1, ?2, ?3, ?4, ?5)",
+        (&scheme.id, memory_kib, passes, scheme.salt, &scheme.pin_secret),
     )?;
     conn.execute("UPDATE meta SET had_keys = 1", [])?;
     Ok(())

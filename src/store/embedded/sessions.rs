@@ -22,6 +22,18 @@ impl SessionStore for EmbeddedStore {
         self.writer.run(move |conn| open(conn, &session, per_account, replaces)).await
     }
 
+    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError> {
+        self.writer
+            .run(move |conn| {
+                let there = end_one(conn, old)?.is_some();
+                if there {
+                    insert(conn, &renewed)?;
+                }
+                Ok(there)
+            })
+            .await
+    }
+
     async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError> {
         self.readers
             .run(move |conn| {
@@ -95,23 +107,7 @@ fn open(
     if let Some(token) = replaces {
         ended.extend(end_one(conn, token)?);
     }
-    conn.prepare_cached(
-        "INSERT INTO sessions (token_hash, id, account, binding, carrier, continuity, sid_seed, transport, \
-         created_at, last_seen_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute((
-        session.token_hash.as_bytes(),
-        session.id.to_string(),
-        session.account.as_str(),
-        session.binding.to_string(),
-        session.carrier.as_str(),
-        session.continuity,
-        session.sid_seed,
-        session.transport.as_str(),
-        session.created_at.unix_millis(),
-        session.last_seen_at.unix_millis(),
-        session.expires_at.unix_millis(),
-    ))?;
+    insert(conn, session)?;
     // By order of opening, not by time: a clock set back must not end the session that is just being opened.
     ended.extend(delete(
         conn,
@@ -120,6 +116,31 @@ fn open(
         (session.account.as_str(), per_account),
     )?);
     Ok(ended)
+}
+
+fn insert(conn: &Connection, session: &SessionRecord) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO sessions (token_hash, id, account, binding, carrier, continuity, link, sid_seed, transport, by_code, \
+         pin_at, created_at, last_seen_at, expires_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?
+    .execute((
+        session.token_hash.as_bytes(),
+        session.id.to_string(),
+        session.account.as_str(),
+        session.binding.to_string(),
+        session.carrier.as_str(),
+        session.continuity,
+        session.link,
+        session.sid_seed,
+        session.transport.as_str(),
+        session.by_code,
+        session.pin_at.map(Timestamp::unix_millis),
+        session.created_at.unix_millis(),
+        session.last_seen_at.unix_millis(),
+        session.expires_at.unix_millis(),
+    ))?;
+    Ok(())
 }
 
 fn end_one(conn: &Connection, token: TokenHash) -> Result<Option<TokenHash>, StoreError> {
@@ -142,12 +163,15 @@ fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         binding: column(row, "binding", |text: String| BindingId::parse(&text))?,
         carrier: column(row, "carrier", |text: String| CarrierName::parse(&text))?,
         continuity: column(row, "continuity", Some)?,
+        link: column(row, "link", Some)?,
         sid_seed: column(row, "sid_seed", Some)?,
         transport: column(row, "transport", |word: String| match word.as_str() {
             "cookie" => Some(TokenTransport::Cookie),
             "url" => Some(TokenTransport::Url),
             _ => None,
         })?,
+        by_code: column(row, "by_code", Some)?,
+        pin_at: column(row, "pin_at", |millis: Option<i64>| Some(millis.map(Timestamp::from_unix_millis)))?,
         created_at: instant("created_at")?,
         last_seen_at: instant("last_seen_at")?,
         expires_at: instant("expires_at")?,

@@ -92,6 +92,7 @@ impl Gateway {
         let limits = LimitsConfig {
             sign_in: rate,
             code: rate,
+            pin: rate,
             network: rate,
             head_bytes: 65_536,
             headers: 100,

@@ -45,6 +45,7 @@ fn limits() -> LimitsConfig {
     LimitsConfig {
         sign_in: rate,
         code: rate,
+        pin: rate,
         network: rate,
         head_bytes: 32 * 1024,
         headers: 100,

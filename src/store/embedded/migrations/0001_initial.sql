@@ -36,6 +36,8 @@ CREATE TABLE schemes (
     memory_kib INTEGER,
     passes     INTEGER,
     salt       BLOB NOT NULL CHECK (length(salt) = 16),
+    -- What keyed hashes of PINs are made with, wrapped as the keys are.
+    pin_secret BLOB NOT NULL,
     CHECK ((memory_kib IS NULL) = (passes IS NULL))
 ) STRICT;
 
@@ -51,6 +53,16 @@ CREATE TABLE subjects (
     subject  TEXT NOT NULL,
     PRIMARY KEY (account, upstream),
     UNIQUE (upstream, subject)
+) STRICT;
+
+-- An HMAC, under the scheme's secret, of what Argon2id made of the PIN. No PIN, and nothing that could be searched
+-- without the KEK.
+CREATE TABLE pins (
+    account TEXT    NOT NULL PRIMARY KEY REFERENCES accounts ON DELETE CASCADE,
+    scheme  TEXT    NOT NULL REFERENCES schemes,
+    salt    BLOB    NOT NULL CHECK (length(salt) = 16),
+    mac     BLOB    NOT NULL CHECK (length(mac) = 32),
+    set_at  INTEGER NOT NULL
 ) STRICT;
 
 -- One code an account: a new one replaces the old.
@@ -90,6 +102,26 @@ CREATE INDEX bindings_by_account ON bindings (account);
 CREATE INDEX bindings_by_last_use ON bindings (last_used_on);
 CREATE INDEX bindings_by_scheme ON bindings (scheme);
 
+-- Wrong PINs in a row of one handset; a right one takes its row away.
+CREATE TABLE pin_tries (
+    binding    TEXT    NOT NULL PRIMARY KEY REFERENCES bindings (id) ON DELETE CASCADE,
+    in_a_row   INTEGER NOT NULL,
+    -- When the pace that is allowed has caught up with the tries so far.
+    busy_until INTEGER NOT NULL
+) STRICT;
+
+-- What the person with this handset is to be told at the next sign-in, once.
+CREATE TABLE news (
+    seq     INTEGER PRIMARY KEY,
+    binding TEXT    NOT NULL REFERENCES bindings (id) ON DELETE CASCADE,
+    kind    TEXT    NOT NULL,
+    -- The binding that it is about; empty where it is about none.
+    about   TEXT    NOT NULL,
+    carrier TEXT,
+    day     INTEGER NOT NULL,
+    UNIQUE (binding, kind, about)
+) STRICT;
+
 -- The journal of each rotation. Counts and cursor move in the step that moves the records.
 CREATE TABLE rotations (
     seq         INTEGER PRIMARY KEY,
@@ -120,8 +152,13 @@ CREATE TABLE sessions (
     binding      TEXT    NOT NULL,
     carrier      TEXT    NOT NULL,
     continuity   BLOB    NOT NULL CHECK (length(continuity) = 32),
+    -- What makes the key of `continuity` of another token than the one that it was made with.
+    link         BLOB    CHECK (length(link) = 32),
     sid_seed     BLOB    NOT NULL CHECK (length(sid_seed) = 16),
     transport    TEXT    NOT NULL,
+    by_code      INTEGER NOT NULL CHECK (by_code IN (0, 1)),
+    -- When the right PIN was typed in it.
+    pin_at       INTEGER,
     created_at   INTEGER NOT NULL,
     last_seen_at INTEGER NOT NULL,
     expires_at   INTEGER NOT NULL
