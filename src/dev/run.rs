@@ -167,8 +167,9 @@ fn welcome(w: &Welcome<'_>) {
     println!("  2  On its screen press [1], \"sign in\". Only now its identifier is read.");
     println!("  3  Type the code. The handset is bound to the account, and the console opens.");
     println!("  4  Press [5] there: it shows all that it was told.");
+    println!("  5  Press [6]: that page asks for a PIN. Set one, and it opens; its assertion says so.");
     println!(
-        "  5  Take the next handset: make a new code on the page, or type the password into the console's own login."
+        "  6  Take the next handset: make a new code on the page, or type the password into the console's own login."
     );
     let root = w.folder.root().display();
     println!("\n  Everything is in {root} (gateway.toml explains each setting).");

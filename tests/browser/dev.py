@@ -4,8 +4,9 @@
     tests/browser/dev.py target/debug/sekisho [--screenshots FOLDER]
 
 For docomo, au and SoftBank: sign in, type the code, see the console and what it was told, the self-service page, sign
-out, sign in again without a code. Another docomo handset is bound by the console's own login. Then it starts anew with the same folder, and at last searches every file there for
-the identifiers that were used.
+out, sign in again without a code. One sets a PIN, and types it where a page asks for it. Another docomo handset is bound by the
+console's own login. Then it starts anew with the same folder, where the first is told of the others, and at last searches
+every file there for the identifiers that were used, and for the PIN.
 Needs Chromium and chromedriver, and nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
 
@@ -24,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 
+PIN = "27193846"  # eight digits: found in no file by chance
 PATIENCE = 30  # seconds for any one step
 CARRIERS = ["docomo", "au", "softbank"]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # W3C WebDriver, section 12.1
@@ -221,6 +223,31 @@ class Walk:
         self.press("1")
         self.console()  # the handset is known now: no code
 
+    def pin(self, name):
+        """Sets a PIN, because a page asks for one, and types it there."""
+        self.press("6")
+        self.waits_for("how to set a PIN", "a[accesskey='1'][href='/_sekisho/me/pin']")
+        self.shot(f"{name}-pin-1-none")
+        self.press("1")
+        self.waits_for("the form that sets a PIN", "input[name='again']")
+        self.press(PIN)
+        self.press(["down"])
+        self.press(PIN)
+        self.shot(f"{name}-pin-2-twice")
+        self.press(["ok"])
+        until("the PIN is set", lambda: "The PIN was set" in self.on_screen())
+        self.press(["home"])
+        self.console()
+        self.press("6")
+        self.waits_for("the page for the PIN", "form[action^='/_sekisho/pin'] input[name='pin']")
+        self.press(PIN)
+        self.shot(f"{name}-pin-3-typed")
+        self.press(["ok"])
+        until("the page behind the PIN", lambda: "typed the PIN" in self.on_screen())
+        self.shot(f"{name}-pin-4-behind")
+        self.press("1")
+        self.console()
+
     def by_password(self, name, password):
         """Binds the second handset of that carrier by the console's own login."""
         self.browser.click(f"#choose [data-name='{name}']")
@@ -318,27 +345,33 @@ def everything(walk, binary, folder, running):
     walk.browser.call("POST", "/url", {"url": page})
     for carrier in CARRIERS:
         walk.carrier(carrier, code)
+        if code:
+            walk.pin(carrier)
+            print(f"ok: {carrier} sets a PIN, and types it where it is asked for", flush=True)
         code = None  # it served once
         print(f"ok: {carrier} signs in by a code, sees the console, signs out, signs in again", flush=True)
     walk.by_password("docomo", password)
     print("ok: a second docomo handset is bound by the console's own login", flush=True)
     walk.sizes()
-    search(folder, walk.identifiers)  # while the store is open: its write-ahead log, too
+    search(folder, {*walk.identifiers, PIN})  # while the store is open: its write-ahead log, too
     interrupt(sekisho)
     again, page, _, _ = dev(binary, folder, running)
     walk.browser.call("POST", "/url", {"url": page})
     walk.sign_in_page()
     walk.press("1")
+    until("it is told of the other handsets", lambda: "was enrolled" in walk.on_screen())
+    walk.shot("news")
+    walk.press("1")
     walk.console()
     interrupt(again)
-    print("ok: the folder is kept: after a new start the handset needs no code", flush=True)
+    print("ok: the folder is kept: after a new start the handset needs no code, and is told of the others", flush=True)
     if complaints := walk.browser.complaints():
         raise Failed("the browser complains:\n" + "\n".join(complaints))
     if len(walk.identifiers) != len(CARRIERS) + 1:
         raise Failed("two handsets have one identifier")
     if any(identifier in process.text for identifier in walk.identifiers for process in (sekisho, again)):
         raise Failed("an identifier was written to the terminal")
-    print(f"ok: no identifier in any of {search(folder, walk.identifiers)} files")
+    print(f"ok: neither an identifier nor the PIN in any of {search(folder, {*walk.identifiers, PIN})} files")
 
 
 def walk(binary, screenshots):

@@ -53,6 +53,7 @@ pub(in crate::dev) fn router(keys: Arc<GatewayKeys>, clock: Arc<dyn Clock>, last
         .route("/mail", get(mail))
         .route("/visits", get(visits))
         .route("/told", get(told))
+        .route("/contract", get(contract))
         .fallback(missing)
         .layer(middleware::from_fn_with_state(Gate { keys, clock, last }, admit))
         .merge(login::router(login))
@@ -72,6 +73,7 @@ pub(super) enum Content<'a> {
     Mail,
     Visits,
     Told(&'a Told),
+    Contract,
     Missing,
     Login(LoginForm<'a>),
     Refused(Option<VerifyError>),
@@ -95,6 +97,10 @@ async fn visits(fields: HeaderMap) -> Response {
 
 async fn told(fields: HeaderMap, Extension(told): Extension<Told>) -> Response {
     show(StatusCode::OK, &fields, Content::Told(&told))
+}
+
+async fn contract(fields: HeaderMap) -> Response {
+    show(StatusCode::OK, &fields, Content::Contract)
 }
 
 async fn missing(fields: HeaderMap) -> Response {
@@ -142,6 +148,7 @@ impl Screen<'_> {
             Content::Mail => self.t("Mail accounts", "メール"),
             Content::Visits => self.t("Visits", "アクセス統計"),
             Content::Told(_) => self.t("What I was told", "受け取った情報"),
+            Content::Contract => self.t("Contract", "ご契約内容"),
             Content::Missing => self.t("No such page", "ページがありません"),
             Content::Login(_) => self.t("Log in", "ログイン"),
             Content::Refused(_) => self.t("Not from the gateway", "関所を通っていません"),
@@ -279,7 +286,7 @@ mod tests {
         let genuine = assertion(&ours, gateway, AUDIENCE);
         let forged = assertion(&theirs, gateway, AUDIENCE);
         let of_another = assertion(&ours, gateway, "https://other.internal");
-        for path in ["/", "/sites", "/mail", "/visits", "/told", "/none"] {
+        for path in ["/", "/sites", "/mail", "/visits", "/told", "/contract", "/none"] {
             for assertions in [&[][..], &[&forged], &[&of_another], &[&genuine, &genuine], &[&genuine, &forged]] {
                 let (status, page) = ask(&console, path, assertions).await;
                 assert_eq!(status, StatusCode::FORBIDDEN, "{path}");

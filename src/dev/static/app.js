@@ -9,7 +9,7 @@ const TEXT = {
     station_handset: "Handset", station_carrier: "Carrier", station_console: "Console",
     sends: "asks", with_cookie: "with its cookie", without_cookie: "with no cookie", adds: "adds {name}", adds_nothing: "adds nothing",
     unasked: "adds nothing without {query}",
-    g200: "lets it through", g302: "knows it: new session", g_bound: "binds it: new session", g_login: "lets its login through", g401: "asks to sign in", g403: "refuses", g_own: "its own page", g403_enrol: "does not know it yet",
+    g200: "lets it through", g302: "knows it: new session", g_bound: "binds it: new session", g_pin: "the right PIN: new token", g_login: "lets its login through", g401: "asks to sign in", g403: "refuses", g_own: "its own page", g403_enrol: "does not know it yet",
     not_reached: "not reached", was_told: "told a signed sentence", told_nobody: "not told who", code_title: "Enrolment code",
     code_first: "One is printed in the terminal, or:",
     code_until: "For {account}, once, until {time}.", code_new: "New code", code_type: "Type it",
@@ -29,7 +29,7 @@ const TEXT = {
     station_handset: "端末", station_carrier: "携帯会社", station_console: "管理画面",
     sends: "要求", with_cookie: "Cookieあり", without_cookie: "Cookieなし", adds: "{name} を付加", adds_nothing: "何も付けない",
     unasked: "{query} がないので付けない",
-    g200: "通過", g302: "確認済み、新しいセッション", g_bound: "登録、新しいセッション", g_login: "ログイン画面へ通す", g401: "ログインを求める", g403: "拒否", g_own: "関所のページ", g403_enrol: "未登録の端末",
+    g200: "通過", g302: "確認済み、新しいセッション", g_bound: "登録、新しいセッション", g_pin: "暗証番号を確認、新しいトークン", g_login: "ログイン画面へ通す", g401: "ログインを求める", g403: "拒否", g_own: "関所のページ", g403_enrol: "未登録の端末",
     not_reached: "届いていない", was_told: "署名付きの証明を受信", told_nobody: "利用者は知らされない", code_title: "登録コード",
     code_first: "ターミナルにも表示されています。",
     code_until: "{account} 用、1回限り、{time} まで", code_new: "新しいコード", code_type: "入力する",
@@ -314,6 +314,7 @@ function drawWay(here) {
 function gatewayDid(here) {
   const last = here.hops[0];
   const entered = here.hops.find((hop) => hop.fresh && hop.status === 302 && hop.set_cookie);
+  if (entered && path(entered.url).startsWith("/_sekisho/pin")) return t("g_pin");
   if (entered) return t(entered.method === "POST" ? "g_bound" : "g302");
   if (here.reached) return t(here.told.claims ? "g200" : "g_login");
   if (last.status === 401) return t("g401");
