@@ -11,6 +11,7 @@ use sekisho::clock::Clock;
 use sekisho::config::Serves;
 
 use crate::harness::{Answer, Carrier, HOST, Handset, Harness, exchange};
+use crate::pin::{PIN, asked, type_pin, with_pin, with_vault};
 
 /// Where the proxy of these tests stands, one of `trusted_proxies`.
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 9, 1));
@@ -215,6 +216,30 @@ async fn a_session_is_used_and_ends_as_everywhere() {
     assert_eq!(alice.post("/_sekisho/logout", &[("t", &t)]).await.status, StatusCode::OK);
     alice.cookies = before;
     assert_eq!(Question::of(&alice, "/").refusal(&harness).await, refused(401, "session-expired"));
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_route_that_asks_for_the_pin_is_refused_until_it_was_typed() {
+    let harness = Harness::with(|config| with_vault(&with_listener(&config))).await;
+    let mut alice = with_pin(&harness, Carrier::Au, "a", "alice").await;
+    let plain = harness.signed_in(Carrier::Au, "b", "bob").await;
+    let nobody = harness.handset(Carrier::Au, "n");
+    for handset in [&alice, &plain] {
+        assert_eq!(Question::of(handset, "/vault/7").refusal(&harness).await, refused(403, "pin-required"));
+        assert_eq!(Question::of(handset, "/").ask(&harness).await.status, StatusCode::OK);
+    }
+    assert_eq!(Question::of(&nobody, "/vault").refusal(&harness).await, refused(401, "sign-in-required"));
+    let before = Question::of(&alice, "/vault");
+    let page = asked(&mut alice).await;
+    assert_eq!(type_pin(&mut alice, &page, PIN).await.status, StatusCode::FOUND);
+    assert_eq!(before.refusal(&harness).await, refused(401, "session-expired"), "the old token");
+    let answer = Question::of(&alice, "/vault").ask(&harness).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let jwks = alice.get("/_sekisho/jwks.json").await.text();
+    let verifier = AssertionVerifier::new(&jwks, "http://admin.example.jp", "https://console.internal").unwrap();
+    let claims = verifier.verify(answer.header(ASSERTION).unwrap(), harness.clock.now()).unwrap();
+    assert_eq!((claims.acr.as_str(), claims.amr.len()), ("urn:sekisho:acr:device+pin", 2));
     harness.finish().await;
 }
 

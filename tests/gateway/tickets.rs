@@ -6,8 +6,8 @@ use http::{Method, StatusCode};
 
 use crate::harness::{Answer, Carrier, Handset, Harness};
 
-const PUBLIC: &str = "https://admin.example.jp";
-const PLAIN: &str = "http://admin.example.jp";
+pub(crate) const PUBLIC: &str = "https://admin.example.jp";
+pub(crate) const PLAIN: &str = "http://admin.example.jp";
 /// The trusted proxy that ends TLS.
 const PROXY: &str = "127.0.9.1";
 
@@ -16,15 +16,15 @@ async fn harness() -> Harness {
 }
 
 /// The two sides of one handset: in the clear its carrier writes the identifier, over TLS nobody can.
-struct Sides {
-    clear: Handset,
-    tls: Handset,
+pub(crate) struct Sides {
+    pub(crate) clear: Handset,
+    pub(crate) tls: Handset,
     /// All that was answered in the clear: what somebody on the line reads.
     overheard: String,
 }
 
 impl Sides {
-    fn of(harness: &Harness, carrier: Carrier, tail: &str) -> Self {
+    pub(crate) fn of(harness: &Harness, carrier: Carrier, tail: &str) -> Self {
         let clear = harness.handset(carrier, tail);
         Self { tls: over_tls(harness, carrier, tail), clear, overheard: String::new() }
     }
@@ -44,7 +44,7 @@ impl Sides {
     }
 
     /// Enrols, up to the ticket's URL.
-    async fn enrol(&mut self, harness: &Harness, path: &str, account: &str) -> String {
+    pub(crate) async fn enrol(&mut self, harness: &Harness, path: &str, account: &str) -> String {
         let code = harness.code(account).await;
         let page = self.click(path).await;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text());
@@ -56,7 +56,7 @@ impl Sides {
     }
 
     /// Signs in once more, up to the ticket's URL.
-    async fn ticket(&mut self) -> String {
+    pub(crate) async fn ticket(&mut self) -> String {
         let answer = self.click("/").await;
         ticket(&answer)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::harness::{Carrier, HOST, Handset, Harness};
+use crate::pin::{PIN, asked, type_pin, with_pin, with_vault};
 use crate::wire::{PlayedUpstream, Wire, soon};
 
 pub(crate) const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -107,6 +108,19 @@ async fn what_an_operator_revokes_ends_at_once() {
     let _: serde_json::Value = harness.admin().call(Method::DELETE, &format!("/v1/bindings/{id}")).await.unwrap();
     assert_both_end(client, server).await;
     assert_eq!(bob.get_json("/played").await.status, StatusCode::UNAUTHORIZED);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn one_of_before_the_pin_ends_with_its_token() {
+    let upstream = PlayedUpstream::start().await;
+    let harness = Harness::with(|config| with_vault(&upstream.routed(&config, "session", ""))).await;
+    let mut alice = with_pin(&harness, Carrier::SoftBank, "a", "alice").await;
+    let (client, server) = open(&harness, &upstream, &alice).await;
+    let page = asked(&mut alice).await;
+    assert_eq!(type_pin(&mut alice, &page, PIN).await.status, StatusCode::FOUND);
+    assert_both_end(client, server).await;
+    drop(open(&harness, &upstream, &alice).await);
     harness.finish().await;
 }
 
