@@ -20,10 +20,10 @@ use sekisho::admin::fuzz::{if_match as judge_if_match, no_fields};
 use sekisho::assertion::AssertionVerifier;
 use sekisho::audit::fuzz::is_line as is_audit_line;
 use sekisho::audit::{Expected, Verifier};
-use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine};
+use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine, Pin};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
-use sekisho::config::{Access, Config, RouteConfig, Severity};
+use sekisho::config::{Access, Assurance, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
@@ -351,10 +351,28 @@ pub fn code(data: &[u8]) {
     }
 }
 
+/// A PIN is four to eight digits, and the same in figures of either width.
+pub fn pin(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(pin) = Pin::parse(text) {
+        let half_width =
+            |c: char| char::from_u32(u32::from(c).wrapping_sub(0xfee0)).filter(char::is_ascii_digit).unwrap_or(c);
+        let digits: String = text.trim().chars().map(half_width).collect();
+        assert!((4..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
+        assert!(Pin::parse(&digits).is_some_and(|same| same.is(&pin) && same.is_weak() == pin.is_weak()));
+    }
+}
+
 /// Nothing below the reserved prefix has a route, under no reading of it.
 pub fn route(data: &[u8]) {
     static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
-        let route = |path: &str, access| RouteConfig { path: path.to_owned(), upstream: 0, access };
+        let route = |path: &str, access| RouteConfig {
+            path: path.to_owned(),
+            upstream: 0,
+            access,
+            assurance: Assurance::Device,
+            body_bytes: 1024,
+        };
         Routes::new(vec![
             route("/", Access::Session),
             route("/admin", Access::Session),
