@@ -125,7 +125,7 @@ impl Bench {
             Arc::clone(&store) as _,
             Arc::clone(&store) as _,
             sessions,
-            Arc::new(Metrics::new([])),
+            Arc::new(Metrics::new()),
             Arc::new(SystemClock::default()),
             400,
         ));

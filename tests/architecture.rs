@@ -89,6 +89,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "binding",
             "config",
             "edge::BoundListener",
+            "edge::ListenerHandle",
+            "edge::Terms",
             "keys",
             "receipt",
             "rotation",

@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, pins, receipts, rotations};
+use super::{approvals, audit, import, keys, pins, process, receipts, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -84,6 +84,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(audit::verify))
         .routes(routes!(audit::pseudonym))
         .routes(routes!(receipts::receipt))
+        .routes(routes!(process::reload))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -398,6 +399,7 @@ mod tests {
             "post /v1/keys/{id}/compromise",
             "post /v1/keys/{id}/resume",
             "post /v1/keys/{id}/suspend",
+            "post /v1/reload",
             "post /v1/rotations",
             "post /v1/rotations/{id}/abort",
             "post /v1/rotations/{id}/pause",

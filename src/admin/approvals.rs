@@ -37,7 +37,7 @@ const EXPIRES_AFTER: Duration = Duration::from_hours(24);
 const REASON_CHARACTERS: usize = 256;
 
 /// How many people must agree, and who counts as one.
-pub struct ApprovalPolicy {
+pub(super) struct ApprovalPolicy {
     needs: u32,
     /// Who may approve, each with the person that it is. Neither root nor the gateway's own uid, which are nobody in
     /// particular, nor a group.
@@ -47,7 +47,7 @@ pub struct ApprovalPolicy {
 impl ApprovalPolicy {
     /// The policy of the configuration, for a gateway that runs as `own_uid`.
     #[must_use]
-    pub fn new(own_uid: u32, config: &AdminConfig) -> Self {
+    pub(super) fn new(own_uid: u32, config: &AdminConfig) -> Self {
         let named = |principal: &&Principal| match principal {
             Principal::Uid(uid) => *uid != 0 && *uid != own_uid,
             Principal::Certificate(_) => true,
@@ -155,7 +155,7 @@ pub(super) async fn require(
     revision: u64,
     reason: Reason,
 ) -> Result<Decision, Refused> {
-    let policy = &ops.approval_policy;
+    let policy = &ops.approval_policy();
     if policy.needs <= 1 {
         return Ok(Decision::Granted(Grant { approval: None, revision, by, reason: reason.0 }));
     }
@@ -223,7 +223,8 @@ pub(super) async fn answer(
             Ok(Json(Approved::of(&record)).into_response())
         }
         ApprovalDecision::Approve => {
-            let person = ops.approval_policy.approver(by).ok_or(Refused::NoApprover)?;
+            let policy = ops.approval_policy();
+            let person = policy.approver(by).ok_or(Refused::NoApprover)?;
             let work = async {
                 match ops.approvals.approve(&id, person, ops.clock.now()).await? {
                     AnswerOutcome::Counted(record) => {
@@ -231,9 +232,7 @@ pub(super) async fn answer(
                         Ok((record, Effect::none()))
                     }
                     // Agreed to, and not carried out by whoever's voice was the last: it may be tried again.
-                    AnswerOutcome::Twice(record) if ops.approval_policy.is_granted(&record) => {
-                        Ok((record, Effect::none()))
-                    }
+                    AnswerOutcome::Twice(record) if policy.is_granted(&record) => Ok((record, Effect::none())),
                     AnswerOutcome::Twice(_) => Err(Refused::AlreadyApproved),
                     AnswerOutcome::Ended(_) => Err(Refused::ApprovalEnded),
                     AnswerOutcome::NotThere => Err(Refused::NotFound),
@@ -241,7 +240,7 @@ pub(super) async fn answer(
             };
             let deed = Event::new(Action::ApprovalGive, by).object(&record.id);
             let record = ops.audit.act(deed, &*ops.clock, work).await?;
-            if !ops.approval_policy.is_granted(&record) {
+            if !policy.is_granted(&record) {
                 return Ok((StatusCode::ACCEPTED, Json(Approved::of(&record))).into_response());
             }
             let grant = Grant { approval: Some(record.id), revision: record.revision, by, reason: record.reason };

@@ -224,4 +224,7 @@ pub struct RefusalDetail {
     pub reason: String,
     /// One sentence, for people.
     pub message: String,
+    /// What is wrong with a configuration, each as `file:line: key: problem`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
 }

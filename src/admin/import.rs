@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn import(Operator(by): Operator, State(ops): State<Operations>, body: Body) -> Response {
     let (events, mut told) = mpsc::channel(EVENTS);
     tokio::spawn(async move {
-        let config = std::sync::Arc::clone(&ops.config);
+        let config = ops.config.config();
         let mut lines = pin!(read_lines(body, |line| match line {
             Line::Whole(text) => ImportLine::read(text, &config.carriers),
             Line::TooLong => Err(ImportRefusal::LineTooLong),
@@ -184,7 +184,7 @@ impl Import {
         lines: Vec<(u64, DigestedLine)>,
         last: bool,
     ) -> Result<Vec<(u64, DigestedLine)>, Interrupted> {
-        let (per_account, now) = (self.ops.config.binding.per_account, self.ops.clock.now());
+        let (per_account, now) = (self.ops.config.config().binding.per_account, self.ops.clock.now());
         let bindings = lines.iter().map(|(_, line)| line.binding()).collect();
         let outcomes = self.ops.bindings.import(bindings, per_account, now).await?;
         let mut outdated = Vec::new();

@@ -216,7 +216,8 @@ async fn rewrap(
     _: Asked<NoFields>,
 ) -> Result<Json<Rewrapped>, Refused> {
     // As the configuration stands now and not as it was at start-up: what the next start will read is what counts.
-    let source = ops.config.next_kek_now().map_err(|_| Refused::ConfigurationUnusable)?.ok_or(Refused::NoNextKek)?;
+    let source =
+        ops.config.config().next_kek_now().map_err(|_| Refused::ConfigurationUnusable)?.ok_or(Refused::NoNextKek)?;
     let (kek, warnings) = Kek::open(&source, &*ops.entropy).await.map_err(Refused::KekUnusable)?;
     for doubt in &warnings {
         tracing::warn!(%doubt, "keys.kek_next");

@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 use super::access::Peer;
 use super::connection::{CONNECTIONS, serve_connection};
 use super::refused::Refused;
-use crate::edge::BoundListener;
-use crate::tls::{ListenerTlsConfig, NameError, ServerStream, client_name};
+use crate::edge::{BoundListener, ListenerHandle, Terms};
+use crate::tls::{NameError, ServerStream, client_name};
 
 /// Handshakes at a time: strangers wait for strangers, and take nothing from who has shown a certificate.
 const HANDSHAKES: usize = 128;
@@ -29,38 +29,32 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// A bound TLS listener of the admin API.
 pub struct AdminListener {
     socket: std::net::TcpListener,
-    tls: Arc<ListenerTlsConfig>,
-    handshake: Duration,
+    handle: ListenerHandle,
 }
 
 /// What both connections and handshakes of a listener share.
 struct Door {
-    tls: Arc<ListenerTlsConfig>,
-    handshake: Duration,
     router: Router,
     connections: Semaphore,
-    shutdown: CancellationToken,
 }
 
 impl AdminListener {
-    /// Serves what `bound` was bound for; a handshake may take `handshake`. `None` if it was bound without TLS, which
-    /// the configuration does not allow.
+    /// Serves what `bound` was bound for, by the terms in force.
     #[must_use]
-    pub fn new(bound: BoundListener, handshake: Duration) -> Option<Self> {
-        let (socket, tls) = bound.into_socket()?;
-        Some(Self { socket, tls, handshake })
+    pub fn new(bound: BoundListener) -> Option<Self> {
+        let (socket, handle) = bound.into_socket()?;
+        Some(Self { socket, handle })
     }
 
-    /// Serves `router` until `shutdown` fires, then lets open requests finish.
+    /// Serves `router` until the listener closes, then lets open requests finish.
     ///
     /// # Errors
     /// The runtime cannot take the socket.
-    pub async fn serve(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    pub async fn serve(self, router: Router) -> io::Result<()> {
         let listener = TcpListener::from_std(self.socket)?;
         let router = router.layer(middleware::from_fn(not_for_browsers));
-        let connections = Semaphore::new(CONNECTIONS);
-        let (tls, handshake, end) = (self.tls, self.handshake, shutdown.clone());
-        let door = Arc::new(Door { tls, handshake, router, connections, shutdown: end });
+        let closing = self.handle.closing();
+        let door = Arc::new(Door { router, connections: Semaphore::new(CONNECTIONS) });
         let (tasks, handshakes) = (TaskTracker::new(), Arc::new(Semaphore::new(HANDSHAKES)));
         let accept = async || {
             let permit = Arc::clone(&handshakes).acquire_owned().await;
@@ -68,22 +62,24 @@ impl AdminListener {
         };
         loop {
             let (permit, accepted) = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = closing.cancelled() => break,
                 accepted = accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let door = Arc::clone(&door);
+                    let (door, terms, counted) = (Arc::clone(&door), self.handle.in_force(), self.handle.count());
+                    // Fires too when certificates are judged otherwise: who was let in may not be any more.
+                    let end = terms.ended().unwrap_or(closing).clone();
                     tasks.spawn(async move {
-                        let era = door.tls.era();
                         let greeted = tokio::select! {
-                            () = door.shutdown.cancelled() => None,
-                            greeted = door.greet(stream) => greeted,
+                            () = end.cancelled() => None,
+                            greeted = greet(stream, &terms.terms) => greeted,
                         };
                         drop(permit);
                         if let Some(stream) = greeted {
-                            door.serve(stream, &era).await;
+                            door.serve(stream, end).await;
                         }
+                        drop(counted);
                     });
                 }
                 Err(error) => {
@@ -98,38 +94,31 @@ impl AdminListener {
     }
 }
 
-impl Door {
-    async fn greet(&self, tcp: TcpStream) -> Option<ServerStream> {
-        let _ = tcp.set_nodelay(true); // fails only where the peer is gone, which reading finds out
-        match timeout(self.handshake, self.tls.accept(tcp)).await {
-            Ok(Ok(stream)) => Some(stream),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "an admin connection ended in its handshake");
-                None
-            }
-            Err(_) => None,
+/// Nobody comes in without TLS.
+async fn greet(tcp: TcpStream, terms: &Terms) -> Option<ServerStream> {
+    let tls = terms.tls.as_ref()?;
+    let _ = tcp.set_nodelay(true); // fails only where the peer is gone, which reading finds out
+    match timeout(terms.limits.timeouts.handshake, tls.accept(tcp)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "an admin connection ended in its handshake");
+            None
         }
+        Err(_) => None,
     }
+}
 
-    /// Until the gateway stops, or its certificates and revocation lists are read again: whoever goes on is judged anew.
-    async fn serve(&self, stream: ServerStream, era: &CancellationToken) {
+impl Door {
+    async fn serve(&self, stream: ServerStream, end: CancellationToken) {
         let permit = tokio::select! {
-            () = self.shutdown.cancelled() => return,
+            () = end.cancelled() => return,
             permit = self.connections.acquire() => permit,
         };
         let router = match client_name(&stream) {
             Ok(name) => self.router.clone().layer(Extension(Peer::Certificate(name))),
             Err(error) => nobody(error),
         };
-        let end = self.shutdown.child_token();
-        let mut serving = std::pin::pin!(serve_connection(stream, router, end.clone()));
-        tokio::select! {
-            () = &mut serving => {}
-            () = era.cancelled() => {
-                end.cancel();
-                serving.await;
-            }
-        }
+        serve_connection(stream, router, end).await;
         drop(permit);
     }
 }

@@ -24,6 +24,7 @@ mod lines;
 mod listener;
 mod operations;
 mod pins;
+mod process;
 mod receipts;
 mod refused;
 mod replay;
@@ -31,9 +32,9 @@ mod rotation_documents;
 mod rotations;
 mod server;
 
-pub use access::{Peer, Roles};
+pub use access::Peer;
 pub use api::router;
-pub use approvals::{Approval, ApprovalPolicy, Approvals, Approved};
+pub use approvals::{Approval, Approvals, Approved};
 pub use audit::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
@@ -43,6 +44,7 @@ pub use documents::{
 pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use operations::Operations;
+pub use process::{Process, ReloadError, Reloaded};
 pub use receipts::IssuedReceipt;
 pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};
 pub use server::{AdminServer, BindSocketError};

@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Roles;
 use super::approvals::ApprovalPolicy;
+use super::process::Process;
 use crate::assertion::AssertionCache;
 use crate::audit::AuditTrail;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::InForce;
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::receipt::Receipts;
@@ -38,28 +39,35 @@ pub struct Operations {
     pub rotations: Arc<Rotations>,
     /// What waits for people.
     pub approvals: Arc<dyn ApprovalStore>,
-    /// How many people it takes, and who they are.
-    pub approval_policy: Arc<ApprovalPolicy>,
     /// What changes the keys.
     pub lifecycle: Arc<Lifecycle>,
     /// What issues receipts of rotations.
     pub receipts: Arc<Receipts>,
-    /// Who may call which verb.
-    pub roles: Arc<Roles>,
+    /// The gateway's own uid, which has every role.
+    pub own_uid: u32,
     /// Source of codes.
     pub entropy: Arc<dyn Entropy>,
     /// Source of `now`.
     pub clock: Arc<dyn Clock>,
     /// Counts codes and imported bindings.
     pub metrics: Arc<Metrics>,
-    /// The configuration in force: carriers and limits.
-    pub config: Arc<Config>,
+    /// The configuration in force: who may call which verb, who approves, carriers and limits.
+    pub config: Arc<InForce>,
+    /// What the verbs ask of the process.
+    pub process: Arc<dyn Process>,
     /// Fires when the gateway is told to stop.
     pub shutdown: CancellationToken,
 }
 
+impl Operations {
+    /// How many people it takes, and who they are.
+    pub(super) fn approval_policy(&self) -> ApprovalPolicy {
+        ApprovalPolicy::new(self.own_uid, &self.config.config().admin)
+    }
+}
+
 impl FromRef<Operations> for Arc<Roles> {
     fn from_ref(operations: &Operations) -> Self {
-        Self::clone(&operations.roles)
+        Self::new(Roles::new(operations.own_uid, operations.config.config().admin.roles.clone()))
     }
 }

@@ -66,6 +66,8 @@ pub(super) enum Refused {
     NoPublicHalf,
     #[error("the configuration, as it stands now, cannot be used; `sekisho check` says why")]
     ConfigurationUnusable,
+    #[error("the configuration, as it stands now, cannot come into force; the former one holds")]
+    ConfigurationUnsound(Vec<String>),
     #[error("the configuration names no keys.kek_next; docs/keys.md tells how a KEK is replaced")]
     NoNextKek,
     #[error("keys.kek_next cannot be used: {0}")]
@@ -100,7 +102,7 @@ pub(super) enum Refused {
     Store(#[from] StoreError),
     #[error("a key that this needs is suspended; `sekisho keys list` shows which, `sekisho keys resume` ends that")]
     KeySuspended,
-    #[error("the gateway stops; what it took is kept: run the same lines again once it is back")]
+    #[error("the gateway stops; what it took is kept: ask again once it is back")]
     Stopping,
     #[error("the gateway failed at this request; its log says where")]
     Internal,
@@ -138,6 +140,7 @@ impl Refused {
             Self::ConfigurationUnusable | Self::NoNextKek | Self::KekUnusable(_) | Self::KekInUse => {
                 (StatusCode::CONFLICT, "kek")
             }
+            Self::ConfigurationUnsound(_) => (StatusCode::CONFLICT, "configuration-refused"),
             Self::KeyInUse(_) => (StatusCode::CONFLICT, "key-in-use"),
             Self::AlreadyApproved => (StatusCode::CONFLICT, "already-approved"),
             Self::ApprovalEnded => (StatusCode::CONFLICT, "approval-ended"),
@@ -155,7 +158,9 @@ impl Refused {
         if let Self::Store(error) = self {
             tracing::error!(%error, "an admin call failed");
         }
-        Refusal { error: RefusalDetail { reason: self.reason().1.to_owned(), message: self.to_string() } }
+        let findings = if let Self::ConfigurationUnsound(findings) = self { findings.clone() } else { Vec::new() };
+        let (reason, message) = (self.reason().1.to_owned(), self.to_string());
+        Refusal { error: RefusalDetail { reason, message, findings } }
     }
 }
 
@@ -231,7 +236,8 @@ impl IntoResponses for Refused {
             ("408", "body-too-slow"),
             (
                 "409",
-                "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due",
+                "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due, \
+                 configuration-refused",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),

@@ -137,7 +137,8 @@ mod tests {
     use crate::admin::{AdminClient, ClientError, Refusal, RefusalDetail};
 
     fn router() -> Router {
-        let refusal = || RefusalDetail { reason: "not-found".to_owned(), message: "nothing there".to_owned() };
+        let refusal =
+            || RefusalDetail { reason: "not-found".to_owned(), message: "nothing there".to_owned(), findings: vec![] };
         Router::new()
             .route(
                 "/uid",
@@ -176,7 +177,8 @@ mod tests {
     async fn nothing_is_sent_to_a_gateway_that_refuses_the_import() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
-        let detail = || RefusalDetail { reason: "role-required".to_owned(), message: "not you".to_owned() };
+        let detail =
+            || RefusalDetail { reason: "role-required".to_owned(), message: "not you".to_owned(), findings: vec![] };
         let refuse = post(async move || (http::StatusCode::FORBIDDEN, Json(Refusal { error: detail() })));
         let router = Router::new().route("/v1/bindings/import", refuse);
         let shutdown = CancellationToken::new();

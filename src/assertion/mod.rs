@@ -12,7 +12,7 @@ mod provider;
 mod signer;
 mod verify;
 
-pub use cache::{AssertionCache, UpstreamIdentity};
+pub use cache::{AssertionCache, UpstreamId, UpstreamIdentity};
 pub use claims::{Claims, LIFETIME};
 pub use jwks::JWKS_MAX_AGE;
 pub use provider::install_crypto_provider;

@@ -28,6 +28,8 @@ pub enum Action {
     SelfTest,
     /// The clock of the machine went back; the count is by how many seconds.
     ClockSetBack,
+    /// Another configuration comes into force; the object is the SHA-256 of its file.
+    ConfigReload,
     /// An enrolment code was issued.
     CodeIssue,
     /// An account is kept out, and its sessions end; the counts are of sessions.
@@ -114,6 +116,7 @@ impl Action {
             Self::AuditMismatch => "audit-mismatch",
             Self::SelfTest => "self-test",
             Self::ClockSetBack => "clock-set-back",
+            Self::ConfigReload => "config-reload",
             Self::CodeIssue => "code-issue",
             Self::AccountSuspend => "account-suspend",
             Self::AccountResume => "account-resume",

@@ -14,6 +14,7 @@ use super::carriers::Carriers;
 use super::codes::Codes;
 use super::failure::Exit;
 use super::keys::Keys;
+use super::reload::Reload;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
 use crate::{dev, gateway};
@@ -38,12 +39,18 @@ SEKISHO_SOCKET, or over TLS at its admin listener, named by --admin-url with --c
 
 const SIGNALS: &str = "\
 Logs go to stdout as JSON lines, one each event; SEKISHO_LOG chooses the level, such as `warn` or
-`sekisho::upstream=debug`. SIGTERM and Ctrl-C let open requests finish, for 30 seconds at most.";
+`sekisho::upstream=debug`. SIGTERM and Ctrl-C let open requests finish, for 30 seconds at most. SIGHUP brings the
+configuration into force that stands in the file then, as `sekisho reload` does.";
 
 const CHECK: &str = "\
 Looks at the configuration, certificates, the key-encryption key, ports, the admin socket and the store, and changes
 nothing. Each finding is a line `file:line: key: problem` on stderr; warnings do not keep a gateway from starting.
 Exit codes: 0 it would start, 2 it would not.";
+
+const RELOAD: &str = "\
+Reads the file again, and the certificates, keys and lists that it names. Open requests go on, sessions stay. If anything
+is not sound nothing changes, and each finding is a line `file:line: key: problem` on stderr. SIGHUP does the same.
+Exit codes: 0 it is in force, 1 refused, 2 the configuration is not sound or needs a restart, 3 no gateway answers.";
 
 /// Signs handsets in by their carrier's identifier, in front of an admin console.
 #[derive(Parser)]
@@ -75,6 +82,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Bring the configuration into force that stands in the running gateway's file now
+    #[command(after_help = RELOAD)]
+    Reload(Reload),
     /// Carrier profiles, and what they make of real traffic
     Carriers(Carriers),
     /// Accounts of a running gateway
@@ -101,6 +111,7 @@ impl Command {
             Self::Dev { dir } => dev::run(&dir),
             Self::Serve { config } => gateway::serve(&config),
             Self::Check { config } => gateway::check(&config),
+            Self::Reload(reload) => reload.run(),
             Self::Carriers(carriers) => carriers.run(),
             Self::Accounts(accounts) => accounts.run(),
             Self::Codes(codes) => codes.run(),
@@ -132,6 +143,8 @@ mod tests {
             "dev --dir d",
             "serve --config f",
             "check --config f",
+            "reload --socket s --json",
+            "reload --config f",
             "carriers list",
             "carriers list --config f --json",
             "carriers explain --config f --fingerprint-key 00",

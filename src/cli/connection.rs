@@ -231,7 +231,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let shutdown = CancellationToken::new();
-        let detail = RefusalDetail { reason: "role-required".to_owned(), message: "not you".to_owned() };
+        let detail =
+            RefusalDetail { reason: "role-required".to_owned(), message: "not you".to_owned(), findings: vec![] };
         let refusal = serde_json::to_value(Refusal { error: detail }).unwrap();
         let router = Router::new()
             .route("/v1/sessions/a%2Fb", delete(async || Json(Revoked { revoked: 1 })))

@@ -45,6 +45,8 @@ pub(super) enum Failure {
     Tls(#[from] TlsError),
     #[error("{}", lines(.0))]
     Configuration(Findings),
+    #[error("{}\n{}", .0.findings.join("\n"), .0.message)]
+    Reload(RefusalDetail),
     #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
     FingerprintKey,
     #[error("cannot read {}: {source}", path.display())]
@@ -99,6 +101,7 @@ impl Failure {
             | Self::NoCertificate
             | Self::Tls(_)
             | Self::Configuration(_)
+            | Self::Reload(_)
             | Self::FingerprintKey
             | Self::AuditKey
             | Self::Offline
@@ -111,6 +114,10 @@ impl Failure {
     pub(super) fn document(&self) -> Refusal {
         let reason = match self {
             Self::Gateway(ClientError::Refused(detail)) => &detail.reason,
+            Self::Reload(detail) => {
+                let (reason, message) = (detail.reason.clone(), detail.message.clone());
+                return Refusal { error: RefusalDetail { reason, message, findings: detail.findings.clone() } };
+            }
             Self::Gateway(_) => "not-reachable",
             Self::Stream(_) => "stream-failed",
             Self::NoSocket
@@ -125,6 +132,6 @@ impl Failure {
             | Self::File { .. }
             | Self::Store { .. } => "usage",
         };
-        Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string() } }
+        Refusal { error: RefusalDetail { reason: reason.to_owned(), message: self.to_string(), findings: Vec::new() } }
     }
 }

@@ -16,6 +16,7 @@ mod import;
 mod keys;
 mod output;
 mod receipt;
+mod reload;
 mod rotation;
 mod sessions;
 

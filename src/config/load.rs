@@ -149,6 +149,7 @@ impl<C> Config<C> {
         Config {
             carriers,
             file: self.file,
+            sha256: self.sha256,
             lines: self.lines,
             gateway: self.gateway,
             listeners: self.listeners,

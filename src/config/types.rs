@@ -21,6 +21,8 @@ use crate::store::StretchParameters;
 pub struct Config<C = Carriers> {
     /// The file it was read from; relative paths in it were resolved against its folder.
     pub file: PathBuf,
+    /// SHA-256 of its text, in hexadecimal: by that the audit trail names a configuration.
+    pub sha256: String,
     /// Where each key stands, for findings that come up later.
     pub(super) lines: Lines,
     /// `[gateway]`.

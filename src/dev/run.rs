@@ -78,7 +78,7 @@ async fn everything(dir: &Path) -> Result<(), DevError> {
     let file = folder.write_configuration(gateway, console_address, AUDIENCE)?;
     let config = Config::load(&file).map_err(DevError::Gateway)?.0;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
+    let metrics = Arc::new(Metrics::new());
     let running =
         Running::start(config, Arc::clone(&clock), Arc::clone(&entropy), metrics, cores, Inherited::default())
             .await

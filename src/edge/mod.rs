@@ -15,6 +15,6 @@ pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;
 pub use listener::{
-    Admission, BindError, BoundListener, Connection, ConnectionLimits, Handler, Inherited, InheritedError, Proxied,
-    ProxyHeaderError, TurnedAway, Workers, parse_proxy_header,
+    Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
+    ListenerHandle, OpenConnection, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers, parse_proxy_header,
 };

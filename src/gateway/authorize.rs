@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::Gateway;
 use super::access_line::AccessLine;
 use super::arrival::{Arrival, Held};
-use super::handle::Worker;
+use super::handle::Share;
 use super::session_check::Presented;
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::body::Body;
@@ -50,7 +50,7 @@ impl Refusal {
     }
 }
 
-impl Worker {
+impl Share {
     /// Answers whether the request that a proxy describes may pass.
     pub(super) async fn authorize(
         &self,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::opening::warning;
-use crate::config::{Config, Finding};
+use crate::config::{Config, Finding, Serves};
 use crate::edge::{Admission, ConnectionLimits, TrustedProxies};
 
 /// Descriptors of everything that is no connection of a client: store, logs, runtimes, administrators, probes.
@@ -71,17 +71,34 @@ pub(super) struct Admissions {
     pub(super) ops: Arc<Admission>,
 }
 
-/// Counts connections as `config` says, `all` of clients at most.
-pub(super) fn admissions(config: &Arc<Config>, all: u64) -> Admissions {
+impl Admissions {
+    /// Counts connections as `config` says, `all` of clients at most.
+    pub(super) fn new(config: &Arc<Config>, all: u64) -> Self {
+        let nobody = TrustedProxies::new(Vec::new());
+        let alone = Box::new(|_| false);
+        let ops = ConnectionLimits { all: OPS, per_address: OPS, proxies: nobody, is_shared: alone };
+        Self { clients: Admission::new(of_clients(config, all)), ops: Admission::new(ops) }
+    }
+
+    /// Counts them as another configuration says from now on.
+    pub(super) fn replace(&self, config: &Arc<Config>, all: u64) {
+        self.clients.replace(of_clients(config, all));
+    }
+
+    /// What counts the connections of a listener.
+    pub(super) const fn of(&self, serves: Serves) -> &Arc<Admission> {
+        match serves {
+            Serves::Ops => &self.ops,
+            Serves::Handset | Serves::ForwardAuth | Serves::Admin => &self.clients,
+        }
+    }
+}
+
+fn of_clients(config: &Arc<Config>, all: u64) -> ConnectionLimits {
     let all = usize::try_from(all).unwrap_or(usize::MAX);
     let per_address = usize::try_from(config.limits.connections_per_address).unwrap_or(usize::MAX);
     let proxies = config.gateway.trusted_proxies.clone();
     let config = Arc::clone(config);
     let is_shared = Box::new(move |address: IpAddr| config.carriers.serves(address));
-    let nobody = TrustedProxies::new(Vec::new());
-    let alone = Box::new(|_| false);
-    Admissions {
-        clients: Admission::new(ConnectionLimits { all, per_address, proxies, is_shared }),
-        ops: Admission::new(ConnectionLimits { all: OPS, per_address: OPS, proxies: nobody, is_shared: alone }),
-    }
+    ConnectionLimits { all, per_address, proxies, is_shared }
 }

@@ -8,7 +8,7 @@ use hyper::upgrade::OnUpgrade;
 use super::Gateway;
 use super::arrival::Arrival;
 use super::console::{Applicant, Withheld};
-use super::handle::Worker;
+use super::handle::Share;
 use super::respond::retry_after_in;
 use super::session_check::{Current, Presented};
 use super::url_session::linked;
@@ -33,7 +33,7 @@ pub(super) struct Passage<'r> {
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
-impl Worker {
+impl Share {
     /// Proxies a request, if its route lets it through.
     pub(super) async fn forward(&self, passage: Passage<'_>) -> Response<Body> {
         let gateway = &*self.gateway;
@@ -95,7 +95,7 @@ impl Worker {
         let body = LimitedBody { body, most_bytes: route.body_bytes };
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
-                gateway.metrics.upstream(route.upstream, None);
+                gateway.count_upstream(route.upstream, None);
                 match gateway.answer_of_console(answered, applicant, upstream, &client, links).await {
                     Ok(mut answer) => {
                         gateway.protect_transport(&mut answer, client.scheme);
@@ -116,7 +116,7 @@ impl Worker {
                     UpstreamError::BodyIdle => Reason::RequestTimeout,
                     UpstreamError::SessionEnded => Reason::SessionExpired,
                 };
-                gateway.metrics.upstream(route.upstream, Some(reason));
+                gateway.count_upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
                 linked(fail(reason), links)
             }
@@ -136,14 +136,15 @@ impl Gateway {
     ) -> Result<Assertion, Reason> {
         let cache = current.state();
         let with_pin = current.has_pin(now, self.config.session.pin_for);
-        let kept = |kid| cache.fresh(index, kid, with_pin, now);
+        let id = self.upstream_id(index).ok_or(Reason::NoRoute)?;
+        let kept = |kid| cache.fresh(id, kid, with_pin, now);
         match self.keys.signer().kid().map(kept) {
             Some(Some(assertion)) => return Ok(assertion),
             Some(None) => {}
             None => return Err(Reason::KeySuspended),
         }
         let record = current.record();
-        let identity = if let Some(identity) = cache.identity(index) {
+        let identity = if let Some(identity) = cache.identity(id) {
             identity
         } else {
             let subject = match upstream.subject {
@@ -151,7 +152,7 @@ impl Gateway {
                 SubjectKind::Pairwise => self.pairwise_subject(current, upstream).await?,
             };
             let sid = sid(&record.sid_seed, &upstream.audience);
-            cache.remember_identity(index, UpstreamIdentity { subject, sid })
+            cache.remember_identity(id, UpstreamIdentity { subject, sid })
         };
         let claims = Claims {
             audience: &upstream.audience,
@@ -167,7 +168,7 @@ impl Gateway {
             tracing::error!(%error, "no assertion could be signed");
             Reason::Internal
         })?;
-        cache.remember(index, kid, with_pin, &assertion, now);
+        cache.remember(id, kid, with_pin, &assertion, now);
         Ok(assertion)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,11 +23,18 @@ use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
 
-/// One core's share: the shared gateway and connections to the upstreams of its own.
+/// One core: its share of the configuration in force, taken anew by the first request that finds another one.
 pub struct Worker {
+    in_force: Arc<ArcSwap<Gateway>>,
+    share: ArcSwap<Share>,
+    request_ids: RequestIds,
+}
+
+/// One core's share of one configuration: the gateway under it, and connections to the upstreams of its own. A request
+/// has one from its head to its end.
+pub(super) struct Share {
     pub(super) gateway: Arc<Gateway>,
     pub(super) upstreams: Upstreams,
-    request_ids: RequestIds,
 }
 
 /// What an upstream may be asked with.
@@ -37,13 +45,30 @@ const IN_THE_CLEAR: [&str; 5] =
     ["/_sekisho/login", "/_sekisho/enrol", "/_sekisho/bind", "/_sekisho/notice", "/_sekisho/jwks.json"];
 
 impl Worker {
-    /// A worker with an empty pool.
+    /// A worker of the gateway in force, with an empty pool.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, upstreams: Upstreams) -> Self {
+    pub fn new(in_force: Arc<ArcSwap<Gateway>>) -> Self {
+        let gateway = in_force.load_full();
         let request_ids = RequestIds::new(&*gateway.entropy);
-        Self { gateway, upstreams, request_ids }
+        let share = Share { upstreams: gateway.connections(None), gateway };
+        Self { in_force, share: ArcSwap::from_pointee(share), request_ids }
     }
 
+    /// What a request that begins now is answered with.
+    fn share(&self) -> Arc<Share> {
+        let share = self.share.load_full();
+        if Arc::ptr_eq(&share.gateway, &self.in_force.load()) {
+            return share;
+        }
+        // All tasks of a worker run on one thread, and nothing here waits: no other takes it at the same time.
+        let gateway = self.in_force.load_full();
+        let next = Arc::new(Share { upstreams: gateway.connections(Some(&share.upstreams)), gateway });
+        self.share.store(Arc::clone(&next));
+        next
+    }
+}
+
+impl Share {
     async fn handset(
         &self,
         connection: Connection,
@@ -121,7 +146,8 @@ impl Worker {
 
 impl Handler for Worker {
     async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
-        let gateway = &*self.gateway;
+        let share = self.share();
+        let gateway = &*share.gateway;
         if connection.serves == Serves::Ops {
             let (parts, _) = request.into_parts();
             return match RawHead::read(parts, &gateway.head_limits) {
@@ -133,16 +159,16 @@ impl Handler for Worker {
         }
         let mut line = AccessLine::begin(gateway, self.request_ids.next(), &request);
         let answer = match connection.serves {
-            Serves::ForwardAuth => self.authorize(connection, request, &mut line).await,
+            Serves::ForwardAuth => share.authorize(connection, request, &mut line).await,
             // Administrators do not come this way: their listener accepts by itself.
-            Serves::Handset | Serves::Ops | Serves::Admin => self.handset(connection, request, &mut line).await,
+            Serves::Handset | Serves::Ops | Serves::Admin => share.handset(connection, request, &mut line).await,
         };
         line.status = answer.status().as_u16();
         answer
     }
 
     fn turned_away(&self, why: TurnedAway) {
-        self.gateway.metrics.turned_away(why);
+        self.share.load().gateway.metrics.turned_away(why);
     }
 }
 

@@ -42,27 +42,65 @@ pub(super) struct TooOften {
 /// The limiters of sign-in, enrolment and PINs.
 pub(super) struct Limits {
     key: hmac::Key,
-    sign_in_by_handset: Limiter<HandsetKey>,
-    sign_in_by_account: Limiter<AccountId>,
-    code_by_handset: Limiter<HandsetKey>,
-    pin_by_account: Turns<AccountId>,
-    by_network: Turns<IpNet>,
+    rates: Rates,
+    sign_in_by_handset: Arc<Limiter<HandsetKey>>,
+    sign_in_by_account: Arc<Limiter<AccountId>>,
+    code_by_handset: Arc<Limiter<HandsetKey>>,
+    pin_by_account: Arc<Turns<AccountId>>,
+    by_network: Arc<Turns<IpNet>>,
     /// By [`counted_as`].
-    requests_by_address: Option<Limiter<IpAddr>>,
+    requests_by_address: Option<Arc<Limiter<IpAddr>>>,
+}
+
+/// What the limiters were made for.
+#[derive(Clone, Copy)]
+struct Rates {
+    sign_in: Rate,
+    code: Rate,
+    pin: Rate,
+    network: Rate,
+    requests: Option<Rate>,
 }
 
 impl Limits {
     /// Limiters at rest.
     #[must_use]
     pub(super) fn new(limits: &LimitsConfig, clock: &Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
+        let LimitsConfig { sign_in, code, pin, network, requests, .. } = *limits;
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>(entropy)),
-            sign_in_by_handset: Limiter::new(limits.sign_in, clock),
-            sign_in_by_account: Limiter::new(limits.sign_in, clock),
-            code_by_handset: Limiter::new(limits.code, clock),
-            pin_by_account: Turns::new(limits.pin, clock),
-            by_network: Turns::new(limits.network, clock),
-            requests_by_address: limits.requests.map(|rate| Limiter::new(rate, clock)),
+            rates: Rates { sign_in, code, pin, network, requests },
+            sign_in_by_handset: Arc::new(Limiter::new(sign_in, clock)),
+            sign_in_by_account: Arc::new(Limiter::new(sign_in, clock)),
+            code_by_handset: Arc::new(Limiter::new(code, clock)),
+            pin_by_account: Arc::new(Turns::new(pin, clock)),
+            by_network: Arc::new(Turns::new(network, clock)),
+            requests_by_address: requests.map(|rate| Arc::new(Limiter::new(rate, clock))),
+        }
+    }
+
+    /// The limiters of another configuration, which know handsets by the same key. Those whose rate stays the same remember
+    /// what was tried; others begin at rest.
+    #[must_use]
+    pub(super) fn under(&self, limits: &LimitsConfig, clock: &Arc<dyn Clock>) -> Self {
+        fn kept<T>(same: bool, former: &Arc<T>, new: impl FnOnce() -> T) -> Arc<T> {
+            if same { Arc::clone(former) } else { Arc::new(new()) }
+        }
+        let LimitsConfig { sign_in, code, pin, network, requests, .. } = *limits;
+        let (former, same_sign_in) = (self.rates, self.rates.sign_in == sign_in);
+        let requests_by_address = match (&self.requests_by_address, requests) {
+            (Some(limiter), Some(_)) if former.requests == requests => Some(Arc::clone(limiter)),
+            (_, rate) => rate.map(|rate| Arc::new(Limiter::new(rate, clock))),
+        };
+        Self {
+            key: self.key.clone(),
+            rates: Rates { sign_in, code, pin, network, requests },
+            sign_in_by_handset: kept(same_sign_in, &self.sign_in_by_handset, || Limiter::new(sign_in, clock)),
+            sign_in_by_account: kept(same_sign_in, &self.sign_in_by_account, || Limiter::new(sign_in, clock)),
+            code_by_handset: kept(former.code == code, &self.code_by_handset, || Limiter::new(code, clock)),
+            pin_by_account: kept(former.pin == pin, &self.pin_by_account, || Turns::new(pin, clock)),
+            by_network: kept(former.network == network, &self.by_network, || Turns::new(network, clock)),
+            requests_by_address,
         }
     }
 
@@ -222,6 +260,50 @@ impl GovernorClock for Monotonic {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn another_configuration_forgets_what_was_tried_only_where_its_rate_is_another() {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_800_000_000_000)));
+        let rate = |count| Rate { count, period: Duration::from_mins(1) };
+        let long = Duration::from_mins(1);
+        let mut config = LimitsConfig {
+            sign_in: rate(1),
+            code: rate(1),
+            pin: rate(1),
+            network: rate(1),
+            head_bytes: 1024,
+            headers: 10,
+            body_bytes: 1024,
+            url_bytes: 1024,
+            connections: None,
+            connections_per_address: 1,
+            requests: Some(rate(1)),
+            timeouts: crate::config::ClientTimeouts {
+                handshake: long,
+                head: long,
+                body_idle: long,
+                write_idle: long,
+                keep_alive: long,
+            },
+        };
+        let first = Limits::new(&config, &clock, &crate::entropy::SeededEntropy::new(1));
+        let handset = HandsetKey([7; 16]);
+        assert_eq!((first.sign_in(handset), first.code(handset)), (Ok(()), Ok(())));
+        config.code = rate(2);
+        let second = first.under(&config, &clock);
+        assert!(second.sign_in(handset).is_err() && first.sign_in(handset).is_err());
+        assert_eq!((second.code(handset), second.code(handset)), (Ok(()), Ok(())));
+        assert!(second.code(handset).is_err());
+
+        let address: IpAddr = "203.0.113.1".parse().unwrap();
+        let asks = |limits: &Limits| limits.requests_by_address.as_ref().map(|limiter| limiter.check(&address).is_ok());
+        assert_eq!((asks(&first), asks(&second)), (Some(true), Some(false)), "the same rate goes on");
+        config.requests = Some(rate(2));
+        let third = second.under(&config, &clock);
+        assert_eq!((asks(&third), asks(&third), asks(&third)), (Some(true), Some(true), Some(false)));
+        config.requests = None;
+        assert_eq!(asks(&third.under(&config, &clock)), None);
+    }
 
     #[test]
     fn a_burst_passes_and_time_gives_it_back() {

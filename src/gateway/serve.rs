@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Finding, Severity};
 use crate::edge::Inherited;
 use crate::entropy::SystemEntropy;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Actor, Metrics};
 
 /// How long open requests may take once the gateway was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ pub fn serve(config: &Path) -> ExitCode {
         }
     };
     let clock = Arc::new(SystemClock::default());
-    let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|upstream| upstream.name.as_str())));
+    let metrics = Arc::new(Metrics::new());
     let _flushed_on_drop = match telemetry::init(Arc::clone(&clock) as Arc<dyn Clock>, &metrics) {
         Ok(guard) => guard,
         Err(error) => {
@@ -126,7 +126,8 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
                 () = &mut told => {}
                 signal = signals.next() => match signal {
                     Told::Stop => break,
-                    Told::Renew => renew_certificates(&running),
+                    // Its outcome is in the log and the metrics; signals are heard meanwhile.
+                    Told::Reload => drop(tokio::spawn(running.process().reload(Actor::Signal))),
                 }
             }
         }
@@ -161,7 +162,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Told::Stop,
             _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hangup.recv() => Told::Renew,
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 
@@ -175,19 +176,8 @@ impl Signals {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
     Stop,
-    /// Certificates were renewed.
-    Renew,
-}
-
-fn renew_certificates(running: &Running) {
-    match running.renew_certificates() {
-        Ok(listeners) => tracing::info!(listeners, "certificates were read again; all else waits for a restart"),
-        Err(findings) => {
-            for finding in findings {
-                tracing::error!(%finding, "certificates were not renewed; the former ones are shown on");
-            }
-        }
-    }
+    /// The configuration, or a file that it names, is another.
+    Reload,
 }
 
 fn run(work: impl Future<Output = ExitCode>) -> ExitCode {

@@ -6,23 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::certificates::{Certificates, Renewal, load_tls};
+use super::certificates::{RevocationLists, load_tls};
 use super::descriptors::Admissions;
-use super::state::{Gateway, Parts};
+use super::listeners::{Listeners, Listening};
+use super::reload::Live;
+use super::state::{Gateway, Parts, Setting};
 use super::{Worker, descriptors, opening, upkeep};
-use crate::admin::{self, AdminListener, AdminServer, Operations};
+use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, ListenerConfig, Serves, SessionConfig, UpstreamConfig, UpstreamServer};
+use crate::config::{Config, Finding, InForce, SessionConfig};
 use crate::edge::{BoundListener, Inherited, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
@@ -34,35 +37,20 @@ use crate::store::{
     SessionStore, StoreError, WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Actor, Metrics};
-use crate::tls::UpstreamTls;
-use crate::upstream::{Health, Upstreams};
+use crate::upstream::Health;
 
 /// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
 pub struct Running {
-    gateway: Arc<Gateway>,
+    live: Arc<Live>,
     store: Arc<EmbeddedStore>,
-    listeners: Vec<Listening>,
-    renewal: Arc<Renewal>,
     workers: Workers,
     shutdown: CancellationToken,
     background: TaskTracker,
 }
 
-/// One listener that serves.
-#[derive(Clone, Debug)]
-pub struct Listening {
-    /// What it serves.
-    pub serves: Serves,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// Where it really listens.
-    pub address: SocketAddr,
-}
-
 impl Running {
     /// Starts everything that `config` names, `cores` workers wide; listeners whose sockets are `inherited` bind nothing.
-    /// Must be called within a tokio runtime, which
-    /// keeps the admin socket and the upkeep.
+    /// Must be called within a tokio runtime, which keeps the admin socket and the upkeep.
     ///
     /// # Errors
     /// The findings that forbid it, in the form that `check` prints.
@@ -76,6 +64,7 @@ impl Running {
     ) -> Result<Self, Vec<Finding>> {
         let now = clock.now();
         let config = Arc::new(config);
+        let lists = RevocationLists::of(&config);
         let (certificates, upstream_tls) = load_tls(&config, now)?;
         let (kek, doubts) = opening::open_kek(&config, &*entropy).await.map_err(|finding| vec![finding])?;
         for doubt in doubts {
@@ -100,27 +89,21 @@ impl Running {
 
         let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
-        let (most, doubt) = descriptors::connections(&config, descriptors::allowed(), cores);
-        if let Some(doubt) = doubt {
-            tracing::warn!(doubt = doubt.problem, "limits.connections is doubtful");
-        }
-        let admissions = descriptors::admissions(&config, most);
-        let (bound, listeners) = bind_listeners(&config, &certificates, &admissions, &mut inherited, cores)?;
-        let (for_admin, bound): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| bound.serves() == Serves::Admin);
+        let admissions = admissions(&config, cores);
+        let change =
+            Listeners::default().change(&config, &certificates, &admissions, &mut inherited, cores, &shutdown)?;
         let admin_server = AdminServer::bind(&config.admin.socket)
             .map_err(|error| one(config.finding("admin.socket", error.to_string())))?;
 
         let destroyed = destroyed(&*store).await.map_err(|error| at_store(error.to_string()))?;
         note_start(&audit, &*store, now).await.map_err(|error| at_store(error.to_string()))?;
 
-        let limits = config.limits;
         let key_store = Arc::clone(&store) as Arc<dyn KeyStore>;
         let receipts = receipts(&store, &keys, &entropy, (now, destroyed));
         receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
-        let gateway = Arc::new(Gateway::new(Parts {
-            config: Arc::clone(&config),
+        let parts = Parts {
             bindings: Arc::clone(&bindings),
             pins: Arc::clone(&store) as _,
             news: Arc::clone(&store) as _,
@@ -131,65 +114,70 @@ impl Running {
             rotations: Arc::clone(&rotations),
             lifecycle: Arc::clone(&lifecycle),
             metrics: Arc::clone(&metrics),
-            access,
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             shutdown: shutdown.clone(),
-            admission: admissions.clients,
-        }));
+            admission: Arc::clone(&admissions.clients),
+        };
+        let health = Arc::new(Health::new(&config.upstreams, None));
+        let gateway = Gateway::new(parts, Setting { config: Arc::clone(&config), access, upstream_tls, health });
+        let gateway = Arc::new(gateway);
         gateway.self_test().await;
         let background = TaskTracker::new();
-        let roles = Arc::new(admin::Roles::new(own_uid(), config.admin.roles.clone()));
+        let in_force = Arc::new(ArcSwap::new(Arc::clone(&gateway)));
+        let (listeners, bound) = change.make();
+        let workers = start_workers(cores, bound.for_workers, &in_force, &shutdown)
+            .map_err(|error| one(config.finding("listener", error.to_string())))?;
+        let (for_admin, from_now_on) = mpsc::unbounded_channel();
+        for listener in bound.for_admin {
+            let _ = for_admin.send(listener); // its receiver is right here
+        }
+        let live = Arc::new(Live {
+            gateway: in_force,
+            config: Arc::new(InForce::new(Arc::clone(&config))),
+            listeners: Mutex::new(listeners),
+            for_workers: workers.entrance().clone(),
+            for_admin,
+            cores,
+            shutdown: shutdown.clone(),
+            background: background.clone(),
+            probing: Mutex::default(),
+            admissions,
+            lists: Mutex::new(lists),
+            reloading: tokio::sync::Mutex::default(),
+        });
         let operations = Operations {
             key_store,
             rotations: Arc::clone(&rotations),
             receipts,
             approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
-            approval_policy: Arc::new(admin::ApprovalPolicy::new(own_uid(), &config.admin)),
             bindings,
             pins: Arc::clone(&store) as _,
             audit,
             sessions,
             keys,
             lifecycle,
-            roles,
+            own_uid: own_uid(),
             entropy,
             clock,
             metrics,
-            config: Arc::clone(&config),
+            config: Arc::clone(&live.config),
+            process: Arc::clone(&live) as Arc<dyn Process>,
             shutdown: shutdown.clone(),
         };
-        let handshake = limits.timeouts.handshake;
-        serve_admin(operations, admin_server, for_admin, handshake, &shutdown, &background);
+        serve_admin(operations, admin_server, from_now_on, &shutdown, &background);
         background.spawn(rotations.run(shutdown.clone()));
-        let renewal = Arc::new(Renewal::new(&gateway.config, certificates));
-        background.spawn(upkeep::run(Arc::clone(&gateway), Arc::clone(&renewal), shutdown.clone()));
-        let health = watch_servers(&gateway, &upstream_tls, &shutdown, &background);
-        let workers = match start_workers(bound, &gateway, upstream_tls, health, &shutdown) {
-            Ok(workers) => workers,
-            Err(error) => {
-                shutdown.cancel();
-                background.close();
-                background.wait().await;
-                return Err(one(config.finding("listener", error.to_string())));
-            }
-        };
+        background.spawn(upkeep::run(Arc::clone(&live), shutdown.clone()));
+        live.probe(&gateway);
+        gateway.metrics.in_force_since(now);
         gateway.set_ready(true);
-        Ok(Self { gateway, store, listeners, renewal, workers, shutdown, background })
+        Ok(Self { live, store, workers, shutdown, background })
     }
 
     /// Where it listens, in the order of the configuration.
     #[must_use]
-    pub fn listeners(&self) -> &[Listening] {
-        &self.listeners
-    }
-
-    /// Reads the certificates, keys and revocation lists of all listeners again. New connections meet them, open ones go on.
-    ///
-    /// # Errors
-    /// All findings; then nothing has changed.
-    pub fn renew_certificates(&self) -> Result<usize, Vec<Finding>> {
-        self.renewal.renew(&self.gateway.config, self.gateway.clock.now())
+    pub fn listeners(&self) -> Vec<Listening> {
+        self.live.listening()
     }
 
     /// What does not answer within `patience`, though all should at once: workers, the store's writer.
@@ -201,39 +189,60 @@ impl Running {
         workers.chain(writer).collect()
     }
 
+    /// What brings another configuration into force while it runs.
+    #[must_use]
+    pub fn process(&self) -> Arc<dyn Process> {
+        Arc::clone(&self.live) as Arc<dyn Process>
+    }
+
     /// One round of upkeep, for whoever moved the clock and does not want to wait for the next.
     ///
     /// # Errors
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
-        self.renewal.look(&self.gateway.config, self.gateway.clock.now());
-        self.gateway.upkeep().await
+        self.live.look_at_revocation_lists();
+        self.gateway().upkeep().await
     }
 
     /// What replaces the binding keys.
     #[must_use]
-    pub fn rotations(&self) -> &Arc<Rotations> {
-        &self.gateway.rotations
+    pub fn rotations(&self) -> Arc<Rotations> {
+        Arc::clone(&self.gateway().rotations)
+    }
+
+    /// The gateway under the configuration in force.
+    fn gateway(&self) -> Arc<Gateway> {
+        self.live.gateway.load_full()
     }
 
     /// Resolves once handsets are served; at once, unless the gateway's test of itself failed.
     pub async fn ready(&self) {
-        self.gateway.ready().await;
+        loop {
+            let gateway = self.gateway();
+            let changed = gateway.changed();
+            // Asked of whatever is in force once changes are heard of.
+            let in_force = self.gateway();
+            if in_force.is_ready() && in_force.is_unforgeable() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Stops accepting, lets open requests finish for at most `deadline`, and closes the store.
     pub async fn stop(self, deadline: Duration) {
-        self.gateway.set_ready(false);
+        let gateway = self.gateway();
+        gateway.set_ready(false);
         self.shutdown.cancel();
         self.workers.drained(deadline).await;
         self.background.close();
         if tokio::time::timeout(deadline, self.background.wait()).await.is_err() {
             tracing::warn!("an operator's call was still at work at the deadline");
         }
-        if let Err(error) = self.gateway.sessions.sweep(self.gateway.clock.now(), true).await {
+        if let Err(error) = gateway.sessions.sweep(gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
-        let (audit, now) = (&self.gateway.audit, self.gateway.clock.now());
+        let (audit, now) = (&gateway.audit, gateway.clock.now());
         let stopped = Event::new(Action::GatewayStop, Actor::Gateway);
         let sealed = match audit.note(stopped, now).await {
             Ok(_) => audit.seal(now).await,
@@ -246,23 +255,6 @@ impl Running {
             tracing::error!(%error, "the store was not closed cleanly; nothing that was acknowledged is lost");
         }
     }
-}
-
-/// Begins to probe the servers of the upstreams that want it.
-fn watch_servers(
-    gateway: &Arc<Gateway>,
-    tls: &Arc<UpstreamTls>,
-    shutdown: &CancellationToken,
-    background: &TaskTracker,
-) -> Arc<Health> {
-    let upstreams = gateway.config.upstreams.clone();
-    let health = Arc::new(Health::new(&upstreams));
-    let metrics = Arc::clone(&gateway.metrics);
-    let told = Arc::new(move |upstream: &UpstreamConfig, server: &UpstreamServer, up| {
-        metrics.upstream_server(&upstream.name, &server.to_string(), up);
-    });
-    background.spawn(Arc::clone(&health).watch(upstreams, Arc::clone(tls), told, shutdown.clone()));
-    health
 }
 
 /// What start-up would find, beyond the text of the configuration: certificates, KEK, ports, admin socket, access log,
@@ -315,21 +307,29 @@ fn rotations(
 fn serve_admin(
     operations: Operations,
     socket: AdminServer,
-    listeners: Vec<BoundListener>,
-    handshake: Duration,
+    mut listeners: mpsc::UnboundedReceiver<BoundListener>,
     shutdown: &CancellationToken,
     background: &TaskTracker,
 ) {
     let api = admin::router(operations);
-    for listener in listeners.into_iter().filter_map(|bound| AdminListener::new(bound, handshake)) {
-        let (api, shutdown) = (api.clone(), shutdown.clone());
-        background.spawn(async move {
-            if let Err(error) = listener.serve(api, shutdown).await {
-                tracing::error!(%error, "the admin listener cannot serve; the admin socket does");
-            }
-        });
-    }
-    background.spawn(socket.serve(api, shutdown.clone()));
+    background.spawn(socket.serve(api.clone(), shutdown.clone()));
+    let (stopping, serving) = (shutdown.clone(), background.clone());
+    background.spawn(async move {
+        loop {
+            let bound = tokio::select! {
+                () = stopping.cancelled() => return,
+                bound = listeners.recv() => bound,
+            };
+            let Some(bound) = bound else { return };
+            let Some(listener) = AdminListener::new(bound) else { continue };
+            let api = api.clone();
+            serving.spawn(async move {
+                if let Err(error) = listener.serve(api).await {
+                    tracing::error!(%error, "the admin listener cannot serve; the admin socket does");
+                }
+            });
+        }
+    });
 }
 
 fn count_writes(store: &EmbeddedStore, metrics: &Arc<Metrics>) {
@@ -394,22 +394,24 @@ fn taken_places(config: &Config, inherited: &Inherited, cores: usize) -> Vec<Fin
     findings
 }
 
+/// Counts connections as `config` says, as many as the process may have files open for.
+fn admissions(config: &Arc<Config>, cores: usize) -> Admissions {
+    let (most, doubt) = descriptors::connections(config, descriptors::allowed(), cores);
+    if let Some(doubt) = doubt {
+        tracing::warn!(doubt = doubt.problem, "limits.connections is doubtful");
+    }
+    Admissions::new(config, most)
+}
+
 /// Starts the threads that serve handsets and forwarders.
 fn start_workers(
+    count: usize,
     bound: Vec<BoundListener>,
-    gateway: &Arc<Gateway>,
-    tls: Arc<UpstreamTls>,
-    health: Arc<Health>,
+    in_force: &Arc<ArcSwap<Gateway>>,
     shutdown: &CancellationToken,
 ) -> io::Result<Workers> {
-    let limits = gateway.config.limits;
-    let gateway = Arc::clone(gateway);
-    let make = move |_| {
-        let config = &gateway.config;
-        let upstreams = Upstreams::new(&config.upstreams, Arc::clone(&tls), &health, &config.limits);
-        Arc::new(Worker::new(Arc::clone(&gateway), upstreams))
-    };
-    Workers::start(bound, make, &limits, shutdown)
+    let in_force = Arc::clone(in_force);
+    Workers::start(count, bound, move |_| Arc::new(Worker::new(Arc::clone(&in_force))), shutdown)
 }
 
 /// What issues receipts, on the store's ports.
@@ -472,32 +474,11 @@ async fn note_start(audit: &AuditTrail, keys: &dyn KeyStore, now: Timestamp) -> 
     audit.note(opened, now).await.map(drop)
 }
 
-fn bind_listeners(
-    config: &Config,
-    certificates: &Certificates,
-    admissions: &Admissions,
-    inherited: &mut Inherited,
-    cores: usize,
-) -> Result<(Vec<BoundListener>, Vec<Listening>), Vec<Finding>> {
-    let proxies = Arc::new(config.gateway.trusted_proxies.clone());
-    let bind = |(i, (listener, certificate)): (usize, (&ListenerConfig, Option<_>))| {
-        let tls = certificate.is_some();
-        // Administrators are served beside the admin socket, off the workers.
-        let sockets = if listener.serves == Serves::Admin { 1 } else { cores };
-        let admission = if listener.serves == Serves::Ops { &admissions.ops } else { &admissions.clients };
-        let socket = BoundListener::bind(listener, certificate, &proxies, admission, inherited, sockets)
-            .map_err(|error| vec![at_listener(config, i, error.to_string())])?;
-        let address = socket.address();
-        Ok((socket, Listening { serves: listener.serves, tls, address }))
-    };
-    config.listeners.iter().zip(certificates.iter().cloned()).enumerate().map(bind).collect()
-}
-
 fn at_listener(config: &Config, index: usize, problem: String) -> Finding {
     config.finding(&format!("listener[{index}].address"), problem)
 }
 
-fn at_access_log(error: &io::Error) -> String {
+pub(super) fn at_access_log(error: &io::Error) -> String {
     format!("the file cannot be written ({error}); make its folder, writable by the gateway's user")
 }
 

@@ -1,39 +1,40 @@
-//! What the gateway holds: built once from the configuration, shared by all workers.
+//! What the gateway holds under one configuration, shared by all workers; and what outlives it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 use super::bind_ticket::Claimed;
 use super::form_token::{self, FormTokens};
 use super::limits::Limits;
-use super::self_test;
+use super::self_test::{self, SelfTestError};
 use super::ticket::{self, SignIn, Tickets};
 use super::unlock::Locked;
 use super::upkeep::Upkeep;
-use crate::assertion::AssertionCache;
+use crate::assertion::{AssertionCache, UpstreamId};
 use crate::audit::{Action, AuditTrail, Event, Outcome};
 use crate::carrier::OverTls;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SubjectKind, UpstreamConfig};
 use crate::edge::{Admission, HeadLimits};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
+use crate::refusal::Reason;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore, NewsStore, PinStore};
-use crate::telemetry::{AccessLogger, Actor, Metrics};
-use crate::upstream::{Routes, StrippedHead};
+use crate::telemetry::{AccessLogger, Actor, Metrics, UpstreamMetrics};
+use crate::tls::UpstreamTls;
+use crate::upstream::{Health, Routes, StrippedHead, Upstreams};
 
 /// What [`Gateway::new`] is made of: everything that was opened before.
 pub struct Parts {
-    /// The configuration in force.
-    pub config: Arc<Config>,
     /// Accounts, codes and bindings.
     pub bindings: Arc<dyn BindingStore>,
     /// PINs, and the tries at them.
@@ -54,8 +55,6 @@ pub struct Parts {
     pub lifecycle: Arc<Lifecycle>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// The access stream.
-    pub access: AccessLogger,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -66,27 +65,44 @@ pub struct Parts {
     pub admission: Arc<Admission>,
 }
 
-/// The gateway: stages, stores, keys, clock and entropy.
+/// What a configuration brings with it: all that the next one replaces.
+pub struct Setting {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The access stream.
+    pub access: AccessLogger,
+    /// What its upstreams believe and are shown.
+    pub upstream_tls: Arc<UpstreamTls>,
+    /// What probes say of its upstreams.
+    pub health: Arc<Health>,
+}
+
+/// The gateway under one configuration: stages, stores, keys, clock and entropy. A request has one from its head to its end;
+/// [`Gateway::under`] makes the next, which shares with it all that outlives a configuration.
 pub struct Gateway {
     pub(super) config: Arc<Config>,
     pub(super) routes: Routes,
     pub(super) head_limits: HeadLimits,
     pub(super) limits: Limits,
-    pub(super) forms: FormTokens,
+    pub(super) forms: Arc<FormTokens>,
     /// The links that lead off our sites from a URL session.
     pub(super) leave: Arc<LeaveLinks>,
     /// Which URLs are ours.
     pub(super) sites: Arc<OwnSites>,
     /// Sign-ins on their way from the plain listener to TLS.
-    pub(super) tickets: Tickets<SignIn>,
+    pub(super) tickets: Arc<Tickets<SignIn>>,
     /// What consoles said over TLS of handsets that are identified in the clear.
-    pub(super) bind_tickets: Tickets<Claimed>,
+    pub(super) bind_tickets: Arc<Tickets<Claimed>>,
     /// Sign-ins that wait for a PIN, because a key of their binding has leaked.
-    pub(super) locked: Tickets<Locked>,
+    pub(super) locked: Arc<Tickets<Locked>>,
     pub(super) issuer: String,
     pub(super) own_origins: [String; 2],
     pub(super) strict_transport: bool,
     pub(super) content_security_policy: HeaderValue,
+    /// By the upstream's index in the configuration.
+    upstreams: Vec<UpstreamInForce>,
+    upstream_tls: Arc<UpstreamTls>,
+    pub(super) health: Arc<Health>,
     pub(super) bindings: Arc<dyn BindingStore>,
     pub(super) pins: Arc<dyn PinStore>,
     pub(super) news: Arc<dyn NewsStore>,
@@ -103,46 +119,129 @@ pub struct Gateway {
     pub(super) shutdown: CancellationToken,
     pub(super) admission: Arc<Admission>,
     /// Held for a whole round: rounds do not overlap, and requests never wait for it.
-    pub(super) upkeep: tokio::sync::Mutex<Upkeep>,
-    ready: AtomicBool,
+    pub(super) upkeep: Arc<tokio::sync::Mutex<Upkeep>>,
+    readiness: Arc<Readiness>,
     unforgeable: AtomicBool,
+}
+
+/// What an upstream is known by at each request.
+struct UpstreamInForce {
+    id: UpstreamId,
+    metrics: UpstreamMetrics,
+}
+
+/// Whether requests may come.
+#[derive(Default)]
+struct Readiness {
+    ready: AtomicBool,
     /// Whether the audit trail says that the last self-test failed.
     self_test_failed: AtomicBool,
-    became_ready: Notify,
+    changed: Notify,
+}
+
+/// What outlives a configuration and is not one of the [`Parts`].
+struct Lasting {
+    limits: Limits,
+    forms: Arc<FormTokens>,
+    leave: Arc<LeaveLinks>,
+    tickets: Arc<Tickets<SignIn>>,
+    bind_tickets: Arc<Tickets<Claimed>>,
+    locked: Arc<Tickets<Locked>>,
+    upkeep: Arc<tokio::sync::Mutex<Upkeep>>,
+    readiness: Arc<Readiness>,
 }
 
 impl Gateway {
-    /// Puts the parts together. Not ready until [`Gateway::set_ready`] says so.
+    /// Puts the parts together under the first configuration. Not ready until [`Gateway::set_ready`] says so.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { config, bindings, pins, news, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
-        let Parts { metrics, access, clock, entropy, shutdown, admission, .. } = parts;
-        let limits = &config.limits;
+    pub fn new(parts: Parts, setting: Setting) -> Self {
+        let lasting = Lasting {
+            limits: Limits::new(&setting.config.limits, &parts.clock, &*parts.entropy),
+            forms: Arc::new(FormTokens::new(&*parts.entropy)),
+            leave: Arc::new(LeaveLinks::new(&*parts.entropy)),
+            tickets: Arc::new(Tickets::lasting(ticket::LIFETIME)),
+            bind_tickets: Arc::new(Tickets::lasting(ticket::LIFETIME)),
+            locked: Arc::new(Tickets::lasting(form_token::LIFETIME)),
+            upkeep: Arc::default(),
+            readiness: Arc::default(),
+        };
+        Self::build(parts, lasting, setting)
+    }
+
+    /// The same gateway under another configuration. Not unforgeable until [`Gateway::self_test`] has passed.
+    #[must_use]
+    pub fn under(&self, setting: Setting) -> Self {
+        let parts = Parts {
+            bindings: Arc::clone(&self.bindings),
+            pins: Arc::clone(&self.pins),
+            news: Arc::clone(&self.news),
+            key_store: Arc::clone(&self.key_store),
+            audit: Arc::clone(&self.audit),
+            sessions: Arc::clone(&self.sessions),
+            keys: Arc::clone(&self.keys),
+            rotations: Arc::clone(&self.rotations),
+            lifecycle: Arc::clone(&self.lifecycle),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            shutdown: self.shutdown.clone(),
+            admission: Arc::clone(&self.admission),
+        };
+        let lasting = Lasting {
+            limits: self.limits.under(&setting.config.limits, &self.clock),
+            forms: Arc::clone(&self.forms),
+            leave: Arc::clone(&self.leave),
+            tickets: Arc::clone(&self.tickets),
+            bind_tickets: Arc::clone(&self.bind_tickets),
+            locked: Arc::clone(&self.locked),
+            upkeep: Arc::clone(&self.upkeep),
+            readiness: Arc::clone(&self.readiness),
+        };
+        Self::build(parts, lasting, setting)
+    }
+
+    fn build(parts: Parts, lasting: Lasting, setting: Setting) -> Self {
+        let Parts { bindings, pins, news, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
+        let Parts { metrics, clock, entropy, shutdown, admission, .. } = parts;
+        let Lasting { limits, forms, leave, tickets, bind_tickets, locked, upkeep, readiness } = lasting;
+        let Setting { config, access, upstream_tls, health } = setting;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
         let needs_plain =
             config.carriers.profiles().iter().any(|profile| profile.enabled() && profile.over_tls() == OverTls::Refuse);
         let both = [public.clone(), plain.clone()];
+        let issuer = public.to_string();
+        let in_force = |upstream: &UpstreamConfig| {
+            let subject = match upstream.subject {
+                SubjectKind::Pairwise => "pairwise",
+                SubjectKind::Account => "account",
+            };
+            let id = UpstreamId::new(&issuer, &upstream.name, &upstream.audience, subject);
+            UpstreamInForce { id, metrics: metrics.upstream(&upstream.name) }
+        };
         Self {
             routes: Routes::new(config.routes.clone()),
             head_limits: HeadLimits {
-                head_bytes: limits.head_bytes,
-                headers: limits.headers,
-                url_bytes: limits.url_bytes,
+                head_bytes: config.limits.head_bytes,
+                headers: config.limits.headers,
+                url_bytes: config.limits.url_bytes,
             },
-            limits: Limits::new(limits, &clock, &*entropy),
-            forms: FormTokens::new(&*entropy),
-            leave: Arc::new(LeaveLinks::new(&*entropy)),
+            limits,
+            forms,
+            leave,
             sites: Arc::new(OwnSites::new(public, plain, &config.gateway.hosts)),
-            tickets: Tickets::lasting(ticket::LIFETIME),
-            bind_tickets: Tickets::lasting(ticket::LIFETIME),
-            locked: Tickets::lasting(form_token::LIFETIME),
-            issuer: public.to_string(),
+            tickets,
+            bind_tickets,
+            locked,
+            upstreams: config.upstreams.iter().map(in_force).collect(),
+            issuer,
             own_origins: [public.to_string(), plain.to_string()],
             // HSTS would lock handsets out whose identifier is read over plain HTTP under the same name.
             strict_transport: public.https && (!needs_plain || plain.host != public.host),
             // Both, because a form that goes to one of them may be answered with a redirect to the other.
             content_security_policy: content_security_policy(if public.https { &both } else { &[] }),
+            upstream_tls,
+            health,
             config,
             bindings,
             pins,
@@ -159,24 +258,46 @@ impl Gateway {
             entropy,
             shutdown,
             admission,
-            upkeep: tokio::sync::Mutex::default(),
-            ready: AtomicBool::new(false),
+            upkeep,
+            readiness,
             unforgeable: AtomicBool::new(false),
-            self_test_failed: AtomicBool::new(false),
-            became_ready: Notify::new(),
+        }
+    }
+
+    /// One worker's connections to the upstreams; those of `former`, which it had until now, are kept where they may.
+    #[must_use]
+    pub fn connections(&self, former: Option<&Upstreams>) -> Upstreams {
+        let Config { upstreams, limits, .. } = &*self.config;
+        Upstreams::new(upstreams, Arc::clone(&self.upstream_tls), &self.health, limits, former)
+    }
+
+    /// What the upstreams believe and are shown.
+    pub(super) const fn upstream_tls(&self) -> &Arc<UpstreamTls> {
+        &self.upstream_tls
+    }
+
+    /// What sessions know the upstream at this index of the configuration by.
+    pub(super) fn upstream_id(&self, index: usize) -> Option<UpstreamId> {
+        self.upstreams.get(index).map(|upstream| upstream.id)
+    }
+
+    /// A request went to the upstream at this index of the configuration; `error` is why it got no answer.
+    pub(super) fn count_upstream(&self, index: usize, error: Option<Reason>) {
+        if let Some(upstream) = self.upstreams.get(index) {
+            upstream.metrics.request(error);
         }
     }
 
     /// Says whether requests may come: after start-up, and no longer once draining began.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-        self.became_ready.notify_waiters();
+        self.readiness.ready.store(ready, Ordering::Release);
+        self.readiness.changed.notify_waiters();
     }
 
     /// Whether requests may come.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.readiness.ready.load(Ordering::Acquire)
     }
 
     /// Whether the last [`Gateway::self_test`] saw every forged field taken out. Until then, and no longer once one
@@ -186,38 +307,51 @@ impl Gateway {
         self.unforgeable.load(Ordering::Acquire)
     }
 
-    /// Resolves once requests may come and are served.
-    pub async fn ready(&self) {
-        loop {
-            let changed = self.became_ready.notified();
-            if self.is_ready() && self.is_unforgeable() {
-                return;
-            }
-            changed.await;
-        }
+    /// Resolves when [`Gateway::is_ready`] or [`Gateway::is_unforgeable`] may have changed, here or in the gateway under
+    /// another configuration. Ask again what holds between calling this and awaiting it.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.readiness.changed.notified()
+    }
+
+    /// Tells whoever waits for [`Gateway::changed`] to look again.
+    pub(super) fn look_again(&self) {
+        self.readiness.changed.notify_waiters();
     }
 
     /// Sends forged fields through the stages to an upstream of its own, at start-up and whenever somebody doubts.
     /// What survives is named in the log, and handsets are answered 503 until a test passes.
     pub async fn self_test(&self) {
-        let config = Arc::clone(&self.config);
-        let strip = Arc::new(move |head| StrippedHead::of(head, config.carriers.reserved()));
-        let tested = self_test::run(&self.config.carriers.forgeable(), strip, &*self.entropy).await;
+        let tested = self.prove().await;
         if let Err(error) = &tested {
             error.log();
         }
-        self.unforgeable.store(tested.is_ok(), Ordering::Release);
-        self.became_ready.notify_waiters();
-        // Not each of many failures: only that it began and that it is over.
-        let failed = tested.is_err();
-        if self.self_test_failed.load(Ordering::Acquire) != failed {
-            let outcome = if failed { Outcome::Failed } else { Outcome::Done };
+        self.look_again();
+        self.note_proof(tested.is_ok()).await;
+    }
+
+    /// Writes into the audit trail that tests of itself fail, or pass again: not each of many, only that it began and that
+    /// it is over.
+    pub(super) async fn note_proof(&self, passed: bool) {
+        if self.readiness.self_test_failed.load(Ordering::Acquire) == passed {
+            let outcome = if passed { Outcome::Done } else { Outcome::Failed };
             let event = Event::new(Action::SelfTest, Actor::Gateway).outcome(outcome);
             match self.audit.note(event, self.clock.now()).await {
-                Ok(_) => self.self_test_failed.store(failed, Ordering::Release),
+                Ok(_) => self.readiness.self_test_failed.store(!passed, Ordering::Release),
                 Err(error) => tracing::error!(%error, "the outcome of the self-test is not in the audit trail"),
             }
         }
+    }
+
+    /// The test alone. It decides what [`Gateway::is_unforgeable`] says from now on.
+    ///
+    /// # Errors
+    /// What survived, or why nothing was proved.
+    pub(super) async fn prove(&self) -> Result<(), SelfTestError> {
+        let config = Arc::clone(&self.config);
+        let strip = Arc::new(move |head| StrippedHead::of(head, config.carriers.reserved()));
+        let tested = self_test::run(&self.config.carriers.forgeable(), strip, &*self.entropy).await;
+        self.unforgeable.store(tested.is_ok(), Ordering::Release);
+        tested
     }
 
     /// Forgets what limits and forms no longer need.

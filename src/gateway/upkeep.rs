@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
-use super::certificates::Renewal;
 use super::clock_watch::ClockWatch;
+use super::reload::Live;
 use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Day, Timestamp};
@@ -33,8 +33,8 @@ pub(super) struct Upkeep {
     erased: Vec<BindingId>,
 }
 
-/// Runs until `shutdown` fires.
-pub(super) async fn run(gateway: Arc<Gateway>, renewal: Arc<Renewal>, shutdown: CancellationToken) {
+/// Runs until `shutdown` fires, each round by the configuration that is in force when it begins.
+pub(super) async fn run(live: Arc<Live>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -42,11 +42,12 @@ pub(super) async fn run(gateway: Arc<Gateway>, renewal: Arc<Renewal>, shutdown: 
             () = shutdown.cancelled() => return,
             _ = interval.tick() => {}
         }
+        let gateway = live.gateway.load_full();
         // It may have failed for want of a port or a descriptor.
         if !gateway.is_unforgeable() {
             gateway.self_test().await;
         }
-        renewal.look(&gateway.config, gateway.clock.now());
+        live.look_at_revocation_lists();
         if let Err(error) = gateway.upkeep().await {
             // Tried again at the next tick; nothing was acknowledged.
             tracing::warn!(%error, "upkeep could not be done");

@@ -31,7 +31,7 @@ pub struct Lifecycle {
     rotations: Arc<dyn RotationStore>,
     kek: ArcSwap<Kek>,
     entropy: Arc<dyn Entropy>,
-    periods: KeyPeriods,
+    periods: ArcSwap<KeyPeriods>,
     /// Held for a whole change.
     held: tokio::sync::Mutex<Held>,
     shown: Mutex<Option<Shown>>,
@@ -134,7 +134,7 @@ impl Lifecycle {
         entropy: Arc<dyn Entropy>,
         periods: KeyPeriods,
     ) -> Self {
-        let kek = ArcSwap::from_pointee(kek);
+        let (kek, periods) = (ArcSwap::from_pointee(kek), ArcSwap::from_pointee(periods));
         let (held, shown) = (tokio::sync::Mutex::default(), Mutex::default());
         Self { set, keys, rotations, kek, entropy, periods, held, shown }
     }
@@ -143,6 +143,11 @@ impl Lifecycle {
     #[must_use]
     pub const fn set(&self) -> &Arc<KeySet> {
         &self.set
+    }
+
+    /// Keys live so long from now on.
+    pub fn set_periods(&self, periods: KeyPeriods) {
+        self.periods.store(Arc::new(periods));
     }
 
     /// What the store holds of keys: their records and revision.
@@ -157,7 +162,7 @@ impl Lifecycle {
     #[must_use]
     pub fn destroyable_at(&self, key: &KeyRecord) -> Option<Timestamp> {
         let drained = key.dates.drained_at.filter(|_| key.state == KeyState::Drained)?;
-        Some(drained.plus(self.periods.cooling))
+        Some(drained.plus(self.periods.load().cooling))
     }
 
     /// Makes a key that waits to be made active; one that signs assertions is published at once. Returns its id.
@@ -406,9 +411,9 @@ impl Lifecycle {
         let stored = self.keys.keys().await?;
         matches(expected, stored.revision)?;
         let rotations = self.rotations.rotations().await?;
-        let (keys, periods) = (&stored.keys, &self.periods);
+        let (keys, periods) = (&stored.keys, self.periods.load());
         let shown_for = self.shown_for(keys, at.monotonic);
-        let plan = decide(&View { keys, rotations: &rotations, periods, now: at.now, shown_for })?;
+        let plan = decide(&View { keys, rotations: &rotations, periods: &periods, now: at.now, shown_for })?;
         Ok((plan, stored.revision))
     }
 

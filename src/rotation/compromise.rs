@@ -143,7 +143,7 @@ impl Rotations {
                     reason: reason.to_owned(),
                     started_at: now,
                     finished_at: None,
-                    drain_by: days_after(now.day(), self.retention_days),
+                    drain_by: days_after(now.day(), self.retention_days()),
                     total: 0,
                     wrapped: 0,
                     flattened: 0,

@@ -1,7 +1,7 @@
 //! The verbs: begin, pause, resume, give up, look.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
@@ -40,7 +40,7 @@ pub struct Rotations {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     /// Days after which an unused binding is erased: the longest that an old key is needed.
-    pub(super) retention_days: u32,
+    retention_days: AtomicU32,
     pub(super) pace: Pace,
     /// Records a second, lately.
     pub(super) rate: AtomicU64,
@@ -108,12 +108,21 @@ impl Rotations {
             sessions,
             metrics,
             clock,
-            retention_days,
+            retention_days: AtomicU32::new(retention_days),
             pace: Pace::new(),
             rate: AtomicU64::new(0),
             wake: Notify::new(),
             changing: Mutex::default(),
         }
+    }
+
+    /// Bindings that are unused are kept for so many days from now on.
+    pub fn set_retention(&self, days: u32) {
+        self.retention_days.store(days, Ordering::Relaxed);
+    }
+
+    pub(super) fn retention_days(&self) -> u32 {
+        self.retention_days.load(Ordering::Relaxed)
     }
 
     /// Somebody signs in or enrols now: records move more gently for a while.
@@ -297,9 +306,10 @@ impl Rotations {
 
     /// Days until the deadline. One that is likely to cost bindings needs the caller's word for how many.
     async fn drain_days(&self, start: &Start, now: Timestamp) -> Result<u32, RotationError> {
-        let Some(days) = start.drain_within else { return Ok(self.retention_days) };
-        if days == 0 || days >= self.retention_days {
-            return Err(RotationError::DrainWithin(self.retention_days));
+        let retention_days = self.retention_days();
+        let Some(days) = start.drain_within else { return Ok(retention_days) };
+        if days == 0 || days >= retention_days {
+            return Err(RotationError::DrainWithin(retention_days));
         }
         let bindings = self.store.unused_since(now.day().minus_days(days)).await?;
         if start.expected_loss.unwrap_or(0) != bindings {

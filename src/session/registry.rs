@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use ring::hmac;
 use tokio_util::sync::CancellationToken;
@@ -123,7 +124,7 @@ pub enum Check<S> {
 pub struct Sessions<S> {
     live: DashMap<TokenHash, Arc<LiveSession<S>>>,
     store: Arc<dyn SessionStore>,
-    policy: SessionPolicy,
+    policy: ArcSwap<SessionPolicy>,
 }
 
 impl<S: Default> Sessions<S> {
@@ -142,7 +143,12 @@ impl<S: Default> Sessions<S> {
                 live.insert(session.record.token_hash, Arc::new(session));
             }
         }
-        Ok(Self { live, store, policy })
+        Ok(Self { live, store, policy: ArcSwap::from_pointee(policy) })
+    }
+
+    /// Holds sessions to `policy` from now on. An open one keeps the absolute end that it was opened with.
+    pub fn set_policy(&self, policy: SessionPolicy) {
+        self.policy.store(Arc::new(policy));
     }
 
     /// Opens a session whose token travels by `transport`; durable when this returns. `replaces`, and the oldest beyond
@@ -159,6 +165,7 @@ impl<S: Default> Sessions<S> {
         now: Timestamp,
     ) -> Result<(SessionSecret, Arc<LiveSession<S>>), StoreError> {
         let Opening { account, binding, carrier, secret, continuity, by_code, pin_at } = opening;
+        let policy = **self.policy.load();
         let record = SessionRecord {
             token_hash: secret.token().hash(),
             id: SessionId::from_random(random(entropy)),
@@ -173,12 +180,12 @@ impl<S: Default> Sessions<S> {
             pin_at,
             created_at: now,
             last_seen_at: now,
-            expires_at: self.policy.end_of(now),
+            expires_at: policy.end_of(now),
         };
         let session = Arc::new(LiveSession::of(record.clone()));
         // In memory first: a revocation that runs between the two steps must find it. Nobody holds the token yet.
         self.live.insert(record.token_hash, Arc::clone(&session));
-        match self.store.open(record.clone(), self.policy.per_account, replaces).await {
+        match self.store.open(record.clone(), policy.per_account, replaces).await {
             Ok(ended) => {
                 session.durable.store(true, Ordering::Release);
                 self.forget(&ended);
@@ -234,7 +241,7 @@ impl<S: Default> Sessions<S> {
     pub fn check(&self, hash: TokenHash, transport: TokenTransport, now: Timestamp) -> Check<S> {
         // The Arc is cloned out: no guard outlives this line.
         let Some(session) = self.live.get(&hash).map(|entry| Arc::clone(entry.value())) else { return Check::Gone };
-        if session.expired(&self.policy, now).is_some() {
+        if session.expired(&self.policy.load(), now).is_some() {
             // Its row goes with the next sweep; it is gone for everybody now.
             self.forget(&[hash]);
             return Check::Gone;
@@ -280,10 +287,11 @@ impl<S: Default> Sessions<S> {
     /// The live sessions of one account, or all, oldest first.
     #[must_use]
     pub fn list(&self, account: Option<&AccountId>, now: Timestamp) -> Vec<Arc<LiveSession<S>>> {
+        let policy = **self.policy.load();
         let mut found: Vec<_> = self
             .live
             .iter()
-            .filter(|s| account.is_none_or(|a| a == &s.record.account) && s.expired(&self.policy, now).is_none())
+            .filter(|s| account.is_none_or(|a| a == &s.record.account) && s.expired(&policy, now).is_none())
             .map(|s| Arc::clone(s.value()))
             .collect();
         found.sort_by_key(|s| (s.record.created_at, s.record.id));
@@ -307,14 +315,15 @@ impl<S: Default> Sessions<S> {
     /// # Errors
     /// [`StoreError`] if the store refused; what was not written is tried again next time.
     pub async fn sweep(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
-        let interval = if all { std::time::Duration::ZERO } else { self.policy.touch_interval() };
+        let policy = **self.policy.load();
+        let interval = if all { std::time::Duration::ZERO } else { policy.touch_interval() };
         let mut stale = Vec::new();
         let mut over = Vec::new();
         for entry in &self.live {
             let session = entry.value();
             let seen = session.last_seen_at();
             let stored = Timestamp::from_unix_millis(session.stored_seen.load(Ordering::Relaxed));
-            if session.expired(&self.policy, now).is_some() {
+            if session.expired(&policy, now).is_some() {
                 over.push(*entry.key());
             } else if seen > stored && seen.since(stored) >= interval {
                 stale.push((*entry.key(), seen));
@@ -330,7 +339,7 @@ impl<S: Default> Sessions<S> {
             }
         }
         // A row's `last_seen_at` lags by up to the interval: only what is idle beyond that as well is erased.
-        self.store.purge(now, now.minus(self.policy.idle + self.policy.touch_interval())).await?;
+        self.store.purge(now, now.minus(policy.idle + policy.touch_interval())).await?;
         Ok(())
     }
 

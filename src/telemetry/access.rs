@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Access as Mode, AtFlags, CWD, accessat};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use super::client::ShownClient;
 use super::json::{Ascii, beginning};
 use super::metrics::Metrics;
-use super::queue::{LineQueue, WhenFull};
+use super::queue::{LineQueue, WhenFull, Writer};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::config::{AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
@@ -48,13 +49,27 @@ pub struct Access<'a> {
     pub request_id: &'a str,
 }
 
-/// Where the access stream goes; built once, shared by all workers. Dropping it writes what waits.
+/// Where the access stream goes under one configuration; shared by all workers. Dropping the last of those that share a
+/// buffer writes what waits.
 ///
 /// A line that finds the buffer full is dropped and counted (`sekisho_log_lines_lost_total{stream="access"}`): a slow
 /// disk must not slow requests down.
 pub struct AccessLogger {
-    queue: Option<LineQueue>,
+    queue: Option<Arc<LineQueue>>,
     detail: ClientAddressDetail,
+}
+
+/// The place that lines go to once the configuration that names it is in force.
+#[must_use = "lines go on to the place before"]
+pub struct Redirection(Option<(Arc<LineQueue>, Writer)>);
+
+impl Redirection {
+    /// Has the lines of all configurations go there.
+    pub fn take_effect(self) {
+        if let Some((queue, writer)) = self.0 {
+            queue.redirect(writer);
+        }
+    }
 }
 
 impl AccessLogger {
@@ -63,16 +78,24 @@ impl AccessLogger {
     /// # Errors
     /// What the system says of the file.
     pub fn new(log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<Self> {
-        let lost = metrics.lines_lost("access");
-        let queue = match &log.access {
-            AccessLog::Off => None,
-            AccessLog::Stdout => Some(LineQueue::start(io::stdout(), GATHER, lost)?),
-            AccessLog::File(path) => {
-                let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-                Some(LineQueue::start(file, GATHER, lost)?)
-            }
-        };
+        let queue = open(&log.access)?.map(|writer| start(writer, metrics)).transpose()?;
         Ok(Self { queue, detail: privacy.client_address })
+    }
+
+    /// The stream of the next configuration. A file is opened anew, also where its name is the same: it may have been
+    /// moved away.
+    ///
+    /// # Errors
+    /// What the system says of the file; then nothing has changed.
+    pub fn next(&self, log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<(Self, Redirection)> {
+        let detail = privacy.client_address;
+        match (&self.queue, open(&log.access)?) {
+            (_, None) => Ok((Self { queue: None, detail }, Redirection(None))),
+            (None, Some(writer)) => Ok((Self { queue: Some(start(writer, metrics)?), detail }, Redirection(None))),
+            (Some(queue), Some(writer)) => {
+                Ok((Self { queue: Some(Arc::clone(queue)), detail }, Redirection(Some((Arc::clone(queue), writer)))))
+            }
+        }
     }
 
     /// Finds what [`AccessLogger::new`] would say of the file, changes nothing.
@@ -99,6 +122,18 @@ impl AccessLogger {
         let Some(queue) = &self.queue else { return };
         SCRATCH.with_borrow_mut(|scratch| queue.push(scratch.render(access, self.detail), WhenFull::Drop));
     }
+}
+
+fn open(access: &AccessLog) -> io::Result<Option<Writer>> {
+    Ok(match access {
+        AccessLog::Off => None,
+        AccessLog::Stdout => Some(Box::new(io::stdout())),
+        AccessLog::File(path) => Some(Box::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?)),
+    })
+}
+
+fn start(writer: Writer, metrics: &Metrics) -> io::Result<Arc<LineQueue>> {
+    LineQueue::start(writer, GATHER, metrics.lines_lost("access")).map(Arc::new)
 }
 
 thread_local! {
@@ -187,7 +222,7 @@ mod tests {
         let path = folder.path().join("access.log");
         let log = LogConfig { access: AccessLog::File(path.clone()) };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix, audit_retention_days: None };
-        let logger = AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap();
+        let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
         for access in accesses {
             logger.write(access);
         }
@@ -226,7 +261,7 @@ mod tests {
         let log = LogConfig { access: AccessLog::File(path.clone()) };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::None, audit_retention_days: None };
         for _ in 0..2 {
-            AccessLogger::new(&log, &privacy, &Metrics::new([])).unwrap().write(&HEAD);
+            AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0);

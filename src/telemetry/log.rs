@@ -53,7 +53,7 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`]; once a process only.
 pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics) -> Result<LogGuard, LogError> {
-    let queue = Arc::new(LineQueue::start(io::stdout(), Duration::ZERO, metrics.lines_lost("log"))?);
+    let queue = Arc::new(LineQueue::start(Box::new(io::stdout()), Duration::ZERO, metrics.lines_lost("log"))?);
     // The subscriber lives as long as the process; the guard alone must keep the queue, so that dropping it flushes.
     let out = Arc::downgrade(&queue);
     let out = move |line: &[u8]| {

@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::carrier::CarrierName;
+use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
 use crate::refusal::Reason;
 use crate::store::KeyPurpose;
@@ -95,6 +96,22 @@ impl PinOutcome {
     const WORDS: [&'static str; 5] = ["right", "wrong", "rate-limited", "not-set", "failed"];
 }
 
+/// What came of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The configuration in the file is in force.
+    Done,
+    /// It was not sound; the former one is in force.
+    Refused,
+    /// The audit trail could not be written.
+    Failed,
+}
+
+impl ReloadOutcome {
+    /// In their order.
+    const WORDS: [&'static str; 3] = ["done", "refused", "failed"];
+}
+
 /// All metrics of one gateway.
 pub struct Metrics {
     registry: Registry,
@@ -112,8 +129,7 @@ pub struct Metrics {
     refusals: Labelled<2>,
     /// Those of no carrier's network, in the order of [`Reason::ALL`].
     refusals_elsewhere: Vec<Counter>,
-    /// In the order of the configuration, then of [`OUTCOMES`].
-    upstreams: Vec<[Counter; OUTCOMES.len()]>,
+    upstreams: Labelled<2>,
     servers_up: Family<[(&'static str, String); 2], Gauge>,
     sessions_live: Gauge,
     headers_stripped: Counter,
@@ -128,15 +144,19 @@ pub struct Metrics {
     /// In the order of [`KeyPurpose::ALL`].
     key_ages: [Gauge; KeyPurpose::ALL.len()],
     lines_lost: Labelled<1>,
+    /// In the order of [`ReloadOutcome::WORDS`].
+    reloads: [Counter; ReloadOutcome::WORDS.len()],
+    in_force_since: Gauge,
 }
 
 impl Metrics {
     /// The media type of [`Metrics::render`].
     pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// All at zero. `upstreams` are the configured names in their order.
+    /// All at zero.
     #[must_use]
-    pub fn new<'a>(upstreams: impl IntoIterator<Item = &'a str>) -> Self {
+    #[expect(clippy::new_without_default, reason = "a gateway has one, made on purpose")]
+    pub fn new() -> Self {
         let mut registry = Registry::with_prefix("sekisho");
         let requests: Labelled<1> = register(&mut registry, "requests", "Requests answered, by class of status");
         let duration = DurationHistogram::default();
@@ -153,7 +173,7 @@ impl Metrics {
         let connections_open = register(&mut registry, "connections_open", help);
         let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
         let refusals: Labelled<2> = register(&mut registry, "refusals", help);
-        let outcomes: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
+        let upstreams: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
         let servers_up = register(&mut registry, "upstream_server_up", "Whether a server that is probed gets requests");
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
         let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
@@ -174,10 +194,13 @@ impl Metrics {
         let help = "How long the active key of a purpose has been in use; some seconds old";
         registry.register_with_unit("key_age", help, Unit::Seconds, key_age.clone());
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
+        let reloads: Labelled<1> =
+            register(&mut registry, "config_reloads", "Reloads of the configuration, by outcome");
+        let in_force_since = Gauge::default();
+        let help = "When the configuration in force came into force, in Unix time: by a start or the last good reload";
+        let name = "config_last_reload_success_timestamp";
+        registry.register_with_unit(name, help, Unit::Seconds, in_force_since.clone());
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        let outcome = |upstream: &str, outcome: &str| {
-            outcomes.get_or_create_owned(&[("upstream", upstream.to_owned()), ("outcome", outcome.to_owned())])
-        };
         Self {
             registry,
             requests: STATUS_CLASSES.map(|class| requests.get_or_create_owned(&[("status", class.to_owned())])),
@@ -195,7 +218,7 @@ impl Metrics {
                 .map(|reason| refusals.get_or_create_owned(&refusal_labels(*reason, "")))
                 .collect(),
             refusals,
-            upstreams: upstreams.into_iter().map(|name| OUTCOMES.map(|word| outcome(name, word))).collect(),
+            upstreams,
             servers_up,
             sessions_live,
             headers_stripped,
@@ -210,6 +233,8 @@ impl Metrics {
             key_ages: KeyPurpose::ALL
                 .map(|purpose| key_age.get_or_create_owned(&[("purpose", purpose.as_str().to_owned())])),
             lines_lost,
+            reloads: ReloadOutcome::WORDS.map(|word| reloads.get_or_create_owned(&[("outcome", word.to_owned())])),
+            in_force_since,
         }
     }
 
@@ -266,23 +291,22 @@ impl Metrics {
         }
     }
 
-    /// A request went to the upstream at this index of the configuration; `error` is why it got no answer.
-    pub fn upstream(&self, upstream: usize, error: Option<Reason>) {
-        let outcome = match error {
-            None => 0,
-            Some(Reason::UpstreamUnreachable | Reason::NoHealthyUpstream) => 1,
-            Some(Reason::UpstreamTimeout) => 2,
-            Some(_) => 3,
-        };
-        if let Some(counter) = self.upstreams.get(upstream).and_then(|outcomes| outcomes.get(outcome)) {
-            counter.inc();
-        }
+    /// The counters of the upstream of this name, for who counts at each request.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        let labels = |outcome: &str| [("upstream", name.to_owned()), ("outcome", outcome.to_owned())];
+        UpstreamMetrics(OUTCOMES.map(|outcome| self.upstreams.get_or_create_owned(&labels(outcome))))
     }
 
     /// Whether a server that is probed gets requests. Both labels are the configuration's words.
     pub fn upstream_server(&self, upstream: &str, server: &str, up: bool) {
         let labels = [("upstream", upstream.to_owned()), ("server", server.to_owned())];
         self.servers_up.get_or_create(&labels).set(i64::from(up));
+    }
+
+    /// A server is not probed any more.
+    pub fn upstream_server_gone(&self, upstream: &str, server: &str) {
+        self.servers_up.remove(&[("upstream", upstream.to_owned()), ("server", server.to_owned())]);
     }
 
     /// So many sessions are open.
@@ -346,6 +370,18 @@ impl Metrics {
         }
     }
 
+    /// A reload ended.
+    pub fn reload(&self, outcome: ReloadOutcome) {
+        if let Some(counter) = self.reloads.get(outcome as usize) {
+            counter.inc();
+        }
+    }
+
+    /// The configuration in force came into force then.
+    pub fn in_force_since(&self, at: Timestamp) {
+        self.in_force_since.set(at.unix_seconds());
+    }
+
     /// The counter of lines that never reached `stream`.
     pub(super) fn lines_lost(&self, stream: &'static str) -> Counter {
         self.lines_lost.get_or_create_owned(&[("stream", stream.to_owned())])
@@ -357,6 +393,23 @@ impl Metrics {
         let mut out = String::new();
         let _ = text::encode(&mut out, &self.registry); // a String takes every write
         out
+    }
+}
+
+/// The counters of one upstream, one for each outcome.
+pub struct UpstreamMetrics([Counter; OUTCOMES.len()]);
+
+impl UpstreamMetrics {
+    /// A request was sent on; `error` is why it got no answer.
+    pub fn request(&self, error: Option<Reason>) {
+        let [ok, unreachable, timeout, failed] = &self.0;
+        let counter = match error {
+            None => ok,
+            Some(Reason::UpstreamUnreachable | Reason::NoHealthyUpstream) => unreachable,
+            Some(Reason::UpstreamTimeout) => timeout,
+            Some(_) => failed,
+        };
+        counter.inc();
     }
 }
 
@@ -416,15 +469,16 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_rendered_under_the_names_of_the_contract() {
-        let metrics = Metrics::new(["console", "reports"]);
+        let metrics = Metrics::new();
+        let [console, reports] = ["console", "reports"].map(|name| metrics.upstream(name));
         metrics.request(204, Duration::from_millis(1));
         metrics.request(502, Duration::from_mins(1));
         let docomo = CarrierName::parse("docomo").unwrap();
         metrics.refusal(Reason::CodeInvalid, Some(&docomo));
         metrics.refusal(Reason::Internal, None);
-        metrics.upstream(1, None);
-        metrics.upstream(0, Some(Reason::UpstreamTimeout));
-        metrics.upstream(0, Some(Reason::BodyTooLarge));
+        reports.request(None);
+        console.request(Some(Reason::UpstreamTimeout));
+        console.request(Some(Reason::BodyTooLarge));
         metrics.live_sessions(7);
         metrics.bound_by_console(BindOutcome::Bound);
         metrics.bound_by_console(BindOutcome::Failed);
@@ -472,7 +526,8 @@ mod tests {
     /// Each row of the page is `| name | type | labels | meaning |`.
     #[test]
     fn the_page_of_metrics_lists_what_is_served_and_no_other() {
-        let metrics = Metrics::new(["console"]);
+        let metrics = Metrics::new();
+        metrics.upstream("console").request(None);
         let docomo = CarrierName::parse("docomo").unwrap();
         metrics.sign_in(&docomo);
         metrics.enrolment(&docomo);
@@ -509,10 +564,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_does_not_know_counts_nothing() {
-        let metrics = Metrics::new([]);
-        let before = metrics.render();
-        metrics.upstream(0, None);
-        assert_eq!(metrics.render(), before);
+    fn a_server_that_is_not_probed_any_more_is_not_shown() {
+        let metrics = Metrics::new();
+        metrics.upstream_server("console", "http://127.0.0.1:9000", false);
+        assert!(metrics.render().contains("server=\"http://127.0.0.1:9000\""));
+        metrics.upstream_server_gone("console", "http://127.0.0.1:9000");
+        assert!(!metrics.render().contains("127.0.0.1"));
     }
 }

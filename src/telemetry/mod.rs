@@ -13,8 +13,8 @@ mod panic;
 mod queue;
 mod security;
 
-pub use access::{Access, AccessLogger};
+pub use access::{Access, AccessLogger, Redirection};
 pub use log::{LogError, LogGuard, init, init_for_people};
-pub use metrics::{BindOutcome, Metrics, PinOutcome};
+pub use metrics::{BindOutcome, Metrics, PinOutcome, ReloadOutcome, UpstreamMetrics};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SecurityEvent, security};

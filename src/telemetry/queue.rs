@@ -43,9 +43,14 @@ struct Shared {
 #[derive(Default)]
 struct Buffer {
     waiting: Vec<u8>,
+    /// Takes the place of the writer.
+    next: Option<Writer>,
     closed: bool,
     stuck: bool,
 }
+
+/// Where lines go.
+pub(super) type Writer = Box<dyn Write + Send>;
 
 impl LineQueue {
     /// Starts the thread. Lines gather for `gather` before they are written together; `lost` counts those that never
@@ -53,7 +58,7 @@ impl LineQueue {
     ///
     /// # Errors
     /// What the system says when it gives no thread.
-    pub(super) fn start(writer: impl Write + Send + 'static, gather: Duration, lost: Counter) -> std::io::Result<Self> {
+    pub(super) fn start(writer: Writer, gather: Duration, lost: Counter) -> std::io::Result<Self> {
         let shared =
             Arc::new(Shared { buffer: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), lost });
         let thread = thread::Builder::new().name("log".to_owned()).spawn({
@@ -61,6 +66,12 @@ impl LineQueue {
             move || shared.write_until_closed(writer, gather)
         })?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Has lines that wait, and those to come, go to `writer`; the one before is closed.
+    pub(super) fn redirect(&self, writer: Writer) {
+        self.shared.lock().next = Some(writer);
+        self.shared.filled.notify_one();
     }
 
     /// Hands a line over, its line feed included.
@@ -105,21 +116,25 @@ impl Shared {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_until_closed(&self, mut writer: impl Write, gather: Duration) {
+    fn write_until_closed(&self, mut writer: Writer, gather: Duration) {
         let mut taken = Vec::new();
         loop {
-            let idle = |b: &mut Buffer| b.waiting.is_empty() && !b.closed;
+            let idle = |b: &mut Buffer| b.waiting.is_empty() && b.next.is_none() && !b.closed;
             let buffer = self.filled.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            let few = |b: &mut Buffer| b.waiting.len() < ENOUGH && !b.closed;
+            let few = |b: &mut Buffer| b.waiting.len() < ENOUGH && b.next.is_none() && !b.closed;
             let gathered = self.filled.wait_timeout_while(buffer, gather, few);
             let mut buffer = gathered.unwrap_or_else(PoisonError::into_inner).0;
-            if buffer.waiting.is_empty() {
+            let next = buffer.next.take();
+            if buffer.waiting.is_empty() && next.is_none() {
                 return; // closed
             }
             mem::swap(&mut buffer.waiting, &mut taken);
             buffer.stuck = false;
             drop(buffer);
             self.emptied.notify_all();
+            if let Some(next) = next {
+                writer = next;
+            }
             if writer.write_all(&taken).and_then(|()| writer.flush()).is_err() {
                 self.lost.inc_by(taken.split(|b| *b == b'\n').skip(1).count() as u64);
             }
@@ -159,7 +174,7 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let lost = Counter::default();
         let writer = Gate { open: gate, written: Arc::clone(&written) };
-        let queue = LineQueue::start(writer, Duration::from_mins(10), lost.clone()).unwrap();
+        let queue = LineQueue::start(Box::new(writer), Duration::from_mins(10), lost.clone()).unwrap();
         queue.push(b"one\n", WhenFull::Drop);
         queue.push(b"two\n", WhenFull::Wait);
         open.send(()).unwrap();
@@ -169,11 +184,35 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_wait_go_to_the_next_writer_and_the_former_one_is_closed() {
+        let (open, gate) = mpsc::channel();
+        let (former, next) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let lost = Counter::default();
+        let queue = LineQueue::start(
+            Box::new(Gate { open: gate, written: Arc::clone(&former) }),
+            Duration::from_mins(10),
+            lost.clone(),
+        );
+        let queue = queue.unwrap();
+        queue.push(b"one\n", WhenFull::Drop);
+        let (open_next, gate_next) = mpsc::channel();
+        queue.redirect(Box::new(Gate { open: gate_next, written: Arc::clone(&next) }));
+        open_next.send(()).unwrap();
+        // Its receiver goes with the former writer.
+        while open.send(()).is_ok() {
+            thread::yield_now();
+        }
+        drop(queue);
+        assert_eq!((former.lock().unwrap().len(), &**next.lock().unwrap()), (0, &b"one\n"[..]));
+        assert_eq!(lost.get(), 0);
+    }
+
+    #[test]
     fn lines_beyond_the_bound_and_lines_refused_by_the_writer_are_counted() {
         let (open, gate) = mpsc::channel();
         let lost = Counter::default();
         let writer = Gate { open: gate, written: Arc::default() };
-        let queue = LineQueue::start(writer, Duration::from_mins(10), lost.clone()).unwrap();
+        let queue = LineQueue::start(Box::new(writer), Duration::from_mins(10), lost.clone()).unwrap();
         let line = vec![b'x'; ENOUGH - 1];
         for _ in 0..(2 * CAPACITY / ENOUGH + 4) {
             queue.push(&line, WhenFull::Drop);

@@ -30,9 +30,11 @@ pub enum Actor {
     Gateway,
     /// The gateway itself, when keys are due.
     Schedule,
+    /// Whoever may send signals to the process, on this machine.
+    Signal,
 }
 
-/// `handset`, `uid:1001`, `cert:alice`, `console`, `retention`, `gateway`, `schedule`.
+/// `handset`, `uid:1001`, `cert:alice`, `console`, `retention`, `gateway`, `schedule`, `signal`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,6 +45,7 @@ impl fmt::Display for Actor {
             Self::Retention => f.write_str("retention"),
             Self::Gateway => f.write_str("gateway"),
             Self::Schedule => f.write_str("schedule"),
+            Self::Signal => f.write_str("signal"),
         }
     }
 }

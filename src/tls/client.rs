@@ -25,7 +25,7 @@ impl CertifiedClient {
     /// [`TlsError`], which names the file at fault.
     pub fn load(shown: &ClientCertificate, ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = ca.map_or_else(system_roots, roots_of)?;
-        Ok(Self { config: client(roots, Some(shown))? })
+        Ok(Self { config: client(roots, Some(shown))?.config })
     }
 
     /// Shakes hands with `host`, a DNS name or an address (IPv6 with or without brackets), and verifies that it is

@@ -6,6 +6,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
 use super::ServerStream;
+use crate::clock::Timestamp;
 use crate::config::CertificateName;
 
 /// Why a certificate names nobody in particular. What stands in it is not repeated.
@@ -71,6 +72,12 @@ pub fn certificate_name(der: &[u8]) -> Result<CertificateName, NameError> {
     let first = names.next().ok_or(NameError::Nameless)??;
     names.try_for_each(|name| if name? == first { Ok(()) } else { Err(NameError::Ambiguous) })?;
     Ok(first)
+}
+
+/// When a certificate (DER) runs out (RFC 5280 §4.1.2.5); `None` for one that cannot be read.
+pub(super) fn end_of(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    certificate.validity().not_after.timestamp().checked_mul(1000).map(Timestamp::from_unix_millis)
 }
 
 #[cfg(test)]

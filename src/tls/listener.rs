@@ -1,4 +1,4 @@
-//! The server side: the certificates of a listener, swappable while it serves.
+//! The server side: the certificates of a listener, and whom it lets in.
 
 use std::io;
 use std::iter;
@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -16,9 +15,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::by_name::ByName;
+use super::identity::end_of;
+use super::material::{Gathering, Material};
 use super::upstream::roots_of;
 use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
 use crate::clock::Timestamp;
@@ -34,9 +34,10 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// Sessions resume by tickets whose key lives in this process alone and rotates. Where client certificates are asked
 /// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
-    current: ArcSwap<ServerConfig>,
-    /// Fires when `current` is replaced.
-    era: ArcSwap<CancellationToken>,
+    server: Arc<ServerConfig>,
+    asks_for_certificates: bool,
+    material: Material,
+    expires_at: Option<Timestamp>,
 }
 
 impl ListenerTlsConfig {
@@ -46,19 +47,29 @@ impl ListenerTlsConfig {
     /// All problems, each of which names the file at fault.
     pub fn load(tls: &ListenerTls, now: Timestamp) -> Result<Self, Vec<TlsError>> {
         let mut problems = Vec::new();
+        let mut gathering = Gathering::new();
+        let mut expires_at: Option<Timestamp> = None;
         let mut certificates: Option<ByName> = None;
         for pair in iter::once(&tls.first).chain(&tls.additional) {
-            let added = certified_key(pair, now).and_then(|certified| match &mut certificates {
-                Some(certificates) => certificates.add(certified, &pair.certificate),
-                // Whichever comes first: where the true first is at fault, there is no answer but the problems.
-                None => ByName::new(certified, &pair.certificate).map(|all| certificates = Some(all)),
+            let added = certified_key(pair, now).and_then(|certified| {
+                gathering.parts(b"shown", certified.cert.iter().map(AsRef::as_ref));
+                let end = certified.cert.first().and_then(|leaf| end_of(leaf));
+                expires_at = [expires_at, end].into_iter().flatten().min();
+                match &mut certificates {
+                    Some(certificates) => certificates.add(certified, &pair.certificate),
+                    // Whichever comes first: where the true first is at fault, there is no answer but the problems.
+                    None => ByName::new(certified, &pair.certificate).map(|all| certificates = Some(all)),
+                }
             });
             problems.extend(added.err());
         }
-        let clients = tls.client_ca.as_deref().map(|ca| verifier(ca, tls.client_crl.as_deref())).transpose();
+        let clients = tls.client_ca.as_deref();
+        let clients = clients.map(|ca| verifier(ca, tls.client_crl.as_deref(), &mut gathering)).transpose();
         match (certificates, clients) {
             (Some(certificates), Ok(clients)) if problems.is_empty() => {
-                Self::new(certificates, clients).map_err(|problem| vec![problem])
+                let asks_for_certificates = clients.is_some();
+                let server = Arc::new(server(certificates, clients).map_err(|problem| vec![problem])?);
+                Ok(Self { server, asks_for_certificates, material: gathering.material(), expires_at })
             }
             (_, clients) => {
                 problems.extend(clients.err());
@@ -67,49 +78,31 @@ impl ListenerTlsConfig {
         }
     }
 
-    fn new(certificates: ByName, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<Self, TlsError> {
-        let server = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(VERSIONS)
-            .map_err(TlsError::Setup)?;
-        let anonymous = clients.is_none();
-        let server = match clients {
-            Some(clients) => server.with_client_cert_verifier(clients),
-            None => server.with_no_client_auth(),
-        };
-        let mut server = server.with_cert_resolver(Arc::new(certificates));
-        server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
-        if anonymous {
-            server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
-        } else {
-            server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-            server.send_tls13_tickets = 0;
-        }
-        Ok(Self::of(server))
-    }
-
-    fn of(server: ServerConfig) -> Self {
-        Self { current: ArcSwap::from_pointee(server), era: ArcSwap::default() }
-    }
-
-    /// Serves new connections with `with` from now on; open connections keep what they have, unless they watch their
-    /// [`ListenerTlsConfig::era`].
-    pub fn replace(&self, with: Self) {
-        self.current.store(with.current.into_inner());
-        self.era.swap(Arc::default()).cancel();
-    }
-
-    /// Fires once what a connection met is replaced: to be taken before its handshake. Who was let in by a certificate may be
-    /// on a list of revoked ones now.
-    pub(crate) fn era(&self) -> Arc<CancellationToken> {
-        self.era.load_full()
-    }
-
     /// The same for who speaks HTTP/1.1 alone.
     #[must_use]
-    pub fn without_http2(self) -> Self {
-        let mut server = ServerConfig::clone(&self.current.into_inner());
-        server.alpn_protocols = vec![ALPN_H1.to_vec()];
-        Self::of(server)
+    pub fn without_http2(mut self) -> Self {
+        Arc::make_mut(&mut self.server).alpn_protocols = vec![ALPN_H1.to_vec()];
+        self
+    }
+
+    /// Whether nobody comes in without a certificate.
+    #[must_use]
+    pub const fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
+    }
+
+    /// Whether `other` shows and believes the same, and offers the same protocols.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.material == other.material
+            && self.asks_for_certificates == other.asks_for_certificates
+            && self.server.alpn_protocols == other.server.alpn_protocols
+    }
+
+    /// When the first of the certificates that are shown runs out, where they say so.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
     }
 
     /// Shakes hands; the caller sets the deadline.
@@ -117,8 +110,28 @@ impl ListenerTlsConfig {
     /// # Errors
     /// The client's mistake or absence, in words of the TLS library.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<ServerStream> {
-        TlsAcceptor::from(self.current.load_full()).accept(tcp).await
+        TlsAcceptor::from(Arc::clone(&self.server)).accept(tcp).await
     }
+}
+
+/// What rustls is told to show and to believe.
+fn server(certificates: ByName, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<ServerConfig, TlsError> {
+    let server =
+        ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS).map_err(TlsError::Setup)?;
+    let anonymous = clients.is_none();
+    let server = match clients {
+        Some(clients) => server.with_client_cert_verifier(clients),
+        None => server.with_no_client_auth(),
+    };
+    let mut server = server.with_cert_resolver(Arc::new(certificates));
+    server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
+    if anonymous {
+        server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
+    } else {
+        server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+    }
+    Ok(server)
 }
 
 /// Whether client and server agreed on HTTP/2 (ALPN, RFC 7301).
@@ -128,10 +141,14 @@ pub(crate) fn agreed_on_h2(stream: &ServerStream) -> bool {
 
 /// Who is let in: whom an authority in `ca` certifies for client authentication, unless `crl` revokes it. A certificate
 /// whose authority has no list there is refused, and one whose list ran out: what is unknown may be revoked.
-fn verifier(ca: &Path, crl: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(ca)?), provider());
+fn verifier(ca: &Path, crl: Option<&Path>, gathering: &mut Gathering) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = roots_of(ca)?;
+    gathering.authorities(&roots);
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     if let Some(crl) = crl {
-        verifier = verifier.with_crls(pem::revocation_lists(crl)?).enforce_revocation_expiration();
+        let lists = pem::revocation_lists(crl)?;
+        gathering.parts(b"revoked", lists.iter().map(AsRef::as_ref));
+        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
     }
     verifier.build().map_err(|error| match (error, crl) {
         (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(crl)) => {
@@ -229,6 +246,31 @@ mod tests {
     fn a_fitting_pair_loads() {
         let Issued { certificate, key } = issued();
         assert!(ListenerTlsConfig::load(&files(&certificate, &key).tls, NOW).is_ok());
+    }
+
+    #[test]
+    fn files_that_hold_the_same_are_the_same_and_the_end_is_read() {
+        let ca = TestCa::new(NOW);
+        let (one, two) = (ca.issue(&["a"], NOW), ca.issue(&["a"], NOW));
+        let load = |issued: &Issued, authority: Option<&str>| {
+            let mut files = files(&issued.certificate, &issued.key);
+            files.tls.client_ca = authority.map(|authority| {
+                let path = files.folder.path().join("ca.pem");
+                std::fs::write(&path, authority).unwrap();
+                path
+            });
+            ListenerTlsConfig::load(&files.tls, NOW).unwrap()
+        };
+        let plain = load(&one, None);
+        assert!(plain.is_same(&load(&one, None)) && !plain.is_same(&load(&two, None)));
+        assert!(!plain.is_same(&load(&one, None).without_http2()));
+        let other = TestCa::new(NOW);
+        let asking = load(&one, Some(&ca.certificate));
+        assert!(asking.asks_for_certificates() && !plain.asks_for_certificates());
+        assert!(asking.is_same(&load(&one, Some(&ca.certificate))));
+        assert!(!asking.is_same(&plain) && !asking.is_same(&load(&one, Some(&other.certificate))));
+        let end = plain.expires_at().unwrap();
+        assert!(end > NOW && end < NOW.plus(Duration::from_hours(24 * 4000)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod by_name;
 mod client;
 mod identity;
 mod listener;
+mod material;
 mod pem;
 #[cfg(test)]
 pub(crate) mod test_certificates;
@@ -25,6 +26,7 @@ pub(crate) use identity::client_name;
 pub use identity::{NameError, certificate_name};
 pub(crate) use listener::agreed_on_h2;
 pub use listener::{ListenerTlsConfig, ServerStream};
+pub use material::Material;
 pub use upstream::{ClientStream, UpstreamTls, UpstreamTlsError};
 
 /// What is wrong with TLS material. It names files and never repeats what is in them.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::material::{Gathering, Material};
 use super::{ALPN_H1, TlsError, VERSIONS, pem, provider};
 use crate::config::{ClientCertificate, UpstreamConfig, UpstreamServer};
 
@@ -32,7 +33,14 @@ pub struct UpstreamTlsError {
 /// An upstream with a `ca` of its own trusts that and nothing else; another trusts the system's roots. HTTP/1.1 only.
 pub struct UpstreamTls {
     /// By the upstream's index.
-    clients: Vec<Option<Arc<ClientConfig>>>,
+    clients: Vec<Option<Client>>,
+}
+
+/// Whom to believe and what to show.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) config: Arc<ClientConfig>,
+    material: Material,
 }
 
 impl UpstreamTls {
@@ -54,10 +62,10 @@ impl UpstreamTls {
                 (Some(ca), shown) => roots_of(ca).and_then(|roots| client(roots, shown)),
                 (None, Some(shown)) => system_roots().and_then(|roots| client(roots, Some(shown))),
                 (None, None) => match &system {
-                    Some(shared) => Ok(Arc::clone(shared)),
-                    None => system_roots()
-                        .and_then(|roots| client(roots, None))
-                        .inspect(|made| system = Some(Arc::clone(made))),
+                    Some(shared) => Ok(Client::clone(shared)),
+                    None => {
+                        system_roots().and_then(|roots| client(roots, None)).inspect(|made| system = Some(made.clone()))
+                    }
                 },
             };
             match client {
@@ -80,12 +88,20 @@ impl UpstreamTls {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "neither a DNS name nor an address"))?;
-        TlsConnector::from(Arc::clone(client)).connect(name, tcp).await
+        TlsConnector::from(Arc::clone(&client.config)).connect(name, tcp).await
+    }
+
+    /// What the upstream with this index believes and shows; `None` where it has no https server.
+    #[must_use]
+    pub fn material(&self, upstream: usize) -> Option<Material> {
+        self.clients.get(upstream)?.as_ref().map(|client| client.material)
     }
 }
 
 /// `shown`: the certificate for servers that ask who we are.
-pub(super) fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Arc<ClientConfig>, TlsError> {
+pub(super) fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) -> Result<Client, TlsError> {
+    let mut gathering = Gathering::new();
+    gathering.authorities(&roots);
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Setup)?
@@ -94,6 +110,7 @@ pub(super) fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) ->
         None => builder.with_no_client_auth(),
         Some(ClientCertificate { certificate, key }) => {
             let chain = pem::certificates(certificate)?;
+            gathering.parts(b"shown", chain.iter().map(AsRef::as_ref));
             // The library proves that they fit together.
             builder.with_client_auth_cert(chain, pem::private_key(key)?).map_err(|problem| {
                 if matches!(problem, rustls::Error::InconsistentKeys(_)) {
@@ -105,7 +122,7 @@ pub(super) fn client(roots: RootCertStore, shown: Option<&ClientCertificate>) ->
         }
     };
     client.alpn_protocols = vec![ALPN_H1.to_vec()];
-    Ok(Arc::new(client))
+    Ok(Client { config: Arc::new(client), material: gathering.material() })
 }
 
 /// Every certificate of the operator's own file must be usable: one that is silently dropped is a riddle later.

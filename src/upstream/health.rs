@@ -4,7 +4,7 @@
 //! that cannot be reached, is in `pool`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,12 +28,20 @@ pub type Observer = dyn Fn(&UpstreamConfig, &UpstreamServer, bool) + Send + Sync
 
 /// What probes say of every server, by upstream and server in the order of the configuration.
 pub struct Health {
-    upstreams: Vec<Arc<[ServerHealth]>>,
+    upstreams: Vec<Known>,
+}
+
+/// The servers of one upstream.
+struct Known {
+    name: Box<str>,
+    addresses: Vec<UpstreamServer>,
+    states: Arc<[Arc<ServerHealth>]>,
 }
 
 /// One server as its probes see it.
 pub(super) struct ServerHealth {
     started: Instant,
+    failed_in_a_row: AtomicU32,
     down: AtomicBool,
     /// Milliseconds after `started`, plus one, at which it came back; 0 if it never was away.
     back_at: AtomicU64,
@@ -41,20 +49,42 @@ pub(super) struct ServerHealth {
 
 impl Default for ServerHealth {
     fn default() -> Self {
-        Self { started: Instant::now(), down: AtomicBool::new(false), back_at: AtomicU64::new(0) }
+        let (failed_in_a_row, down, back_at) = (AtomicU32::new(0), AtomicBool::new(false), AtomicU64::new(0));
+        Self { started: Instant::now(), failed_in_a_row, down, back_at }
     }
 }
 
 impl Health {
-    /// Every server counts as well until a probe says otherwise.
+    /// Every server counts as well until a probe says otherwise. What `former` knew of a server that is still probed, in an
+    /// upstream of the same name, holds on.
     #[must_use]
-    pub fn new(upstreams: &[UpstreamConfig]) -> Self {
-        let servers = |config: &UpstreamConfig| config.servers.iter().map(|_| ServerHealth::default()).collect();
-        Self { upstreams: upstreams.iter().map(servers).collect() }
+    pub fn new(upstreams: &[UpstreamConfig], former: Option<&Self>) -> Self {
+        let of = |config: &UpstreamConfig| {
+            let former = former.filter(|_| config.health.is_some());
+            let states = config
+                .servers
+                .iter()
+                .map(|server| former.and_then(|former| former.find(&config.name, server)).unwrap_or_default());
+            Known { name: config.name.as_str().into(), states: states.collect(), addresses: config.servers.clone() }
+        };
+        Self { upstreams: upstreams.iter().map(of).collect() }
     }
 
-    pub(super) fn of(&self, upstream: usize) -> Arc<[ServerHealth]> {
-        self.upstreams.get(upstream).map(Arc::clone).unwrap_or_default()
+    fn find(&self, upstream: &str, server: &UpstreamServer) -> Option<Arc<ServerHealth>> {
+        let known = self.upstreams.iter().find(|known| *known.name == *upstream)?;
+        let at = known.addresses.iter().position(|address| address == server)?;
+        known.states.get(at).map(Arc::clone)
+    }
+
+    pub(super) fn of(&self, upstream: usize) -> Arc<[Arc<ServerHealth>]> {
+        self.upstreams.get(upstream).map(|known| Arc::clone(&known.states)).unwrap_or_default()
+    }
+
+    /// Whether each server of the upstream with this index gets requests, as far as probes say, in the order of the
+    /// configuration.
+    #[must_use]
+    pub fn up(&self, upstream: usize) -> Vec<bool> {
+        self.of(upstream).iter().map(|state| !state.is_down()).collect()
     }
 
     /// Asks every server of every upstream that has `health`, until `shutdown` fires. `upstreams` are those that this was
@@ -145,7 +175,6 @@ impl Probe {
     async fn run(&self, state: &ServerHealth, tls: &UpstreamTls, told: &Observer) {
         let mut tick = interval(self.health.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failed_in_a_row = 0_u32;
         loop {
             tick.tick().await;
             let outcome = match timeout(self.deadline, self.ask(tls)).await {
@@ -154,14 +183,14 @@ impl Probe {
             };
             match outcome {
                 Ok(()) => {
-                    failed_in_a_row = 0;
+                    state.failed_in_a_row.store(0, Ordering::Relaxed);
                     if state.comes_back(Instant::now()) {
                         tracing::info!(upstream = %self.upstream.name, server = %self.address, "the upstream's server is back");
                     }
                 }
                 Err(error) => {
-                    failed_in_a_row = failed_in_a_row.saturating_add(1);
-                    if failed_in_a_row >= DOWN_AFTER && state.goes() {
+                    let failed_before = state.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                    if failed_before >= DOWN_AFTER - 1 && state.goes() {
                         tracing::warn!(
                             upstream = %self.upstream.name, server = %self.address, path = %self.health.path, error,
                             "the upstream's server fails its probes and gets no requests",
@@ -205,6 +234,30 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_of_a_server_holds_on_while_it_is_probed() {
+        let server = |port| UpstreamServer::Tcp { https: false, host: "127.0.0.1".to_owned(), port };
+        let second = Duration::from_secs(1);
+        let upstream = |name: &str, ports: [u16; 2], probed: bool| UpstreamConfig {
+            name: name.to_owned(),
+            servers: ports.map(server).to_vec(),
+            may_bind: false,
+            audience: "https://console.internal".to_owned(),
+            subject: crate::config::SubjectKind::Pairwise,
+            ca: None,
+            client_certificate: None,
+            health: probed.then(|| HealthConfig { path: "/".to_owned(), interval: second }),
+            timeout: crate::config::UpstreamTimeouts { connect: second, first_byte: second, idle: second },
+        };
+        let former = Health::new(&[upstream("a", [1, 2], true), upstream("b", [3, 4], true)], None);
+        assert!(former.of(0)[1].goes() && former.of(1)[0].goes());
+        let next = [upstream("b", [9, 3], true), upstream("a", [2, 3], true)];
+        let next = Health::new(&next, Some(&former));
+        assert_eq!([next.up(0), next.up(1)], [[true, false], [false, true]]);
+        let unprobed = Health::new(&[upstream("a", [1, 2], false)], Some(&former));
+        assert_eq!(unprobed.up(0), [true, true], "nobody would find out that it is back");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_comes_back_gets_a_share_that_grows() {

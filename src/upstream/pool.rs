@@ -1,9 +1,10 @@
 //! The servers of an upstream: which one is next, and its idle connections.
 //!
-//! A pool belongs to one worker, so its locks are never contended; they are there because futures may move.
+//! A pool belongs to one worker, so its locks are never contended; they are there because futures may move. It outlives the
+//! configuration that it was made of as long as the next one names the same server.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,15 +28,25 @@ pub(super) type Sender = SendRequest<RequestBody>;
 /// The servers of one upstream.
 pub(super) struct Servers {
     all: Vec<Arc<Server>>,
-    health: Arc<[ServerHealth]>,
+    health: Arc<[Arc<ServerHealth>]>,
     turn: AtomicUsize,
 }
 
 impl Servers {
-    /// `health` has an entry for each server.
-    pub(super) fn new(config: &UpstreamConfig, health: Arc<[ServerHealth]>) -> Self {
+    /// `health` has an entry for each server. A server that `former` has too is taken from there with its connections, its
+    /// requests under way and its failures.
+    pub(super) fn new(config: &UpstreamConfig, health: Arc<[Arc<ServerHealth>]>, former: Option<&Self>) -> Self {
         let keep = config.timeout.idle.min(MAX_IDLE_TIME);
-        let server = |address: &UpstreamServer| Arc::new(Server::new(address.clone(), keep));
+        let known = |address: &UpstreamServer| {
+            former.and_then(|former| former.all.iter().find(|server| server.address == *address))
+        };
+        let server = |address: &UpstreamServer| match known(address) {
+            Some(server) => {
+                server.keep_for(keep);
+                Arc::clone(server)
+            }
+            None => Arc::new(Server::new(address.clone(), keep)),
+        };
         Self { all: config.servers.iter().map(server).collect(), health, turn: AtomicUsize::new(0) }
     }
 
@@ -66,7 +77,8 @@ impl Servers {
 /// One server.
 pub(super) struct Server {
     pub(super) address: UpstreamServer,
-    keep: Duration,
+    /// For how long an idle connection is kept, in milliseconds.
+    keep: AtomicU64,
     outstanding: AtomicUsize,
     state: Mutex<State>,
 }
@@ -85,7 +97,18 @@ struct Idle {
 
 impl Server {
     fn new(address: UpstreamServer, keep: Duration) -> Self {
-        Self { address, keep, outstanding: AtomicUsize::new(0), state: Mutex::default() }
+        let server =
+            Self { address, keep: AtomicU64::new(0), outstanding: AtomicUsize::new(0), state: Mutex::default() };
+        server.keep_for(keep);
+        server
+    }
+
+    fn keep_for(&self, keep: Duration) {
+        self.keep.store(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn keep(&self) -> Duration {
+        Duration::from_millis(self.keep.load(Ordering::Relaxed))
     }
 
     /// Counts a request until the guard is dropped.
@@ -98,7 +121,7 @@ impl Server {
     pub(super) fn take_idle(&self) -> Option<Sender> {
         let mut state = self.state();
         while let Some(newest) = state.idle.pop_back() {
-            if newest.since.elapsed() >= self.keep {
+            if newest.since.elapsed() >= self.keep() {
                 state.idle.clear(); // the others are older
             } else if newest.sender.is_ready() {
                 return Some(newest.sender);
@@ -123,7 +146,7 @@ impl Server {
         let since = Instant::now();
         let mut state = self.state();
         while state.idle.len() >= MAX_IDLE
-            || state.idle.front().is_some_and(|oldest| since.duration_since(oldest.since) >= self.keep)
+            || state.idle.front().is_some_and(|oldest| since.duration_since(oldest.since) >= self.keep())
         {
             state.idle.pop_front();
         }
@@ -169,11 +192,11 @@ mod tests {
 
     const KEEP: Duration = Duration::from_secs(10);
 
-    fn servers(count: u16) -> Servers {
+    fn config(ports: std::ops::Range<u16>) -> UpstreamConfig {
         let server = |port| UpstreamServer::Tcp { https: false, host: "127.0.0.1".to_owned(), port };
-        let config = UpstreamConfig {
+        UpstreamConfig {
             name: "console".to_owned(),
-            servers: (0..count).map(server).collect(),
+            servers: ports.map(server).collect(),
             may_bind: false,
             audience: "https://console.internal".to_owned(),
             subject: SubjectKind::Pairwise,
@@ -181,9 +204,13 @@ mod tests {
             client_certificate: None,
             health: None,
             timeout: UpstreamTimeouts { connect: KEEP, first_byte: KEEP, idle: KEEP },
-        };
-        let health = Health::new(std::slice::from_ref(&config)).of(0);
-        Servers::new(&config, health)
+        }
+    }
+
+    fn servers(count: u16) -> Servers {
+        let config = config(0..count);
+        let health = Health::new(std::slice::from_ref(&config), None).of(0);
+        Servers::new(&config, health, None)
     }
 
     fn port(server: &Server) -> u16 {
@@ -234,6 +261,25 @@ mod tests {
             open.push(add_idle(server).await);
         }
         assert_eq!(server.state().idle.len(), MAX_IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stays_keeps_its_connections_and_what_is_known_of_it() {
+        let former = servers(2);
+        let _open = [add_idle(&former.all[0]).await, add_idle(&former.all[1]).await];
+        let _busy = former.all[1].begin();
+        former.all[1].could_not_be_reached();
+        let mut next = config(1..3);
+        next.timeout.idle = KEEP / 2;
+        let health = Health::new(std::slice::from_ref(&next), None).of(0);
+        let next = Servers::new(&next, health, Some(&former));
+        assert_eq!([port(&next.all[0]), port(&next.all[1])], [1, 2]);
+        assert_eq!(next.all[0].outstanding.load(Ordering::Relaxed), 1);
+        assert!(next.all[0].failed_recently(Instant::now()).is_some());
+        assert!(next.all[1].take_idle().is_none());
+        assert_eq!(next.all[0].state().idle.len(), 1);
+        advance(KEEP / 2).await;
+        assert!(next.all[0].take_idle().is_none(), "connections are kept for as long as is said now");
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,14 +115,28 @@ impl Ends<'_> {
 
 impl Upstreams {
     /// The upstreams in the order of the configuration. `tls` and `health` were built from the same ones and are shared by
-    /// all workers.
+    /// all workers. The connections of `former`, this worker's until now, are kept to servers that an upstream of the same
+    /// name has still, and that are believed by the same authorities and shown the same certificate.
     #[must_use]
-    pub fn new(upstreams: &[UpstreamConfig], tls: Arc<UpstreamTls>, health: &Health, limits: &LimitsConfig) -> Self {
-        let upstream = |(index, config): (usize, &UpstreamConfig)| Upstream {
-            index,
-            name: config.name.as_str().into(),
-            servers: Servers::new(config, health.of(index)),
-            timeout: config.timeout,
+    pub fn new(
+        upstreams: &[UpstreamConfig],
+        tls: Arc<UpstreamTls>,
+        health: &Health,
+        limits: &LimitsConfig,
+        former: Option<&Self>,
+    ) -> Self {
+        let upstream = |(index, config): (usize, &UpstreamConfig)| {
+            let same = |known: &&Upstream| *known.name == *config.name;
+            let former = former.and_then(|former| {
+                let known = former.all.iter().find(same)?;
+                (former.tls.material(known.index) == tls.material(index)).then_some(&known.servers)
+            });
+            Upstream {
+                index,
+                name: config.name.as_str().into(),
+                servers: Servers::new(config, health.of(index), former),
+                timeout: config.timeout,
+            }
         };
         Self { all: upstreams.iter().enumerate().map(upstream).collect(), tls, body_idle: limits.timeouts.body_idle }
     }

@@ -196,28 +196,34 @@ pub(crate) async fn call_with(
     Some((status, serde_json::from_slice(last).unwrap()))
 }
 
-/// A connection that is kept open.
-struct Kept {
+/// A connection that stays open between calls.
+pub(crate) struct OpenAdmin {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
-    _driver: AbortOnDropHandle<hyper::Result<()>>,
+    driver: AbortOnDropHandle<hyper::Result<()>>,
 }
 
-impl Kept {
-    async fn open(harness: &Harness, client: &Arc<rustls::ClientConfig>) -> Self {
+impl OpenAdmin {
+    pub(crate) async fn connect(harness: &Harness, client: &Arc<rustls::ClientConfig>) -> Self {
         let tcp = connect([127, 0, 0, 1].into(), admin_address(harness)).await;
         let name = ServerName::try_from(HOST).unwrap();
         let stream = soon(TlsConnector::from(Arc::clone(client)).connect(name, tcp)).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        Self { sender, _driver: AbortOnDropHandle::new(tokio::spawn(connection)) }
+        Self { sender, driver: AbortOnDropHandle::new(tokio::spawn(connection)) }
     }
 
     /// The status of a request on it; `None` once it has ended.
-    async fn ask(&mut self) -> Option<u16> {
-        let request = Request::get("/v1/accounts").header("Host", HOST).body(Full::default()).unwrap();
+    pub(crate) async fn ask(&mut self, path: &str) -> Option<u16> {
+        let request = Request::get(path).header("Host", HOST).body(Full::default()).unwrap();
         let answer = soon(self.sender.send_request(request)).await.ok()?;
         let status = answer.status().as_u16();
         answer.into_body().collect().await.unwrap();
         Some(status)
+    }
+
+    /// Resolves when the gateway has ended it.
+    pub(crate) async fn ended(self) {
+        // How it ended is the same here.
+        let _ = self.driver.await.unwrap();
     }
 }
 
@@ -289,21 +295,21 @@ async fn a_list_that_changes_is_in_force_at_the_next_look_and_one_that_breaks_is
     let alice = ours.client(Some(&serial(7)));
     let answered = async |who: &Arc<rustls::ClientConfig>| call(&harness, who, "GET", "/v1/accounts", &[]).await;
     assert_eq!(answered(&alice).await.unwrap().0, 200);
-    let mut open = Kept::open(&harness, &alice).await;
-    assert_eq!(open.ask().await, Some(200));
+    let mut open = OpenAdmin::connect(&harness, &alice).await;
+    assert_eq!(open.ask("/v1/accounts").await, Some(200));
     harness.running.upkeep().await.unwrap();
-    assert_eq!(open.ask().await, Some(200), "nothing has changed");
+    assert_eq!(open.ask("/v1/accounts").await, Some(200), "nothing has changed");
 
     std::fs::write(&crl, "-----BEGIN X509 CRL-----\nAAAA").unwrap();
     harness.running.upkeep().await.unwrap();
-    assert_eq!((answered(&alice).await.unwrap().0, open.ask().await), (200, Some(200)), "the former list holds");
+    assert_eq!((answered(&alice).await.unwrap().0, open.ask("/v1/accounts").await), (200, Some(200)), "the former list holds");
     let revoked = ours.client(Some(&serial(66)));
     assert!(answered(&revoked).await.is_none());
     assert!(logs::captured().contains("the former one holds"));
 
     ours.revoke(&[7]);
     harness.running.upkeep().await.unwrap();
-    assert_eq!(open.ask().await, None, "who came in before comes again");
+    assert_eq!(open.ask("/v1/accounts").await, None, "who came in before comes again");
     assert!(answered(&alice).await.is_none());
     assert_eq!(answered(&revoked).await.unwrap().0, 200, "no longer on it");
     std::fs::remove_file(&crl).unwrap();
@@ -361,6 +367,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("post /v1/keys/{id}/compromise", &["security"]),
     ("post /v1/keys/{id}/resume", &["security"]),
     ("post /v1/keys/{id}/suspend", &["security"]),
+    ("post /v1/reload", &["operator"]),
     ("post /v1/rotations", &["security"]),
     ("post /v1/rotations/{id}/abort", &["security"]),
     ("post /v1/rotations/{id}/pause", &["security"]),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use sekisho::admin::AdminClient;
+use sekisho::admin::{AdminClient, ClientError, Reloaded};
 use sekisho::clock::{Clock, ManualClock, Timestamp};
 use sekisho::config::{Config, Finding, Serves};
 use sekisho::edge::Inherited;
@@ -74,6 +74,23 @@ impl Harness {
         between(&self.folder.path().join("store.db")).await;
         self.running = boot(self.folder.path(), &self.config, &self.clock).await;
         self
+    }
+
+    /// Writes another configuration, changed by `edit`, and has the gateway bring it into force.
+    pub(crate) async fn reload(&mut self, edit: impl FnOnce(String) -> String) -> Result<Reloaded, Vec<String>> {
+        let config = edit(self.config.clone());
+        std::fs::write(self.folder.path().join("gateway.toml"), &config).unwrap();
+        match self.admin().call::<Reloaded>(Method::POST, "/v1/reload").await {
+            Ok(reloaded) => {
+                self.config = config;
+                Ok(reloaded)
+            }
+            Err(ClientError::Refused(detail)) => {
+                assert_eq!(detail.reason, "configuration-refused", "{}", detail.message);
+                Err(detail.findings)
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Where handsets connect.
@@ -164,7 +181,7 @@ async fn boot(folder: &Path, config: &str, clock: &Arc<ManualClock>) -> Running 
     };
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(fresh_seed()));
-    let metrics = Arc::new(Metrics::new(config.upstreams.iter().map(|u| u.name.as_str())));
+    let metrics = Arc::new(Metrics::new());
     match Running::start(config, clock, entropy, metrics, 2, Inherited::default()).await {
         Ok(running) => running,
         Err(findings) => panic!("{}", lines(&findings)),

@@ -37,6 +37,7 @@ mod recorder;
 mod redirects;
 mod reflected;
 mod regressions;
+mod reload;
 mod retention;
 mod rotation;
 mod rotation_troubles;

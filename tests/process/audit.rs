@@ -108,8 +108,7 @@ async fn the_end_of_the_trail_is_shown_and_followed() {
     let mut following = command.spawn().unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(following.stdout.take().unwrap()));
     let next = async |lines: &mut tokio::io::Lines<_>| {
-        let line: Option<String> =
-            timeout(Duration::from_mins(1), lines.next_line()).await.unwrap().unwrap();
+        let line: Option<String> = timeout(Duration::from_mins(1), lines.next_line()).await.unwrap().unwrap();
         serde_json::from_str::<Value>(&line.unwrap()).unwrap()["action"].clone()
     };
     assert_eq!(next(&mut lines).await, "pseudonym-read");

@@ -11,10 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::harness::{Carrier, HOST};
+use crate::harness::Carrier;
 use crate::process::Folder;
-use crate::recorder::RecordingUpstream;
-use crate::wire::{TestTls, tls_connect};
 
 /// An upstream that takes one request and answers when it is released.
 struct SlowUpstream {
@@ -119,46 +117,6 @@ async fn it_serves_on_when_nobody_reads_its_log() {
     rustix::process::kill_process(id, Signal::TERM).unwrap();
     let status = timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
-}
-
-#[tokio::test]
-async fn a_hangup_renews_the_certificates_and_ends_nothing() {
-    let upstream = RecordingUpstream::start().await;
-    let (folder, tls) = (Folder::new(upstream.address), TestTls::new());
-    folder.append(&tls.listening(""));
-    let gateway = folder.serve().await;
-    let (source, address) = ([127, 0, 4, 7].into(), gateway.tls_address());
-    let mut open = tls_connect(source, address, &tls.http1()).await;
-    let mut ask = async || {
-        let request = format!("GET /public HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
-        open.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(open.read_u8().await.unwrap());
-        }
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        assert!(head.starts_with("http/1.1 200 ok"), "{head}");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-        open.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
-    };
-    ask().await;
-
-    let renewed = tls.renewed();
-    gateway.signal(Signal::HUP);
-    gateway.logged("certificates were read again").await;
-    let new = renewed.connects(source, address).await;
-    assert!(new && !tls.connects(source, address).await, "new connections meet the new certificate");
-    ask().await;
-
-    // A key that does not fit changes nothing.
-    tls.write_key("not a key");
-    gateway.signal(Signal::HUP);
-    gateway.logged("certificates were not renewed").await;
-    assert!(gateway.stdout().contains("[2].tls"), "{}", gateway.stdout());
-    assert!(renewed.connects(source, address).await);
-    let answer = gateway.handset(Carrier::Au, "a").get("/public").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    gateway.stop().await;
 }
 
 #[tokio::test]

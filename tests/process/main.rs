@@ -33,6 +33,7 @@ mod offline;
 mod process;
 mod proxies;
 mod receipts;
+mod reload;
 mod rotation;
 mod secrets;
 mod soak;

@@ -16,7 +16,10 @@ mod upstreams;
 mod values;
 mod version;
 
+use std::fmt::Write as _;
 use std::path::Path;
+
+use ring::digest::{SHA256, digest};
 
 use super::document::Document;
 use super::finding::{Finding, Report};
@@ -84,6 +87,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let config = match (gateway.clone(), store, keys, notice) {
         (Some(gateway), Some(store), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
             file: path.to_owned(),
+            sha256: sha256(text),
             lines,
             carriers: specs.clone(),
             gateway,
@@ -103,4 +107,11 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
         _ => None,
     };
     Checked { config, gateway, specs, report }
+}
+
+fn sha256(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}"); // a String takes every write
+        hex
+    })
 }

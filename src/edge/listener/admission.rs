@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
@@ -29,7 +30,7 @@ pub struct ConnectionLimits {
 
 /// Counts the connections of some listeners, whichever core has them.
 pub struct Admission {
-    limits: ConnectionLimits,
+    limits: ArcSwap<ConnectionLimits>,
     open: AtomicUsize,
     by_address: DashMap<IpAddr, usize>,
 }
@@ -38,7 +39,12 @@ impl Admission {
     /// With nobody in.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Arc<Self> {
-        Arc::new(Self { limits, open: AtomicUsize::new(0), by_address: DashMap::new() })
+        Arc::new(Self { limits: ArcSwap::from_pointee(limits), open: AtomicUsize::new(0), by_address: DashMap::new() })
+    }
+
+    /// From now on connections are held to `limits`. Those that are open stay, however many they are.
+    pub fn replace(&self, limits: ConnectionLimits) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// Connections that are open.
@@ -51,7 +57,7 @@ impl Admission {
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, Full> {
         // Made before anything is known, so that its end takes back whatever was counted.
         let mut seat = Seat { admission: Arc::clone(self), address: None };
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.all {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.load().all {
             return Err(Full::Connections);
         }
         seat.count(peer)?;
@@ -59,12 +65,13 @@ impl Admission {
     }
 
     fn most_of(&self, address: IpAddr) -> Option<usize> {
-        if self.limits.proxies.trusts(address) {
+        let limits = self.limits.load();
+        if limits.proxies.trusts(address) {
             None
-        } else if (self.limits.is_shared)(address) {
-            Some((self.limits.all / 2).max(1))
+        } else if (limits.is_shared)(address) {
+            Some((limits.all / 2).max(1))
         } else {
-            Some(self.limits.per_address)
+            Some(limits.per_address)
         }
     }
 }
@@ -211,6 +218,27 @@ mod tests {
         assert_eq!(admission.enter(ip("203.0.113.1")).err(), Some(Full::Address), "by whatever way it comes");
         first.is_for(ip("203.0.113.9")).unwrap();
         assert!(admission.enter(ip("203.0.113.1")).is_ok());
+    }
+
+    #[test]
+    fn other_limits_hold_for_whoever_comes_and_turn_nobody_out() {
+        let counted = admission(8, 2);
+        let limits = |all, per_address| {
+            let proxies = TrustedProxies::new(vec![]);
+            ConnectionLimits { all, per_address, proxies, is_shared: Box::new(|_| false) }
+        };
+        let mut seats = vec![counted.enter(ip("203.0.113.1")).unwrap(), counted.enter(ip("203.0.113.1")).unwrap()];
+        seats.push(counted.enter(ip("192.0.2.1")).unwrap());
+        counted.replace(limits(3, 1));
+        assert_eq!(counted.open(), 3);
+        assert_eq!(counted.enter(ip("203.0.113.2")).err(), Some(Full::Connections));
+        seats.pop();
+        assert_eq!(counted.enter(ip("203.0.113.1")).err(), Some(Full::Address));
+        let _other = counted.enter(ip("192.0.2.1")).unwrap();
+        counted.replace(limits(8, 3));
+        assert!(counted.enter(ip("203.0.113.1")).is_ok());
+        drop(seats);
+        assert_eq!((counted.open(), counted.by_address.len()), (1, 1));
     }
 
     #[test]

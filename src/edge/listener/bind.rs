@@ -2,16 +2,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
 use super::inherited::Inherited;
-use crate::config::{ListenerConfig, Serves};
-use crate::edge::TrustedProxies;
-use crate::tls::ListenerTlsConfig;
+use super::terms::{ListenerHandle, Terms};
 
 /// Connections that may wait to be accepted, a socket; the system may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -38,35 +35,28 @@ pub enum BindError {
 /// One configured listener: an address that nobody else listened on, with one socket for each worker.
 pub struct BoundListener {
     pub(super) sockets: Vec<TcpListener>,
-    pub(super) serves: Serves,
-    pub(super) tls: Option<Arc<ListenerTlsConfig>>,
-    pub(super) proxies: Option<Arc<TrustedProxies>>,
-    pub(super) admission: Arc<Admission>,
-    address: SocketAddr,
+    pub(super) handle: ListenerHandle,
 }
 
 impl BoundListener {
-    /// Listens on the configured address with `workers` sockets, one at least: those of `inherited` at this address, or new
-    /// ones. Where the configuration asks for a PROXY header, `proxies` may send it. `admission` counts its connections.
+    /// Listens on `address` with `workers` sockets, one at least, until it is closed or `shutdown` fires: with those of
+    /// `inherited` at this address, or new ones.
     ///
     /// # Errors
     /// [`BindError`].
     pub fn bind(
-        config: &ListenerConfig,
-        tls: Option<Arc<ListenerTlsConfig>>,
-        proxies: &Arc<TrustedProxies>,
-        admission: &Arc<Admission>,
+        address: SocketAddr,
+        terms: Terms,
         inherited: &mut Inherited,
         workers: usize,
+        shutdown: &CancellationToken,
     ) -> Result<Self, BindError> {
-        let failed = |error| BindError::from_io(config.address, error);
-        let (sockets, address) = match inherited.take(config.address, workers) {
-            Some(passed) => (passed.map_err(failed)?, config.address),
-            None => listen(config.address, workers).map_err(failed)?,
+        let failed = |error| BindError::from_io(address, error);
+        let (sockets, address) = match inherited.take(address, workers) {
+            Some(passed) => (passed.map_err(failed)?, address),
+            None => listen(address, workers).map_err(failed)?,
         };
-        let (serves, admission) = (config.serves, Arc::clone(admission));
-        let proxies = config.proxy_protocol.then(|| Arc::clone(proxies));
-        Ok(Self { sockets, serves, tls, proxies, admission, address })
+        Ok(Self { sockets, handle: ListenerHandle::new(address, terms, shutdown) })
     }
 
     /// Whether the address could be bound now, without keeping it and without accepting anybody.
@@ -77,22 +67,22 @@ impl BoundListener {
         exclusive(address).map(drop).map_err(|error| BindError::from_io(address, error))
     }
 
-    /// What it was bound for.
+    /// For whoever changes its terms, or closes it.
     #[must_use]
-    pub const fn serves(&self) -> Serves {
-        self.serves
+    pub const fn handle(&self) -> &ListenerHandle {
+        &self.handle
     }
 
-    /// The first socket, and the TLS that it speaks, for who accepts by itself; `None` if it speaks none.
+    /// The first socket, for who accepts by itself.
     #[must_use]
-    pub fn into_socket(self) -> Option<(TcpListener, Arc<ListenerTlsConfig>)> {
-        Some((self.sockets.into_iter().next()?, self.tls?))
+    pub fn into_socket(self) -> Option<(TcpListener, ListenerHandle)> {
+        Some((self.sockets.into_iter().next()?, self.handle))
     }
 
     /// Where it really listens (port 0 was resolved).
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.handle.address()
     }
 }
 
@@ -149,15 +139,12 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::edge::listener::tests::{own_address, unlimited};
-
-    fn config(address: impl Into<SocketAddr>) -> ListenerConfig {
-        ListenerConfig { serves: Serves::Handset, address: address.into(), tls: None, proxy_protocol: false }
-    }
+    use crate::config::Serves;
+    use crate::edge::listener::tests::{own_address, terms};
 
     fn bind(address: impl Into<SocketAddr>) -> Result<BoundListener, BindError> {
-        let nobody = Arc::new(TrustedProxies::new(vec![]));
-        BoundListener::bind(&config(address), None, &nobody, &unlimited(), &mut Inherited::default(), 4)
+        let terms = terms(Serves::Handset, None);
+        BoundListener::bind(address.into(), terms, &mut Inherited::default(), 4, &CancellationToken::new())
     }
 
     fn in_use(result: &Result<impl Sized, BindError>) -> bool {

@@ -18,11 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, End, Protocol, Watchdog};
-use super::admission::Seat;
+use super::terms::Place;
 use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
 use crate::body::Body;
-use crate::config::{ClientTimeouts, LimitsConfig, Serves};
+use crate::config::{LimitsConfig, Serves};
 use crate::edge::Scheme;
 
 /// What a connection is before its first byte is read.
@@ -69,12 +69,7 @@ const USUAL_HEADERS: usize = 100;
 /// Serves the connections of one worker.
 pub(super) struct Server<H> {
     handler: Arc<H>,
-    http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
-    timeouts: ClientTimeouts,
     complaints: Complaints,
-    /// The worker's own: checked at each step of a connection, so it must not be contended.
-    pub(super) shutdown: CancellationToken,
 }
 
 /// Serves one stream as a listener serves its connections, until the client ends it; `http2` as if TLS had agreed on
@@ -90,40 +85,12 @@ pub(crate) async fn serve_stream<H, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-    Server::new(handler, limits, CancellationToken::new()).serve(stream, protocol, connection, None).await;
+    Server::new(handler).serve(stream, protocol, connection, limits, &CancellationToken::new(), None).await;
 }
 
 impl<H: Handler> Server<H> {
-    pub(super) fn new(handler: Arc<H>, limits: &LimitsConfig, shutdown: CancellationToken) -> Self {
-        let timeouts = limits.timeouts;
-        let mut http1 = http1::Builder::new();
-        http1
-            .half_close(false)
-            .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
-            // The buffer alone is no bound: one read may overshoot it.
-            .max_header_size(limits.head_bytes)
-            // The watchdog does this, and tells a slow head from an idle connection.
-            .header_read_timeout(None);
-        if limits.headers > USUAL_HEADERS {
-            http1.max_headers(limits.headers);
-        }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            // Each field counts 32 bytes more than it has (RFC 9113 §6.5.2).
-            .max_header_list_size(u32::try_from(limits.head_bytes + 32 * limits.headers).unwrap_or(u32::MAX))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(timeouts.write_idle)
-            .keep_alive_timeout(PING_TIMEOUT);
-        Self { handler, http1, http2, timeouts, complaints: Complaints::new(), shutdown }
-    }
-
-    /// How long a TLS handshake may take.
-    pub(super) const fn handshake_timeout(&self) -> Duration {
-        self.timeouts.handshake
+    pub(super) fn new(handler: Arc<H>) -> Self {
+        Self { handler, complaints: Complaints::new() }
     }
 
     /// Counts a connection that ends without a request, and says so if it was not just said.
@@ -132,15 +99,22 @@ impl<H: Handler> Server<H> {
         self.complaints.say(why, error);
     }
 
-    /// Serves requests until the connection ends; an upgraded stream belongs to the handler from then on, and so does the
-    /// seat.
-    pub(super) async fn serve<T>(&self, stream: T, protocol: Protocol, connection: Connection, seat: Option<Seat>)
-    where
+    /// Serves requests within `limits` until the connection ends, or, once its requests have, after `closing` fired; an
+    /// upgraded stream belongs to the handler from then on, and so does its place.
+    pub(super) async fn serve<T>(
+        &self,
+        stream: T,
+        protocol: Protocol,
+        connection: Connection,
+        limits: &LimitsConfig,
+        closing: &CancellationToken,
+        place: Option<Place>,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(protocol);
-        let watchdog = Watchdog::new(Arc::clone(&activity), self.timeouts);
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), seat));
+        let watchdog = Watchdog::new(Arc::clone(&activity), limits.timeouts);
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), place));
         let handler = Arc::clone(&self.handler);
         let service = service_fn(move |request| {
             let guard = RequestGuard::new(&activity);
@@ -149,47 +123,77 @@ impl<H: Handler> Server<H> {
         });
         match protocol {
             Protocol::Http1 => {
-                let serving = self.http1.serve_connection(io, service).with_upgrades();
-                self.drive(serving, watchdog, http1::UpgradeableConnection::graceful_shutdown).await;
+                let serving = http1_within(limits).serve_connection(io, service).with_upgrades();
+                drive(serving, watchdog, closing, http1::UpgradeableConnection::graceful_shutdown).await;
             }
             Protocol::Http2 => {
-                let serving = self.http2.serve_connection(io, service);
+                let serving = http2_within(limits).serve_connection(io, service);
                 // Boxed, so that HTTP/1 over TLS does not keep the room that HTTP/2 needs.
-                Box::pin(self.drive(serving, watchdog, http2::Connection::graceful_shutdown)).await;
+                Box::pin(drive(serving, watchdog, closing, http2::Connection::graceful_shutdown)).await;
             }
         }
     }
+}
 
-    async fn drive<C>(&self, serving: C, mut watchdog: Watchdog, close: impl Fn(Pin<&mut C>))
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        let mut serving = pin!(serving);
-        let mut shutdown = pin!(self.shutdown.cancelled());
-        let mut told = false;
-        loop {
-            tokio::select! {
-                biased;
-                // First, so that an answer that ends now already says that it is the last.
-                () = &mut shutdown, if !told => {
-                    told = true;
-                    close(serving.as_mut());
+fn http1_within(limits: &LimitsConfig) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .half_close(false)
+        .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
+        // The buffer alone is no bound: one read may overshoot it.
+        .max_header_size(limits.head_bytes)
+        // The watchdog does this, and tells a slow head from an idle connection.
+        .header_read_timeout(None);
+    if limits.headers > USUAL_HEADERS {
+        http1.max_headers(limits.headers);
+    }
+    http1
+}
+
+fn http2_within(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        // Each field counts 32 bytes more than it has (RFC 9113 §6.5.2).
+        .max_header_list_size(u32::try_from(limits.head_bytes + 32 * limits.headers).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(limits.timeouts.write_idle)
+        .keep_alive_timeout(PING_TIMEOUT);
+    http2
+}
+
+async fn drive<C>(serving: C, mut watchdog: Watchdog, closing: &CancellationToken, close: impl Fn(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut serving = pin!(serving);
+    let mut closing = pin!(closing.cancelled());
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            // First, so that an answer that ends now already says that it is the last.
+            () = &mut closing, if !told => {
+                told = true;
+                close(serving.as_mut());
+            }
+            ended = serving.as_mut() => {
+                // hyper's errors name a kind and never what was sent.
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
                 }
-                ended = serving.as_mut() => {
-                    // hyper's errors name a kind and never what was sent.
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                    }
+                return;
+            }
+            end = poll_fn(|cx| watchdog.poll_end(cx)) => match end {
+                End::Politely => close(serving.as_mut()),
+                End::AtOnce => {
+                    tracing::debug!("connection cut: its client kept it waiting");
                     return;
                 }
-                end = poll_fn(|cx| watchdog.poll_end(cx)) => match end {
-                    End::Politely => close(serving.as_mut()),
-                    End::AtOnce => {
-                        tracing::debug!("connection cut: its client kept it waiting");
-                        return;
-                    }
-                },
-            }
+            },
         }
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 mod inherited;
 mod proxy_header;
 mod pulse;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod turned_away;
@@ -24,5 +25,6 @@ pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
 pub use inherited::{Inherited, InheritedError};
 pub use proxy_header::{Proxied, ProxyHeaderError, parse as parse_proxy_header};
+pub use terms::{ListenerHandle, OpenConnection, Terms, TermsInForce};
 pub use turned_away::TurnedAway;
-pub use workers::Workers;
+pub use workers::{Entrance, Workers};

@@ -10,7 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{Activity, Protocol};
-use super::admission::Seat;
+use super::terms::Place;
 use crate::body::{Body, BodyError};
 
 /// A stream that notes when bytes come, go, or cannot go.
@@ -18,12 +18,12 @@ pub(super) struct Watched<T> {
     stream: T,
     activity: Arc<Activity>,
     /// Here, because an upgraded stream outlives everything else of its connection.
-    _seat: Option<Seat>,
+    _place: Option<Place>,
 }
 
 impl<T> Watched<T> {
-    pub(super) const fn new(stream: T, activity: Arc<Activity>, seat: Option<Seat>) -> Self {
-        Self { stream, activity, _seat: seat }
+    pub(super) const fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
+        Self { stream, activity, _place: place }
     }
 
     fn note<R>(&self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {

@@ -54,6 +54,19 @@ pub(super) enum SelfTestError {
 }
 
 impl SelfTestError {
+    /// What survived, or why nothing was proved, a line each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        match self {
+            Self::NotCarriedOut(_) => vec![self.to_string()],
+            Self::Survived(survivors) => {
+                let line = |Survivor { spelling, way, protocol }: &Survivor| {
+                    format!("a forged field would reach upstreams: {spelling} ({way}, {protocol})")
+                };
+                survivors.iter().take(MOST_LINES).map(line).collect()
+            }
+        }
+    }
+
     /// Tells the operator.
     pub(super) fn log(&self) {
         match self {
@@ -183,7 +196,7 @@ impl Stage {
             health: None,
             timeout: UpstreamTimeouts { connect: DEADLINE, first_byte: DEADLINE, idle: DEADLINE },
         };
-        let health = Health::new(std::slice::from_ref(&config));
+        let health = Health::new(std::slice::from_ref(&config), None);
         let tls = UpstreamTls::load(&[]).map_err(|_| "TLS cannot be set up")?;
         Ok(Self {
             strip,
@@ -195,7 +208,7 @@ impl Stage {
                 body_bytes: 1024,
             }]),
             proxies: TrustedProxies::new(Vec::new()),
-            upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits()),
+            upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits(), None),
             shutdown: CancellationToken::new(),
         })
     }

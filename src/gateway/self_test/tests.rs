@@ -136,7 +136,7 @@ log = {{ access = {{ to = "off" }} }}
         config.carriers.lose_rule(rule);
     }
     let clock = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_795_478_400_000)));
-    let metrics = Arc::new(Metrics::new(["console"]));
+    let metrics = Arc::new(Metrics::new());
     Running::start(config, clock, Arc::new(SeededEntropy::new(3)), metrics, 1, Inherited::default())
         .await
         .map_err(findings)

@@ -107,8 +107,9 @@ impl Gateway {
         let upstreams = Arc::new(Upstreams::new(
             std::slice::from_ref(&config),
             tls,
-            &Health::new(std::slice::from_ref(&config)),
+            &Health::new(std::slice::from_ref(&config), None),
             &limits,
+            None,
         ));
         let ended = CancellationToken::new();
         let stale = Arc::new(Mutex::new(stale));

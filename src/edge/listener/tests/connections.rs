@@ -21,11 +21,11 @@ struct Served {
 fn served(protocol: Protocol, buffer: usize) -> Served {
     let (client, stream) = tokio::io::duplex(buffer);
     let shutdown = CancellationToken::new();
-    let server = Server::new(Paths::new(0), &limits(), shutdown.clone());
+    let (server, closing) = (Server::new(Paths::new(0)), shutdown.clone());
     let connection = Connection { peer: ([127, 0, 0, 1], 1).into(), scheme: Scheme::Http, serves: Serves::Handset };
     let began = Instant::now();
     let ended = tokio::spawn(async move {
-        server.serve(stream, protocol, connection, None).await;
+        server.serve(stream, protocol, connection, &limits(), &closing, None).await;
         Instant::now()
     });
     Served { client, ended, shutdown, began }

@@ -17,10 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::{Admission, Connection, ConnectionLimits, Handler};
+use super::{Admission, Connection, ConnectionLimits, Handler, Terms};
 use crate::body::Body;
-use crate::config::{ClientTimeouts, LimitsConfig, Rate};
+use crate::config::{ClientTimeouts, LimitsConfig, Rate, Serves};
 use crate::edge::TrustedProxies;
+use crate::tls::ListenerTlsConfig;
 
 /// A loopback address of one test's own: ports that it frees are not taken by its neighbours.
 pub(super) fn own_address() -> Ipv4Addr {
@@ -33,14 +34,19 @@ const fn seconds(n: u64) -> Duration {
 }
 
 /// Lets everybody in.
-pub(super) fn unlimited() -> Arc<Admission> {
+fn unlimited() -> Arc<Admission> {
     let proxies = TrustedProxies::new(vec![]);
     let (all, per_address) = (usize::MAX, usize::MAX);
     Admission::new(ConnectionLimits { all, per_address, proxies, is_shared: Box::new(|_| false) })
 }
 
+/// Of a listener that lets everybody in.
+pub(super) fn terms(serves: Serves, tls: Option<Arc<ListenerTlsConfig>>) -> Terms {
+    Terms { serves, tls, proxies: None, admission: unlimited(), limits: limits() }
+}
+
 /// The defaults of the contract.
-fn limits() -> LimitsConfig {
+pub(super) fn limits() -> LimitsConfig {
     let rate = Rate { count: 10, period: seconds(60) };
     LimitsConfig {
         sign_in: rate,

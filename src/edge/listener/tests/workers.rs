@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ListenerConfig, ListenerTls, ServerCertificate, Serves};
-use crate::edge::{BoundListener, Inherited, TrustedProxies, Workers};
+use crate::config::{ListenerTls, ServerCertificate, Serves};
+use crate::edge::{BoundListener, Inherited, ListenerHandle, Workers};
 use crate::tls::ListenerTlsConfig;
 use crate::tls::test_certificates::TestCa;
 
@@ -25,9 +25,11 @@ struct Running {
     paths: Arc<Paths>,
     plain: SocketAddr,
     tls: SocketAddr,
+    /// Of the plain listener, and of that with TLS.
+    handles: [ListenerHandle; 2],
     ca: String,
     shutdown: CancellationToken,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 fn start() -> Running {
@@ -40,27 +42,19 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let files = tempfile::tempdir().unwrap();
     let tls = write_pair(files.path(), &ca);
     let address = (Ipv4Addr::LOCALHOST, 0).into();
-    let config = |tls| ListenerConfig { serves: Serves::Handset, address, tls, proxy_protocol: false };
-    let nobody = Arc::new(TrustedProxies::new(vec![]));
-    let plain =
-        BoundListener::bind(&config(None), None, &nobody, &unlimited(), &mut Inherited::default(), workers).unwrap();
-    let loaded = Arc::new(ListenerTlsConfig::load(&tls, now).unwrap());
-    let secure = BoundListener::bind(
-        &config(Some(tls)),
-        Some(loaded),
-        &nobody,
-        &unlimited(),
-        &mut Inherited::default(),
-        workers,
-    )
-    .unwrap();
-    let (plain_address, tls_address) = (plain.address(), secure.address());
     let shutdown = CancellationToken::new();
+    let terms = |tls| Terms { limits: *limits, ..terms(Serves::Handset, tls) };
+    let bind =
+        |terms| BoundListener::bind(address, terms, &mut Inherited::default(), workers, &shutdown).unwrap();
+    let plain = bind(terms(None));
+    let secure = bind(terms(Some(Arc::new(ListenerTlsConfig::load(&tls, now).unwrap()))));
+    let handles = [plain.handle().clone(), secure.handle().clone()];
+    let (plain_address, tls_address) = (plain.address(), secure.address());
     let paths = Paths::new(0);
-    let handler = Arc::clone(&paths);
-    let workers = Workers::start(vec![plain, secure], move |_| Arc::clone(&handler), limits, &shutdown).unwrap();
+    let shared = Arc::clone(&paths);
+    let workers = Workers::start(workers, vec![plain, secure], move |_| Arc::clone(&shared), &shutdown).unwrap();
     let (plain, tls) = (plain_address, tls_address);
-    Running { workers, paths, plain, tls, ca: ca.certificate, shutdown, _files: files }
+    Running { workers, paths, plain, tls, handles, ca: ca.certificate, shutdown, files }
 }
 
 fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
@@ -220,18 +214,56 @@ async fn a_panic_leaves_the_workers_alive() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_replaced_while_serving() {
-    let now = SystemClock::default().now();
-    let (old, new) = (TestCa::new(now), TestCa::new(now));
-    let files = tempfile::tempdir().unwrap();
-    let serving = ListenerTlsConfig::load(&write_pair(files.path(), &old), now).unwrap();
-    serving.replace(ListenerTlsConfig::load(&write_pair(files.path(), &new), now).unwrap());
+async fn new_connections_meet_new_terms_and_open_ones_go_on() {
     let mut running = start();
-    running.ca = new.certificate;
-    let listener = tokio::net::TcpListener::bind((own_address(), 0)).await.unwrap();
-    running.tls = listener.local_addr().unwrap();
-    let accept = async { serving.accept(listener.accept().await.unwrap().0).await.unwrap() };
-    tokio::join!(accept, tls_client(&running, "admin.example.jp", &[]));
+    let mut open = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    let mut secure = http1_client(tls_client(&running, "admin.example.jp", &[]).await).await;
+    assert_eq!(text(open.send_request(get("/")).await.unwrap()).await, "0 http");
+
+    let now = SystemClock::default().now();
+    let renewed = TestCa::new(now);
+    let tls = ListenerTlsConfig::load(&write_pair(running.files.path(), &renewed), now).unwrap();
+    running.handles[1].replace(terms(Serves::Handset, Some(Arc::new(tls))));
+    running.handles[0].replace(terms(Serves::Ops, None));
+    assert_eq!(text(open.send_request(get("/")).await.unwrap()).await, "0 http");
+    assert_eq!(text(secure.send_request(get("/")).await.unwrap()).await, "0 https");
+    // A client that trusts the new authority alone.
+    running.ca = renewed.certificate;
+    let mut new = http1_client(tls_client(&running, "admin.example.jp", &[]).await).await;
+    assert_eq!(text(new.send_request(get("/")).await.unwrap()).await, "0 https");
+}
+
+#[tokio::test]
+async fn a_listener_opens_and_closes_while_others_serve() {
+    let running = start();
+    let mut other = http1_client(TcpStream::connect(running.plain).await.unwrap()).await;
+    let terms = terms(Serves::Handset, None);
+    let (address, mut none) = ((own_address(), 0).into(), Inherited::default());
+    let bound = BoundListener::bind(address, terms, &mut none, WORKERS, &running.shutdown).unwrap();
+    let handle = bound.handle().clone();
+    running.workers.entrance().open(bound);
+    for _ in 0..2 * WORKERS {
+        let mut client = http1_client(TcpStream::connect(handle.address()).await.unwrap()).await;
+        assert_eq!(text(client.send_request(get("/")).await.unwrap()).await, "0 http");
+    }
+    let mut client = http1_client(TcpStream::connect(handle.address()).await.unwrap()).await;
+    let waiting = tokio::spawn(client.send_request(get("/wait")));
+    running.paths.arrived.acquire().await.unwrap().forget();
+    assert!(handle.connections() >= 1);
+
+    handle.close();
+    let refused = async {
+        while let Ok(mut stream) = TcpStream::connect(handle.address()).await {
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+    };
+    tokio::time::timeout(seconds(10), refused).await.unwrap();
+    running.paths.go_on.add_permits(1);
+    let response = waiting.await.unwrap().unwrap();
+    assert_eq!(response.headers().get(header::CONNECTION).unwrap(), "close");
+    assert_eq!(text(response).await, "done");
+    BoundListener::probe(handle.address()).unwrap();
+    assert_eq!(text(other.send_request(get("/")).await.unwrap()).await, "0 http");
 }
 
 #[tokio::test]

@@ -1,0 +1,283 @@
+//! Another configuration for a gateway that serves: read, judged and made ready beside the one in force, then swapped in one
+//! step. A request ends under the configuration that it began under; what is not sound changes nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::certificates::{RevocationLists, load_listeners, load_tls};
+use super::descriptors::{self, Admissions};
+use super::listeners::{Change, Listeners, Listening};
+use super::startup::at_access_log;
+use super::state::{Gateway, Setting};
+use crate::admin::{Process, ReloadError, Reloaded};
+use crate::audit::{Action, Effect, Event};
+use crate::config::{Config, Finding, InForce, Severity, UpstreamConfig, UpstreamServer};
+use crate::edge::{BoundListener, Entrance, Inherited};
+use crate::session::SessionPolicy;
+use crate::telemetry::{Actor, Redirection, ReloadOutcome};
+use crate::upstream::Health;
+
+/// What a reload replaces, and what it needs for that.
+pub(super) struct Live {
+    pub(super) gateway: Arc<ArcSwap<Gateway>>,
+    /// The same configuration, for who asks again each time.
+    pub(super) config: Arc<InForce>,
+    pub(super) listeners: Mutex<Listeners>,
+    pub(super) for_workers: Entrance,
+    pub(super) for_admin: mpsc::UnboundedSender<BoundListener>,
+    pub(super) cores: usize,
+    pub(super) shutdown: CancellationToken,
+    pub(super) background: TaskTracker,
+    /// Ends the probes of the configuration in force.
+    pub(super) probing: Mutex<CancellationToken>,
+    /// Held for a whole reload: one after the other.
+    pub(super) reloading: tokio::sync::Mutex<()>,
+    pub(super) admissions: Admissions,
+    /// As they were when they were last read.
+    pub(super) lists: Mutex<RevocationLists>,
+}
+
+/// A configuration that could come into force in the next moment.
+struct Prepared {
+    gateway: Arc<Gateway>,
+    redirection: Redirection,
+    listeners: Change,
+    /// Connections of clients that may be open.
+    connections: u64,
+    lists: RevocationLists,
+    warnings: Vec<Finding>,
+}
+
+#[async_trait]
+impl Process for Live {
+    async fn reload(self: Arc<Self>, by: Actor) -> Result<Reloaded, ReloadError> {
+        let background = self.background.clone();
+        // A task of its own: what was begun is made or refused, and noted, though its caller hangs up; a stop waits for it.
+        let reload = background.spawn(async move { self.one_reload(by).await });
+        reload.await.unwrap_or(Err(ReloadError::Stopping))
+    }
+}
+
+impl Live {
+    async fn one_reload(&self, by: Actor) -> Result<Reloaded, ReloadError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        self.tell_systemd(true);
+        let outcome = self.reload_now(by).await;
+        self.tell_systemd(false);
+        let gateway = self.gateway.load_full();
+        let metrics = &gateway.metrics;
+        match &outcome {
+            Ok(reloaded) => {
+                for warning in &reloaded.warnings {
+                    tracing::warn!(%warning, "the configuration in force is doubtful");
+                }
+                metrics.reload(ReloadOutcome::Done);
+            }
+            Err(ReloadError::Findings(findings)) => {
+                for finding in findings.iter().filter(|finding| finding.severity == Severity::Error) {
+                    tracing::error!(%by, %finding, "the configuration in the file was refused; the former one holds");
+                }
+                metrics.reload(ReloadOutcome::Refused);
+            }
+            Err(ReloadError::Stopping) => {}
+            Err(ReloadError::Store(error)) => {
+                tracing::error!(%by, %error, "a reload could not be written into the audit trail");
+                metrics.reload(ReloadOutcome::Failed);
+            }
+        }
+        outcome
+    }
+
+    async fn reload_now(&self, by: Actor) -> Result<Reloaded, ReloadError> {
+        if self.shutdown.is_cancelled() {
+            return Err(ReloadError::Stopping);
+        }
+        let former = self.gateway.load_full();
+        let prepared = self.prepare(&former).await?;
+        let config = Arc::clone(&prepared.gateway.config);
+        let warnings = prepared.warnings.iter().map(ToString::to_string).collect();
+        let event = Event::new(Action::ConfigReload, by).object(&config.sha256);
+        let swap = async {
+            self.swap(&former, prepared);
+            Ok::<_, ReloadError>(((), Effect::none()))
+        };
+        former.audit.act(event, &*former.clock, swap).await?;
+        self.gateway.load_full().note_proof(true).await;
+        Ok(Reloaded {
+            file: config.file.display().to_string(),
+            sha256: config.sha256.clone(),
+            reloaded_at: former.clock.now().rfc3339(),
+            warnings,
+        })
+    }
+
+    /// Reads and judges the file, and opens what the configuration in it needs. Changes nothing.
+    async fn prepare(&self, former: &Arc<Gateway>) -> Result<Prepared, ReloadError> {
+        let (file, now) = (former.config.file.clone(), former.clock.now());
+        let read = move || {
+            let (config, warnings) = Config::load(&file)?;
+            let lists = RevocationLists::of(&config);
+            let tls = load_tls(&config, now)?;
+            Ok((Arc::new(config), warnings, lists, tls))
+        };
+        // Off this thread, which serves administrators: patterns are compiled, and files may be slow.
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| ReloadError::Stopping)?;
+        let (config, mut warnings, lists, (certificates, upstream_tls)) = read.map_err(ReloadError::Findings)?;
+        let mut findings = kept_until_restart(&former.config, &config);
+        // What systemd passed was taken or refused at the start.
+        let mut none = Inherited::default();
+        let (admissions, cores) = (&self.admissions, self.cores);
+        let listeners =
+            lock(&self.listeners).change(&config, &certificates, admissions, &mut none, cores, &self.shutdown);
+        let listeners = listeners.map_err(|found| findings.extend(found)).ok();
+        let access = former.access.next(&config.log, &config.privacy, &former.metrics);
+        let access = access.map_err(|error| findings.push(config.finding("log.access", at_access_log(&error)))).ok();
+        let (Some(listeners), Some((access, redirection)), true) = (listeners, access, findings.is_empty()) else {
+            findings.extend(warnings);
+            findings.sort_by_key(|finding| finding.line);
+            return Err(ReloadError::Findings(findings));
+        };
+        let health = Arc::new(Health::new(&config.upstreams, Some(&former.health)));
+        let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
+        warnings.extend(doubt);
+        let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health };
+        let gateway = Arc::new(former.under(setting));
+        // Carriers bring names of fields: nothing is served under them before it was seen that none can be forged.
+        if let Err(error) = gateway.prove().await {
+            let finding = |problem| config.finding("carriers", problem);
+            return Err(ReloadError::Findings(error.problems().into_iter().map(finding).collect()));
+        }
+        Ok(Prepared { gateway, redirection, listeners, connections, lists, warnings })
+    }
+
+    /// Nothing in here can fail or wait.
+    fn swap(&self, former: &Gateway, prepared: Prepared) {
+        let Prepared { gateway, redirection, listeners, connections, lists, warnings: _ } = prepared;
+        let config = Arc::clone(&gateway.config);
+        let session = config.session;
+        gateway.sessions.set_policy(SessionPolicy {
+            idle: session.idle,
+            absolute: session.absolute,
+            per_account: session.per_account,
+        });
+        gateway.lifecycle.set_periods(config.keys.periods);
+        gateway.rotations.set_retention(config.binding.retention_days);
+        redirection.take_effect();
+        self.admissions.replace(&config, connections);
+        *lock(&self.lists) = lists;
+        self.gateway.store(Arc::clone(&gateway));
+        self.config.replace(config);
+        let (listeners, bound) = listeners.make();
+        *lock(&self.listeners) = listeners;
+        for listener in bound.for_workers {
+            self.for_workers.open(listener);
+        }
+        for listener in bound.for_admin {
+            // Nobody takes it where the gateway stops.
+            let _ = self.for_admin.send(listener);
+        }
+        self.probe(&gateway);
+        forget_servers(former, &gateway);
+        gateway.look_again();
+        gateway.metrics.in_force_since(gateway.clock.now());
+        tracing::info!(sha256 = gateway.config.sha256, "another configuration is in force");
+    }
+
+    /// Reads what the listeners show and believe again where a revocation list has changed: an authority writes it whenever it
+    /// likes, and nobody sends a signal. What is not sound is told once, and the former list holds.
+    pub(super) fn look_at_revocation_lists(&self) {
+        // A reload that is at work reads them itself.
+        let Ok(_one_at_a_time) = self.reloading.try_lock() else { return };
+        let gateway = self.gateway.load_full();
+        let found = RevocationLists::of(&gateway.config);
+        if *lock(&self.lists) == found {
+            return;
+        }
+        *lock(&self.lists) = found;
+        match load_listeners(&gateway.config, gateway.clock.now()) {
+            Ok(certificates) => {
+                lock(&self.listeners).renew(&certificates);
+                tracing::info!("a revocation list has changed; certificates and lists were read again");
+            }
+            Err(findings) => {
+                for finding in findings {
+                    tracing::error!(%finding, "a revocation list has changed and is not used; the former one holds");
+                }
+            }
+        }
+    }
+
+    /// That the service reloads, and that it serves again. Not while it starts or stops; without systemd there is nobody to
+    /// tell.
+    fn tell_systemd(&self, begins: bool) {
+        use sd_notify::NotifyState;
+        let gateway = self.gateway.load();
+        if self.shutdown.is_cancelled() || !gateway.is_ready() || !gateway.is_unforgeable() {
+            return;
+        }
+        let _ = match (begins, NotifyState::monotonic_usec_now()) {
+            (true, Ok(now)) => sd_notify::notify(&[NotifyState::Reloading, now]),
+            (true, Err(_)) => Ok(()),
+            (false, _) => sd_notify::notify(&[NotifyState::Ready]),
+        };
+    }
+
+    /// Probes the servers of this configuration's upstreams, and no others any more.
+    pub(super) fn probe(&self, gateway: &Arc<Gateway>) {
+        let probing = self.shutdown.child_token();
+        std::mem::replace(&mut *lock(&self.probing), probing.clone()).cancel();
+        let metrics = Arc::clone(&gateway.metrics);
+        let told = Arc::new(move |upstream: &UpstreamConfig, server: &UpstreamServer, up| {
+            metrics.upstream_server(&upstream.name, &server.to_string(), up);
+        });
+        let (health, tls) = (Arc::clone(&gateway.health), Arc::clone(gateway.upstream_tls()));
+        self.background.spawn(health.watch(gateway.config.upstreams.clone(), tls, told, probing));
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub(super) fn listening(&self) -> Vec<Listening> {
+        lock(&self.listeners).listening()
+    }
+}
+
+/// Settings of which a running gateway holds what came of them.
+fn kept_until_restart(former: &Config, next: &Config) -> Vec<Finding> {
+    let kept = [
+        ("admin.socket", former.admin.socket == next.admin.socket),
+        ("binding.stretch", former.binding.stretch == next.binding.stretch),
+        ("keys.kek", former.keys.kek == next.keys.kek),
+        ("store.path", former.store.path == next.store.path),
+    ];
+    let changed = kept.into_iter().filter(|(_, same)| !same);
+    changed
+        .map(|(key, _)| {
+            next.finding(key, "needs a restart: a running gateway cannot change it; nothing was changed".to_owned())
+        })
+        .collect()
+}
+
+/// Takes servers out of the metrics that are not probed any more.
+fn forget_servers(former: &Gateway, next: &Gateway) {
+    let probed = |config: &Config| -> Vec<(String, String)> {
+        let probed = config.upstreams.iter().filter(|upstream| upstream.health.is_some());
+        let named = |upstream: &UpstreamConfig| {
+            let name = upstream.name.clone();
+            upstream.servers.iter().map(move |server| (name.clone(), server.to_string())).collect::<Vec<_>>()
+        };
+        probed.flat_map(named).collect()
+    };
+    let still = probed(&next.config);
+    for (upstream, server) in probed(&former.config).into_iter().filter(|pair| !still.contains(pair)) {
+        next.metrics.upstream_server_gone(&upstream, &server);
+    }
+}
+
+/// Nothing panics while it holds one of these, so what poison would protect is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
