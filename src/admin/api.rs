@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, pins, process, receipts, rotations};
+use super::{approvals, audit, import, keys, log, pins, process, receipts, rotations};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -85,6 +85,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(audit::pseudonym))
         .routes(routes!(receipts::receipt))
         .routes(routes!(process::reload))
+        .routes(routes!(log::show, log::choose, log::reset))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -369,6 +370,7 @@ mod tests {
             "delete /v1/accounts/{account}/sessions",
             "delete /v1/bindings/{id}",
             "delete /v1/keys/{id}",
+            "delete /v1/log",
             "delete /v1/sessions/{id}",
             "get /v1/accounts",
             "get /v1/accounts/{account}",
@@ -384,6 +386,7 @@ mod tests {
             "get /v1/keys",
             "get /v1/keys/{id}",
             "get /v1/keys/{id}/public",
+            "get /v1/log",
             "get /v1/rotations",
             "get /v1/rotations/{id}",
             "get /v1/rotations/{id}/receipt",
@@ -405,6 +408,7 @@ mod tests {
             "post /v1/rotations/{id}/pause",
             "post /v1/rotations/{id}/rescan",
             "post /v1/rotations/{id}/resume",
+            "put /v1/log",
         ];
         assert_eq!(described, expected.map(str::to_owned).into());
     }

@@ -22,6 +22,7 @@ mod key_documents;
 mod keys;
 mod lines;
 mod listener;
+mod log;
 mod operations;
 mod pins;
 mod process;
@@ -43,6 +44,7 @@ pub use documents::{
 };
 pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
+pub use log::LogLevel;
 pub use operations::Operations;
 pub use process::{Process, ReloadError, Reloaded};
 pub use receipts::IssuedReceipt;

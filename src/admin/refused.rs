@@ -15,6 +15,7 @@ use crate::binding::AccountIdError;
 use crate::keys::{KekError, KeyRefusal, KeysError, LifecycleError};
 use crate::rotation::RotationError;
 use crate::store::StoreError;
+use crate::telemetry::NoLogChoice;
 use crate::tls::NameError;
 
 /// Why a verb was refused. No variant holds what the caller sent: an account id may be somebody's telephone number.
@@ -28,6 +29,8 @@ pub(super) enum Refused {
     ForeignOrigin,
     #[error(transparent)]
     AccountInvalid(#[from] AccountIdError),
+    #[error(transparent)]
+    LogLevelInvalid(#[from] NoLogChoice),
     #[error("the rotation is {0}; its receipt is issued once the old key is drained")]
     ReceiptNotDue(&'static str),
     #[error("no account, binding, session, key, rotation or approval has that id")]
@@ -119,6 +122,7 @@ impl Refused {
             Self::CertificateName(_) => (StatusCode::FORBIDDEN, "certificate-name"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign-origin"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
+            Self::LogLevelInvalid(_) => (StatusCode::BAD_REQUEST, "log-level-invalid"),
             Self::ReceiptNotDue(_) => (StatusCode::CONFLICT, "receipt-not-due"),
             Self::NotFound | Self::NoSuchPath | Self::NoPublicHalf => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
@@ -229,7 +233,7 @@ impl IntoResponses for Refused {
             (
                 "400",
                 "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, parameter-invalid, reason-invalid, \
-                 drain-within-invalid",
+                 drain-within-invalid, log-level-invalid",
             ),
             ("403", "role-required, no-approver; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),

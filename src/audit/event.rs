@@ -30,6 +30,8 @@ pub enum Action {
     ClockSetBack,
     /// Another configuration comes into force; the object is the SHA-256 of its file.
     ConfigReload,
+    /// What the system log tells is chosen anew; the object is the choice.
+    LogLevel,
     /// An enrolment code was issued.
     CodeIssue,
     /// An account is kept out, and its sessions end; the counts are of sessions.
@@ -117,6 +119,7 @@ impl Action {
             Self::SelfTest => "self-test",
             Self::ClockSetBack => "clock-set-back",
             Self::ConfigReload => "config-reload",
+            Self::LogLevel => "log-level",
             Self::CodeIssue => "code-issue",
             Self::AccountSuspend => "account-suspend",
             Self::AccountResume => "account-resume",

@@ -14,6 +14,7 @@ use super::carriers::Carriers;
 use super::codes::Codes;
 use super::failure::Exit;
 use super::keys::Keys;
+use super::log::Log;
 use super::reload::Reload;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
@@ -34,7 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 refused (the reason is on stderr), 2 usage or configuration, 3 no gateway answers.
 
-accounts, codes, bindings, sessions, approvals and audit talk to a running gateway: at its socket, named by --socket, --config or
+Commands that administer talk to a running gateway: at its socket, named by --socket, --config or
 SEKISHO_SOCKET, or over TLS at its admin listener, named by --admin-url with --cert, --key and --ca. A newcomer starts with `sekisho dev`.";
 
 const SIGNALS: &str = "\
@@ -103,6 +104,8 @@ enum Command {
     Audit(Audit),
     /// The keys of a running gateway
     Keys(Keys),
+    /// What the system log of a running gateway tells
+    Log(Log),
 }
 
 impl Command {
@@ -121,6 +124,7 @@ impl Command {
             Self::Sessions(sessions) => sessions.run(),
             Self::Audit(audit) => audit.run(),
             Self::Keys(keys) => keys.run(),
+            Self::Log(log) => log.run(),
         }
     }
 }
@@ -145,6 +149,10 @@ mod tests {
             "check --config f",
             "reload --socket s --json",
             "reload --config f",
+            "log level",
+            "log level debug --socket s",
+            "log level warn,sekisho::upstream=debug --json",
+            "log level --reset",
             "carriers list",
             "carriers list --config f --json",
             "carriers explain --config f --fingerprint-key 00",
@@ -203,6 +211,8 @@ mod tests {
             "sessions revoke",
             "sessions revoke id --account alice",
             "approvals approve",
+            "log",
+            "log level info --reset",
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
             "audit export --from 0",

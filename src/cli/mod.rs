@@ -14,6 +14,7 @@ mod connection;
 mod failure;
 mod import;
 mod keys;
+mod log;
 mod output;
 mod receipt;
 mod reload;

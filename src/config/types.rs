@@ -500,6 +500,38 @@ pub struct NoticeConfig {
 pub struct LogConfig {
     /// Where the access stream goes.
     pub access: AccessLog,
+    /// From which level on the system stream is written. Default `info`.
+    pub level: LogLevel,
+}
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed that a person must look at.
+    Error,
+    /// Something is doubtful.
+    Warn,
+    /// What happens.
+    #[default]
+    Info,
+    /// How it happens.
+    Debug,
+    /// Each step of it.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 /// Where the access stream goes.

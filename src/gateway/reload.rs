@@ -19,7 +19,7 @@ use crate::audit::{Action, Effect, Event};
 use crate::config::{Config, Finding, InForce, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Entrance, Inherited};
 use crate::session::SessionPolicy;
-use crate::telemetry::{Actor, Redirection, ReloadOutcome};
+use crate::telemetry::{Actor, Redirection, ReloadOutcome, configure_log};
 use crate::upstream::Health;
 
 /// What a reload replaces, and what it needs for that.
@@ -170,6 +170,7 @@ impl Live {
         redirection.take_effect();
         self.admissions.replace(&config, connections);
         *lock(&self.lists) = lists;
+        configure_log(config.log.level);
         self.gateway.store(Arc::clone(&gateway));
         self.config.replace(config);
         let (listeners, bound) = listeners.make();

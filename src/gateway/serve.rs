@@ -45,7 +45,7 @@ pub fn serve(config: &Path) -> ExitCode {
     };
     let clock = Arc::new(SystemClock::default());
     let metrics = Arc::new(Metrics::new());
-    let _flushed_on_drop = match telemetry::init(Arc::clone(&clock) as Arc<dyn Clock>, &metrics) {
+    let _flushed_on_drop = match telemetry::init(Arc::clone(&clock) as Arc<dyn Clock>, &metrics, config.log.level) {
         Ok(guard) => guard,
         Err(error) => {
             print(&[config.finding("log", error.to_string())]);

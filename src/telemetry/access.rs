@@ -205,6 +205,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::LogLevel;
 
     const HEAD: Access<'static> = Access {
         at: Timestamp::from_unix_millis(1_795_530_117_042),
@@ -220,7 +221,7 @@ mod tests {
     fn lines(accesses: &[Access<'_>]) -> Vec<Value> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = LogConfig { access: AccessLog::File(path.clone()) };
+        let log = LogConfig { access: AccessLog::File(path.clone()), level: LogLevel::Info };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix, audit_retention_days: None };
         let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
         for access in accesses {
@@ -258,7 +259,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = LogConfig { access: AccessLog::File(path.clone()) };
+        let log = LogConfig { access: AccessLog::File(path.clone()), level: LogLevel::Info };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::None, audit_retention_days: None };
         for _ in 0..2 {
             AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);

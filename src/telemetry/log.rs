@@ -11,18 +11,18 @@ use thiserror::Error;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::json::{Ascii, beginning};
+use super::log_choice;
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull};
 use super::security::TARGET as SECURITY;
 use crate::clock::Clock;
+use crate::config::LogLevel;
 
-/// The variable that chooses what is logged, in `RUST_LOG`'s language, e.g. `sekisho::upstream=debug`.
-const VARIABLE: &str = "SEKISHO_LOG";
 /// Bytes of a field's value that are kept.
 const VALUE_BYTES: usize = 2048;
 
@@ -44,15 +44,15 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Sends the streams `security` and `system` to stdout as JSON lines, from `info` on unless `SEKISHO_LOG` says
-/// otherwise; the security stream in any case.
+/// Sends the streams `security` and `system` to stdout as JSON lines, from `level` on unless `SEKISHO_LOG`, or somebody
+/// later, says otherwise; the security stream in any case.
 ///
 /// Lines wait up to a second for a slow reader rather than being dropped, because whoever can flood the log must not
 /// be able to hide in it; what is lost even so is counted (`sekisho_log_lines_lost_total{stream="log"}`).
 ///
 /// # Errors
 /// [`LogError`]; once a process only.
-pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics) -> Result<LogGuard, LogError> {
+pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics, level: LogLevel) -> Result<LogGuard, LogError> {
     let queue = Arc::new(LineQueue::start(Box::new(io::stdout()), Duration::ZERO, metrics.lines_lost("log"))?);
     // The subscriber lives as long as the process; the guard alone must keep the queue, so that dropping it flushes.
     let out = Arc::downgrade(&queue);
@@ -61,7 +61,7 @@ pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics) -> Result<LogGuard, LogErr
             queue.push(line, WhenFull::Wait);
         }
     };
-    install(JsonLines { clock, out })?;
+    install(JsonLines { clock, out }, level)?;
     Ok(LogGuard(Some(queue)))
 }
 
@@ -70,22 +70,22 @@ pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics) -> Result<LogGuard, LogErr
 /// # Errors
 /// As [`init`].
 pub fn init_for_people() -> Result<LogGuard, LogError> {
-    install(PeopleLines)?;
+    install(PeopleLines, LogLevel::Info)?;
     Ok(LogGuard(None))
 }
 
-type Registry = tracing_subscriber::Registry;
-
-fn install(lines: impl Layer<Registry> + Send + Sync) -> Result<(), LogError> {
-    let chosen = std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(chosen)?;
+fn install(lines: impl Layer<Registry> + Send + Sync, level: LogLevel) -> Result<(), LogError> {
+    let chosen = log_choice::configured(level);
+    let (filter, handle) = reload::Layer::new(log_choice::filter(&chosen)?);
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(passing(filter)));
-    Ok(tracing::subscriber::set_global_default(subscriber)?)
+    tracing::subscriber::set_global_default(subscriber)?;
+    log_choice::installed(handle, &chosen);
+    Ok(())
 }
 
 /// What passes beside `chosen`: security always; of libraries nothing below `warn`, for at their finer levels they
 /// print what they parse, and that is headers.
-fn passing<S: Subscriber + for<'a> LookupSpan<'a>>(chosen: EnvFilter) -> impl tracing_subscriber::layer::Filter<S> {
+fn passing<S: Subscriber + for<'a> LookupSpan<'a>>(chosen: impl Filter<S>) -> impl Filter<S> {
     let ours = |m: &Metadata<'_>| m.target().split("::").next() == Some("sekisho") || *m.level() <= Level::WARN;
     // The hints keep libraries' finer callsites as cheap as if nobody listened.
     let ours = filter_fn(ours).with_max_level_hint(LevelFilter::TRACE);
@@ -203,6 +203,7 @@ mod tests {
     use std::sync::Mutex;
 
     use serde_json::{Value, json};
+    use tracing_subscriber::EnvFilter;
 
     use super::*;
     use crate::binding::AccountId;
@@ -262,7 +263,7 @@ mod tests {
     fn finer_levels_cost_nothing_while_nobody_asked_for_them() {
         for (chosen, hint) in [("info", LevelFilter::INFO), ("off", LevelFilter::INFO), ("debug", LevelFilter::DEBUG)] {
             let filter = passing::<Registry>(EnvFilter::builder().parse(chosen).unwrap());
-            assert_eq!(tracing_subscriber::layer::Filter::max_level_hint(&filter), Some(hint), "{chosen}");
+            assert_eq!(Filter::max_level_hint(&filter), Some(hint), "{chosen}");
         }
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod client;
 mod json;
 mod log;
+mod log_choice;
 mod metrics;
 mod panic;
 mod queue;
@@ -15,6 +16,7 @@ mod security;
 
 pub use access::{Access, AccessLogger, Redirection};
 pub use log::{LogError, LogGuard, init, init_for_people};
+pub use log_choice::{LogChoice, LogInForce, NoLogChoice, choose_log, configure_log, log_in_force};
 pub use metrics::{BindOutcome, Metrics, PinOutcome, ReloadOutcome, UpstreamMetrics};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SecurityEvent, security};

@@ -337,6 +337,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("delete /v1/accounts/{account}/sessions", &["operator"]),
     ("delete /v1/bindings/{id}", &["operator"]),
     ("delete /v1/keys/{id}", &["security"]),
+    ("delete /v1/log", &["operator"]),
     ("delete /v1/sessions/{id}", &["operator"]),
     ("get /v1/accounts", &["operator"]),
     ("get /v1/accounts/{account}", &["operator"]),
@@ -352,6 +353,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/keys", &["security", "auditor"]),
     ("get /v1/keys/{id}", &["security", "auditor"]),
     ("get /v1/keys/{id}/public", &["security", "auditor"]),
+    ("get /v1/log", &["operator"]),
     ("get /v1/rotations", &["security", "auditor"]),
     ("get /v1/rotations/{id}", &["security", "auditor"]),
     ("get /v1/rotations/{id}/receipt", &["security", "auditor"]),
@@ -373,6 +375,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("post /v1/rotations/{id}/pause", &["security"]),
     ("post /v1/rotations/{id}/rescan", &["security"]),
     ("post /v1/rotations/{id}/resume", &["security"]),
+    ("put /v1/log", &["operator"]),
 ];
 
 const ROLES: [&str; 4] = ["operator", "security", "privacy", "auditor"];

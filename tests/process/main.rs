@@ -28,6 +28,7 @@ mod keks;
 mod key_end;
 mod lifecycle;
 mod load_balancer;
+mod log_level;
 mod mounts;
 mod offline;
 mod process;

@@ -9,7 +9,8 @@ use super::kek;
 use super::values::Context;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
-    AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, NoticeConfig, PrivacyConfig, StoreConfig,
+    AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel, NoticeConfig, PrivacyConfig,
+    StoreConfig,
 };
 
 const LONGEST_TEXT: usize = 200;
@@ -120,7 +121,14 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
             "goes to stdout, whose retention is not ours: whoever collects it must erase it in time",
         );
     }
-    LogConfig { access }
+    let level = match raw.level {
+        Some(raw::Level::Error) => LogLevel::Error,
+        Some(raw::Level::Warn) => LogLevel::Warn,
+        Some(raw::Level::Info) | None => LogLevel::Info,
+        Some(raw::Level::Debug) => LogLevel::Debug,
+        Some(raw::Level::Trace) => LogLevel::Trace,
+    };
+    LogConfig { access, level }
 }
 
 pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> PrivacyConfig {

@@ -30,7 +30,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 /// Key, and what it means meanwhile.
 #[rustfmt::skip]
 const NO_EFFECT: &[(&str, &str)] = &[
-    ("log.level", "set SEKISHO_LOG"),
     ("privacy.access_log_retention", "let the log's own rotation erase it"),
     ("privacy.security_log_retention", "let the log's own rotation erase it"),
     ("privacy.sessions_retention", "sessions are erased when they end"),
