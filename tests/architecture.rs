@@ -115,6 +115,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["admin/", "cli/connection.rs", "dev/"]),
     ("clap", &["cli/"]),
     ("comfy_table", &["cli/"]),
+    ("crossterm", &["cli/top.rs"]),
     ("cryptoki", &["keys/kek/module.rs"]),
     ("jsonwebtoken", &["assertion/"]),
     ("listenfd", &["edge/listener/"]),

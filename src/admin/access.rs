@@ -109,6 +109,21 @@ where
     }
 }
 
+/// Proof that the caller holds a role, whichever.
+pub(super) struct AnyRole;
+
+impl<S: Send + Sync> FromRequestParts<S> for AnyRole
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let any = [Role::Operator, Role::Security, Role::Privacy, Role::Auditor];
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "operator, security, privacy or auditor").map(|_| Self)
+    }
+}
+
 fn holder(parts: &Parts, roles: &Roles, any: &[Role], word: &'static str) -> Result<Actor, Refused> {
     // Without a peer it came over no connection of ours, and holds nothing.
     let peer = *parts.extensions.get::<Peer>().ok_or(Refused::RoleRequired(word))?;

@@ -18,7 +18,7 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, log, pins, process, receipts, rotations};
+use super::{approvals, audit, import, keys, log, pins, process, receipts, rotations, status};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -85,6 +85,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(audit::pseudonym))
         .routes(routes!(receipts::receipt))
         .routes(routes!(process::reload))
+        .routes(routes!(status::status))
         .routes(routes!(log::show, log::choose, log::reset))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
@@ -391,6 +392,7 @@ mod tests {
             "get /v1/rotations/{id}",
             "get /v1/rotations/{id}/receipt",
             "get /v1/sessions",
+            "get /v1/status",
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",

@@ -32,6 +32,7 @@ mod replay;
 mod rotation_documents;
 mod rotations;
 mod server;
+mod status;
 
 pub use access::Peer;
 pub use api::router;
@@ -50,3 +51,7 @@ pub use process::{Process, ReloadError, Reloaded};
 pub use receipts::IssuedReceipt;
 pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};
 pub use server::{AdminServer, BindSocketError};
+pub use status::{
+    ConfigurationInForce, KeyStatus, LastMinute, ListenerStatus, ReadinessParts, RotationStatus, ServerStatus, Status,
+    StoreStatus, UpstreamStatus,
+};

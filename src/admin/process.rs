@@ -1,4 +1,5 @@
-//! What the verbs ask of the process itself: another configuration. Implemented by the gateway, which knows all of it.
+//! What the verbs ask of the process itself: another configuration, how it does. Implemented by the gateway, which knows all
+//! of it.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::api::Answer;
 use super::body::{Asked, NoFields};
 use super::operations::Operations;
 use super::refused::Refused;
+use super::status::Status;
 use crate::config::Finding;
 use crate::store::StoreError;
 use crate::telemetry::Actor;
@@ -26,6 +28,9 @@ pub trait Process: Send + Sync {
     /// # Errors
     /// [`ReloadError`]; unless the audit trail failed at the very end, the former one holds.
     async fn reload(self: Arc<Self>, by: Actor) -> Result<Reloaded, ReloadError>;
+
+    /// How it does now; also where the store does not answer.
+    async fn status(&self) -> Status;
 }
 
 /// Why a reload was not acknowledged.

@@ -18,6 +18,8 @@ use super::log::Log;
 use super::reload::Reload;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
+use super::status::Look;
+use super::top::Top;
 use crate::{dev, gateway};
 
 /// Does what the command line says, and says how it went: 0 done, 1 refused, 2 usage or configuration, 3 not reachable.
@@ -83,6 +85,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// How a running gateway does: readiness, listeners, rates, store, keys, upstreams
+    Status(Look),
+    /// The same again and again, on a terminal
+    Top(Top),
     /// Bring the configuration into force that stands in the running gateway's file now
     #[command(after_help = RELOAD)]
     Reload(Reload),
@@ -114,6 +120,8 @@ impl Command {
             Self::Dev { dir } => dev::run(&dir),
             Self::Serve { config } => gateway::serve(&config),
             Self::Check { config } => gateway::check(&config),
+            Self::Status(look) => look.run(),
+            Self::Top(top) => top.run(),
             Self::Reload(reload) => reload.run(),
             Self::Carriers(carriers) => carriers.run(),
             Self::Accounts(accounts) => accounts.run(),
@@ -147,6 +155,9 @@ mod tests {
             "dev --dir d",
             "serve --config f",
             "check --config f",
+            "status --json",
+            "status --config f",
+            "top --socket s --every 5",
             "reload --socket s --json",
             "reload --config f",
             "log level",
@@ -213,6 +224,7 @@ mod tests {
             "approvals approve",
             "log",
             "log level info --reset",
+            "top --every 0",
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
             "audit export --from 0",

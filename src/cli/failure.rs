@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Configuration(Findings),
     #[error("{}\n{}", .0.findings.join("\n"), .0.message)]
     Reload(RefusalDetail),
+    #[error("top needs a terminal to draw on; `sekisho status` says the same once, with --json for programs")]
+    NoTerminal,
     #[error("--fingerprint-key takes an even number of hexadecimal digits, two at least")]
     FingerprintKey,
     #[error("cannot read {}: {source}", path.display())]
@@ -102,6 +104,7 @@ impl Failure {
             | Self::Tls(_)
             | Self::Configuration(_)
             | Self::Reload(_)
+            | Self::NoTerminal
             | Self::FingerprintKey
             | Self::AuditKey
             | Self::Offline
@@ -126,6 +129,7 @@ impl Failure {
             | Self::NoCertificate
             | Self::Tls(_)
             | Self::Configuration(_)
+            | Self::NoTerminal
             | Self::FingerprintKey
             | Self::AuditKey
             | Self::Offline

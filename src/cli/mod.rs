@@ -20,5 +20,7 @@ mod receipt;
 mod reload;
 mod rotation;
 mod sessions;
+mod status;
+mod top;
 
 pub use arguments::run;

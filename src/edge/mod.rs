@@ -16,5 +16,6 @@ pub use host::HostAllowList;
 pub(crate) use listener::serve_stream;
 pub use listener::{
     Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
-    ListenerHandle, OpenConnection, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers, parse_proxy_header,
+    ListenerHandle, OpenConnection, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,
+    parse_proxy_header,
 };

@@ -145,6 +145,11 @@ impl Listeners {
             }
         }
     }
+
+    /// Each with what it serves, in the configuration's word.
+    pub(super) fn handles(&self) -> impl Iterator<Item = (&'static str, &ListenerHandle)> {
+        self.0.iter().map(|open| (open.handle.in_force().terms.serves.as_str(), &open.handle))
+    }
 }
 
 impl Change {

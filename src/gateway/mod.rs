@@ -18,6 +18,7 @@ mod forward;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod handle;
+mod last_minute;
 mod limits;
 mod listeners;
 mod local_path;
@@ -37,6 +38,7 @@ mod serve;
 mod session_check;
 mod startup;
 mod state;
+mod status;
 mod ticket;
 mod to_the_end;
 mod unlock;

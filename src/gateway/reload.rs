@@ -11,11 +11,13 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::{RevocationLists, load_listeners, load_tls};
 use super::descriptors::{self, Admissions};
+use super::last_minute::LastMinute;
 use super::listeners::{Change, Listeners, Listening};
 use super::startup::at_access_log;
 use super::state::{Gateway, Setting};
-use crate::admin::{Process, ReloadError, Reloaded};
+use crate::admin::{Process, ReloadError, Reloaded, Status};
 use crate::audit::{Action, Effect, Event};
+use crate::clock::Timestamp;
 use crate::config::{Config, Finding, InForce, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Entrance, Inherited};
 use crate::session::SessionPolicy;
@@ -27,19 +29,23 @@ pub(super) struct Live {
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
     /// The same configuration, for who asks again each time.
     pub(super) config: Arc<InForce>,
-    pub(super) listeners: Mutex<Listeners>,
-    pub(super) for_workers: Entrance,
-    pub(super) for_admin: mpsc::UnboundedSender<BoundListener>,
-    pub(super) cores: usize,
+    listeners: Mutex<Listeners>,
+    for_workers: Entrance,
+    for_admin: mpsc::UnboundedSender<BoundListener>,
+    cores: usize,
     pub(super) shutdown: CancellationToken,
-    pub(super) background: TaskTracker,
+    background: TaskTracker,
     /// Ends the probes of the configuration in force.
-    pub(super) probing: Mutex<CancellationToken>,
+    probing: Mutex<CancellationToken>,
     /// Held for a whole reload: one after the other.
-    pub(super) reloading: tokio::sync::Mutex<()>,
-    pub(super) admissions: Admissions,
+    reloading: tokio::sync::Mutex<()>,
+    admissions: Admissions,
     /// As they were when they were last read.
-    pub(super) lists: Mutex<RevocationLists>,
+    lists: Mutex<RevocationLists>,
+    pub(super) started_at: Timestamp,
+    /// When the configuration in force came into force.
+    since: Mutex<Timestamp>,
+    pub(super) last_minute: LastMinute,
 }
 
 /// A configuration that could come into force in the next moment.
@@ -61,9 +67,43 @@ impl Process for Live {
         let reload = background.spawn(async move { self.one_reload(by).await });
         reload.await.unwrap_or(Err(ReloadError::Stopping))
     }
+
+    async fn status(&self) -> Status {
+        self.status_now().await
+    }
 }
 
 impl Live {
+    /// Of a gateway that begins to serve `listeners` at `now`. More of them come by `for_workers` and `for_admin`.
+    pub(super) fn new(
+        gateway: Arc<ArcSwap<Gateway>>,
+        (listeners, lists): (Listeners, RevocationLists),
+        admissions: Admissions,
+        (for_workers, cores): (Entrance, usize),
+        for_admin: mpsc::UnboundedSender<BoundListener>,
+        background: TaskTracker,
+        now: Timestamp,
+    ) -> Self {
+        let first = gateway.load_full();
+        Self {
+            config: Arc::new(InForce::new(Arc::clone(&first.config))),
+            shutdown: first.shutdown.clone(),
+            gateway,
+            listeners: Mutex::new(listeners),
+            for_workers,
+            for_admin,
+            cores,
+            background,
+            probing: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            admissions,
+            lists: Mutex::new(lists),
+            started_at: now,
+            since: Mutex::new(now),
+            last_minute: LastMinute::default(),
+        }
+    }
+
     async fn one_reload(&self, by: Actor) -> Result<Reloaded, ReloadError> {
         let _one_at_a_time = self.reloading.lock().await;
         self.tell_systemd(true);
@@ -173,6 +213,11 @@ impl Live {
         configure_log(config.log.level);
         self.gateway.store(Arc::clone(&gateway));
         self.config.replace(config);
+        self.with_listeners(|listeners| {
+            for (serves, handle) in listeners.handles() {
+                gateway.metrics.listener_gone(serves, &handle.address().to_string());
+            }
+        });
         let (listeners, bound) = listeners.make();
         *lock(&self.listeners) = listeners;
         for listener in bound.for_workers {
@@ -185,7 +230,10 @@ impl Live {
         self.probe(&gateway);
         forget_servers(former, &gateway);
         gateway.look_again();
-        gateway.metrics.in_force_since(gateway.clock.now());
+        let now = gateway.clock.now();
+        *lock(&self.since) = now;
+        gateway.metrics.in_force_since(now);
+        self.tell_of_listeners(&gateway);
         tracing::info!(sha256 = gateway.config.sha256, "another configuration is in force");
     }
 
@@ -202,7 +250,8 @@ impl Live {
         *lock(&self.lists) = found;
         match load_listeners(&gateway.config, gateway.clock.now()) {
             Ok(certificates) => {
-                lock(&self.listeners).renew(&certificates);
+                self.with_listeners(|listeners| listeners.renew(&certificates));
+                self.tell_of_listeners(&gateway);
                 tracing::info!("a revocation list has changed; certificates and lists were read again");
             }
             Err(findings) => {
@@ -242,7 +291,16 @@ impl Live {
 
     /// Where it listens, in the order of the configuration.
     pub(super) fn listening(&self) -> Vec<Listening> {
-        lock(&self.listeners).listening()
+        self.with_listeners(Listeners::listening)
+    }
+
+    /// Looks at the listeners in force.
+    pub(super) fn with_listeners<T>(&self, look: impl FnOnce(&Listeners) -> T) -> T {
+        look(&lock(&self.listeners))
+    }
+
+    pub(super) fn in_force_since(&self) -> Timestamp {
+        *lock(&self.since)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, InForce, SessionConfig};
+use crate::config::{Config, Finding, SessionConfig};
 use crate::edge::{BoundListener, Inherited, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
@@ -132,20 +132,9 @@ impl Running {
         for listener in bound.for_admin {
             let _ = for_admin.send(listener); // its receiver is right here
         }
-        let live = Arc::new(Live {
-            gateway: in_force,
-            config: Arc::new(InForce::new(Arc::clone(&config))),
-            listeners: Mutex::new(listeners),
-            for_workers: workers.entrance().clone(),
-            for_admin,
-            cores,
-            shutdown: shutdown.clone(),
-            background: background.clone(),
-            probing: Mutex::default(),
-            admissions,
-            lists: Mutex::new(lists),
-            reloading: tokio::sync::Mutex::default(),
-        });
+        let (listeners, way_in) = ((listeners, lists), (workers.entrance().clone(), cores));
+        let live = Live::new(in_force, listeners, admissions, way_in, for_admin, background.clone(), now);
+        let live = Arc::new(live);
         let operations = Operations {
             key_store,
             rotations: Arc::clone(&rotations),
@@ -169,6 +158,8 @@ impl Running {
         background.spawn(rotations.run(shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&live), shutdown.clone()));
         live.probe(&gateway);
+        let looking_on = Arc::clone(&live);
+        background.spawn(async move { looking_on.look_on().await });
         gateway.metrics.in_force_since(now);
         gateway.set_ready(true);
         Ok(Self { live, store, workers, shutdown, background })

@@ -7,20 +7,18 @@ use http::{Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::Gateway;
+use crate::admin::ReadinessParts;
 use crate::body::Body;
 use crate::edge::{RawHead, Scheme};
 use crate::refusal::Reason;
 use crate::telemetry::Metrics;
 
-/// What `/readyz` looked at.
+/// What `/readyz` shows.
 #[derive(Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "one answer a part, as it is shown")]
 struct Readiness {
     ready: bool,
-    listeners: bool,
-    store: bool,
-    keys: bool,
-    forged_headers: bool,
+    #[serde(flatten)]
+    parts: ReadinessParts,
 }
 
 impl Gateway {
@@ -71,14 +69,20 @@ impl Gateway {
         }
     }
 
-    async fn readiness(&self, method: &Method) -> Response<Body> {
+    /// Whether handsets are served, and what that hangs on. Asks the store.
+    pub(super) async fn readiness_parts(&self) -> (bool, ReadinessParts) {
         let listeners = self.is_ready();
         let store = self.bindings.generation().await.is_ok();
         let keys = self.key_store.keys().await.is_ok_and(|stored| !stored.keys.is_empty() && stored.scheme.is_some());
         let forged_headers = self.is_unforgeable();
-        let ready = listeners && store && keys && forged_headers;
-        let readiness = Readiness { ready, listeners, store, keys, forged_headers };
-        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let parts = ReadinessParts { listeners, store, keys, forged_headers };
+        (listeners && store && keys && forged_headers, parts)
+    }
+
+    async fn readiness(&self, method: &Method) -> Response<Body> {
+        let (ready, parts) = self.readiness_parts().await;
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let readiness = Readiness { ready, parts };
         plain(status, "application/json", serde_json::to_string(&readiness).unwrap_or_default(), method)
     }
 }

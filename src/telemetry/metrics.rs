@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+use super::figures::{Figures, Observed};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
@@ -22,7 +23,7 @@ use crate::refusal::Reason;
 use crate::store::KeyPurpose;
 
 /// Upper bounds in seconds; the last is infinite.
-const BUCKETS: [f64; 15] =
+pub(super) const BUCKETS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
@@ -109,7 +110,9 @@ pub enum ReloadOutcome {
 
 impl ReloadOutcome {
     /// In their order.
-    const WORDS: [&'static str; 3] = ["done", "refused", "failed"];
+    const WORDS: [&'static str; Self::COUNT] = ["done", "refused", "failed"];
+    /// How many there are.
+    pub const COUNT: usize = 3;
 }
 
 /// All metrics of one gateway.
@@ -147,6 +150,10 @@ pub struct Metrics {
     /// In the order of [`ReloadOutcome::WORDS`].
     reloads: [Counter; ReloadOutcome::WORDS.len()],
     in_force_since: Gauge,
+    connections: Family<[(&'static str, String); 2], Gauge>,
+    certificates: Family<[(&'static str, String); 2], Gauge>,
+    /// For who reckons with all refusals at once.
+    refused: Counter,
 }
 
 impl Metrics {
@@ -200,6 +207,11 @@ impl Metrics {
         let help = "When the configuration in force came into force, in Unix time: by a start or the last good reload";
         let name = "config_last_reload_success_timestamp";
         registry.register_with_unit(name, help, Unit::Seconds, in_force_since.clone());
+        let connections =
+            register(&mut registry, "connections_open", "Connections open, those in a handshake included");
+        let certificates = Family::default();
+        let help = "When the certificate that a listener shows runs out, in Unix time";
+        registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, certificates.clone());
         registry.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
             registry,
@@ -235,6 +247,9 @@ impl Metrics {
             lines_lost,
             reloads: ReloadOutcome::WORDS.map(|word| reloads.get_or_create_owned(&[("outcome", word.to_owned())])),
             in_force_since,
+            connections,
+            certificates,
+            refused: Counter::default(),
         }
     }
 
@@ -284,6 +299,7 @@ impl Metrics {
 
     /// A request was refused; `carrier` is the profile of its source network, never what a header says.
     pub fn refusal(&self, reason: Reason, carrier: Option<&CarrierName>) {
+        self.refused.inc();
         if let Some(carrier) = carrier {
             self.refusals.get_or_create(&refusal_labels(reason, carrier.as_str())).inc();
         } else if let Some(counter) = self.refusals_elsewhere.get(reason as usize) {
@@ -382,6 +398,40 @@ impl Metrics {
         self.in_force_since.set(at.unix_seconds());
     }
 
+    /// A listener has so many connections open, and shows a certificate that runs out then. All words are the
+    /// configuration's.
+    pub fn listener(&self, serves: &str, address: &str, connections: usize, certificate_expires_at: Option<Timestamp>) {
+        let labels = [("serves", serves.to_owned()), ("address", address.to_owned())];
+        self.connections.get_or_create(&labels).set(i64::try_from(connections).unwrap_or(i64::MAX));
+        match certificate_expires_at {
+            Some(at) => drop(self.certificates.get_or_create(&labels).set(at.unix_seconds())),
+            None => drop(self.certificates.remove(&labels)),
+        }
+    }
+
+    /// A listener is not there any more.
+    pub fn listener_gone(&self, serves: &str, address: &str) {
+        let labels = [("serves", serves.to_owned()), ("address", address.to_owned())];
+        self.connections.remove(&labels);
+        self.certificates.remove(&labels);
+    }
+
+    /// The counters as they stand now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let [.., failed] = &self.requests;
+        let lost = ["log", "access"].map(|stream| self.lines_lost(stream).get());
+        Figures {
+            requests: self.duration.observed(),
+            failed: failed.get(),
+            refused: self.refused.get(),
+            store_writes: self.store_writes.observed(),
+            store_waiting: u64::try_from(self.store_writes_waiting.get()).unwrap_or(0),
+            lines_lost: lost.iter().sum(),
+            reloads: self.reloads.each_ref().map(Counter::get),
+        }
+    }
+
     /// The counter of lines that never reached `stream`.
     pub(super) fn lines_lost(&self, stream: &'static str) -> Counter {
         self.lines_lost.get_or_create_owned(&[("stream", stream.to_owned())])
@@ -443,6 +493,10 @@ impl DurationHistogram {
             counter.fetch_add(1, Ordering::Relaxed);
         }
         self.0.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn observed(&self) -> Observed {
+        Observed { buckets: self.0.buckets.each_ref().map(|counter| counter.load(Ordering::Relaxed)) }
     }
 }
 
@@ -533,6 +587,7 @@ mod tests {
         metrics.enrolment(&docomo);
         metrics.lines_lost("log");
         metrics.upstream_server("console", "http://127.0.0.1:9000", true);
+        metrics.listener("handset", "127.0.0.1:8443", 3, Some(Timestamp::from_unix_millis(1_800_000_000_000)));
         let mut served = Vec::new();
         let text = metrics.render();
         for (name, kind) in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
@@ -561,6 +616,21 @@ mod tests {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
         }
+    }
+
+    #[test]
+    fn a_listener_that_is_closed_is_not_shown() {
+        let metrics = Metrics::new();
+        let at = Timestamp::from_unix_millis(1_800_000_000_000);
+        metrics.listener("handset", "127.0.0.1:8443", 3, Some(at));
+        let labels = "{serves=\"handset\",address=\"127.0.0.1:8443\"}";
+        let text = metrics.render();
+        assert!(text.contains(&format!("sekisho_connections_open{labels} 3")));
+        assert!(text.contains(&format!("sekisho_certificate_expiry_timestamp_seconds{labels} 1800000000")));
+        metrics.listener("handset", "127.0.0.1:8443", 2, None);
+        assert!(!metrics.render().contains("1800000000"), "in the clear there is no certificate");
+        metrics.listener_gone("handset", "127.0.0.1:8443");
+        assert!(!metrics.render().contains("127.0.0.1"));
     }
 
     #[test]

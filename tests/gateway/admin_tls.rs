@@ -302,7 +302,11 @@ async fn a_list_that_changes_is_in_force_at_the_next_look_and_one_that_breaks_is
 
     std::fs::write(&crl, "-----BEGIN X509 CRL-----\nAAAA").unwrap();
     harness.running.upkeep().await.unwrap();
-    assert_eq!((answered(&alice).await.unwrap().0, open.ask("/v1/accounts").await), (200, Some(200)), "the former list holds");
+    assert_eq!(
+        (answered(&alice).await.unwrap().0, open.ask("/v1/accounts").await),
+        (200, Some(200)),
+        "the former list holds"
+    );
     let revoked = ours.client(Some(&serial(66)));
     assert!(answered(&revoked).await.is_none());
     assert!(logs::captured().contains("the former one holds"));
@@ -358,6 +362,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/rotations/{id}", &["security", "auditor"]),
     ("get /v1/rotations/{id}/receipt", &["security", "auditor"]),
     ("get /v1/sessions", &["operator"]),
+    ("get /v1/status", &ROLES),
     ("post /v1/accounts/{account}/codes", &["operator"]),
     ("post /v1/accounts/{account}/resume", &["operator"]),
     ("post /v1/accounts/{account}/suspend", &["operator"]),

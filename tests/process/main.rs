@@ -38,3 +38,4 @@ mod reload;
 mod rotation;
 mod secrets;
 mod soak;
+mod status;

@@ -44,8 +44,7 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let address = (Ipv4Addr::LOCALHOST, 0).into();
     let shutdown = CancellationToken::new();
     let terms = |tls| Terms { limits: *limits, ..terms(Serves::Handset, tls) };
-    let bind =
-        |terms| BoundListener::bind(address, terms, &mut Inherited::default(), workers, &shutdown).unwrap();
+    let bind = |terms| BoundListener::bind(address, terms, &mut Inherited::default(), workers, &shutdown).unwrap();
     let plain = bind(terms(None));
     let secure = bind(terms(Some(Arc::new(ListenerTlsConfig::load(&tls, now).unwrap()))));
     let handles = [plain.handle().clone(), secure.handle().clone()];
