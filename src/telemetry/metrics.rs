@@ -3,28 +3,23 @@
 //! Labels come from the configuration or from our own words, so their number is bounded; what every request touches is
 //! a handle made at start-up, never a look-up.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::figures::{Figures, Observed};
+use super::figures::Figures;
+use super::histogram::DurationHistogram;
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
 use crate::refusal::Reason;
 use crate::store::KeyPurpose;
 
-/// Upper bounds in seconds; the last is infinite.
-pub(super) const BUCKETS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
 
@@ -472,49 +467,6 @@ fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, he
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
-}
-
-/// A histogram of durations without the mutex that the library's own takes for each observation.
-#[derive(Clone, Debug, Default)]
-struct DurationHistogram(Arc<Observations>);
-
-#[derive(Debug, Default)]
-struct Observations {
-    /// How many fell between a bucket's bound and the one before.
-    buckets: [AtomicU64; BUCKETS.len()],
-    micros: AtomicU64,
-}
-
-impl DurationHistogram {
-    fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(counter) = self.0.buckets.get(bucket) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-        self.0.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn observed(&self) -> Observed {
-        Observed { buckets: self.0.buckets.each_ref().map(|counter| counter.load(Ordering::Relaxed)) }
-    }
-}
-
-impl EncodeMetric for DurationHistogram {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut buckets = [(0.0, 0); BUCKETS.len()];
-        let counted = BUCKETS.iter().zip(&self.0.buckets);
-        for (out, (bound, counter)) in buckets.iter_mut().zip(counted) {
-            *out = (*bound, counter.load(Ordering::Relaxed));
-        }
-        let count = buckets.iter().map(|(_, n)| n).sum();
-        let sum = Duration::from_micros(self.0.micros.load(Ordering::Relaxed)).as_secs_f64();
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod access;
 mod client;
 mod figures;
+mod histogram;
 mod json;
 mod log;
 mod log_choice;
@@ -16,7 +17,8 @@ mod queue;
 mod security;
 
 pub use access::{Access, AccessLogger, Redirection};
-pub use figures::{Figures, Observed};
+pub use figures::Figures;
+pub use histogram::Observed;
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use log_choice::{LogChoice, LogInForce, NoLogChoice, choose_log, configure_log, log_in_force};
 pub use metrics::{BindOutcome, Metrics, PinOutcome, ReloadOutcome, UpstreamMetrics};
