@@ -61,13 +61,13 @@ impl Gateway {
     /// # Errors
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
+        let mut upkeep = self.upkeep.lock().await;
         let now = self.clock.now();
         self.sweep();
         self.sessions.sweep(now, false).await?;
         self.metrics.live_sessions(self.sessions.len());
         self.metrics.live_codes(self.bindings.live_codes(now).await?);
         let last_use = self.bindings.last_use().await?;
-        let mut upkeep = self.upkeep.lock().await;
         if let Some(behind) = upkeep.clock.set_back(now, self.clock.monotonic()) {
             let event = Event::new(Action::ClockSetBack, Actor::Gateway).effect(Effect::of(behind.as_secs()));
             self.audit.note(event, now).await?;
@@ -94,7 +94,6 @@ impl Gateway {
             upkeep.erased.pop();
         }
         noted.and(purged)?;
-        drop(upkeep);
         match self.rotations.advance(now, false).await {
             Err(RotationError::Store(error)) => return Err(error),
             Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
@@ -107,15 +106,14 @@ impl Gateway {
                 tracing::error!(%error, "the audit trail is not sealed any more");
                 Ok(())
             }
-            Ok(()) if may_erase => self.erase_old_entries(now).await,
+            Ok(()) if may_erase => self.erase_old_entries(&mut upkeep, now).await,
             Ok(()) => Ok(()),
         }
     }
 
     /// Once a day, and again at once while there is more.
-    async fn erase_old_entries(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn erase_old_entries(&self, upkeep: &mut Upkeep, now: Timestamp) -> Result<(), StoreError> {
         let Some(days) = self.config.privacy.audit_retention_days else { return Ok(()) };
-        let mut upkeep = self.upkeep.lock().await;
         if upkeep.trail_erased_on == Some(now.day()) {
             return Ok(());
         }

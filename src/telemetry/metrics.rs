@@ -203,7 +203,7 @@ impl Metrics {
         let name = "config_last_reload_success_timestamp";
         registry.register_with_unit(name, help, Unit::Seconds, in_force_since.clone());
         let connections =
-            register(&mut registry, "connections_open", "Connections open, those in a handshake included");
+            register(&mut registry, "listener_connections_open", "Connections open, those in a handshake included");
         let certificates = Family::default();
         let help = "When the certificate that a listener shows runs out, in Unix time";
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, certificates.clone());
@@ -577,7 +577,7 @@ mod tests {
         metrics.listener("handset", "127.0.0.1:8443", 3, Some(at));
         let labels = "{serves=\"handset\",address=\"127.0.0.1:8443\"}";
         let text = metrics.render();
-        assert!(text.contains(&format!("sekisho_connections_open{labels} 3")));
+        assert!(text.contains(&format!("sekisho_listener_connections_open{labels} 3")));
         assert!(text.contains(&format!("sekisho_certificate_expiry_timestamp_seconds{labels} 1800000000")));
         metrics.listener("handset", "127.0.0.1:8443", 2, None);
         assert!(!metrics.render().contains("1800000000"), "in the clear there is no certificate");
