@@ -392,6 +392,8 @@ impl Lifecycle {
             match self.rotations.change_with(revision, changes, plan.rotations.clone(), None).await? {
                 ChangeOutcome::Changed(_) => {
                     self.reload(&mut held).await?;
+                    // An assertion key that was just made is published from here on.
+                    self.shown_for(&self.keys.keys().await?.keys, at.monotonic);
                     return Ok(plan);
                 }
                 ChangeOutcome::Stale => {}

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Runs the samples of deploy/upstreams with their real libraries.
 
-    tests/upstreams/samples.py --python VENV/bin/python3 --node FOLDER target/debug/sekisho [SAMPLE...]
+    tests/upstreams/samples.py --python VENV/bin/python3 --node FOLDER --jars FOLDER target/debug/sekisho [SAMPLE...]
 
 Each sample judges every token of the conformance file. Then it stands behind a real gateway, where somebody has signed
 in: it believes what it is sent, and nothing that was tampered with, doubled or made for another; unknown keys cost it
 no fetch each; and it follows the keys when they change.
-Needs node, javac, java, nginx with njs, faketime, Jackson's jars, the libraries in VENV and FOLDER/node_modules, and
-else nothing but Python's standard library. Exits 0, or 1 with what went wrong.
+Needs node, javac, java, nginx with njs, faketime, the libraries in VENV, in node_modules of a folder and the jars in another
+(tests/upstreams/jars.py), and else nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from w3m import Page, free_port  # noqa: E402
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "deploy" / "upstreams"
 CONFORMANCE = SAMPLES / "conformance" / "assertion.json"
-JARS = ":".join(f"/usr/share/java/jackson-{part}.jar" for part in ("databind", "core", "annotations"))
 NJS = "/usr/lib/nginx/modules/ngx_http_js_module.so"
 FIELD = "Sekisho-Jwt-Assertion"
 HOST = "admin.example.jp"
@@ -58,11 +57,14 @@ networks = ["127.0.2.0/24"]
 path = "store.db"
 [keys]
 kek = {{ file = "kek" }}
+assertion_publish = "{publish}m"
 [notice]
 controller = "Example KK"
 contact = "https://example.jp/contact"
 revision = "2026-11-23"
 """
+# For how many minutes a key is published before it signs: longer than the JWKS may be cached.
+PUBLISH = 6
 UPSTREAM = """
 [[upstream]]
 name = "{name}"
@@ -134,14 +136,14 @@ class Middle(http.server.BaseHTTPRequestHandler):
 class Gateway:
     """A gateway with an upstream for each sample, all of them behind [`Middle`], and a handset that is signed in."""
 
-    def __init__(self, binary, folder, middle, names):
+    def __init__(self, binary, folder, middle, names, faked=()):
         self.binary, self.folder, self.port = binary, folder, free_port()
         folder.mkdir(mode=0o700)
         (folder / "kek").touch(mode=0o600)
         (folder / "kek").write_text(base64.b64encode(os.urandom(32)).decode())
         upstreams = "".join(UPSTREAM.format(name=name, port=middle) for name in names)
-        (folder / "gateway.toml").write_text(CONFIG.format(issuer=ISSUER, port=self.port) + upstreams)
-        self.process = Process(binary, "serve", "--config", str(folder / "gateway.toml"))
+        (folder / "gateway.toml").write_text(CONFIG.format(issuer=ISSUER, port=self.port, publish=PUBLISH) + upstreams)
+        self.process = Process(*faked, binary, "serve", "--config", str(folder / "gateway.toml"))
         self.process.says(r"listening|ready")
         self.cookie = self.sign_in(f"/{names[0]}/")
 
@@ -155,8 +157,7 @@ class Gateway:
         page = Page(ISSUER + start, self.open(start, identified)[2].decode("cp932"))
         page = Page(ISSUER, self.open(page.link("/_sekisho/login"), identified)[2].decode("cp932"))
         method, action, fields = page.form("/_sekisho/enrol")
-        command = [self.binary, "codes", "issue", "clerk", "--socket", str(self.folder / "admin.sock"), "--json"]
-        issued = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout)
+        issued = self.run("codes", "issue", "clerk")
         form = {**dict(fields), "code": re.sub(r"\D", "", issued["code"])}
         typed = ("Content-Type", "application/x-www-form-urlencoded")
         body = urlencode(form).encode()
@@ -170,8 +171,17 @@ class Gateway:
         status, _, body = self.open(f"/{name}/orders", fields)
         return status, json.loads(body) if status == 200 else None
 
+    def run(self, *verb):
+        command = [self.binary, *verb, "--socket", str(self.folder / "admin.sock"), "--json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout)
+
+    def published(self):
+        """The JWKS, and for how many seconds it may be cached."""
+        _, fields, body = self.open("/_sekisho/jwks.json")
+        return json.loads(body), int(re.search(r"max-age=(\d+)", fields["Cache-Control"])[1])
+
     def jwks(self):
-        return json.loads(self.open("/_sekisho/jwks.json")[2])
+        return self.published()[0]
 
 
 # --- The samples -----------------------------------------------------------------------------------------------------
@@ -192,11 +202,11 @@ class Sample:
             raise Failed(f"{self.name} ended with {done.returncode}:\n{done.stderr}")
         return dict(line.split(" ", 1)[::-1] for line in done.stdout.splitlines())
 
-    def serve(self, middle, cooldown, started):
+    def serve(self, middle, cooldown, started, faked=()):
         audience, keys = f"https://{self.name}.internal", f"http://127.0.0.1:{middle}/jwks/{self.name}"
         # PyJWT and jose do not read the answer's max-age.
         more = [str(cooldown), "1"] if cooldown < 30 else []
-        process = Process(*self.command, "serve", ISSUER, audience, keys, *more)
+        process = Process(*faked, *self.command, "serve", ISSUER, audience, keys, *more)
         started(process)
         return int(process.says(r"listening on http://127\.0\.0\.1:(\d+)")[1])
 
@@ -229,6 +239,8 @@ class Nginx:
             text = text.replace(old, new)
         user = "user root;" if os.geteuid() == 0 else ""
         own = f"daemon off; pid {folder}/pid; error_log stderr notice; worker_processes 1; {user}\n"
+        # It forgets its environment, which libfaketime looks at again.
+        own += "env FAKETIME_TIMESTAMP_FILE; env FAKETIME_NO_CACHE;\n"
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
         text = own + text.replace("http {", f"http {{ access_log off; {temporary}", 1)
@@ -258,18 +270,39 @@ class Nginx:
                 process.end()
         return said
 
-    def serve(self, middle, cooldown, started):
-        return self.start(ISSUER, "https://nginx.internal", middle, cooldown, started)
+    def serve(self, middle, cooldown, started, faked=()):
+        return self.start(ISSUER, "https://nginx.internal", middle, cooldown, started, faked)
 
 
-def fake(now):
-    """A command that runs another with its clock at `now`, in seconds since the Unix epoch."""
+def faketime(*settings):
+    """A command that runs another under libfaketime."""
     # Not by faketime itself: it stays in between, and a signal to it would not reach what it runs.
     library = subprocess.run(
         ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"], check=True, capture_output=True, text=True, timeout=PATIENCE
     ).stdout.strip()
-    start = time.strftime("@%Y-%m-%d %H:%M:%S", time.gmtime(now))
-    return ["env", "TZ=UTC", f"LD_PRELOAD={library}", f"FAKETIME={start}"]
+    return ["env", "TZ=UTC", f"LD_PRELOAD={library}", *settings]
+
+
+def fake(now):
+    """A command that runs another with its clock at `now`, in seconds since the Unix epoch."""
+    return faketime(time.strftime("FAKETIME=@%Y-%m-%d %H:%M:%S", time.gmtime(now)))
+
+
+class Clock:
+    """What all who look at it take for the time: the real one, and as much more as it was moved."""
+
+    def __init__(self, folder):
+        self.file = folder / "clock"
+        self.move(0)
+
+    def move(self, seconds):
+        """To so many seconds after the real time, from the next look on."""
+        new = self.file.with_suffix(".new")
+        new.write_text(f"+{seconds}\n")
+        new.replace(self.file)
+
+    def command(self):
+        return faketime(f"FAKETIME_TIMESTAMP_FILE={self.file}", "FAKETIME_NO_CACHE=1")
 
 
 # --- What they must do -----------------------------------------------------------------------------------------------
@@ -372,16 +405,47 @@ def follows_the_keys(old, new, names):
     print(f"ok: {', '.join(names)} follow the keys that are published", flush=True)
 
 
+def never_meets_an_unknown_key(gateway, clock, names):
+    """A planned rotation: whoever caches the keys for as long as they may has the next one before it signs."""
+
+    def signed_by(name):
+        expect(f"{name}, during a rotation", gateway.passes(name)[0], 200)
+        header = Middle.told[name][0].split(".")[0]
+        return json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
+
+    Middle.keys = gateway.published
+    # At the worst moment: cached just before there is a next key.
+    [former] = {signed_by(name) for name in names}
+    fetched = Middle.asked.copy()
+    gateway.run("rotation", "start", "--purpose", "assertion")
+    document, max_age = gateway.published()
+    [following] = {key["kid"] for key in document["keys"]} - {former}
+    expect("the next key signs when all have it", max_age < PUBLISH * 60, True)
+    for seconds, due in [(0, 0), (max_age + 1, 1)]:
+        clock.move(seconds)
+        for name in names:
+            expect(f"{name}'s assertions", signed_by(name), former)
+            expect(f"{name}'s fetches after {seconds} s", Middle.asked[name] - fetched[name], due)
+    fetched = Middle.asked.copy()
+    clock.move(PUBLISH * 60 + 1)
+    for name in names:
+        until(f"{name} is told by the next key", lambda: signed_by(name) == following)  # noqa: B023
+    expect("fetches for the next key", Middle.asked, fetched)
+    print(f"ok: {', '.join(names)} never meet an unknown key in a planned rotation", flush=True)
+
+
 class Serving:
     """The samples, each behind [`Middle`], for as long as this is open."""
 
-    def __init__(self, samples, middle, cooldown):
-        self.samples, self.middle, self.cooldown, self.processes = samples, middle, cooldown, []
+    def __init__(self, samples, middle, cooldown, faked=()):
+        self.samples, self.middle, self.cooldown, self.faked, self.processes = samples, middle, cooldown, faked, []
 
     def __enter__(self):
         try:
             for sample in self.samples:
-                Middle.samples[sample.name] = sample.serve(self.middle, self.cooldown, self.processes.append)
+                Middle.samples[sample.name] = sample.serve(
+                    self.middle, self.cooldown, self.processes.append, self.faked
+                )
         except BaseException:
             self.__exit__()
             raise
@@ -405,16 +469,17 @@ def everything(arguments):
         scratch = Path(scratch)
         shutil.copytree(SAMPLES / "node", scratch / "node")
         (scratch / "node" / "node_modules").symlink_to(Path(arguments.node).resolve() / "node_modules")
+        jars = str(Path(arguments.jars).resolve() / "*")
         if "java" in arguments.samples:
             source, classes = str(SAMPLES / "java" / "SekishoAssertion.java"), str(scratch / "java")
-            compiler = ["javac", "-Xlint:all,-serial", "-Werror", "-cp", JARS, "-d", classes, source]
+            compiler = ["javac", "-Xlint:all,-serial", "-Werror", "-cp", jars, "-d", classes, source]
             subprocess.run(compiler, check=True, timeout=2 * PATIENCE)
         every = {
             "python": Sample(
                 "python", [arguments.python, str(SAMPLES / "python" / "sekisho_assertion.py")], fake(document["now"])
             ),
             "node": Sample("node", ["node", str(scratch / "node" / "sekisho-assertion.js")]),
-            "java": Sample("java", ["java", "-cp", f"{JARS}:{scratch}/java", "SekishoAssertion"]),
+            "java": Sample("java", ["java", "-cp", f"{jars}:{scratch}/java", "SekishoAssertion"]),
             "nginx": Nginx(scratch),
         }
         samples = [every[name] for name in arguments.samples]
@@ -434,10 +499,16 @@ def everything(arguments):
                     unknown_keys_cost_no_fetch(name, token)
             with Serving(samples, middle, 0.5) as again:
                 follows_the_keys(*gateways, names)
+            clock = Clock(scratch)
+            moved = Gateway(binary, scratch / "moved", middle, names, clock.command())
+            gateways.append(moved)
+            Middle.asked.clear()
+            with Serving(samples, middle, 30, clock.command()) as later:
+                never_meets_an_unknown_key(moved, clock, names)
         finally:
             for gateway in gateways:
                 gateway.process.end()
-        written = serving.wrote() + again.wrote()
+        written = serving.wrote() + again.wrote() + later.wrote()
         if any(part in written for token in tokens for part in token.split(".")[1:]):
             raise Failed(f"an assertion is in a log:\n{written}")
 
@@ -447,6 +518,7 @@ def main():
     parser.add_argument("binary", help="the sekisho program")
     parser.add_argument("--python", required=True, help="a Python that has python/requirements.txt installed")
     parser.add_argument("--node", required=True, help="a folder in which node/package.json is installed")
+    parser.add_argument("--jars", required=True, help="a folder with what tests/upstreams/jars.py fetches")
     parser.add_argument("samples", nargs="*", metavar="SAMPLE", help="python, node, java, nginx; all by default")
     arguments = parser.parse_args()
     arguments.samples = arguments.samples or ["python", "node", "java", "nginx"]

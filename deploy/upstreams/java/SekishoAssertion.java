@@ -4,8 +4,14 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.sun.net.httpserver.HttpServer;
+import io.jsonwebtoken.JwtParser;
+import io.jsonwebtoken.JwtParserBuilder;
+import io.jsonwebtoken.Jwts;
+import io.jsonwebtoken.jackson.io.JacksonDeserializer;
+import io.jsonwebtoken.security.EcPublicJwk;
+import io.jsonwebtoken.security.Jwk;
+import io.jsonwebtoken.security.Jwks;
 import java.io.IOException;
-import java.math.BigInteger;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -14,20 +20,13 @@ import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.AlgorithmParameters;
-import java.security.GeneralSecurityException;
-import java.security.KeyFactory;
 import java.security.PublicKey;
-import java.security.Signature;
-import java.security.spec.ECGenParameterSpec;
-import java.security.spec.ECParameterSpec;
-import java.security.spec.ECPoint;
-import java.security.spec.ECPublicKeySpec;
 import java.time.Clock;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.ZoneOffset;
 import java.util.Base64;
+import java.util.Date;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -39,7 +38,7 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Verifies the assertion that Sekisho puts into each request, with the JDK's own ECDSA and Jackson.
+ * Verifies the assertion that Sekisho puts into each request, with JJWT.
  *
  * <pre>
  * var keys = new PublishedKeys(ISSUER + "/_sekisho/jwks.json", 30);
@@ -47,10 +46,11 @@ import java.util.regex.Pattern;
  * JsonNode claims = verifier.verify(request.getHeader("Sekisho-Jwt-Assertion"));   // or Rejected: answer 401
  * </pre>
  *
- * To try it out, with Debian's libjackson2-databind-java, or the jars of jackson-databind, -core and -annotations:
+ * To try it out, with the jars of io.jsonwebtoken:jjwt-api, jjwt-impl and jjwt-jackson 0.12.6 and what they stand on in one
+ * folder:
  *
  * <pre>
- * cd /usr/share/java; export CLASSPATH=$PWD/jackson-databind.jar:$PWD/jackson-core.jar:$PWD/jackson-annotations.jar; cd -
+ * export CLASSPATH='jars/*'
  * java SekishoAssertion.java conformance ../conformance/assertion.json
  * java SekishoAssertion.java serve ISSUER AUDIENCE JWKS_URL
  * </pre>
@@ -65,9 +65,9 @@ public final class SekishoAssertion {
     /** Seconds that the clocks of gateway and upstream may be apart. */
     private static final long LEEWAY = 30;
 
-    /** The last character: of its six bits four must be zero, which Base64.getUrlDecoder does not mind. */
+    /** The last character: of its six bits four must be zero, which JJWT does not mind. */
     private static final Pattern SHAPE =
-            Pattern.compile("([A-Za-z0-9_-]+)\\.([A-Za-z0-9_-]+)\\.([A-Za-z0-9_-]{85}[AQgw])");
+            Pattern.compile("([A-Za-z0-9_-]+)\\.([A-Za-z0-9_-]+)\\.[A-Za-z0-9_-]{85}[AQgw]");
 
     /** Unless told not to, Jackson takes the last of two members of one name, and stops after the first value. */
     private static final ObjectMapper JSON = JsonMapper.builder()
@@ -89,21 +89,27 @@ public final class SekishoAssertion {
         }
     }
 
-    /** Where keys come from. */
+    /** Where keys come from: the one of a kid, or null. */
     public interface Keys {
-        PublicKey find(String kid) throws Rejected;
+        PublicKey find(String kid);
     }
 
-    private final String issuer;
-    private final String audience;
-    private final Keys keys;
+    private final JwtParser parser;
     private final Clock clock;
 
     public SekishoAssertion(String issuer, String audience, Keys keys, Clock clock) {
-        this.issuer = issuer;
-        this.audience = audience;
-        this.keys = keys;
         this.clock = clock;
+        JwtParserBuilder builder = Jwts.parser();
+        // ES256 alone; JJWT 0.12.6 lets the others be removed one by one, and throws at clear().
+        Jwts.SIG.get().values().stream().filter(other -> other != Jwts.SIG.ES256).forEach(builder.sig()::remove);
+        parser = builder
+                .keyLocator(header -> keys.find((String) header.get("kid")))
+                .requireIssuer(issuer)
+                .requireAudience(audience)
+                .clock(() -> Date.from(clock.instant()))
+                .clockSkewSeconds(LEEWAY)
+                .json(new JacksonDeserializer<>(JSON))
+                .build();
     }
 
     /** The claims of a genuine assertion for this upstream. */
@@ -120,9 +126,12 @@ public final class SekishoAssertion {
                 || !isText(header.get("typ"), TYPE) || !header.get("kid").isTextual()) {
             throw new Rejected("not the header of an assertion");
         }
-        if (!isSigned(shape, keys.find(header.get("kid").asText()))) {
-            throw new Rejected("not signed by that key");
+        try {
+            parser.parseSignedClaims(token);
+        } catch (RuntimeException refused) { // JwtException, and whatever hostile tokens make JJWT or the JDK throw
+            throw new Rejected("not genuine, or not for now");
         }
+        // JJWT looks at exp and nbf if they are there, and takes text for times and a list for aud.
         JsonNode claims = parse(shape.group(2));
         for (var claim : CLAIMS.entrySet()) {
             JsonNode value = claims.get(claim.getKey());
@@ -130,36 +139,16 @@ public final class SekishoAssertion {
                 throw new Rejected("a claim is missing or of another type");
             }
         }
-        if (!isText(claims.get("iss"), issuer) || !isText(claims.get("aud"), audience)) {
-            throw new Rejected("another gateway's or upstream's");
-        }
-        long now = clock.instant().getEpochSecond();
         long iat = claims.get("iat").asLong();
-        long exp = claims.get("exp").asLong();
-        if (exp <= now - LEEWAY || iat > now + LEEWAY || claims.get("nbf").asLong() > now + LEEWAY) {
-            throw new Rejected("not for now");
-        }
-        // exp and iat may be anything: no plain subtraction, which could overflow.
-        if (iat < now - LIFE - LEEWAY || exp > iat + LIFE) {
-            throw new Rejected("it lives too long");
+        // No plain subtraction, which could overflow.
+        if (iat > clock.instant().getEpochSecond() + LEEWAY || claims.get("exp").asLong() > iat + LIFE) {
+            throw new Rejected("it begins in the future, or lives too long");
         }
         return claims;
     }
 
     private static boolean isText(JsonNode value, String expected) {
         return value.isTextual() && value.asText().equals(expected);
-    }
-
-    private static boolean isSigned(Matcher shape, PublicKey key) {
-        try {
-            // r and s of 32 octets each (RFC 7518 section 3.4); plain SHA256withECDSA would want DER.
-            Signature signature = Signature.getInstance("SHA256withECDSAinP1363Format");
-            signature.initVerify(key);
-            signature.update((shape.group(1) + "." + shape.group(2)).getBytes(StandardCharsets.US_ASCII));
-            return signature.verify(Base64.getUrlDecoder().decode(shape.group(3)));
-        } catch (GeneralSecurityException refused) {
-            return false; // r or s is zero, or too large
-        }
     }
 
     private static JsonNode parse(String segment) throws Rejected {
@@ -175,23 +164,14 @@ public final class SekishoAssertion {
     }
 
     /** The usable keys of a JWKS document; those of other kinds are left out (RFC 7517 section 5). */
-    static Map<String, PublicKey> byKid(JsonNode document) throws GeneralSecurityException {
-        AlgorithmParameters parameters = AlgorithmParameters.getInstance("EC");
-        parameters.init(new ECGenParameterSpec("secp256r1"));
-        ECParameterSpec p256 = parameters.getParameterSpec(ECParameterSpec.class);
+    private static Map<String, PublicKey> byKid(String document) {
         var found = new HashMap<String, PublicKey>();
-        for (JsonNode key : document.path("keys")) {
-            if (key.path("kty").asText().equals("EC") && key.path("crv").asText().equals("P-256") && key.has("kid")) {
-                var point = new ECPoint(coordinate(key, "x"), coordinate(key, "y"));
-                PublicKey made = KeyFactory.getInstance("EC").generatePublic(new ECPublicKeySpec(point, p256));
-                found.put(key.get("kid").asText(), made);
+        for (Jwk<?> key : Jwks.setParser().build().parse(document)) {
+            if (key instanceof EcPublicJwk usable && key.getId() != null) {
+                found.put(key.getId(), usable.toKey());
             }
         }
         return found;
-    }
-
-    private static BigInteger coordinate(JsonNode key, String name) {
-        return new BigInteger(1, Base64.getUrlDecoder().decode(key.path(name).asText()));
     }
 
     /** Fetches the gateway's keys after max-age, and on an unknown kid, at most every so many seconds. */
@@ -213,32 +193,29 @@ public final class SekishoAssertion {
         }
 
         @Override
-        public synchronized PublicKey find(String kid) throws Rejected {
+        public synchronized PublicKey find(String kid) {
             long now = System.nanoTime();
             boolean mayAsk = tried == null || now - tried >= cooldown;
             if (mayAsk && (!keys.containsKey(kid) || now - freshUntil >= 0)) {
                 tried = now;
                 try {
                     fetch(now);
-                } catch (IOException | GeneralSecurityException | IllegalArgumentException problem) {
+                } catch (IOException | RuntimeException problem) {
                     System.err.println(url + ": " + problem);
                 } catch (InterruptedException ended) {
                     Thread.currentThread().interrupt();
                 }
             }
-            if (now - freshUntil >= STALE.toNanos() || !keys.containsKey(kid)) {
-                throw new Rejected("no such key");
-            }
-            return keys.get(kid);
+            return now - freshUntil < STALE.toNanos() ? keys.get(kid) : null;
         }
 
-        private void fetch(long now) throws IOException, InterruptedException, GeneralSecurityException {
+        private void fetch(long now) throws IOException, InterruptedException {
             HttpRequest request = HttpRequest.newBuilder(url).timeout(Duration.ofSeconds(5)).build();
-            HttpResponse<byte[]> answer = client.send(request, HttpResponse.BodyHandlers.ofByteArray());
+            HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
             if (answer.statusCode() != 200) {
                 throw new IOException("status " + answer.statusCode());
             }
-            keys = byKid(JSON.readTree(answer.body()));
+            keys = byKid(answer.body());
             Matcher maxAge = MAX_AGE.matcher(answer.headers().firstValue("Cache-Control").orElse("max-age=300"));
             long seconds = maxAge.find() ? Math.min(Long.parseLong(maxAge.group(1)), 3600) : 300;
             freshUntil = now + Duration.ofSeconds(seconds).toNanos();
@@ -256,18 +233,12 @@ public final class SekishoAssertion {
         }
     }
 
-    private static void conformance(Path file) throws IOException, GeneralSecurityException {
+    private static void conformance(Path file) throws IOException {
         JsonNode document = JSON.readTree(Files.readString(file));
-        Map<String, PublicKey> published = byKid(document.get("jwks"));
-        Keys keys = kid -> {
-            if (!published.containsKey(kid)) {
-                throw new Rejected("no such key");
-            }
-            return published.get(kid);
-        };
+        Map<String, PublicKey> published = byKid(document.get("jwks").toString());
         Clock clock = Clock.fixed(Instant.ofEpochSecond(document.get("now").asLong()), ZoneOffset.UTC);
-        var verifier =
-                new SekishoAssertion(document.get("issuer").asText(), document.get("audience").asText(), keys, clock);
+        var verifier = new SekishoAssertion(
+                document.get("issuer").asText(), document.get("audience").asText(), published::get, clock);
         for (JsonNode test : document.get("cases")) {
             String said;
             try {
