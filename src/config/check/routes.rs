@@ -22,6 +22,7 @@ pub(super) fn check(
     }
     let mut seen: Vec<(String, String)> = Vec::new();
     let mut routes = Vec::new();
+    let (mut by_handset_alone, mut asks_for_more) = (None, false);
     for (index, Table(raw)) in raw.into_iter().enumerate() {
         let key = format!("route[{index}]");
         let path_key = format!("{key}.path");
@@ -52,9 +53,21 @@ pub(super) fn check(
                 "\"device+pin\" needs access = \"session\": who need not sign in has no PIN to type",
             );
         }
+        asks_for_more |= assurance == Assurance::DevicePin;
+        if access == Access::Session && by_handset_alone.is_none() {
+            by_handset_alone = Some(format!("{key}.assurance"));
+        }
         let body_bytes = cx.size(&format!("{key}.body"), raw.body.as_deref(), limits.body_bytes, BODY);
         let route = |(path, upstream)| RouteConfig { path, upstream, access, body_bytes, assurance };
         routes.extend(path.zip(upstream).map(route));
+    }
+    if let Some(key) = by_handset_alone.filter(|_| !asks_for_more) {
+        // ASVS 5.0 V6.3.3.
+        cx.report.warning(
+            &key,
+            "no route asks for more than the handset, and that is one weak factor; write \"device+pin\" where a stranger with \
+             the handset, or with its identifier, could do harm",
+        );
     }
     routes
 }
