@@ -500,8 +500,20 @@ pub struct NoticeConfig {
 pub struct LogConfig {
     /// Where the access stream goes.
     pub access: AccessLog,
+    /// How its lines are written.
+    pub format: AccessFormat,
     /// From which level on the system stream is written. Default `info`.
     pub level: LogLevel,
+}
+
+/// How a line of the access stream is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// The Common Log Format.
+    Common,
 }
 
 /// How much a line matters.

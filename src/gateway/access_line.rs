@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 
 use super::Gateway;
 use crate::edge::Client;
@@ -17,7 +17,7 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct AccessLine<'g> {
     gateway: &'g Gateway,
     started: Instant,
-    asked: Option<(Method, String)>,
+    asked: Option<(Method, String, Version)>,
     pub(super) request_id: RequestId,
     pub(super) client: Option<Client>,
     pub(super) status: u16,
@@ -25,7 +25,10 @@ pub(super) struct AccessLine<'g> {
 
 impl<'g> AccessLine<'g> {
     pub(super) fn begin<B>(gateway: &'g Gateway, request_id: RequestId, request: &Request<B>) -> Self {
-        let asked = gateway.access.is_on().then(|| (request.method().clone(), request.uri().path().to_owned()));
+        let asked = gateway
+            .access
+            .is_on()
+            .then(|| (request.method().clone(), request.uri().path().to_owned(), request.version()));
         Self { gateway, started: Instant::now(), asked, request_id, client: None, status: CLIENT_LEFT }
     }
 }
@@ -39,11 +42,12 @@ impl Drop for AccessLine<'_> {
         }
         let duration = started.elapsed();
         gateway.metrics.request(*status, duration);
-        let Some((method, path)) = asked else { return };
+        let Some((method, path, version)) = asked else { return };
         let carrier = client.and_then(|client| gateway.config.carriers.match_source(&client));
         gateway.access.write(&Access {
             method: method.as_str(),
             path,
+            version: *version,
             status: *status,
             client: client.map(|client| client.address),
             duration,

@@ -1,4 +1,4 @@
-//! The access stream: one JSON line a request, cheap enough to leave on.
+//! The access stream: one line a request, cheap enough to leave on.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,16 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use rustix::fs::{Access as Mode, AtFlags, CWD, accessat};
 use serde::Serialize;
 
 use super::client::ShownClient;
+use super::common_log::{self, Told};
 use super::json::{Ascii, beginning};
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull, Writer};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
-use crate::config::{AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
+use crate::config::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
 use crate::edge::ClientAddr;
 
 /// Bytes of a path that are kept; the rest would only be an attacker's.
@@ -37,6 +39,8 @@ pub struct Access<'a> {
     pub method: &'a str,
     /// Its path; anything from `?` on is cut off.
     pub path: &'a str,
+    /// The protocol that it came by.
+    pub version: Version,
     /// The status of the answer.
     pub status: u16,
     /// Who asked.
@@ -57,6 +61,7 @@ pub struct Access<'a> {
 pub struct AccessLogger {
     queue: Option<Arc<LineQueue>>,
     detail: ClientAddressDetail,
+    format: AccessFormat,
 }
 
 /// The place that lines go to once the configuration that names it is in force.
@@ -79,7 +84,7 @@ impl AccessLogger {
     /// What the system says of the file.
     pub fn new(log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<Self> {
         let queue = open(&log.access)?.map(|writer| start(writer, metrics)).transpose()?;
-        Ok(Self { queue, detail: privacy.client_address })
+        Ok(Self { queue, detail: privacy.client_address, format: log.format })
     }
 
     /// The stream of the next configuration. A file is opened anew, also where its name is the same: it may have been
@@ -88,13 +93,16 @@ impl AccessLogger {
     /// # Errors
     /// What the system says of the file; then nothing has changed.
     pub fn next(&self, log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<(Self, Redirection)> {
-        let detail = privacy.client_address;
+        let (detail, format) = (privacy.client_address, log.format);
         match (&self.queue, open(&log.access)?) {
-            (_, None) => Ok((Self { queue: None, detail }, Redirection(None))),
-            (None, Some(writer)) => Ok((Self { queue: Some(start(writer, metrics)?), detail }, Redirection(None))),
-            (Some(queue), Some(writer)) => {
-                Ok((Self { queue: Some(Arc::clone(queue)), detail }, Redirection(Some((Arc::clone(queue), writer)))))
+            (_, None) => Ok((Self { queue: None, detail, format }, Redirection(None))),
+            (None, Some(writer)) => {
+                Ok((Self { queue: Some(start(writer, metrics)?), detail, format }, Redirection(None)))
             }
+            (Some(queue), Some(writer)) => Ok((
+                Self { queue: Some(Arc::clone(queue)), detail, format },
+                Redirection(Some((Arc::clone(queue), writer))),
+            )),
         }
     }
 
@@ -120,7 +128,7 @@ impl AccessLogger {
     /// Writes one line. Costs nothing where the stream is off.
     pub fn write(&self, access: &Access<'_>) {
         let Some(queue) = &self.queue else { return };
-        SCRATCH.with_borrow_mut(|scratch| queue.push(scratch.render(access, self.detail), WhenFull::Drop));
+        SCRATCH.with_borrow_mut(|scratch| queue.push(scratch.render(access, self.detail, self.format), WhenFull::Drop));
     }
 }
 
@@ -167,16 +175,25 @@ impl Scratch {
         Self { line: Vec::new(), time: String::new(), prefix: 0, second: i64::MIN }
     }
 
-    fn render(&mut self, access: &Access<'_>, detail: ClientAddressDetail) -> &[u8] {
+    fn render(&mut self, access: &Access<'_>, detail: ClientAddressDetail, format: AccessFormat) -> &[u8] {
         self.set_time(access.at);
         self.line.clear();
+        let client = ShownClient::of(access.client, detail);
+        let method = beginning(access.method, METHOD_BYTES);
+        let path = beginning(access.path.split('?').next().unwrap_or_default(), PATH_BYTES);
+        if format == AccessFormat::Common {
+            let client = client.as_ref().map(|client| client as _);
+            let (version, status) = (access.version, access.status);
+            common_log::write(&mut self.line, &Told { time: &self.time, client, method, path, version, status });
+            return &self.line;
+        }
         let fields = Fields {
             time: &self.time,
             stream: "access",
-            method: beginning(access.method, METHOD_BYTES),
-            path: beginning(access.path.split('?').next().unwrap_or_default(), PATH_BYTES),
+            method,
+            path,
             status: access.status,
-            client: ShownClient::of(access.client, detail),
+            client,
             duration_us: u64::try_from(access.duration.as_micros()).unwrap_or(u64::MAX),
             carrier: access.carrier.map(CarrierName::as_str),
             request_id: access.request_id,
@@ -211,6 +228,7 @@ mod tests {
         at: Timestamp::from_unix_millis(1_795_530_117_042),
         method: "GET",
         path: "/orders",
+        version: Version::HTTP_11,
         status: 200,
         client: None,
         duration: Duration::from_micros(1234),
@@ -221,7 +239,8 @@ mod tests {
     fn lines(accesses: &[Access<'_>]) -> Vec<Value> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = LogConfig { access: AccessLog::File(path.clone()), level: LogLevel::Info };
+        let log =
+            LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix, audit_retention_days: None };
         let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
         for access in accesses {
@@ -259,7 +278,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = LogConfig { access: AccessLog::File(path.clone()), level: LogLevel::Info };
+        let log =
+            LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
         let privacy = PrivacyConfig { client_address: ClientAddressDetail::None, audit_retention_days: None };
         for _ in 0..2 {
             AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);
@@ -273,11 +293,15 @@ mod tests {
         fn a_hostile_request_stays_one_printable_line(method in any::<String>(), path in any::<String>()) {
             let access = Access { method: &method, path: &path, ..HEAD };
             let mut scratch = Scratch::new();
-            let line = scratch.render(&access, ClientAddressDetail::Prefix);
+            let line = scratch.render(&access, ClientAddressDetail::Prefix, AccessFormat::Json);
             let (end, text) = line.split_last().unwrap();
             prop_assert_eq!(*end, b'\n');
             prop_assert!(text.iter().all(|b| (b' '..=b'~').contains(b)));
             prop_assert!(serde_json::from_slice::<Value>(text).is_ok());
+            let line = scratch.render(&access, ClientAddressDetail::Prefix, AccessFormat::Common);
+            let (end, text) = line.split_last().unwrap();
+            prop_assert_eq!(*end, b'\n');
+            prop_assert!(text.iter().all(|b| (b' '..=b'~').contains(b)));
         }
     }
 }

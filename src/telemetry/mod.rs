@@ -6,6 +6,7 @@
 
 mod access;
 mod client;
+mod common_log;
 mod figures;
 mod histogram;
 mod json;

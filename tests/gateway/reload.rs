@@ -412,3 +412,19 @@ async fn a_new_carriers_field_is_taken_out_of_requests_at_once() {
     assert!(harness.upstream.last().headers.keys().all(|name| !name.as_str().contains("later")));
     harness.finish().await;
 }
+
+#[tokio::test]
+async fn the_access_log_can_be_read_by_log_analysers() {
+    let harness =
+        Harness::with(|config| config.replace("\"access.log\" }", "\"access.log\", format = \"clf\" }")).await;
+    let mut alice = harness.signed_in(Carrier::Au, "a", "alice").await;
+    assert_eq!(alice.get("/orders?page=SECRET").await.status, StatusCode::OK);
+    let log = harness.finish_without(&["SECRET"]).await;
+    assert!(!log.contains("alice"), "nobody is named: {log}");
+    let line = regex::Regex::new(
+        r#"^127\.0\.2\.0/24 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "(GET|POST) /\S* HTTP/1\.1" \d{3} -$"#,
+    )
+    .unwrap();
+    assert!(log.lines().count() > 2 && log.lines().all(|text| line.is_match(text)), "{log}");
+    assert!(log.contains("\"GET /orders HTTP/1.1\" 200 -\n"), "{log}");
+}

@@ -9,8 +9,8 @@ use super::kek;
 use super::values::Context;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
-    AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel, NoticeConfig, PrivacyConfig,
-    StoreConfig,
+    AccessFormat, AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel, NoticeConfig,
+    PrivacyConfig, StoreConfig,
 };
 
 const LONGEST_TEXT: usize = 200;
@@ -102,6 +102,10 @@ pub(super) fn notice(raw: Option<Table<raw::Notice>>, cx: &mut Context) -> Optio
 
 pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
     let Table(raw) = raw.unwrap_or_default();
+    let format = match raw.access.as_ref().and_then(|Table(access)| access.format) {
+        Some(raw::Format::Clf) => AccessFormat::Common,
+        Some(raw::Format::Json) | None => AccessFormat::Json,
+    };
     let access = match raw.access {
         None => AccessLog::Stdout,
         Some(Table(access)) => match (access.to, access.file) {
@@ -121,6 +125,9 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
             "goes to stdout, whose retention is not ours: whoever collects it must erase it in time",
         );
     }
+    if access == AccessLog::Stdout && format == AccessFormat::Common {
+        cx.report.error("log.access.format", "\"clf\" needs a file: the other streams on stdout are JSON lines");
+    }
     let level = match raw.level {
         Some(raw::Level::Error) => LogLevel::Error,
         Some(raw::Level::Warn) => LogLevel::Warn,
@@ -128,7 +135,7 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
         Some(raw::Level::Debug) => LogLevel::Debug,
         Some(raw::Level::Trace) => LogLevel::Trace,
     };
-    LogConfig { access, level }
+    LogConfig { access, format, level }
 }
 
 pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> PrivacyConfig {

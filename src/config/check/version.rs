@@ -12,11 +12,9 @@ enum When {
     Written,
     /// It is `true`.
     True,
-    /// It is this word.
-    Is(&'static str),
 }
 
-use When::{Is, True, Written};
+use When::{True, Written};
 
 /// Key (with `[]` for every index), when, and what to do instead.
 #[rustfmt::skip]
@@ -24,7 +22,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
     ("store.url", Written, "use store.path, the embedded store"),
     ("store.sessions", Written, "remove it; sessions are kept in the embedded store"),
     ("log.access.sealed", True, "remove it and restrict who may read the file"),
-    ("log.access.format", Is("clf"), "use \"json\""),
 ];
 
 /// Key, and what it means meanwhile.
@@ -44,7 +41,6 @@ pub(super) fn check(document: &Document<'_>, report: &mut Report) {
         let applies = |when: &When| match when {
             Written => true,
             True => value.as_bool() == Some(true),
-            Is(word) => value.as_str() == Some(word),
         };
         for (_, _, instead) in NOT_AVAILABLE.iter().filter(|(name, when, _)| *name == pattern && applies(when)) {
             report.error(key, format_args!("is not available in this version; {instead}"));
