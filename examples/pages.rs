@@ -7,7 +7,8 @@ use sekisho::carrier::{Charset, Markup};
 use sekisho::clock::{Day, Timestamp};
 use sekisho::config::{ClientAddressDetail, NoticeConfig};
 use sekisho::pages::{
-    Language, Me, MeBinding, MeDone, MeSession, News, NewsKind, NoticeFacts, Page, PinState, Reader, render,
+    DataAct, DataDone, Language, Me, MeBinding, MeDone, MeSession, MyData, News, NewsKind, NoticeFacts, Page, PinState,
+    Reader, render,
 };
 use sekisho::refusal::Reason;
 

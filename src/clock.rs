@@ -98,6 +98,17 @@ impl Day {
         self.0
     }
 
+    /// Reads `YYYY-MM-DD`; `None` if that is no day.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        // The shape first: a time of day behind it, or other separators, would be read too.
+        let shape = |(at, byte): (usize, u8)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() };
+        if text.len() != 10 || !text.bytes().enumerate().all(shape) {
+            return None;
+        }
+        Some(Timestamp::parse(&format!("{text}T00:00:00Z"))?.day())
+    }
+
     /// This day moved back by `days`, saturating.
     #[must_use]
     pub const fn minus_days(self, days: u32) -> Self {
@@ -199,6 +210,25 @@ mod tests {
         assert_eq!(Timestamp::parse(&t.rfc3339()), Some(t));
         assert_eq!((Timestamp::parse("@5"), Timestamp::parse("2026-11-24")), (None, None));
         assert_eq!(Timestamp::from_unix_millis(-1).day().to_string(), "1969-12-31");
+    }
+
+    #[test]
+    fn a_day_is_read_as_it_is_printed_and_no_other_way() {
+        for text in ["2026-11-24", "1969-12-31", "2028-02-29"] {
+            assert_eq!(Day::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "2026-11-31",
+            "2026-1-24",
+            "2026/11/24",
+            "20261124",
+            "2026-11-24T00:00:00Z",
+            "+026-11-24",
+            "２０２６-11-24",
+        ] {
+            assert_eq!(Day::parse(text), None, "{text}");
+        }
     }
 
     #[test]

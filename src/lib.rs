@@ -35,6 +35,8 @@ pub mod store;
 
 pub mod audit;
 
+pub mod privacy;
+
 pub mod admin;
 
 pub mod cli;

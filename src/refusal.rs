@@ -86,6 +86,10 @@ reasons! {
     CookiesRequired = "cookies-required", FORBIDDEN;
     /// A link to another site that we did not sign, or too long ago.
     LinkExpired = "link-expired", FORBIDDEN;
+    /// The name of a handset is too long, unseen, or could be somebody's number or address.
+    LabelInvalid = "label-invalid", BAD_REQUEST;
+    /// The account is under legal hold: nothing of it is erased.
+    SubjectHeld = "subject-held", FORBIDDEN;
     /// The hand-over ticket is spent, expired, or another carrier's.
     TicketInvalid = "ticket-invalid", FORBIDDEN;
     /// The form token is missing, used, expired or another handset's.

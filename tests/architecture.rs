@@ -74,6 +74,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "binding::BindingId",
             "binding::Chain",
             "binding::KeyId",
+            "binding::Label",
             "carrier::CarrierName",
             "keys::AuditPublicKey",
             "session::SessionId",
@@ -81,6 +82,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session", "store::KeyPurpose"]),
+    (
+        "privacy",
+        &[
+            "assertion::AssertionCache",
+            "audit",
+            "binding",
+            "carrier::CarrierName",
+            "config",
+            "keys::KeySet",
+            "receipt",
+            "rotation::Rotations",
+            "session",
+            "store",
+            "telemetry",
+        ],
+    ),
     (
         "admin",
         &[
@@ -92,6 +109,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "edge::ListenerHandle",
             "edge::Terms",
             "keys",
+            "privacy",
             "receipt",
             "rotation",
             "session",

@@ -92,6 +92,60 @@ holders! {
     Operator: "operator";
     /// Holds [`Role::Security`].
     Security: "security";
+    /// Holds [`Role::Privacy`].
+    Privacy: "privacy";
+}
+
+/// Proof that the caller may read what waits for people: holds [`Role::Security`], [`Role::Privacy`] or [`Role::Auditor`].
+pub(super) struct ApprovalReader;
+
+impl<S: Send + Sync> FromRequestParts<S> for ApprovalReader
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let any = [Role::Security, Role::Privacy, Role::Auditor];
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "security, privacy or auditor").map(|_| Self)
+    }
+}
+
+/// Proof that the caller may read the policy: holds [`Role::Privacy`] or [`Role::Auditor`].
+pub(super) struct PolicyReader;
+
+impl<S: Send + Sync> FromRequestParts<S> for PolicyReader
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let any = [Role::Privacy, Role::Auditor];
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "privacy or auditor").map(|_| Self)
+    }
+}
+
+/// Proof that the caller may answer what waits for people, of some kind: holds [`Role::Security`] or [`Role::Privacy`].
+pub(super) struct Decider {
+    /// Who it is.
+    pub(super) by: Actor,
+    /// Whether what is about keys is for them.
+    pub(super) of_keys: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Decider
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let roles = Arc::<Roles>::from_ref(state);
+        let by = holder(parts, &roles, &[Role::Security, Role::Privacy], "security or privacy")?;
+        let of_keys = parts.extensions.get::<Peer>().is_some_and(|peer| roles.holds(*peer, Role::Security));
+        Ok(Self { by, of_keys })
+    }
 }
 
 /// Proof that the caller holds [`Role::Security`] or, to look on, [`Role::Auditor`], and who it is.

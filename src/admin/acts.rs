@@ -1,9 +1,10 @@
 //! What is done once enough people agreed: one function an action, the same that the verb calls where one is enough.
 
 use super::approvals::Grant;
-use super::destroy;
 use super::operations::Operations;
 use super::refused::Refused;
+use super::{destroy, subjects};
+use crate::binding::AccountId;
 use crate::store::ApprovedAction;
 use crate::telemetry::Actor;
 
@@ -20,5 +21,10 @@ pub(super) async fn carry_out(
 ) -> Result<(), Refused> {
     match action {
         ApprovedAction::DestroyKey => destroy::destroy(ops, object, grant, by).await.map(drop),
+        ApprovedAction::HoldSubject | ApprovedAction::ReleaseSubject => {
+            // What stands for an account that was erased is none; the approval ended with the account.
+            let account = AccountId::parse(object).map_err(|_| Refused::NotFound)?;
+            subjects::change_hold(ops, action, &account, grant, by).await
+        }
     }
 }

@@ -18,7 +18,9 @@ use super::documents::{
 use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
-use super::{approvals, audit, import, keys, log, pins, process, receipts, rotations, status};
+use super::{
+    approvals, audit, import, keys, log, pins, policy, process, receipts, rotations, statistics, status, subjects,
+};
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
 use crate::config::ClientAddressDetail;
@@ -87,6 +89,11 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(process::reload))
         .routes(routes!(status::status))
         .routes(routes!(log::show, log::choose, log::reset))
+        .merge(subjects::verbs())
+        .routes(routes!(statistics::stats))
+        .routes(routes!(policy::show))
+        .routes(routes!(policy::report))
+        .routes(routes!(policy::run))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
@@ -231,6 +238,9 @@ async fn revoke_binding(
     let work = async {
         // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands.
         let erased = ops.bindings.revoke(id).await?;
+        if erased.is_none() && ops.bindings.binding(id).await?.is_some() {
+            return Err(Refused::SubjectHeld);
+        }
         if let Some(record) = &erased {
             report(&SecurityEvent::BindingRemoved { account: &record.account, carrier: &record.carrier, by });
         }
@@ -332,7 +342,7 @@ fn list_sessions(ops: &Operations, account: Option<&AccountId>) -> Sessions {
     Sessions { sessions: open.iter().map(|s| Session::of(s.record(), s.transport(), s.last_seen_at())).collect() }
 }
 
-async fn end_sessions(
+pub(super) async fn end_sessions(
     ops: &Operations,
     scope: SessionScope,
     account: Option<&AccountId>,
@@ -373,6 +383,7 @@ mod tests {
             "delete /v1/keys/{id}",
             "delete /v1/log",
             "delete /v1/sessions/{id}",
+            "delete /v1/subjects/{account}",
             "get /v1/accounts",
             "get /v1/accounts/{account}",
             "get /v1/accounts/{account}/bindings",
@@ -384,15 +395,20 @@ mod tests {
             "get /v1/audit/verify",
             "get /v1/bindings",
             "get /v1/bindings/stats",
+            "get /v1/erasures",
             "get /v1/keys",
             "get /v1/keys/{id}",
             "get /v1/keys/{id}/public",
             "get /v1/log",
+            "get /v1/policy",
+            "get /v1/retention",
             "get /v1/rotations",
             "get /v1/rotations/{id}",
             "get /v1/rotations/{id}/receipt",
             "get /v1/sessions",
+            "get /v1/stats",
             "get /v1/status",
+            "get /v1/subjects/{account}/export",
             "post /v1/accounts/{account}/codes",
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",
@@ -405,12 +421,18 @@ mod tests {
             "post /v1/keys/{id}/resume",
             "post /v1/keys/{id}/suspend",
             "post /v1/reload",
+            "post /v1/retention/run",
             "post /v1/rotations",
             "post /v1/rotations/{id}/abort",
             "post /v1/rotations/{id}/pause",
             "post /v1/rotations/{id}/rescan",
             "post /v1/rotations/{id}/resume",
+            "post /v1/subjects/{account}/hold",
+            "post /v1/subjects/{account}/release",
+            "post /v1/subjects/{account}/resume",
+            "post /v1/subjects/{account}/stop",
             "put /v1/log",
+            "put /v1/subjects/{account}/bindings/{id}/label",
         ];
         assert_eq!(described, expected.map(str::to_owned).into());
     }

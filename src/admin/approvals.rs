@@ -16,13 +16,14 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::access::{Security, SecurityReader};
+use super::access::{ApprovalReader, Decider};
 use super::acts;
 use super::body::Asked;
 use super::if_match::RevisionMatch;
 use super::operations::Operations;
 use super::refused::Refused;
 use crate::audit::{Action, Effect, Event};
+use crate::binding::AccountId;
 use crate::clock::Timestamp;
 use crate::config::{AdminConfig, ClientAddressDetail, Principal, Role};
 use crate::store::{
@@ -39,9 +40,11 @@ const REASON_CHARACTERS: usize = 256;
 /// How many people must agree, and who counts as one.
 pub(super) struct ApprovalPolicy {
     needs: u32,
-    /// Who may approve, each with the person that it is. Neither root nor the gateway's own uid, which are nobody in
-    /// particular, nor a group.
-    approvers: Vec<(Principal, String)>,
+    /// Who may approve what is done to keys, each with the person that it is. Neither root nor the gateway's own uid, which
+    /// are nobody in particular, nor a group.
+    of_keys: Vec<(Principal, String)>,
+    /// Who may approve what is done about persons: these, and who holds the role `privacy`.
+    of_subjects: Vec<(Principal, String)>,
 }
 
 impl ApprovalPolicy {
@@ -53,25 +56,35 @@ impl ApprovalPolicy {
             Principal::Certificate(_) => true,
             Principal::Gid(_) => false,
         };
-        let security = config.roles.get(&Role::Security).map_or(&[][..], Vec::as_slice);
-        let approvers = security.iter().filter(named).map(|p| (p.clone(), person(&config.people, p))).collect();
-        Self { needs: config.approvals, approvers }
+        let holders = |role| {
+            let holders = config.roles.get(&role).map_or(&[][..], Vec::as_slice);
+            holders.iter().filter(named).map(|p| (p.clone(), person(&config.people, p)))
+        };
+        let of_subjects = holders(Role::Security).chain(holders(Role::Privacy)).collect();
+        Self { needs: config.approvals, of_keys: holders(Role::Security).collect(), of_subjects }
     }
 
-    /// The person that `by` is, if it is one who may approve.
-    fn approver(&self, by: Actor) -> Option<String> {
+    fn approvers(&self, action: ApprovedAction) -> &[(Principal, String)] {
+        match action {
+            ApprovedAction::DestroyKey => &self.of_keys,
+            ApprovedAction::HoldSubject | ApprovedAction::ReleaseSubject => &self.of_subjects,
+        }
+    }
+
+    /// The person that `by` is, if it is one who may approve `action`.
+    fn approver(&self, by: Actor, action: ApprovedAction) -> Option<String> {
         let is = |principal: &Principal| match (principal, by) {
             (Principal::Uid(given), Actor::Uid(uid)) => *given == uid,
             (Principal::Certificate(given), Actor::Certificate(name)) => *given == name,
             _ => false,
         };
-        self.approvers.iter().find(|(principal, _)| is(principal)).map(|(_, person)| person.clone())
+        self.approvers(action).iter().find(|(principal, _)| is(principal)).map(|(_, person)| person.clone())
     }
 
     /// Whether as many agreed as were needed when it was asked for, and as are needed today. Who may no longer approve
     /// counts no longer.
     fn is_granted(&self, record: &ApprovalRecord) -> bool {
-        let people: BTreeSet<&str> = self.approvers.iter().map(|(_, person)| person.as_str()).collect();
+        let people: BTreeSet<&str> = self.approvers(record.action).iter().map(|(_, person)| person.as_str()).collect();
         let agreed = record.given.iter().filter(|given| people.contains(given.by.as_str())).count();
         record.state == ApprovalState::Open && agreed as u64 >= u64::from(record.needs.max(self.needs))
     }
@@ -95,6 +108,11 @@ impl Reason {
         if sound { Ok(Self(text)) } else { Err(Refused::ReasonInvalid) }
     }
 
+    /// Itself, where there must be one.
+    pub(super) fn named(self) -> Result<Self, Refused> {
+        if self.0.is_empty() { Err(Refused::ReasonInvalid) } else { Ok(self) }
+    }
+
     /// The text, where there must be one.
     pub(super) fn said(self) -> Result<String, Refused> {
         if self.0.is_empty() { Err(Refused::ReasonInvalid) } else { Ok(self.0) }
@@ -109,7 +127,16 @@ pub(super) enum Decision {
     Pending(Response),
 }
 
-/// Proof that as many people agreed as must, for one change to the keys as they were at `revision`.
+/// What an action is about.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    /// A key's id.
+    Key(&'a str),
+    /// An account, which stands in the trail under its pseudonym alone.
+    Account(&'a AccountId),
+}
+
+/// Proof that as many people agreed as must, for one change to the keys as they were at `revision`, or to an account.
 pub(super) struct Grant {
     /// `None` where one person is enough.
     approval: Option<String>,
@@ -121,6 +148,11 @@ pub(super) struct Grant {
 }
 
 impl Grant {
+    /// The approval that ends with the change; `None` where one person is enough.
+    pub(super) fn approval(&self) -> Option<&str> {
+        self.approval.as_deref()
+    }
+
     /// Makes the changes, and ends the approval with them. Returns the revision now in force.
     ///
     /// # Errors
@@ -150,7 +182,7 @@ impl Grant {
 pub(super) async fn require(
     ops: &Operations,
     action: ApprovedAction,
-    object: &str,
+    about: About<'_>,
     by: Actor,
     revision: u64,
     reason: Reason,
@@ -162,17 +194,23 @@ pub(super) async fn require(
     let at = ops.clock.now();
     let ask = NewApproval {
         action,
-        object: object.to_owned(),
+        object: match about {
+            About::Key(id) => id.to_owned(),
+            About::Account(account) => account.to_string(),
+        },
         reason: reason.0,
         asked_by: by.to_string(),
-        approver: policy.approver(by),
+        approver: policy.approver(by, action),
         needs: policy.needs,
         revision,
         at,
         expires_at: at.plus(EXPIRES_AFTER),
     };
-    let deed =
-        Event::new(Action::ApprovalAsk, by).object(format_args!("{} {object}", action.as_str())).reason(&ask.reason);
+    let deed = Event::new(Action::ApprovalAsk, by).reason(&ask.reason);
+    let deed = match about {
+        About::Key(id) => deed.object(format_args!("{} {id}", action.as_str())),
+        About::Account(account) => deed.object(action.as_str()).account(account),
+    };
     let work = async { Ok::<_, Refused>((ops.approvals.ask(ask).await?, Effect::none())) };
     let record = ops.audit.act(deed, &*ops.clock, work).await?;
     if policy.is_granted(&record) {
@@ -184,7 +222,7 @@ pub(super) async fn require(
 
 /// All approvals, the latest first.
 #[utoipa::path(get, path = "/v1/approvals", responses((status = 200, body = Approvals), Refused))]
-pub(super) async fn list(_: SecurityReader, State(ops): State<Operations>) -> Result<Json<Approvals>, Refused> {
+pub(super) async fn list(_: ApprovalReader, State(ops): State<Operations>) -> Result<Json<Approvals>, Refused> {
     let records = ops.approvals.approvals(ops.clock.now()).await?;
     Ok(Json(Approvals { approvals: records.iter().map(Approval::of).collect() }))
 }
@@ -198,7 +236,7 @@ pub(super) async fn list(_: SecurityReader, State(ops): State<Operations>) -> Re
     responses((status = 200, body = Approved), (status = 202, body = Approved), Refused)
 )]
 pub(super) async fn answer(
-    Security(by): Security,
+    Decider { by, of_keys }: Decider,
     State(ops): State<Operations>,
     id: Result<Path<String>, PathRejection>,
     revision: RevisionMatch,
@@ -206,6 +244,9 @@ pub(super) async fn answer(
 ) -> Result<Response, Refused> {
     let Path(id) = id.map_err(|_| Refused::NotFound)?;
     let record = by_id(&ops, &id).await?;
+    if record.action == ApprovedAction::DestroyKey && !of_keys {
+        return Err(Refused::RoleRequired("security"));
+    }
     revision.check(record.revision)?;
     match answer.decision.unwrap_or_default() {
         // Stopping is safe, so that whoever holds the role may.
@@ -224,7 +265,7 @@ pub(super) async fn answer(
         }
         ApprovalDecision::Approve => {
             let policy = ops.approval_policy();
-            let person = policy.approver(by).ok_or(Refused::NoApprover)?;
+            let person = policy.approver(by, record.action).ok_or(Refused::NoApprover)?;
             let work = async {
                 match ops.approvals.approve(&id, person, ops.clock.now()).await? {
                     AnswerOutcome::Counted(record) => {
@@ -301,9 +342,9 @@ pub struct Approvals {
 pub struct Approval {
     /// For `approvals approve` and `approvals deny`.
     pub id: String,
-    /// `destroy-key`.
+    /// `destroy-key`, `hold-subject`, `release-subject`.
     pub action: String,
-    /// To what: a key's id.
+    /// To what: a key's id, or an account; the pseudonym of one that was erased.
     pub object: String,
     /// Why, in the words of whoever asked.
     pub reason: String,
@@ -392,7 +433,7 @@ mod tests {
             (Actor::Certificate(certificate("1002")), None),
             (Actor::Handset, None),
         ] {
-            assert_eq!(policy.approver(by).as_deref(), person, "{by}");
+            assert_eq!(policy.approver(by, ApprovedAction::DestroyKey).as_deref(), person, "{by}");
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::access::Security;
-use super::approvals::{self, Approved, Decision, Grant, Reason};
+use super::approvals::{self, About, Approved, Decision, Grant, Reason};
 use super::body::Asked;
 use super::if_match::{RevisionMatch, etag};
 use super::key_documents::Key;
@@ -46,7 +46,7 @@ pub(super) async fn destroy_key(
     revision.check(ops.key_store.keys().await?.revision)?;
     let (revision, _) = ops.lifecycle.destruction(&id, None, Moment::of(&*ops.clock)).await?;
     let reason = Reason::read(asked.reason)?;
-    match approvals::require(&ops, ApprovedAction::DestroyKey, &id, by, revision, reason).await? {
+    match approvals::require(&ops, ApprovedAction::DestroyKey, About::Key(&id), by, revision, reason).await? {
         Decision::Pending(answer) => Ok(answer),
         Decision::Granted(grant) => {
             let (revision, key) = destroy(&ops, &id, grant, by).await?;

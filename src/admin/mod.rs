@@ -25,14 +25,19 @@ mod listener;
 mod log;
 mod operations;
 mod pins;
+mod policy;
 mod process;
+mod query;
 mod receipts;
 mod refused;
 mod replay;
 mod rotation_documents;
 mod rotations;
 mod server;
+mod statistics;
 mod status;
+mod subject_documents;
+mod subjects;
 
 pub use access::Peer;
 pub use api::router;
@@ -47,11 +52,16 @@ pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use log::LogLevel;
 pub use operations::Operations;
+pub use policy::{KeptKind, LastRun, Policy, RetentionCounts, RetentionReport, RetentionRun};
 pub use process::{Process, ReloadError, Reloaded};
 pub use receipts::IssuedReceipt;
 pub use rotation_documents::{ChainCount, Chains, Rotation, Rotations, ShownRotation};
 pub use server::{AdminServer, BindSocketError};
+pub use statistics::{Stat, Stats};
 pub use status::{
     ConfigurationInForce, KeyStatus, LastMinute, ListenerStatus, ReadinessParts, RotationStatus, ServerStatus, Status,
     StoreStatus, UpstreamStatus,
+};
+pub use subject_documents::{
+    ErasedCounts, ErasedSubject, Erasure, Erasures, ExportedSubject, Held, LabelledHandset, ShownHold,
 };

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::InForce;
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
+use crate::privacy::Promises;
 use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
@@ -43,6 +44,8 @@ pub struct Operations {
     pub lifecycle: Arc<Lifecycle>,
     /// What issues receipts of rotations.
     pub receipts: Arc<Receipts>,
+    /// What carries the privacy policy out.
+    pub promises: Promises,
     /// The gateway's own uid, which has every role.
     pub own_uid: u32,
     /// Source of codes.

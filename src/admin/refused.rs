@@ -11,8 +11,9 @@ use utoipa::openapi::{self, ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use super::documents::{Refusal, RefusalDetail};
 use crate::audit::{Ends, Outcome};
-use crate::binding::AccountIdError;
+use crate::binding::{AccountIdError, LabelError};
 use crate::keys::{KekError, KeyRefusal, KeysError, LifecycleError};
+use crate::privacy::SubjectError;
 use crate::rotation::RotationError;
 use crate::store::StoreError;
 use crate::telemetry::NoLogChoice;
@@ -31,9 +32,17 @@ pub(super) enum Refused {
     AccountInvalid(#[from] AccountIdError),
     #[error(transparent)]
     LogLevelInvalid(#[from] NoLogChoice),
+    #[error(transparent)]
+    LabelInvalid(#[from] LabelError),
+    #[error("the account is under legal hold, or a hold was asked for and waits for people; `subject release` ends it")]
+    SubjectHeld,
+    #[error("the account is not under hold")]
+    SubjectNotHeld,
     #[error("the rotation is {0}; its receipt is issued once the old key is drained")]
     ReceiptNotDue(&'static str),
-    #[error("no account, binding, session, key, rotation or approval has that id")]
+    #[error(
+        "no account, binding, session, key, rotation or approval has that id; of what was erased nothing is left that could tell"
+    )]
     NotFound,
     #[error("the API has no such path; /openapi.json lists those it has")]
     NoSuchPath,
@@ -55,7 +64,9 @@ pub(super) enum Refused {
     IdempotencyKeyReused,
     #[error("the first request of that Idempotency-Key is still at work; ask again")]
     IdempotencyKeyBusy,
-    #[error("a reason is one line of 256 characters at most, and of one at least where a key has leaked")]
+    #[error(
+        "a reason is one line of 256 characters at most, and of one character at least where a key has leaked or an account is held"
+    )]
     ReasonInvalid,
     #[error("an If-Match is one revision of the keys in quotes, such as \"12\", or *")]
     IfMatchInvalid,
@@ -123,6 +134,9 @@ impl Refused {
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign-origin"),
             Self::AccountInvalid(_) => (StatusCode::BAD_REQUEST, "account-invalid"),
             Self::LogLevelInvalid(_) => (StatusCode::BAD_REQUEST, "log-level-invalid"),
+            Self::LabelInvalid(_) => (StatusCode::BAD_REQUEST, "label-invalid"),
+            Self::SubjectHeld => (StatusCode::CONFLICT, "subject-held"),
+            Self::SubjectNotHeld => (StatusCode::CONFLICT, "subject-not-held"),
             Self::ReceiptNotDue(_) => (StatusCode::CONFLICT, "receipt-not-due"),
             Self::NotFound | Self::NoSuchPath | Self::NoPublicHalf => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
@@ -226,6 +240,16 @@ impl From<RotationError> for Refused {
     }
 }
 
+impl From<SubjectError> for Refused {
+    fn from(error: SubjectError) -> Self {
+        match error {
+            SubjectError::NotThere => Self::NotFound,
+            SubjectError::Held => Self::SubjectHeld,
+            SubjectError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// For the description of the API: any verb may answer with any of them.
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
@@ -233,7 +257,7 @@ impl IntoResponses for Refused {
             (
                 "400",
                 "account-invalid, body-malformed, idempotency-key-invalid, if-match-invalid, parameter-invalid, reason-invalid, \
-                 drain-within-invalid, log-level-invalid",
+                 drain-within-invalid, label-invalid, log-level-invalid",
             ),
             ("403", "role-required, no-approver; over TLS also certificate-name, foreign-origin"),
             ("404", "not-found"),
@@ -241,7 +265,7 @@ impl IntoResponses for Refused {
             (
                 "409",
                 "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due, \
-                 configuration-refused",
+                 configuration-refused, subject-held, subject-not-held",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),

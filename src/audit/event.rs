@@ -104,6 +104,22 @@ pub enum Action {
     /// The oldest entries of the trail itself are erased; the object names the first, the last and the hash of the last, the
     /// count is of entries.
     AuditErase,
+    /// Somebody read all that is kept of an account.
+    SubjectExport,
+    /// An account is erased with all that is its own; the count is of bindings.
+    SubjectErase,
+    /// A handset's label is changed; the object is the binding.
+    SubjectCorrect,
+    /// An account is kept out because its person asked for that, and its sessions end; the counts are of sessions.
+    SubjectStop,
+    /// That ends.
+    SubjectResume,
+    /// Somebody had erased what is old enough; the count is of bindings.
+    RetentionRun,
+    /// A legal hold is placed on an account.
+    SubjectHold,
+    /// It is released.
+    SubjectRelease,
 }
 
 impl Action {
@@ -155,6 +171,14 @@ impl Action {
             Self::RotationFinish => "rotation-finish",
             Self::RotationPurge => "rotation-purge",
             Self::AuditErase => "audit-erase",
+            Self::SubjectExport => "subject-export",
+            Self::SubjectErase => "subject-erase",
+            Self::SubjectCorrect => "subject-correct",
+            Self::SubjectStop => "subject-stop",
+            Self::SubjectResume => "subject-resume",
+            Self::RetentionRun => "retention-run",
+            Self::SubjectHold => "subject-hold",
+            Self::SubjectRelease => "subject-release",
         }
     }
 }

@@ -252,8 +252,7 @@ impl AuditTrail {
         // Who writes at this moment looks for that one.
         let known = self.lock().known;
         let oldest = self.store.audit_entries(0, Self::MOST_ERASED).await?;
-        let time = |stored: &StoredAuditEntry| read(stored).ok().and_then(|entry| Timestamp::parse(&entry.time));
-        let old = |stored: &&StoredAuditEntry| stored.seq < known.seq && time(stored).is_some_and(|time| time < before);
+        let old = |stored: &&StoredAuditEntry| stored.seq < known.seq && written_before(stored, before);
         let (Some(first), Some(last)) = (oldest.first(), oldest.iter().take_while(old).last()) else {
             return Ok(Some(0));
         };
@@ -270,6 +269,17 @@ impl AuditTrail {
         self.end(begun, Outcome::Done, Effect::of(erased), now).await?;
         self.seal(now).await?;
         Ok(Some(erased))
+    }
+
+    /// How many entries [`AuditTrail::erase_older`] would erase next.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn older(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let known = self.lock().known;
+        let oldest = self.store.audit_entries(0, Self::MOST_ERASED).await?;
+        let old = |stored: &&StoredAuditEntry| stored.seq < known.seq && written_before(stored, before);
+        Ok(oldest.iter().take_while(old).count() as u64)
     }
 
     /// Up to `limit` entries behind number `after`.
@@ -319,6 +329,18 @@ impl AuditTrail {
     /// [`StoreError`].
     pub async fn pseudonym(&self, account: &AccountId) -> Result<Option<Pseudonym>, StoreError> {
         self.store.pseudonym(account).await
+    }
+
+    /// The entries about the account, oldest first. Reads the whole trail.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if one of them can no longer be read.
+    pub async fn about(&self, account: &AccountId) -> Result<Vec<Entry>, StoreError> {
+        let Some(pseudonym) = self.store.pseudonym(account).await? else { return Ok(Vec::new()) };
+        let stored = self.store.audit_entries_about(&pseudonym).await?;
+        let entries: Vec<Entry> = stored.iter().map(read).collect::<Result<_, _>>()?;
+        let known_as = Some(pseudonym.to_string());
+        Ok(entries.into_iter().filter(|entry| entry.account == known_as).collect())
     }
 
     /// Erases what ties the account to its entries, which stay. For the erasure of the account.
@@ -390,6 +412,11 @@ impl AuditTrail {
 fn read(stored: &StoredAuditEntry) -> Result<Entry, StoreError> {
     let entry: Option<Entry> = serde_json::from_str(&stored.text).ok();
     entry.ok_or_else(|| StoreError::Corrupt(format!("audit entry {}; `sekisho audit verify` tells more", stored.seq)))
+}
+
+/// An entry whose time cannot be read is of no age.
+fn written_before(stored: &StoredAuditEntry, before: Timestamp) -> bool {
+    read(stored).ok().and_then(|entry| Timestamp::parse(&entry.time)).is_some_and(|time| time < before)
 }
 
 async fn judge(verifier: &mut Verifier, mut export: Export) -> Result<(), StoreError> {

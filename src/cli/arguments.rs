@@ -15,10 +15,13 @@ use super::codes::Codes;
 use super::failure::Exit;
 use super::keys::Keys;
 use super::log::Log;
+use super::policy::{Policy, Retention};
 use super::reload::Reload;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
+use super::stats::Stats;
 use super::status::Look;
+use super::subject::Subject;
 use super::top::Top;
 use crate::{dev, gateway};
 
@@ -110,6 +113,14 @@ enum Command {
     Audit(Audit),
     /// The keys of a running gateway
     Keys(Keys),
+    /// What a person may ask for: their data, its erasure, a stop
+    Subject(Subject),
+    /// How many signed in, per day and carrier; nobody is counted by themselves
+    Stats(Stats),
+    /// What is kept, what for and for how long
+    Policy(Policy),
+    /// Erasing what is old enough
+    Retention(Retention),
     /// What the system log of a running gateway tells
     Log(Log),
 }
@@ -132,6 +143,10 @@ impl Command {
             Self::Sessions(sessions) => sessions.run(),
             Self::Audit(audit) => audit.run(),
             Self::Keys(keys) => keys.run(),
+            Self::Subject(subject) => subject.run(),
+            Self::Stats(stats) => stats.run(),
+            Self::Policy(policy) => policy.run(),
+            Self::Retention(retention) => retention.run(),
             Self::Log(log) => log.run(),
         }
     }
@@ -203,6 +218,22 @@ mod tests {
             "audit verify - --head 0000000000000000000000000000000000000000000000000000000000000000 --expect-entries 3",
             "audit verify file --audit-key -rQRxHtQSpXMCXHVoNCEMlh7qsYhlUdMyfGmXHdVuqA",
             "audit pseudonym alice",
+            "policy show --json",
+            "policy diff old.json --json",
+            "retention run --dry-run",
+            "retention report --json",
+            "stats",
+            "stats --from 2026-11-01 --to 2026-11-24 --json",
+            "subject export alice --lang ja --json",
+            "subject erase alice",
+            "subject correct alice --binding id --label work",
+            "subject correct alice --binding id --no-label",
+            "subject stop alice",
+            "subject resume alice",
+            "subject hold alice --reason court",
+            "subject release alice",
+            "subject erasures --json",
+            "subject verify file --audit-key a",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' '));
             assert!(CommandLine::try_parse_from(arguments).is_ok(), "{line}");
@@ -228,6 +259,10 @@ mod tests {
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
             "audit export --from 0",
+            "subject hold alice",
+            "subject correct alice --binding id",
+            "subject correct alice --binding id --label a --no-label",
+            "subject export alice --lang fr",
             "audit tail -n 1001",
             "audit verify file --audit-key short",
             "audit verify --head 0000000000000000000000000000000000000000000000000000000000000000",

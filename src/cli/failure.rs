@@ -53,9 +53,11 @@ pub(super) enum Failure {
     FingerprintKey,
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{}: this is no document of `policy show --json`", .0.display())]
+    NoPolicy(PathBuf),
     #[error("--audit-key takes a public key as a receipt shows it, or a fingerprint as `audit verify` shows it")]
     AuditKey,
-    #[error("`rotation verify` asks no gateway; the key that should have sealed the receipt is named by --audit-key")]
+    #[error("`verify` asks no gateway; the key that should have sealed the file is named by --audit-key")]
     Offline,
     #[error("{}: {why}", path.display())]
     Store { path: PathBuf, why: String },
@@ -107,6 +109,7 @@ impl Failure {
             | Self::NoTerminal
             | Self::FingerprintKey
             | Self::AuditKey
+            | Self::NoPolicy(_)
             | Self::Offline
             | Self::File { .. }
             | Self::Store { .. } => Exit::Usage,
@@ -132,6 +135,7 @@ impl Failure {
             | Self::NoTerminal
             | Self::FingerprintKey
             | Self::AuditKey
+            | Self::NoPolicy(_)
             | Self::Offline
             | Self::File { .. }
             | Self::Store { .. } => "usage",

@@ -16,11 +16,14 @@ mod import;
 mod keys;
 mod log;
 mod output;
+mod policy;
 mod receipt;
 mod reload;
 mod rotation;
 mod sessions;
+mod stats;
 mod status;
+mod subject;
 mod top;
 
 pub use arguments::run;

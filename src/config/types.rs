@@ -564,6 +564,10 @@ pub struct PrivacyConfig {
     pub client_address: ClientAddressDetail,
     /// Days after which entries of the audit trail are erased; never if unsaid.
     pub audit_retention_days: Option<u32>,
+    /// Smaller counts are not shown.
+    pub statistics_floor: u64,
+    /// Days for which statistics are kept.
+    pub statistics_days: u32,
 }
 
 /// What logs say of a client's address.

@@ -27,7 +27,7 @@ use crate::edge::Client;
 use crate::links::LinkPlan;
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
-use crate::store::StoreError;
+use crate::store::{Counted, StoreError};
 use crate::telemetry::{self, Actor, BindOutcome, SecurityEvent};
 use crate::upstream::{Answered, BindClaim};
 
@@ -212,6 +212,7 @@ impl Gateway {
             ByConsole::AlreadyBound(bound) => (bound, BindOutcome::AlreadyBound),
             ByConsole::Bound(bound) => {
                 self.metrics.enrolment(bound.carrier());
+                self.promises.statistics.count(Counted::Enrolment, bound.carrier(), self.clock.now().day());
                 let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
                 telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
                 (bound, BindOutcome::Bound)

@@ -18,6 +18,7 @@ use crate::edge::ClientBody;
 use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, TO_FIELD};
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret};
+use crate::store::Counted;
 use crate::telemetry::{self, Actor, SecurityEvent};
 
 impl Gateway {
@@ -72,6 +73,7 @@ impl Gateway {
             Err(EnrolError::Store(error)) => return Err(error.into()),
         };
         self.metrics.enrolment(bound.carrier());
+        self.promises.statistics.count(Counted::Enrolment, bound.carrier(), self.clock.now().day());
         let event = SecurityEvent::Enrolled { account: bound.account(), carrier: bound.carrier() };
         telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
         self.enter_with(visit, opening(bound, secret, continuity), handset).await

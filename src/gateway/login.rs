@@ -23,7 +23,7 @@ use crate::keys::KeySuspended;
 use crate::pages::Page;
 use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
-use crate::store::{StoreError, TokenTransport};
+use crate::store::{Counted, StoreError, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
 
 /// Query parameter of the button's link that says by what to sign in, where that is not the handset alone.
@@ -224,6 +224,7 @@ impl Gateway {
             }
         }
         self.metrics.sign_in(&record.carrier);
+        self.promises.statistics.count(Counted::SignIn, &record.carrier, now.day());
         let event = SecurityEvent::SignedIn { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
         let news = self.news.has_news(binding).await?;

@@ -28,11 +28,10 @@ impl Gateway {
 
     pub(super) async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
         let own = current.record();
-        let bindings = match self.bindings.bindings(Some(&own.account)).await {
+        let bindings = match self.own_handsets(current).await {
             Ok(bindings) => bindings,
             Err(error) => return self.me_unavailable(visit, current, &error),
         };
-        let bindings: Vec<MeBinding> = bindings.into_iter().map(|binding| own_binding(&binding, current)).collect();
         let sessions: Vec<MeSession> = self
             .sessions
             .list(Some(&own.account), visit.now)
@@ -119,6 +118,7 @@ pub(super) fn own_binding(binding: &BindingRecord, current: &Current) -> MeBindi
         carrier: binding.carrier.to_string(),
         bound_on: binding.bound_on,
         last_used_on: binding.last_used_on,
+        label: None,
         this: binding.id == current.record().binding,
     }
 }

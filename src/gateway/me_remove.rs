@@ -44,11 +44,19 @@ impl Gateway {
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
                 Some(MeDone::HandsetRemoved)
             }
-            // Gone already, or somebody else's: the page that comes back shows what is there.
-            Ok(None) => None,
+            // A legal hold keeps it; or it is gone already, or somebody else's: the page that comes back shows what is there.
+            Ok(None) => match self.promises.subjects.store.held(&current.record().account).await {
+                Ok(Some(_)) => return self.linked(visit, &current, self.refuse(visit, Reason::SubjectHeld)),
+                Ok(None) => None,
+                Err(error) => return self.me_unavailable(visit, &current, &error),
+            },
             Err(error) => return self.me_unavailable(visit, &current, &error),
         };
-        if id == current.record().binding { self.signed_out(visit) } else { self.me_page(visit, &current, done).await }
+        if id == current.record().binding && done.is_some() {
+            self.signed_out(visit)
+        } else {
+            self.me_page(visit, &current, done).await
+        }
     }
 
     /// The page whose form brings the identifier along.
@@ -105,7 +113,9 @@ impl Gateway {
         let (bindings, sessions) = (Arc::clone(&self.bindings), Arc::clone(&self.sessions));
         self.act(deed, async move {
             let removed = bindings.revoke(id).await?;
-            sessions.end(SessionScope::Binding(id)).await?;
+            if removed.is_some() || bindings.binding(id).await?.is_none() {
+                sessions.end(SessionScope::Binding(id)).await?;
+            }
             let count = u64::from(removed.is_some());
             Ok((removed, Effect::of(count)))
         })

@@ -9,7 +9,7 @@ use super::local_path::LocalPath;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::edge::ClientBody;
-use crate::pages::{CODE_FIELD, FORM_TOKEN_FIELD, NoticeFacts, PIN_FIELD, Page};
+use crate::pages::{CODE_FIELD, DataAct, FORM_TOKEN_FIELD, NoticeFacts, PIN_FIELD, Page};
 use crate::refusal::Reason;
 
 impl Gateway {
@@ -28,6 +28,9 @@ impl Gateway {
             "me/pin" if post || by_get(FORM_TOKEN_FIELD) => self.change_pin(visit, body).await,
             "me/remove" if post || by_get(FORM_TOKEN_FIELD) => self.remove_binding(visit, body).await,
             "me/sessions/end" if post || by_get(FORM_TOKEN_FIELD) => self.end_sessions(visit, body).await,
+            "me/label" if post || by_get(FORM_TOKEN_FIELD) => self.label_own(visit, body).await,
+            "me/erase" if post || by_get(FORM_TOKEN_FIELD) => self.act_on_own(visit, body, DataAct::Erase).await,
+            "me/stop" if post || by_get(FORM_TOKEN_FIELD) => self.act_on_own(visit, body, DataAct::Stop).await,
             "login" if read => self.login(visit).await,
             // A form that was reloaded or bookmarked: begin again.
             "enrol" | "unlock" if read => {
@@ -42,15 +45,21 @@ impl Gateway {
             "news" if read => self.news_page(visit).await,
             "me" if read => self.me(visit).await,
             "leave" if read || post => self.leave_page(visit, body).await,
-            "me/remove" | "me/sessions/end" if read && !visit.reader.posts => self.me(visit).await,
+            "me/export" if read => self.export_own(visit).await,
+            "me/data" if read => self.my_data(visit).await,
+            "me/label" if read => self.label_form(visit).await,
+            "me/remove" | "me/sessions/end" | "me/erase" if read && !visit.reader.posts => self.me(visit).await,
+            "me/stop" if read && !visit.reader.posts => self.my_data(visit).await,
             "notice" if read => self.notice(visit).await,
             "jwks.json" if read => self.jwks(visit.head, visit.client.scheme),
-            "login" | "me" | "news" | "notice" | "jwks.json" => self.wrong_method(visit, "GET, HEAD").await,
+            "login" | "me" | "me/export" | "me/data" | "news" | "notice" | "jwks.json" => {
+                self.wrong_method(visit, "GET, HEAD").await
+            }
             "ticket" | "bind" => self.wrong_method(visit, "GET").await,
-            "enrol" | "pin" | "unlock" | "me/pin" | "logout" | "leave" => {
+            "enrol" | "pin" | "unlock" | "me/pin" | "logout" | "leave" | "me/label" => {
                 self.wrong_method(visit, "GET, HEAD, POST").await
             }
-            "me/remove" | "me/sessions/end" => self.wrong_method(visit, "POST").await,
+            "me/remove" | "me/sessions/end" | "me/erase" | "me/stop" => self.wrong_method(visit, "POST").await,
             _ => self.refuse_in_place(visit, Reason::NoRoute).await,
         }
     }

@@ -76,7 +76,7 @@ impl Process for Live {
 impl Live {
     /// Of a gateway that begins to serve `listeners` at `now`. More of them come by `for_workers` and `for_admin`.
     pub(super) fn new(
-        gateway: Arc<ArcSwap<Gateway>>,
+        (gateway, config): (Arc<ArcSwap<Gateway>>, Arc<InForce>),
         (listeners, lists): (Listeners, RevocationLists),
         admissions: Admissions,
         (for_workers, cores): (Entrance, usize),
@@ -86,7 +86,7 @@ impl Live {
     ) -> Self {
         let first = gateway.load_full();
         Self {
-            config: Arc::new(InForce::new(Arc::clone(&first.config))),
+            config,
             shutdown: first.shutdown.clone(),
             gateway,
             listeners: Mutex::new(listeners),

@@ -19,6 +19,7 @@ use crate::edge::{Connection, Scheme};
 use crate::pages::{self, Page, Reader, Rendered};
 use crate::refusal::Reason;
 use crate::session::SessionCookie;
+use crate::store::Counted;
 use crate::telemetry::{self, SecurityEvent};
 
 /// A year, the least that ASVS V3.4.1 asks for.
@@ -75,6 +76,9 @@ impl Gateway {
         if reason.is_an_attempt() {
             let event = SecurityEvent::Refused { reason, carrier };
             telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
+            if let Some(carrier) = carrier {
+                self.promises.statistics.count(Counted::Refusal, carrier, visit.now.day());
+            }
         }
     }
 

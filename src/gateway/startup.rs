@@ -19,13 +19,13 @@ use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
 use super::reload::Live;
 use super::state::{Gateway, Parts, Setting};
-use super::{Worker, descriptors, opening, upkeep};
+use super::{Worker, descriptors, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Finding, SessionConfig};
+use crate::config::{Config, Finding, InForce, SessionConfig};
 use crate::edge::{BoundListener, Inherited, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
@@ -78,6 +78,7 @@ impl Running {
         let at_store = |problem: String| one(config.finding("store.path", problem));
 
         let store = open_store(&config, now, &*entropy)?;
+        policy::check_purposes(&config, &store).await?;
         count_writes(&store, &metrics);
         let (keys, lifecycle) = opening::open_keys(&config, &store, kek, &entropy, now).await.map_err(one)?;
         let audit = open_audit(&store, &keys, &entropy, now).await.map_err(|error| at_store(error.to_string()))?;
@@ -103,19 +104,23 @@ impl Running {
         receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
+        let config_in_force = Arc::new(InForce::new(Arc::clone(&config)));
+        let promises = policy::promises(&store, &keys, &rotations, &sessions, (&audit, &clock, &config_in_force)).await;
+        let promises = promises.map_err(|error| at_store(error.to_string()))?;
         let parts = Parts {
-            bindings: Arc::clone(&bindings),
+            bindings,
             pins: Arc::clone(&store) as _,
             news: Arc::clone(&store) as _,
-            key_store: Arc::clone(&key_store),
-            audit: Arc::clone(&audit),
-            sessions: Arc::clone(&sessions),
-            keys: Arc::clone(&keys),
+            key_store,
+            audit,
+            sessions,
+            promises,
+            keys,
             rotations: Arc::clone(&rotations),
-            lifecycle: Arc::clone(&lifecycle),
-            metrics: Arc::clone(&metrics),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
+            lifecycle,
+            metrics,
+            clock,
+            entropy,
             shutdown: shutdown.clone(),
             admission: Arc::clone(&admissions.clients),
         };
@@ -133,27 +138,10 @@ impl Running {
             let _ = for_admin.send(listener); // its receiver is right here
         }
         let (listeners, way_in) = ((listeners, lists), (workers.entrance().clone(), cores));
-        let live = Live::new(in_force, listeners, admissions, way_in, for_admin, background.clone(), now);
+        let live =
+            Live::new((in_force, config_in_force), listeners, admissions, way_in, for_admin, background.clone(), now);
         let live = Arc::new(live);
-        let operations = Operations {
-            key_store,
-            rotations: Arc::clone(&rotations),
-            receipts,
-            approvals: Arc::clone(&store) as Arc<dyn ApprovalStore>,
-            bindings,
-            pins: Arc::clone(&store) as _,
-            audit,
-            sessions,
-            keys,
-            lifecycle,
-            own_uid: own_uid(),
-            entropy,
-            clock,
-            metrics,
-            config: Arc::clone(&live.config),
-            process: Arc::clone(&live) as Arc<dyn Process>,
-            shutdown: shutdown.clone(),
-        };
+        let operations = operations(&gateway, &store, receipts, &live);
         serve_admin(operations, admin_server, from_now_on, &shutdown, &background);
         background.spawn(rotations.run(shutdown.clone()));
         background.spawn(upkeep::run(Arc::clone(&live), shutdown.clone()));
@@ -233,6 +221,9 @@ impl Running {
         if let Err(error) = gateway.sessions.sweep(gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
+        if let Err(error) = gateway.promises.statistics.flush().await {
+            tracing::warn!(%error, "the last counts of the statistics were not written");
+        }
         let (audit, now) = (&gateway.audit, gateway.clock.now());
         let stopped = Event::new(Action::GatewayStop, Actor::Gateway);
         let sealed = match audit.note(stopped, now).await {
@@ -292,6 +283,30 @@ fn rotations(
         Arc::clone(clock),
         retention_days,
     ))
+}
+
+/// What administrators work on: what the gateway works on, and the process.
+fn operations(gateway: &Gateway, store: &Arc<EmbeddedStore>, receipts: Arc<Receipts>, live: &Arc<Live>) -> Operations {
+    Operations {
+        key_store: Arc::clone(&gateway.key_store),
+        rotations: Arc::clone(&gateway.rotations),
+        receipts,
+        approvals: Arc::clone(store) as Arc<dyn ApprovalStore>,
+        bindings: Arc::clone(&gateway.bindings),
+        pins: Arc::clone(&gateway.pins),
+        audit: Arc::clone(&gateway.audit),
+        sessions: Arc::clone(&gateway.sessions),
+        keys: Arc::clone(&gateway.keys),
+        lifecycle: Arc::clone(&gateway.lifecycle),
+        promises: gateway.promises.clone(),
+        own_uid: own_uid(),
+        entropy: Arc::clone(&gateway.entropy),
+        clock: Arc::clone(&gateway.clock),
+        metrics: Arc::clone(&gateway.metrics),
+        config: Arc::clone(&live.config),
+        process: Arc::clone(live) as Arc<dyn Process>,
+        shutdown: gateway.shutdown.clone(),
+    }
 }
 
 /// Serves administrators at the socket and at their listeners, off the workers that serve handsets.

@@ -14,7 +14,6 @@ use super::limits::Limits;
 use super::self_test::{self, SelfTestError};
 use super::ticket::{self, SignIn, Tickets};
 use super::unlock::Locked;
-use super::upkeep::Upkeep;
 use crate::assertion::{AssertionCache, UpstreamId};
 use crate::audit::{Action, AuditTrail, Event, Outcome};
 use crate::carrier::OverTls;
@@ -25,6 +24,7 @@ use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
+use crate::privacy::Promises;
 use crate::refusal::Reason;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
@@ -47,6 +47,8 @@ pub struct Parts {
     pub audit: Arc<AuditTrail>,
     /// Live sessions.
     pub sessions: Arc<Sessions<AssertionCache>>,
+    /// What carries the privacy policy out.
+    pub promises: Promises,
     /// Keys in clear.
     pub keys: Arc<KeySet>,
     /// What replaces the binding keys.
@@ -109,6 +111,7 @@ pub struct Gateway {
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) audit: Arc<AuditTrail>,
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
+    pub(super) promises: Promises,
     pub(super) keys: Arc<KeySet>,
     pub(super) rotations: Arc<Rotations>,
     pub(super) lifecycle: Arc<Lifecycle>,
@@ -119,7 +122,7 @@ pub struct Gateway {
     pub(super) shutdown: CancellationToken,
     pub(super) admission: Arc<Admission>,
     /// Held for a whole round: rounds do not overlap, and requests never wait for it.
-    pub(super) upkeep: Arc<tokio::sync::Mutex<Upkeep>>,
+    pub(super) upkeep: Arc<tokio::sync::Mutex<()>>,
     readiness: Arc<Readiness>,
     unforgeable: AtomicBool,
 }
@@ -147,7 +150,7 @@ struct Lasting {
     tickets: Arc<Tickets<SignIn>>,
     bind_tickets: Arc<Tickets<Claimed>>,
     locked: Arc<Tickets<Locked>>,
-    upkeep: Arc<tokio::sync::Mutex<Upkeep>>,
+    upkeep: Arc<tokio::sync::Mutex<()>>,
     readiness: Arc<Readiness>,
 }
 
@@ -178,6 +181,7 @@ impl Gateway {
             key_store: Arc::clone(&self.key_store),
             audit: Arc::clone(&self.audit),
             sessions: Arc::clone(&self.sessions),
+            promises: self.promises.clone(),
             keys: Arc::clone(&self.keys),
             rotations: Arc::clone(&self.rotations),
             lifecycle: Arc::clone(&self.lifecycle),
@@ -202,7 +206,7 @@ impl Gateway {
 
     fn build(parts: Parts, lasting: Lasting, setting: Setting) -> Self {
         let Parts { bindings, pins, news, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
-        let Parts { metrics, clock, entropy, shutdown, admission, .. } = parts;
+        let Parts { promises, metrics, clock, entropy, shutdown, admission, .. } = parts;
         let Lasting { limits, forms, leave, tickets, bind_tickets, locked, upkeep, readiness } = lasting;
         let Setting { config, access, upstream_tls, health } = setting;
         let public = &config.gateway.public_url;
@@ -249,6 +253,7 @@ impl Gateway {
             key_store,
             audit,
             sessions,
+            promises,
             keys,
             rotations,
             lifecycle,

@@ -7,31 +7,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
-use super::clock_watch::ClockWatch;
 use super::reload::Live;
-use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome, SealError};
-use crate::binding::BindingId;
-use crate::clock::{Day, Timestamp};
+use crate::audit::{Action, Effect, Ends, Event, Outcome, SealError};
 use crate::keys::{Due, LifecycleError, Moment};
 use crate::rotation::RotationError;
-use crate::store::{KeyState, SessionScope, StoreError};
+use crate::store::{KeyState, StoreError};
 use crate::telemetry::{self, Actor, KeyAction, SecurityEvent};
 
 /// How often it is done.
 const INTERVAL: Duration = Duration::from_secs(5);
-const DAY: Duration = Duration::from_hours(24);
 /// More steps than time alone can bring to the keys at once.
 const MOST_DUE: u32 = 16;
-
-/// What one round leaves to the next.
-#[derive(Default)]
-pub(super) struct Upkeep {
-    clock: ClockWatch,
-    /// The day on which all audit entries that were old enough had been erased.
-    trail_erased_on: Option<Day>,
-    /// Bindings that were erased and whose sessions have not ended yet, because the store failed in between.
-    erased: Vec<BindingId>,
-}
 
 /// Runs until `shutdown` fires, each round by the configuration that is in force when it begins.
 pub(super) async fn run(live: Arc<Live>, shutdown: CancellationToken) {
@@ -61,39 +47,15 @@ impl Gateway {
     /// # Errors
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
-        let mut upkeep = self.upkeep.lock().await;
+        let _turn = self.upkeep.lock().await;
         let now = self.clock.now();
         self.sweep();
         self.sessions.sweep(now, false).await?;
         self.metrics.live_sessions(self.sessions.len());
         self.metrics.live_codes(self.bindings.live_codes(now).await?);
-        let last_use = self.bindings.last_use().await?;
-        if let Some(behind) = upkeep.clock.set_back(now, self.clock.monotonic()) {
-            let event = Event::new(Action::ClockSetBack, Actor::Gateway).effect(Effect::of(behind.as_secs()));
-            self.audit.note(event, now).await?;
-        }
-        // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
-        let may_erase = upkeep.clock.may_erase(now, self.clock.monotonic(), last_use);
-        let retention = if may_erase { self.config.binding.retention_days } else { u32::MAX };
-        let unused = self.bindings.purge(now, now.day().minus_days(retention)).await?;
-        let mut noted = Ok(());
-        if !unused.is_empty() {
-            let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(unused.len() as u64));
-            noted = self.audit.note(event, now).await.map(drop);
-        }
-        let before = upkeep.erased.len();
-        upkeep.erased.extend(unused);
-        let purged = if may_erase { self.rotations.purge_overdue(&mut upkeep.erased, now).await } else { Ok(()) };
-        let count = upkeep.erased.len() - before;
-        if count > 0 {
-            let event = SecurityEvent::BindingsErased { count };
-            telemetry::security(&event, None, self.config.privacy.client_address);
-        }
-        while let Some(binding) = upkeep.erased.last() {
-            self.sessions.end(SessionScope::Binding(*binding)).await?;
-            upkeep.erased.pop();
-        }
-        noted.and(purged)?;
+        self.promises.retention.round().await?;
+        self.promises.statistics.flush().await?;
+        self.promises.subjects.finish().await?;
         match self.rotations.advance(now, false).await {
             Err(RotationError::Store(error)) => return Err(error),
             Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
@@ -106,24 +68,8 @@ impl Gateway {
                 tracing::error!(%error, "the audit trail is not sealed any more");
                 Ok(())
             }
-            Ok(()) if may_erase => self.erase_old_entries(&mut upkeep, now).await,
             Ok(()) => Ok(()),
         }
-    }
-
-    /// Once a day, and again at once while there is more.
-    async fn erase_old_entries(&self, upkeep: &mut Upkeep, now: Timestamp) -> Result<(), StoreError> {
-        let Some(days) = self.config.privacy.audit_retention_days else { return Ok(()) };
-        if upkeep.trail_erased_on == Some(now.day()) {
-            return Ok(());
-        }
-        match self.audit.erase_older(now.minus(DAY.saturating_mul(days)), now).await {
-            Err(SealError::Store(error)) => return Err(error),
-            Err(error) => tracing::error!(%error, "no entry of the audit trail is erased any more"),
-            Ok(Some(erased)) if erased < AuditTrail::MOST_ERASED.into() => upkeep.trail_erased_on = Some(now.day()),
-            Ok(_) => {}
-        }
-        Ok(())
     }
 
     /// What time alone brings to the keys.

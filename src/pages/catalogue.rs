@@ -34,6 +34,10 @@ pub(super) struct Texts {
     pub(super) pin: Pin,
     pub(super) me_pin: MePin,
     pub(super) news: News,
+    pub(super) data: Data,
+    pub(super) label: Label,
+    pub(super) erase: Erase,
+    pub(super) stop: Stop,
     pub(super) logout: Logout,
     pub(super) signed_out: SignedOut,
     pub(super) leave: Leave,
@@ -137,12 +141,16 @@ texts! {
     Me {
         title, account, handsets, this, bound, last_used, remove, no_handsets, sessions, this_session, created,
         last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended, pin, no_pin,
-        change_pin, pin_set, pin_removed,
+        change_pin, pin_set, pin_removed, export, erase, data,
     }
     Remove { title, lead, then, button, back }
     Pin { title, lead, label, button, forgot, code, none, set }
     MePin { title, none, set, forgotten, old, new, again, button, advice, remove, back }
     News { title, lead, handset_bound, wrong_pins, wrong_codes, unknown, go }
+    Data { title, names, name, no_name, stop_what, stop_button, held, renamed, back }
+    Label { title, lead, field, empty, button, back }
+    Erase { title, lead, then, button, back, done, done_what, receipt }
+    Stop { title, lead, then, button, back, done, done_what }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }
     Leave { title, lead, go, back }

@@ -16,8 +16,9 @@ mod style;
 mod tests;
 
 pub use page::{
-    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, Me, MeBinding, MeDone, MeSession, News, NewsKind,
-    NoticeFacts, OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
+    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, DataAct, DataDone, FORM_TOKEN_FIELD, LABEL_FIELD, Me, MeBinding, MeDone,
+    MeSession, MyData, News, NewsKind, NoticeFacts, OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD,
+    TO_FIELD,
 };
 pub use reader::{Language, Reader, ReaderHints};
 pub use render::{Rendered, render};

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::clock::{Day, Timestamp};
 use crate::config::{ClientAddressDetail, NoticeConfig};
 use crate::refusal::Reason;
@@ -27,6 +29,8 @@ pub const AGAIN_FIELD: &str = "again";
 pub const OLD_PIN_FIELD: &str = "old";
 /// Form field that says that the PIN is to go; what it says of that does not matter.
 pub const REMOVE_FIELD: &str = "remove";
+/// Form field of the name of a handset.
+pub const LABEL_FIELD: &str = "label";
 
 /// One page. `carrier` is always a profile's name (`docomo`), where the source network tells it.
 pub enum Page<'a> {
@@ -113,6 +117,37 @@ pub enum Page<'a> {
         /// Where the person wanted to go.
         to: &'a str,
     },
+    /// Names of handsets, and the stop.
+    Data(MyData<'a>),
+    /// The form for the name of a handset.
+    Label {
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// Which.
+        binding: &'a MeBinding,
+        /// What was wrong with the last name: label-invalid.
+        because: Option<Reason>,
+    },
+    /// Asks before everything is erased, or the account is stopped.
+    Confirm {
+        /// Which.
+        act: DataAct,
+        /// Where the form posts, e.g. `/_sekisho/me/erase?guid=ON`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+    },
+    /// Everything was erased, or the account was stopped.
+    Acted {
+        /// Which.
+        act: DataAct,
+        /// What the person can name it by: `e1`.
+        receipt: Option<&'a str>,
+        /// The sealed statement, for who asked for a document.
+        certificate: Option<&'a Map<String, Value>>,
+    },
+    /// A document of the person's own; JSON for every browser.
+    Document(&'a Value),
     /// GET logout: the form; ends nothing.
     Logout {
         /// Goes back in [`FORM_TOKEN_FIELD`].
@@ -161,6 +196,45 @@ pub struct Me<'a> {
     pub pin_set_on: Option<Day>,
     /// What the form that led here has done.
     pub done: Option<MeDone>,
+}
+
+/// What the page of names shows.
+pub struct MyData<'a> {
+    /// The account's handsets.
+    pub handsets: &'a [MeBinding],
+    /// Whether it is under legal hold.
+    pub held: bool,
+    /// Goes back in [`FORM_TOKEN_FIELD`].
+    pub form_token: &'a str,
+    /// What the form that led here has done.
+    pub done: Option<DataDone>,
+}
+
+/// What a form of the page of names has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataDone {
+    /// A handset has another name.
+    Renamed,
+}
+
+/// What is asked before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataAct {
+    /// Everything is erased.
+    Erase,
+    /// The account is kept out.
+    Stop,
+}
+
+impl DataAct {
+    /// The last segment of its path.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Erase => "erase",
+            Self::Stop => "stop",
+        }
+    }
 }
 
 /// What a form of the self-service page has done.
@@ -218,6 +292,8 @@ pub struct MeBinding {
     pub bound_on: Day,
     /// UTC day.
     pub last_used_on: Day,
+    /// What its person calls it.
+    pub label: Option<String>,
     /// The handset in hand.
     pub this: bool,
 }

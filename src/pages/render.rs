@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
 use super::page::{
-    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, FORM_TOKEN_FIELD, MeBinding, MeDone, News, NewsKind, OLD_PIN_FIELD,
-    PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
+    AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, DataAct, FORM_TOKEN_FIELD, LABEL_FIELD, MeBinding, MeDone, News, NewsKind,
+    OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
 };
 use super::reader::{Language, Reader};
 use super::style::STYLE;
@@ -31,7 +31,10 @@ use crate::refusal::Reason;
 
 /// How many handsets and how many sessions the self-service page lists, so that it stays within 5 KiB with a session in
 /// every link. The others come up once some of these are removed or ended; the JSON document lists all.
-const ROWS: usize = 4;
+const ROWS: usize = 3;
+
+/// How many handsets the page of names lists: those with a key from 2 to 6.
+const NAMED: usize = 5;
 
 /// A page as it is sent.
 pub struct Rendered {
@@ -48,7 +51,7 @@ pub struct Rendered {
 #[must_use]
 pub fn render(page: &Page<'_>, reader: Reader) -> Rendered {
     let language = reader.language.tag();
-    if reader.json {
+    if reader.json || matches!(page, Page::Document(_)) {
         return Rendered {
             content_type: HeaderValue::from_static("application/json"),
             body: Bytes::from(document(page, reader.language).to_string()),
@@ -108,6 +111,14 @@ impl Source<'_> {
             Page::Pin { .. } => &self.t.pin.title,
             Page::MePin { .. } => &self.t.me_pin.title,
             Page::News { .. } => &self.t.news.title,
+            Page::Data(_) => &self.t.data.title,
+            Page::Label { .. } => &self.t.label.title,
+            Page::Confirm { act: DataAct::Erase, .. } => &self.t.erase.title,
+            Page::Confirm { act: DataAct::Stop, .. } => &self.t.stop.title,
+            Page::Acted { act: DataAct::Erase, .. } => &self.t.erase.done,
+            Page::Acted { act: DataAct::Stop, .. } => &self.t.stop.done,
+            // Never rendered as a page.
+            Page::Document(_) => "",
             Page::Logout { .. } => &self.t.logout.title,
             Page::SignedOut => &self.t.signed_out.title,
             Page::Leave { .. } => &self.t.leave.title,
@@ -220,7 +231,7 @@ fn document(page: &Page<'_>, language: Language) -> Value {
         }),
         Page::Remove { binding, .. } => json!({ "removed": false, "binding": binding_document(binding) }),
         Page::Pin { because, .. } => error(because.unwrap_or(Reason::PinRequired)),
-        Page::MePin { because: Some(reason), .. } => error(*reason),
+        Page::MePin { because: Some(reason), .. } | Page::Label { because: Some(reason), .. } => error(*reason),
         Page::MePin { state, .. } => json!({
             "has_pin": *state != PinState::None,
             "pin_set_on": if let PinState::Set(day) = state { Some(day.to_string()) } else { None },
@@ -234,6 +245,15 @@ fn document(page: &Page<'_>, language: Language) -> Value {
             "carrier": Some(&news.carrier).filter(|carrier| !carrier.is_empty()),
             "day": news.day.to_string(),
         })).collect::<Vec<_>>() }),
+        Page::Data(data) => json!({
+            "handsets": data.handsets.iter().map(binding_document).collect::<Vec<_>>(), "held": data.held,
+        }),
+        Page::Label { binding, because: None, .. } => json!({ "binding": binding_document(binding) }),
+        Page::Confirm { act: DataAct::Erase, .. } => json!({ "erased": false }),
+        Page::Confirm { act: DataAct::Stop, .. } => json!({ "stopped": false }),
+        Page::Acted { act: DataAct::Erase, certificate, .. } => json!({ "erased": true, "certificate": certificate }),
+        Page::Acted { act: DataAct::Stop, .. } => json!({ "stopped": true }),
+        Page::Document(document) => (*document).clone(),
         Page::Logout { .. } => json!({ "signed_out": false }),
         Page::SignedOut => json!({ "signed_out": true }),
         Page::Leave { url, host } => json!({ "url": url, "host": host }),
@@ -244,6 +264,7 @@ fn binding_document(binding: &MeBinding) -> Value {
     json!({
         "id": binding.id, "carrier": binding.carrier, "this": binding.this,
         "bound_on": binding.bound_on.to_string(), "last_used_on": binding.last_used_on.to_string(),
+        "label": binding.label,
     })
 }
 

@@ -2,8 +2,8 @@
 // Included by both, so it takes its names from the module that includes it.
 
 use super::{
-    ClientAddressDetail, Day, Duration, Me, MeBinding, MeDone, MeSession, News, NewsKind, NoticeConfig, NoticeFacts,
-    Page, PinState, Reason, Timestamp,
+    ClientAddressDetail, DataAct, DataDone, Day, Duration, Me, MeBinding, MeDone, MeSession, MyData, News, NewsKind,
+    NoticeConfig, NoticeFacts, Page, PinState, Reason, Timestamp,
 };
 
 const TOKEN: &str = "q3Zf0mW8Vh2c1b7JtYx5Rw";
@@ -53,12 +53,39 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
         carrier: "docomo".to_owned(),
         bound_on: Day::from_unix_days(20_700),
         last_used_on: Day::from_unix_days(20_780),
+        label: Some("二台目".to_owned()),
         this: true,
     };
     show("remove", &Page::Remove { action: "/_sekisho/me/remove?guid=ON", form_token: TOKEN, binding: &binding });
+    data_pages(&binding, show);
     show("logout", &Page::Logout { form_token: TOKEN });
     show("signed-out", &Page::SignedOut);
     show("leave", &Page::Leave { url: "https://www.example.com/manual?page=2&lang=ja", host: "www.example.com" });
+}
+
+fn data_pages(binding: &MeBinding, show: &mut dyn FnMut(&str, &Page<'_>)) {
+    let unnamed = |n: u8| MeBinding {
+        id: format!("01939c3e-7a10-7b52-9c6e-2f4d1a0b3c0{n}"),
+        carrier: "softbank".to_owned(),
+        bound_on: binding.bound_on,
+        last_used_on: binding.last_used_on,
+        label: None,
+        this: false,
+    };
+    for (name, handsets, held, done) in
+        [("data", 1, false, None), ("data-renamed", 0, false, Some(DataDone::Renamed)), ("data-full", 9, true, None)]
+    {
+        let handsets: Vec<_> = (0..handsets).map(unnamed).collect();
+        show(name, &Page::Data(MyData { handsets: &handsets, held, form_token: TOKEN, done }));
+    }
+    show("label", &Page::Label { form_token: TOKEN, binding, because: None });
+    show("label-invalid", &Page::Label { form_token: TOKEN, binding, because: Some(Reason::LabelInvalid) });
+    for (name, act) in [("erase", DataAct::Erase), ("stop", DataAct::Stop)] {
+        let action = format!("/_sekisho/me/{name}?guid=ON");
+        show(name, &Page::Confirm { act, action: &action, form_token: TOKEN });
+        let receipt = (act == DataAct::Erase).then_some("e17");
+        show(&format!("{name}-done"), &Page::Acted { act, receipt, certificate: None });
+    }
 }
 
 fn sign_in_pages(notice: &NoticeConfig, show: &mut dyn FnMut(&str, &Page<'_>)) {
@@ -108,6 +135,7 @@ fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
         carrier: carrier(n).to_owned(),
         bound_on: Day::from_unix_days(20_700),
         last_used_on: start.day(),
+        label: (n == 0).then(|| "仕事用 & 私用".to_owned()),
         this: n == 0,
     };
     let session = |n: u8| MeSession {

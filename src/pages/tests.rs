@@ -337,8 +337,8 @@ fn a_long_self_service_page_says_what_it_leaves_out_and_the_document_leaves_out_
     samples::each_page(&mut |name, page| {
         if name == "me-full" {
             let html = html(page, Language::English, Charset::Utf8);
-            assert_eq!(html.matches("action=\"/_sekisho/me/remove\"").count(), 4);
-            assert_eq!(html.matches("And 5 more").count(), 2);
+            assert_eq!(html.matches("action=\"/_sekisho/me/remove\"").count(), 3);
+            assert_eq!(html.matches("And 6 more").count(), 2);
             let document = json(page, Language::English);
             assert_eq!(document["bindings"].as_array().unwrap().len(), 9);
             assert_eq!(document["sessions"][0]["created_at"], "2026-11-24T14:21:57.042Z");
@@ -380,8 +380,14 @@ fn pages_that_hold(text: &str, reader: Reader) -> Vec<String> {
         NoticeConfig { controller: text.to_owned(), contact: format!("https://{text}"), revision: text.to_owned() };
     let carriers = [(text.to_owned(), text.to_owned())];
     let day = Day::from_unix_days(1);
-    let bindings =
-        [MeBinding { id: text.to_owned(), carrier: text.to_owned(), bound_on: day, last_used_on: day, this: false }];
+    let bindings = [MeBinding {
+        id: text.to_owned(),
+        carrier: text.to_owned(),
+        bound_on: day,
+        last_used_on: day,
+        label: Some(text.to_owned()),
+        this: false,
+    }];
     let at = Timestamp::from_unix_millis(0);
     let sessions =
         [MeSession { id: text.to_owned(), carrier: text.to_owned(), created_at: at, last_seen_at: at, this: false }];

@@ -11,6 +11,7 @@ mod document;
 mod issue;
 mod merkle;
 mod seal;
+mod sealed;
 mod survey;
 mod verify;
 
@@ -19,5 +20,6 @@ pub use document::{Approval, Circumstances, Facts, Part, addendum, receipt, rest
 pub use issue::{IssueError, Receipts};
 pub use merkle::MerkleRoot;
 pub use seal::Unsealed;
+pub use sealed::{SealVerdict, sealed, verify_sealed};
 pub use survey::{Survey, survey};
 pub use verify::{KnownKey, Origin, Verdict, verify, verify_against};

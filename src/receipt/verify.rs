@@ -117,7 +117,7 @@ fn judge(document: &[u8], known: &[KnownKey], compare: impl FnOnce(&Map<String, 
 }
 
 /// Whether every member is what was sealed, and by whom.
-fn sealed(receipt: &Map<String, Value>, known: &[KnownKey]) -> Vec<String> {
+pub(super) fn sealed(receipt: &Map<String, Value>, known: &[KnownKey]) -> Vec<String> {
     let Some(seal) = receipt.get(SEAL) else { return vec!["seal: is missing".to_owned()] };
     let mut problems = Vec::new();
     let there = digests(receipt);

@@ -10,17 +10,23 @@ use crate::clock::Timestamp;
 pub enum ApprovedAction {
     /// The object is a key that is to be wiped.
     DestroyKey,
+    /// The object is an account that is to be put under hold.
+    HoldSubject,
+    /// The object is an account whose hold is to be released.
+    ReleaseSubject,
 }
 
 impl ApprovedAction {
     /// Every action.
-    pub const ALL: [Self; 1] = [Self::DestroyKey];
+    pub const ALL: [Self; 3] = [Self::DestroyKey, Self::HoldSubject, Self::ReleaseSubject];
 
     /// The word used in JSON, logs and stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestroyKey => "destroy-key",
+            Self::HoldSubject => "hold-subject",
+            Self::ReleaseSubject => "release-subject",
         }
     }
 }

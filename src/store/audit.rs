@@ -94,6 +94,9 @@ pub trait AuditStore: Send + Sync + 'static {
     /// [`StoreError::Corrupt`] if there is no such entry: no caller may ask for it.
     async fn erase_before(&self, seq: u64) -> Result<u64, StoreError>;
 
+    /// The entries in whose text the pseudonym stands, in order; reads all of them.
+    async fn audit_entries_about(&self, pseudonym: &Pseudonym) -> Result<Vec<StoredAuditEntry>, StoreError>;
+
     /// Keeps a checkpoint of the chain up to `hash`. `false` if it does not fit.
     async fn keep_checkpoint(&self, checkpoint: StoredCheckpoint, hash: EntryHash) -> Result<bool, StoreError>;
 

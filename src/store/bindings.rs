@@ -260,7 +260,7 @@ pub trait BindingStore: Send + Sync + 'static {
     /// One binding. `None` if there is none.
     async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
 
-    /// Erases a binding. `None` if there is none.
+    /// Erases a binding. `None` if there is none, or if its account is under hold.
     async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
 
     /// One account. `None` if there is none.
@@ -277,7 +277,7 @@ pub trait BindingStore: Send + Sync + 'static {
     /// 12. All callers get one and the same subject. `None` if there is no such account.
     async fn subject(&self, account: &AccountId, upstream: &str, fresh: String) -> Result<Option<String>, StoreError>;
 
-    /// Erases codes that are dead at `now` and bindings last used before `unused_since`.
-    /// Returns the ids of the bindings erased.
+    /// Erases codes that are dead at `now` and bindings last used before `unused_since`, but for those of accounts under
+    /// hold. Returns the ids of the bindings erased.
     async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError>;
 }

@@ -26,9 +26,12 @@ mod error;
 mod keys;
 mod news;
 mod pins;
+mod proofs;
 mod receipts;
 mod rotations;
 mod sessions;
+mod statistics;
+mod subjects;
 
 pub use approvals::{
     AnswerOutcome, ApprovalRecord, ApprovalState, ApprovalStore, ApprovedAction, ApprovedOutcome, GivenApproval,
@@ -47,6 +50,12 @@ pub use keys::{
 };
 pub use news::{News, NewsKind, NewsStore};
 pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};
+pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
 pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
 pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};
+pub use statistics::{Counted, DayCount, StatisticsStore};
+pub use subjects::{
+    DueBindings, EraseOutcome, ErasureRecord, HoldOutcome, HoldRecord, KeptCode, LabelledBinding, Standing,
+    SubjectRecord, SubjectStore,
+};

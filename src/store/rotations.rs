@@ -174,7 +174,10 @@ pub trait RotationStore: Send + Sync + 'static {
     /// How many bindings were last used before `day`.
     async fn unused_since(&self, day: Day) -> Result<u64, StoreError>;
 
-    /// Erases the bindings whose chain contains `key`, or would once wrapped: it begins with that or an older key.
-    /// Returns their ids.
+    /// How many bindings [`RotationStore::purge_chain`] would erase.
+    async fn purgeable(&self, key: KeyId) -> Result<u64, StoreError>;
+
+    /// Erases the bindings whose chain contains `key`, or would once wrapped: it begins with that or an older key; but
+    /// for those of accounts under hold. Returns their ids.
     async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError>;
 }

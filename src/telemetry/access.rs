@@ -53,6 +53,10 @@ pub struct Access<'a> {
     pub request_id: &'a str,
 }
 
+/// The fields that a line of the stream has.
+pub const ACCESS_FIELDS: &[&str] =
+    &["time", "stream", "method", "path", "status", "client", "duration_us", "carrier", "request_id"];
+
 /// Where the access stream goes under one configuration; shared by all workers. Dropping the last of those that share a
 /// buffer writes what waits.
 ///
@@ -241,7 +245,12 @@ mod tests {
         let path = folder.path().join("access.log");
         let log =
             LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = PrivacyConfig { client_address: ClientAddressDetail::Prefix, audit_retention_days: None };
+        let privacy = PrivacyConfig {
+            client_address: ClientAddressDetail::Prefix,
+            audit_retention_days: None,
+            statistics_floor: 10,
+            statistics_days: 400,
+        };
         let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
         for access in accesses {
             logger.write(access);
@@ -261,6 +270,8 @@ mod tests {
             "client": null, "duration_us": 1234, "carrier": null, "request_id": "r1",
         });
         assert_eq!(written[0], expected);
+        assert_eq!(ACCESS_FIELDS.len(), expected.as_object().unwrap().len());
+        assert!(ACCESS_FIELDS.iter().all(|field| expected.get(*field).is_some()));
         assert_eq!(written[1]["time"], "2026-11-24T14:21:58.000Z");
         assert_eq!(written[1]["status"], 502);
     }
@@ -280,7 +291,12 @@ mod tests {
         let path = folder.path().join("access.log");
         let log =
             LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = PrivacyConfig { client_address: ClientAddressDetail::None, audit_retention_days: None };
+        let privacy = PrivacyConfig {
+            client_address: ClientAddressDetail::None,
+            audit_retention_days: None,
+            statistics_floor: 10,
+            statistics_days: 400,
+        };
         for _ in 0..2 {
             AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);
         }

@@ -23,6 +23,10 @@ use crate::store::KeyPurpose;
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
 
+/// The labels that a figure may have.
+pub const METRIC_LABELS: &[&str] =
+    &["carrier", "cause", "le", "outcome", "purpose", "reason", "server", "status", "stream", "upstream", "version"];
+
 type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
 
 /// What came of an upstream's `Sekisho-Bind`.

@@ -17,11 +17,11 @@ mod panic;
 mod queue;
 mod security;
 
-pub use access::{Access, AccessLogger, Redirection};
+pub use access::{ACCESS_FIELDS, Access, AccessLogger, Redirection};
 pub use figures::Figures;
 pub use histogram::Observed;
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use log_choice::{LogChoice, LogInForce, NoLogChoice, choose_log, configure_log, log_in_force};
-pub use metrics::{BindOutcome, Metrics, PinOutcome, ReloadOutcome, UpstreamMetrics};
+pub use metrics::{BindOutcome, METRIC_LABELS, Metrics, PinOutcome, ReloadOutcome, UpstreamMetrics};
 pub use panic::hide_panic_messages;
-pub use security::{Actor, KeyAction, RotationStep, SecurityEvent, security};
+pub use security::{Actor, KeyAction, RotationStep, SECURITY_FIELDS, SecurityEvent, security};

@@ -246,6 +246,11 @@ pub enum SecurityEvent<'a> {
         /// By whom.
         by: Actor,
     },
+    /// An account was erased with all that was its own; whose it was is not said any more.
+    SubjectErased {
+        /// By whom.
+        by: Actor,
+    },
     /// A key was made, or came to another state.
     KeyChanged {
         /// Its id, `a1`; `all` where every key was wrapped anew.
@@ -283,6 +288,28 @@ pub enum SecurityEvent<'a> {
         by: Actor,
     },
 }
+
+/// The fields that a line of the stream may have.
+pub const SECURITY_FIELDS: &[&str] = &[
+    "time",
+    "stream",
+    "level",
+    "event",
+    "account",
+    "carrier",
+    "reason",
+    "upstream",
+    "key",
+    "approval",
+    "action",
+    "object",
+    "client",
+    "count",
+    "unchanged",
+    "refused",
+    "rotation",
+    "by",
+];
 
 /// Writes `event`, with the client's address cut to `detail`.
 pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: ClientAddressDetail) {
@@ -388,6 +415,7 @@ impl<'a> Fields<'a> {
             SecurityEvent::AccountResumed { account, by } => {
                 Self { event: "account-resumed", account: Some(account), by: Some(by), ..none }
             }
+            SecurityEvent::SubjectErased { by } => Self { event: "subject-erased", by: Some(by), ..none },
             SecurityEvent::Approval { event, approval, action, object, by } => {
                 let (approval, action, object) = (Some(approval), Some(action), Some(object));
                 Self { event, approval, action, object, by: Some(by), ..none }

@@ -229,7 +229,7 @@ async fn a_full_page_of_a_session_in_links_still_fits_the_smallest_handset() {
         let mut last = harness.handset(carrier, "9");
         for language in ["ja", "en"] {
             let page = last.send(Method::GET, &way, &[("Accept-Language", language)], Bytes::new()).await;
-            assert_eq!((page.status, handsets(&page).len()), (StatusCode::OK, 4), "{}", page.text());
+            assert_eq!((page.status, handsets(&page).len()), (StatusCode::OK, 3), "{}", page.text());
             assert!(page.body.len() <= 5 * 1024, "{carrier:?} {language}: {} bytes", page.body.len());
         }
     }

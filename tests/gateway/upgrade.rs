@@ -24,7 +24,7 @@ fn cookie(handset: &Handset) -> String {
 }
 
 /// A WebSocket of this handset: its two ends.
-async fn open(harness: &Harness, upstream: &PlayedUpstream, handset: &Handset) -> (Wire, Wire) {
+pub(crate) async fn open(harness: &Harness, upstream: &PlayedUpstream, handset: &Handset) -> (Wire, Wire) {
     let mut client = Wire::connect(handset.source, harness.address()).await;
     let origin = format!("Origin: http://{HOST}\r\n");
     client.get("/played/ws?guid=ON", &format!("{HANDSHAKE}{origin}{}", cookie(handset))).await;
@@ -51,7 +51,7 @@ async fn open(harness: &Harness, upstream: &PlayedUpstream, handset: &Handset) -
     (client, server)
 }
 
-async fn assert_both_end(mut client: Wire, mut server: Wire) {
+pub(crate) async fn assert_both_end(mut client: Wire, mut server: Wire) {
     assert!(client.rest().await.is_empty());
     assert!(server.rest().await.is_empty());
 }

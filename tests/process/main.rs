@@ -31,6 +31,7 @@ mod load_balancer;
 mod log_level;
 mod mounts;
 mod offline;
+mod privacy;
 mod process;
 mod proxies;
 mod receipts;

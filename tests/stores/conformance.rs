@@ -16,9 +16,9 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
     ImportOutcome, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewAuditEntry,
-    NewCode, NewsStore, PinStore, Probe, ReceiptStore, RotationStore, SchemeRecord, SealingKey, SessionRecord,
-    SessionScope, SessionStore, StoreError, StoredAuditEntry, StoredCheckpoint, StoredKeys, StretchParameters,
-    TokenTransport,
+    NewCode, NewsStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SealingKey,
+    SessionRecord, SessionScope, SessionStore, StatisticsStore, StoreError, StoredAuditEntry, StoredCheckpoint,
+    StoredKeys, StretchParameters, SubjectStore, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -34,6 +34,11 @@ pub(crate) trait Backend: Sized {
     fn receipts(&self) -> Arc<dyn ReceiptStore>;
     fn pins(&self) -> Arc<dyn PinStore>;
     fn news(&self) -> Arc<dyn NewsStore>;
+    fn subjects(&self) -> Arc<dyn SubjectStore>;
+    fn statistics(&self) -> Arc<dyn StatisticsStore>;
+    fn proofs(&self) -> Arc<dyn ProofStore>;
+    /// All that it keeps, as an attacker with the medium reads it.
+    fn medium(&self) -> Vec<u8>;
     /// The same data after a crash: whatever was not durable is gone.
     fn restart(self) -> Self;
 }

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use rusqlite::Connection;
-use sekisho::binding::{AccountId, BindingId};
+use sekisho::binding::{AccountId, BindingDigest, BindingId, Chain, Label};
 use sekisho::carrier::CarrierName;
 use sekisho::clock::Timestamp;
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, Inspection, KeyChange, KeyRecord, KeyState,
-    KeyStore, NewsStore, OpenError, Opened, PinStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord,
-    SessionStore, StoreError, TokenTransport,
+    ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, EraseOutcome, ImportedBinding, Inspection,
+    KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, OpenError, Opened, PinStore, ProofStore, ReceiptStore,
+    RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore, StoreError, SubjectStore,
+    TokenTransport,
 };
 use tempfile::TempDir;
 
@@ -26,6 +27,8 @@ use crate::conformance::{Backend, first_keys, keeps_the_contract, scheme};
 use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
+use crate::statistics_conformance::counts_as_the_contract_says;
+use crate::subject_conformance::keeps_what_persons_may_ask_for;
 
 struct Embedded {
     store: Arc<EmbeddedStore>,
@@ -62,6 +65,18 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn subjects(&self) -> Arc<dyn SubjectStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn statistics(&self) -> Arc<dyn StatisticsStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn proofs(&self) -> Arc<dyn ProofStore> {
+        Arc::clone(&self.store) as _
+    }
+
     fn rotations(&self) -> Arc<dyn RotationStore> {
         Arc::clone(&self.store) as _
     }
@@ -72,6 +87,10 @@ impl Backend for Embedded {
 
     fn news(&self) -> Arc<dyn NewsStore> {
         Arc::clone(&self.store) as _
+    }
+
+    fn medium(&self) -> Vec<u8> {
+        ["store", "store-wal"].map(|name| fs::read(self.folder.path().join(name)).unwrap()).concat()
     }
 
     /// Opens a copy of the files as they are at this instant, as a crash would leave them: the running store is not told.
@@ -90,6 +109,8 @@ keeps_the_approval_contract!(Embedded);
 moves_records_as_the_contract_says!(Embedded);
 keeps_receipts_as_the_contract_says!(Embedded);
 keeps_pins_as_the_contract_says!(Embedded);
+keeps_what_persons_may_ask_for!(Embedded);
+counts_as_the_contract_says!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())
@@ -495,4 +516,53 @@ async fn a_store_that_cannot_be_written_is_found_by_looking() {
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     assert!(matches!(refusal(&path), OpenError::Unusable { .. }));
+}
+
+/// Clause 75: of five hundred accounts every other one is erased, in an order of their own, and searched for byte by byte.
+#[tokio::test]
+async fn what_was_erased_is_in_no_file() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store");
+    let (store, _) = open(&path).unwrap();
+    let keys = KeyStore::initialise(&store, first_keys(), scheme("h1")).await;
+    assert!(keys.is_ok());
+    let name = |number: u32| AccountId::parse(&format!("erase-{:08x}", number.wrapping_mul(0x9e37_79b9))).unwrap();
+    let label = |number: u32| Label::parse(&format!("label {}", char::from_u32(0x4e00 + number).unwrap())).unwrap();
+    for number in 0..500_u32 {
+        let at = Timestamp::from_unix_millis(1_795_530_000_000);
+        let digest: [u8; 32] = std::array::from_fn(|at| number.wrapping_mul(0x85eb_ca6b).to_be_bytes()[at % 4]);
+        let binding = ImportedBinding {
+            account: name(number),
+            carrier: CarrierName::parse("docomo").unwrap(),
+            probes: vec![],
+            digest: BindingDigest::from_bytes(digest),
+            chain: Chain::parse("k1").unwrap(),
+            generation: 0,
+            id: BindingId::from_random(digest[..16].try_into().unwrap()),
+        };
+        let id = binding.id;
+        BindingStore::import(&store, vec![binding], 3, at).await.unwrap();
+        store.set_label(&name(number), id, Some(label(number))).await.unwrap();
+        SubjectStore::subject(&store, &name(number)).await.unwrap().unwrap();
+    }
+    let gone: Vec<u32> = (0..500).filter(|number| number % 2 == 1).map(|number| number * 37 % 500).collect();
+    for number in &gone {
+        let now = Timestamp::from_unix_millis(1_795_530_000_000);
+        let erased = store.erase(&name(*number), None, now).await.unwrap();
+        let EraseOutcome::Erased(erasure) = erased else { panic!("{erased:?}") };
+        store.finish_erasure(&erasure.id).await.unwrap();
+    }
+    store.scrub().await.unwrap();
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap().path();
+        let content = fs::read(&file).unwrap();
+        let holds = |needle: &str| content.windows(needle.len()).any(|window| window == needle.as_bytes());
+        for number in &gone {
+            assert!(!holds(name(*number).as_str()), "account {number} is in {}", file.display());
+            assert!(!holds(label(*number).as_str()), "label {number} is in {}", file.display());
+        }
+        if file == path {
+            assert!((0..500).filter(|number| !gone.contains(number)).all(|number| holds(name(number).as_str())));
+        }
+    }
 }

@@ -8,3 +8,5 @@ mod embedded;
 mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;
+mod statistics_conformance;
+mod subject_conformance;

@@ -31,8 +31,6 @@ const NO_EFFECT: &[(&str, &str)] = &[
     ("privacy.security_log_retention", "let the log's own rotation erase it"),
     ("privacy.sessions_retention", "sessions are erased when they end"),
     ("privacy.codes_retention", "codes are erased when they end"),
-    ("privacy.statistics_retention", "there are no statistics"),
-    ("privacy.statistics_floor", "there are no statistics"),
 ];
 
 /// Reports every key that this version cannot honour.

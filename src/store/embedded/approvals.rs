@@ -143,6 +143,30 @@ fn change_approved(
     }
 }
 
+/// Ends the approval of `action` on `object` that `id` names, because `by` carries it out in this very step. `true` without
+/// one: nobody else had to agree.
+pub(super) fn carry_out(
+    conn: &Connection,
+    id: Option<&str>,
+    action: ApprovedAction,
+    object: &str,
+    by: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(id) = id else { return Ok(true) };
+    let Some(seq) = number(id) else { return Ok(false) };
+    let agreed = current(conn, seq, now)?.is_some_and(|record| {
+        record.state == ApprovalState::Open
+            && record.action == action
+            && record.object == object
+            && record.given.len() as u64 >= u64::from(record.needs)
+    });
+    if agreed {
+        end(conn, seq, ApprovalState::Done, Some(by), now)?;
+    }
+    Ok(agreed)
+}
+
 fn end(conn: &Connection, seq: i64, state: ApprovalState, by: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
     let sql = "UPDATE approvals SET state = ?2, ended_by = ?3, ended_at = ?4 WHERE seq = ?1 AND state = 'open'";
     conn.prepare_cached(sql)?.execute((seq, state.as_str(), by, now.unix_millis()))?;

@@ -41,6 +41,17 @@ impl AuditStore for EmbeddedStore {
         self.writer.run(move |conn| erase_before(conn, seq)).await
     }
 
+    async fn audit_entries_about(&self, pseudonym: &Pseudonym) -> Result<Vec<StoredAuditEntry>, StoreError> {
+        let pseudonym = pseudonym.to_string();
+        // Of the thread for long reads: a trail of years is read whole.
+        self.surveyor
+            .run(move |conn| {
+                let sql = "SELECT * FROM audit_entries WHERE instr(entry, ?1) > 0 ORDER BY seq";
+                conn.prepare_cached(sql)?.query_and_then([pseudonym], stored_entry)?.collect()
+            })
+            .await
+    }
+
     async fn keep_checkpoint(&self, checkpoint: StoredCheckpoint, hash: EntryHash) -> Result<bool, StoreError> {
         self.writer
             .run(move |conn| {

@@ -98,7 +98,9 @@ impl BindingStore for EmbeddedStore {
     async fn revoke(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
         self.writer
             .run(move |conn| {
-                let mut delete = conn.prepare_cached("DELETE FROM bindings WHERE id = ?1 RETURNING *")?;
+                let mut delete = conn.prepare_cached(
+                    "DELETE FROM bindings WHERE id = ?1 AND account NOT IN (SELECT account FROM holds) RETURNING *",
+                )?;
                 let mut rows = delete.query_and_then([id.to_string()], binding)?;
                 rows.next().transpose()
             })
@@ -148,7 +150,9 @@ impl BindingStore for EmbeddedStore {
         self.writer
             .run(move |conn| {
                 enrolment::erase_dead_codes(conn, now)?;
-                let mut delete = conn.prepare_cached("DELETE FROM bindings WHERE last_used_on < ?1 RETURNING id")?;
+                let mut delete = conn.prepare_cached(
+                    "DELETE FROM bindings WHERE last_used_on < ?1 AND account NOT IN (SELECT account FROM holds) RETURNING id",
+                )?;
                 let erased = delete.query_and_then([unused_since.unix_days()], |row| {
                     column(row, "id", |text: String| BindingId::parse(&text))
                 })?;

@@ -133,6 +133,18 @@ pub(super) fn check_writable(store: &Path) -> io::Result<()> {
     })
 }
 
+/// Names of the copies that were made of the store before upgrades, and drafts that a crash left of them.
+pub(super) fn copies_beside(store: &Path) -> io::Result<Vec<String>> {
+    let Some(name) = store.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
+    let prefix = format!("{name}.before-v");
+    let mut found: Vec<String> = fs::read_dir(folder_of(store))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
 fn may(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }

@@ -20,11 +20,14 @@ mod keys;
 mod news;
 mod open;
 mod pins;
+mod proofs;
 mod reader;
 mod receipts;
 mod rotations;
 mod schema;
 mod sessions;
+mod statistics;
+mod subjects;
 mod writer;
 
 pub use open::{EmbeddedStore, Inspection, OpenError, Opened};

@@ -64,7 +64,7 @@ pub(super) fn tell_all(
     Ok(())
 }
 
-fn one(row: &Row<'_>) -> Result<News, StoreError> {
+pub(super) fn one(row: &Row<'_>) -> Result<News, StoreError> {
     Ok(News {
         kind: column(row, "kind", |word: String| NewsKind::ALL.into_iter().find(|kind| kind.as_str() == word))?,
         carrier: column(row, "carrier", |name: Option<String>| match name {

@@ -154,8 +154,25 @@ impl RotationStore for EmbeddedStore {
             .await
     }
 
+    async fn purgeable(&self, key: KeyId) -> Result<u64, StoreError> {
+        let sql = concat!(
+            "SELECT count(*) AS records FROM bindings WHERE ",
+            innermost!(),
+            " <= ?1 AND account NOT IN (SELECT account FROM holds)"
+        );
+        let read = move |conn: &Connection| {
+            let count: i64 = conn.prepare_cached(sql)?.query_row([key.number()], |row| row.get(0))?;
+            Ok(u64::try_from(count).unwrap_or(0))
+        };
+        self.readers.run(read).await
+    }
+
     async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError> {
-        let sql = concat!("DELETE FROM bindings WHERE ", innermost!(), " <= ?1 RETURNING id");
+        let sql = concat!(
+            "DELETE FROM bindings WHERE ",
+            innermost!(),
+            " <= ?1 AND account NOT IN (SELECT account FROM holds) RETURNING id"
+        );
         self.writer
             .run(move |conn| {
                 let mut delete = conn.prepare_cached(sql)?;

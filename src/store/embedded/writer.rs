@@ -81,6 +81,14 @@ impl Writer {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Writes the file anew from what is in it, and folds the journal. Overwriting what is erased (`secure_delete`) leaves
+    /// copies that were made while pages were split and merged; these go only so. Everybody who writes waits for it.
+    pub(super) async fn rewrite(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Rewrite(reply)).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
     /// Ends the thread after all that was queued before, with the journal folded into the file.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -101,6 +109,7 @@ impl Drop for Writer {
 enum Message {
     Job(Box<dyn Job>),
     Fold(oneshot::Sender<Result<(), StoreError>>),
+    Rewrite(oneshot::Sender<Result<(), StoreError>>),
     Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -210,6 +219,15 @@ fn write(place: &Place, conn: Held, messages: &Receiver<Message>, checkpointer: 
                 let folded = connected(place, &mut conn).and_then(|held| fold(held.in_place()?));
                 let _ = reply.send(folded);
             }
+            Message::Rewrite(reply) => {
+                let _turn = checkpointer.turn();
+                let rewritten = connected(place, &mut conn).and_then(|held| {
+                    let conn = held.in_place()?;
+                    execute(conn, "VACUUM")?;
+                    fold(conn)
+                });
+                let _ = reply.send(rewritten);
+            }
             Message::Close(reply) => {
                 // The last connection to close takes the journal with it.
                 drop(checkpointer);
@@ -245,7 +263,7 @@ fn commit(
                     job.run(conn)?;
                 }
             }
-            other @ (Message::Fold(_) | Message::Close(_)) => {
+            other @ (Message::Fold(_) | Message::Rewrite(_) | Message::Close(_)) => {
                 *next = Some(other);
                 break;
             }
@@ -389,5 +407,56 @@ mod tests {
         assert!(matches!(panicked, Err(StoreError::Unavailable(_))));
         writer.run(|conn| add(conn, 2)).await.unwrap();
         assert_eq!(rows(&path), [2]);
+    }
+
+    /// Pages that are split and merged keep copies of what they held, which overwriting does not reach.
+    #[tokio::test]
+    async fn a_file_that_is_written_anew_has_nothing_of_what_was_erased() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let writer = start(&path);
+        let name = |number: u32| format!("erased-{number:06}");
+        let work = move |conn: &Connection| {
+            execute(conn, "CREATE TABLE people (seq INTEGER PRIMARY KEY, name TEXT UNIQUE, more TEXT)")?;
+            let mut there: Vec<u32> = Vec::new();
+            // Any order will do that is not sorted.
+            let mut dice: u64 = 1;
+            for number in 0..20_000 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = usize::try_from(dice >> 33).unwrap();
+                if at % 5 < 3 || there.is_empty() {
+                    let more = "y".repeat(at % 121);
+                    conn.prepare_cached("INSERT INTO people VALUES (?1, ?2, ?3)")?.execute((
+                        number,
+                        name(number),
+                        more,
+                    ))?;
+                    there.push(number);
+                } else {
+                    let gone = there.swap_remove(at / 5 % there.len());
+                    conn.prepare_cached("DELETE FROM people WHERE seq = ?1")?.execute([gone])?;
+                }
+            }
+            Ok(there)
+        };
+        let there = writer.run(work).await.unwrap();
+        writer.fold().await.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let mut found = std::collections::BTreeSet::new();
+        let names = |bytes: &[u8], found: &mut std::collections::BTreeSet<String>| {
+            for (at, _) in bytes.windows(7).enumerate().filter(|(_, window)| window == b"erased-") {
+                found.extend(bytes.get(at..at + 13).map(|name| String::from_utf8_lossy(name).into_owned()));
+            }
+            for number in &there {
+                found.remove(&name(*number));
+            }
+        };
+        names(&bytes, &mut found);
+        assert!(!found.is_empty(), "nothing is left by overwriting alone any more");
+        writer.rewrite().await.unwrap();
+        found.clear();
+        names(&std::fs::read(&path).unwrap(), &mut found);
+        assert!(found.is_empty(), "{found:?}");
+        writer.close().await.unwrap();
     }
 }

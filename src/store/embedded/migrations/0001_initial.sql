@@ -280,3 +280,46 @@ CREATE TABLE documents (
     document TEXT NOT NULL,
     PRIMARY KEY (rotation, part)
 ) STRICT;
+
+-- What a person calls a handset.
+CREATE TABLE binding_labels (
+    binding TEXT NOT NULL PRIMARY KEY REFERENCES bindings (id) ON DELETE CASCADE,
+    label   TEXT NOT NULL
+) STRICT;
+
+-- What must not be erased. The account cannot go while it stands here.
+CREATE TABLE holds (
+    account   TEXT    NOT NULL PRIMARY KEY REFERENCES accounts ON DELETE RESTRICT,
+    reason    TEXT    NOT NULL,
+    placed_by TEXT    NOT NULL,
+    placed_at INTEGER NOT NULL
+) STRICT;
+
+-- Ids are 'e' and the number. The account stands there until its sessions, its pseudonym's key and the journal are gone.
+CREATE TABLE erasures (
+    seq       INTEGER PRIMARY KEY,
+    account   TEXT,
+    pseudonym TEXT,
+    erased_at INTEGER NOT NULL,
+    bindings  INTEGER NOT NULL,
+    codes     INTEGER NOT NULL,
+    subjects  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX erasures_unfinished ON erasures (account) WHERE account IS NOT NULL;
+
+-- How many; never who.
+CREATE TABLE statistics (
+    day     INTEGER NOT NULL,
+    carrier TEXT    NOT NULL,
+    kind    TEXT    NOT NULL,
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (day, carrier, kind)
+) STRICT;
+
+-- When a promise was last seen to be kept.
+CREATE TABLE proofs (
+    name   TEXT    NOT NULL PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    ok     INTEGER NOT NULL CHECK (ok IN (0, 1)),
+    detail TEXT    NOT NULL
+) STRICT;

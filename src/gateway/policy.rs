@@ -1,0 +1,79 @@
+//! What start-up asks of the privacy policy: that everything kept has a purpose, and what carries out what persons ask for.
+
+use std::sync::Arc;
+
+use crate::assertion::AssertionCache;
+use crate::audit::AuditTrail;
+use crate::clock::Clock;
+use crate::config::{Config, Finding, InForce};
+use crate::keys::KeySet;
+use crate::privacy::{Promises, Retention, RetentionParts, Statistics, Subjects, without_purpose};
+use crate::rotation::Rotations;
+use crate::session::Sessions;
+use crate::store::{EmbeddedStore, StoreError};
+use crate::telemetry::{ACCESS_FIELDS, METRIC_LABELS, SECURITY_FIELDS};
+
+/// Finds what is stored, logged or counted without a purpose.
+///
+/// # Errors
+/// A finding for each; nothing may be.
+pub(super) async fn check_purposes(config: &Config, store: &EmbeddedStore) -> Result<(), Vec<Finding>> {
+    let at_store = |problem| config.finding("store.path", problem);
+    let mut there = store.fields().await.map_err(|error| vec![at_store(error.to_string())])?;
+    for (place, fields) in [("log.access", ACCESS_FIELDS), ("log.security", SECURITY_FIELDS), ("metric", METRIC_LABELS)]
+    {
+        there.extend(fields.iter().map(|field| format!("{place}.{field}")));
+    }
+    let findings: Vec<Finding> = without_purpose(&there).into_iter().map(at_store).collect();
+    if findings.is_empty() { Ok(()) } else { Err(findings) }
+}
+
+/// What carries out what persons ask for, on the store's ports.
+fn subjects(
+    store: &Arc<EmbeddedStore>,
+    sessions: &Arc<Sessions<AssertionCache>>,
+    audit: &Arc<AuditTrail>,
+    keys: &Arc<KeySet>,
+    clock: &Arc<dyn Clock>,
+    config: &Arc<InForce>,
+) -> Arc<Subjects> {
+    Arc::new(Subjects::new(
+        Arc::clone(store) as _,
+        Arc::clone(store) as _,
+        Arc::clone(sessions),
+        Arc::clone(audit),
+        Arc::clone(keys),
+        Arc::clone(clock),
+        Arc::clone(config),
+    ))
+}
+
+/// What carries the policy out; `with` are the audit trail, the clock and the configuration. Erasures that were broken off
+/// are finished then.
+///
+/// # Errors
+/// [`StoreError`]: nobody may be served before they are.
+pub(super) async fn promises(
+    store: &Arc<EmbeddedStore>,
+    keys: &Arc<KeySet>,
+    rotations: &Arc<Rotations>,
+    sessions: &Arc<Sessions<AssertionCache>>,
+    with: (&Arc<AuditTrail>, &Arc<dyn Clock>, &Arc<InForce>),
+) -> Result<Promises, StoreError> {
+    let (audit, clock, config) = with;
+    let subjects = subjects(store, sessions, audit, keys, clock, config);
+    subjects.finish().await?;
+    let statistics = Arc::new(Statistics::new(Arc::clone(store) as _));
+    let retention = Arc::new(Retention::new(RetentionParts {
+        bindings: Arc::clone(store) as _,
+        rotations: Arc::clone(rotations),
+        sessions: Arc::clone(sessions),
+        statistics: Arc::clone(&statistics),
+        subjects: Arc::clone(&subjects),
+        proofs: Arc::clone(store) as _,
+        audit: Arc::clone(audit),
+        clock: Arc::clone(clock),
+        config: Arc::clone(config),
+    }));
+    Ok(Promises { subjects, statistics, retention })
+}

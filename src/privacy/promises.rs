@@ -1,0 +1,18 @@
+//! What a running gateway has to keep its promises with.
+
+use std::sync::Arc;
+
+use super::retention::Retention;
+use super::statistics::Statistics;
+use super::subjects::Subjects;
+
+/// The parts that carry the policy out.
+#[derive(Clone)]
+pub struct Promises {
+    /// What persons may ask for.
+    pub subjects: Arc<Subjects>,
+    /// What is counted.
+    pub statistics: Arc<Statistics>,
+    /// What erases what is old.
+    pub retention: Arc<Retention>,
+}

@@ -1,0 +1,220 @@
+//! Retention: what has reached its age is erased, by a round that upkeep runs every few seconds and an officer at will.
+//!
+//! A round is safe to be killed anywhere: each kind goes in one step of the store, and what a round before left is found by
+//! the next. A clock that cannot be believed erases nothing ([`ClockWatch`]), whoever asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::clock_watch::ClockWatch;
+use super::statistics::Statistics;
+use super::subjects::Subjects;
+use crate::assertion::AssertionCache;
+use crate::audit::{Action, AuditTrail, Effect, Event, SealError};
+use crate::binding::BindingId;
+use crate::clock::{Clock, Day, Timestamp};
+use crate::config::InForce;
+use crate::rotation::Rotations;
+use crate::session::Sessions;
+use crate::store::{BindingStore, Proof, ProofStore, SessionScope, StoreError};
+use crate::telemetry::{Actor, SecurityEvent, security};
+
+/// The name of its proof.
+pub const RETENTION_PROOF: &str = "retention";
+const DAY: Duration = Duration::from_hours(24);
+/// How often a round that erased nothing is noted: not each, because noting is a write.
+const NOTED_EVERY: Duration = Duration::from_hours(1);
+
+/// What a round erased, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Handsets that were not used for `binding.retention`, and those that a rotation's deadline caught up with.
+    pub bindings: u64,
+    /// Handsets that are old enough and under legal hold; they stay.
+    pub held: u64,
+    /// Rows of the statistics.
+    pub statistics: u64,
+    /// Entries of the audit trail; at most [`AuditTrail::MOST_ERASED`] a round.
+    pub audit: u64,
+    /// Whether nothing that goes by age was erased, because the clock was set or is far from the store's last use.
+    pub clock_doubted: bool,
+}
+
+/// What one round leaves to the next.
+#[derive(Default)]
+struct State {
+    clock: ClockWatch,
+    /// Bindings that were erased and whose sessions have not ended yet, because the store failed in between.
+    erased: Vec<BindingId>,
+    /// The day on which all audit entries that were old enough had been erased.
+    trail_erased_on: Option<Day>,
+    /// The day for which it was said that the store is to be rid of what ended.
+    scrubbed_on: Option<Day>,
+    noted: Option<Timestamp>,
+    doubted: bool,
+}
+
+/// The parts that retention works on.
+pub struct RetentionParts {
+    /// Accounts, codes and bindings.
+    pub bindings: Arc<dyn BindingStore>,
+    /// Rotations, whose deadlines erase.
+    pub rotations: Arc<Rotations>,
+    /// Live sessions.
+    pub sessions: Arc<Sessions<AssertionCache>>,
+    /// What was counted.
+    pub statistics: Arc<Statistics>,
+    /// Whose journal is emptied behind what was erased.
+    pub subjects: Arc<Subjects>,
+    /// Where it is noted that a round ran.
+    pub proofs: Arc<dyn ProofStore>,
+    /// Who did what.
+    pub audit: Arc<AuditTrail>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Periods: those that are in force when a round begins.
+    pub config: Arc<InForce>,
+}
+
+/// Erases what is old enough.
+pub struct Retention {
+    parts: RetentionParts,
+    /// Held for a whole round: rounds do not overlap, and requests never wait for it.
+    state: Mutex<State>,
+}
+
+impl Retention {
+    /// On these parts.
+    #[must_use]
+    pub fn new(parts: RetentionParts) -> Self {
+        Self { parts, state: Mutex::default() }
+    }
+
+    /// Erases what is old enough now.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the next round does the rest.
+    pub async fn round(&self) -> Result<Round, StoreError> {
+        let RetentionParts { bindings, rotations, sessions, statistics, subjects, audit, clock, config, .. } =
+            &self.parts;
+        let mut state = self.state.lock().await;
+        let config = config.config();
+        let now = clock.now();
+        let last_use = bindings.last_use().await?;
+        if let Some(behind) = state.clock.set_back(now, clock.monotonic()) {
+            let event = Event::new(Action::ClockSetBack, Actor::Gateway).effect(Effect::of(behind.as_secs()));
+            audit.note(event, now).await?;
+        }
+        // Codes end by the clock in any case: too early costs a new code, too late would be a way in.
+        let may_erase = state.clock.may_erase(now, clock.monotonic(), last_use);
+        state.doubted = !may_erase;
+        let mut round = Round { clock_doubted: !may_erase, ..Round::default() };
+        let retention = if may_erase { config.binding.retention_days } else { u32::MAX };
+        let unused = bindings.purge(now, now.day().minus_days(retention)).await?;
+        let mut noted = Ok(());
+        if !unused.is_empty() {
+            let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(unused.len() as u64));
+            noted = audit.note(event, now).await.map(drop);
+        }
+        let before = state.erased.len();
+        state.erased.extend(unused);
+        let purged = if may_erase { rotations.purge_overdue(&mut state.erased, now).await } else { Ok(()) };
+        let count = state.erased.len() - before;
+        if count > 0 {
+            subjects.note_erased();
+            security(&SecurityEvent::BindingsErased { count }, None, config.privacy.client_address);
+        }
+        round.bindings = count as u64;
+        while let Some(binding) = state.erased.last() {
+            sessions.end(SessionScope::Binding(*binding)).await?;
+            state.erased.pop();
+        }
+        noted.and(purged)?;
+        if may_erase {
+            round.statistics = statistics.erase(now.day().minus_days(config.privacy.statistics_days)).await?;
+            round.held = subjects.store.due_bindings(now.day().minus_days(config.binding.retention_days)).await?.held;
+        }
+        if may_erase {
+            round.audit = self.erase_entries(&mut state, now).await?;
+        }
+        self.note(&mut state, round, now).await
+    }
+
+    /// Once a day, and again at once while there is more.
+    async fn erase_entries(&self, state: &mut State, now: Timestamp) -> Result<u64, StoreError> {
+        let Some(before) = self.entries_until(now) else { return Ok(0) };
+        if state.trail_erased_on == Some(now.day()) {
+            return Ok(0);
+        }
+        match self.parts.audit.erase_older(before, now).await {
+            Err(SealError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "no entry of the audit trail is erased any more");
+                Ok(0)
+            }
+            Ok(Some(erased)) => {
+                if erased < AuditTrail::MOST_ERASED.into() {
+                    state.trail_erased_on = Some(now.day());
+                }
+                Ok(erased)
+            }
+            Ok(None) => Ok(0),
+        }
+    }
+
+    /// Entries from before that are old enough; `None` where they are kept for ever.
+    fn entries_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.parts.config.config().privacy.audit_retention_days.map(|days| now.minus(DAY.saturating_mul(days)))
+    }
+
+    /// What a round would erase now, as far as age alone decides; nothing is erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due(&self) -> Result<Round, StoreError> {
+        let RetentionParts { statistics, subjects, audit, clock, config, .. } = &self.parts;
+        let config = config.config();
+        let now = clock.now();
+        let today = now.day();
+        let due = subjects.store.due_bindings(today.minus_days(config.binding.retention_days)).await?;
+        Ok(Round {
+            bindings: due.free,
+            held: due.held,
+            statistics: statistics.due(today.minus_days(config.privacy.statistics_days)).await?,
+            audit: match self.entries_until(now) {
+                Some(before) => audit.older(before).await?,
+                None => 0,
+            },
+            clock_doubted: self.state.lock().await.doubted,
+        })
+    }
+
+    /// When a round was last noted, and what it erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last(&self) -> Result<Option<Proof>, StoreError> {
+        Ok(self.parts.proofs.proofs().await?.into_iter().find(|proof| proof.name == RETENTION_PROOF))
+    }
+
+    async fn note(&self, state: &mut State, round: Round, now: Timestamp) -> Result<Round, StoreError> {
+        let RetentionParts { subjects, proofs, .. } = &self.parts;
+        let erased = round.bindings + round.statistics + round.audit > 0;
+        // What sessions and codes that ended have left goes once a day, with all else that comes of age then; at start it went.
+        if erased || state.scrubbed_on.replace(now.day()).is_some_and(|day| day != now.day()) {
+            subjects.note_erased();
+        }
+        let due = state.noted.is_none_or(|at| now.since(at) >= NOTED_EVERY || at > now);
+        if erased || due {
+            let Round { bindings, held, statistics, audit, clock_doubted } = round;
+            let detail =
+                format!("erased: bindings {bindings}, statistics {statistics}, audit entries {audit}; held: {held}");
+            let proof = Proof { name: RETENTION_PROOF.to_owned(), at: now, ok: !clock_doubted, detail };
+            proofs.note_proof(proof).await?;
+            state.noted = Some(now);
+        }
+        Ok(round)
+    }
+}
