@@ -5,9 +5,10 @@
 
 Each sample judges every token of the conformance file. Then it stands behind a real gateway, where somebody has signed
 in: it believes what it is sent, and nothing that was tampered with, doubled or made for another; unknown keys cost it
-no fetch each; and it follows the keys when they change.
-Needs node, javac, java, nginx with njs, faketime, the libraries in VENV, in node_modules of a folder and the jars in another
-(tests/upstreams/jars.py), and else nothing but Python's standard library. Exits 0, or 1 with what went wrong.
+no fetch each; a planned rotation is noticed by none; and after a compromise or a suspension none believes the key any more.
+Days pass in that: gateway and samples are under one clock, which is moved and not waited for.
+Needs node, javac, java, nginx with njs, faketime, the libraries in VENV and FOLDER/node_modules, the jars of
+tests/upstreams/jars.py, and else nothing but Python's standard library. Exits 0, or 1 with what went wrong.
 """
 
 import argparse
@@ -39,6 +40,9 @@ NJS = "/usr/lib/nginx/modules/ngx_http_js_module.so"
 FIELD = "Sekisho-Jwt-Assertion"
 HOST = "admin.example.jp"
 ISSUER = f"http://{HOST}"
+# Seconds: what a verifier may keep the JWKS for, how long it leaves unknown keys alone, for how long a key is published before
+# it signs (the least that may be configured, so that none is left over), and how long its predecessor stays.
+MAX_AGE, COOLDOWN, PUBLISHED, KEPT = 300, 30, 360, 86400
 # An au handset: its carrier's gateway writes the identifier into each request, whatever the URL.
 SOURCE = "127.0.2.7"
 HANDSET = {"Host": HOST, "User-Agent": "KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0"}
@@ -57,14 +61,15 @@ networks = ["127.0.2.0/24"]
 path = "store.db"
 [keys]
 kek = {{ file = "kek" }}
-assertion_publish = "{publish}m"
+assertion_publish = "{published}s"
+[session]
+idle = "30d"
+absolute = "30d"
 [notice]
 controller = "Example KK"
 contact = "https://example.jp/contact"
 revision = "2026-11-23"
 """
-# For how many minutes a key is published before it signs: longer than the JWKS may be cached.
-PUBLISH = 6
 UPSTREAM = """
 [[upstream]]
 name = "{name}"
@@ -105,15 +110,16 @@ class Middle(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     samples = {}  # name: port
     told = {}  # name: the last assertions
-    asked = collections.Counter()  # name: how often it fetched the keys
-    keys = None  # a function to the JWKS document and its max-age
+    asked = collections.defaultdict(list)  # name: when it fetched the keys
+    now = time.monotonic  # the clock for that, in seconds
+    keys = None  # a function to the JWKS document and its Cache-Control
 
     def do_GET(self):
         _, kind, *rest = urlsplit(self.path).path.split("/")
         if kind == "jwks":
-            Middle.asked[rest[0]] += 1
-            document, max_age = Middle.keys()
-            return self.answer(200, json.dumps(document).encode(), f"max-age={max_age}")
+            Middle.asked[rest[0]].append(Middle.now())
+            document, cache = Middle.keys()
+            return self.answer(200, json.dumps(document).encode(), cache)
         if kind == "console":  # what stands behind nginx
             return self.answer(200, json.dumps({"sub": self.headers.get("X-Subject")}).encode())
         assertions = self.headers.get_all(FIELD, [])
@@ -136,13 +142,13 @@ class Middle(http.server.BaseHTTPRequestHandler):
 class Gateway:
     """A gateway with an upstream for each sample, all of them behind [`Middle`], and a handset that is signed in."""
 
-    def __init__(self, binary, folder, middle, names, faked=()):
+    def __init__(self, binary, folder, middle, names, faked):
         self.binary, self.folder, self.port = binary, folder, free_port()
         folder.mkdir(mode=0o700)
         (folder / "kek").touch(mode=0o600)
         (folder / "kek").write_text(base64.b64encode(os.urandom(32)).decode())
         upstreams = "".join(UPSTREAM.format(name=name, port=middle) for name in names)
-        (folder / "gateway.toml").write_text(CONFIG.format(issuer=ISSUER, port=self.port, publish=PUBLISH) + upstreams)
+        (folder / "gateway.toml").write_text(CONFIG.format(issuer=ISSUER, port=self.port, published=PUBLISHED) + upstreams)
         self.process = Process(*faked, binary, "serve", "--config", str(folder / "gateway.toml"))
         self.process.says(r"listening|ready")
         self.cookie = self.sign_in(f"/{names[0]}/")
@@ -157,8 +163,7 @@ class Gateway:
         page = Page(ISSUER + start, self.open(start, identified)[2].decode("cp932"))
         page = Page(ISSUER, self.open(page.link("/_sekisho/login"), identified)[2].decode("cp932"))
         method, action, fields = page.form("/_sekisho/enrol")
-        issued = self.run("codes", "issue", "clerk")
-        form = {**dict(fields), "code": re.sub(r"\D", "", issued["code"])}
+        form = {**dict(fields), "code": re.sub(r"\D", "", self.run("codes", "issue", "clerk")["code"])}
         typed = ("Content-Type", "application/x-www-form-urlencoded")
         body = urlencode(form).encode()
         status, answer, _ = self.open(urljoin(ISSUER, action), [*identified, typed], method.upper(), body)
@@ -175,20 +180,21 @@ class Gateway:
         command = [self.binary, *verb, "--socket", str(self.folder / "admin.sock"), "--json"]
         return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout)
 
-    def published(self):
-        """The JWKS, and for how many seconds it may be cached."""
-        _, fields, body = self.open("/_sekisho/jwks.json")
-        return json.loads(body), int(re.search(r"max-age=(\d+)", fields["Cache-Control"])[1])
-
     def jwks(self):
-        return self.published()[0]
+        """The document, and its Cache-Control."""
+        status, fields, body = self.open("/_sekisho/jwks.json")
+        expect("the status of the JWKS", status, 200)
+        return json.loads(body), fields["Cache-Control"]
+
+    def published(self):
+        return {key["kid"] for key in self.jwks()[0]["keys"]}
 
 
 # --- The samples -----------------------------------------------------------------------------------------------------
 
 
 class Sample:
-    """A program of its own: `conformance FILE` and `serve ISSUER AUDIENCE JWKS_URL [COOLDOWN [MAX_AGE]]`."""
+    """A program of its own: `conformance FILE` and `serve ISSUER AUDIENCE JWKS_URL`."""
 
     def __init__(self, name, command, faked=()):
         self.name, self.command, self.faked = name, command, list(faked)
@@ -202,11 +208,9 @@ class Sample:
             raise Failed(f"{self.name} ended with {done.returncode}:\n{done.stderr}")
         return dict(line.split(" ", 1)[::-1] for line in done.stdout.splitlines())
 
-    def serve(self, middle, cooldown, started, faked=()):
+    def serve(self, middle, faked, started):
         audience, keys = f"https://{self.name}.internal", f"http://127.0.0.1:{middle}/jwks/{self.name}"
-        # PyJWT and jose do not read the answer's max-age.
-        more = [str(cooldown), "1"] if cooldown < 30 else []
-        process = Process(*faked, *self.command, "serve", ISSUER, audience, keys, *more)
+        process = Process(*faked, *self.command, "serve", ISSUER, audience, keys)
         started(process)
         return int(process.says(r"listening on http://127\.0\.0\.1:(\d+)")[1])
 
@@ -217,7 +221,7 @@ class Nginx:
     def __init__(self, scratch):
         self.name, self.scratch, self.count = "nginx", scratch, 0
 
-    def start(self, issuer, audience, middle, cooldown, started, faked=()):
+    def start(self, issuer, audience, middle, faked, started):
         self.count += 1
         folder = self.scratch / f"nginx-{self.count}"
         folder.mkdir()
@@ -232,15 +236,14 @@ class Nginx:
             ("https://console.internal", audience),
             ("http://127.0.0.1:9090/_sekisho/jwks.json", f"http://127.0.0.1:{middle}/jwks/nginx"),
             ("proxy_pass http://127.0.0.1:9001;", f"proxy_pass http://127.0.0.1:{middle};"),
-            ("proxy_cache_valid any 30s", f"proxy_cache_valid any {max(1, int(cooldown))}s"),
         ]:
             if old not in text:
                 raise Failed(f"nginx.conf no longer has {old!r}")
             text = text.replace(old, new)
         user = "user root;" if os.geteuid() == 0 else ""
-        own = f"daemon off; pid {folder}/pid; error_log stderr notice; worker_processes 1; {user}\n"
-        # It forgets its environment, which libfaketime looks at again.
-        own += "env FAKETIME_TIMESTAMP_FILE; env FAKETIME_NO_CACHE;\n"
+        # nginx takes most of its environment away from its workers, where libfaketime looks for the clock.
+        own = "env FAKETIME_TIMESTAMP_FILE; env FAKETIME_NO_CACHE; "
+        own += f"daemon off; pid {folder}/pid; error_log stderr notice; worker_processes 1; {user}\n"
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
         text = own + text.replace("http {", f"http {{ access_log off; {temporary}", 1)
@@ -252,11 +255,11 @@ class Nginx:
 
     def judge(self, document):
         """Sends each token that a header can carry."""
-        Middle.keys = lambda: (document["jwks"], 300)
+        Middle.keys = lambda: (document["jwks"], f"max-age={MAX_AGE}")
         said, running = {}, []
         try:
             issuer, audience, faked = document["issuer"], document["audience"], fake(document["now"])
-            port = self.start(issuer, audience, self.middle, 30, running.append, faked)
+            port = self.start(issuer, audience, self.middle, faked, running.append)
             for case in document["cases"]:
                 token = case["token"]
                 # HTTP takes away white space around a value, and no server lets the others through.
@@ -270,39 +273,40 @@ class Nginx:
                 process.end()
         return said
 
-    def serve(self, middle, cooldown, started, faked=()):
-        return self.start(ISSUER, "https://nginx.internal", middle, cooldown, started, faked)
+    def serve(self, middle, faked, started):
+        return self.start(ISSUER, "https://nginx.internal", middle, faked, started)
 
 
-def faketime(*settings):
+def faketime(**settings):
     """A command that runs another under libfaketime."""
     # Not by faketime itself: it stays in between, and a signal to it would not reach what it runs.
     library = subprocess.run(
         ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"], check=True, capture_output=True, text=True, timeout=PATIENCE
     ).stdout.strip()
-    return ["env", "TZ=UTC", f"LD_PRELOAD={library}", *settings]
+    return ["env", "TZ=UTC", f"LD_PRELOAD={library}", *(f"{name}={value}" for name, value in settings.items())]
 
 
 def fake(now):
     """A command that runs another with its clock at `now`, in seconds since the Unix epoch."""
-    return faketime(time.strftime("FAKETIME=@%Y-%m-%d %H:%M:%S", time.gmtime(now)))
+    return faketime(FAKETIME=time.strftime("@%Y-%m-%d %H:%M:%S", time.gmtime(now)))
 
 
 class Clock:
-    """What all who look at it take for the time: the real one, and as much more as it was moved."""
+    """The time for all that run under `command`: by every clock they have, as much more of it passed as this was moved."""
 
-    def __init__(self, folder):
-        self.file = folder / "clock"
+    def __init__(self, file):
+        self.file, self.ahead = file, 0
         self.move(0)
+        self.command = faketime(FAKETIME_TIMESTAMP_FILE=file, FAKETIME_NO_CACHE=1)
 
     def move(self, seconds):
-        """To so many seconds after the real time, from the next look on."""
-        new = self.file.with_suffix(".new")
-        new.write_text(f"+{seconds}\n")
-        new.replace(self.file)
+        self.ahead += seconds
+        written = self.file.with_suffix(".new")
+        written.write_text(f"+{self.ahead}\n")
+        written.replace(self.file)
 
-    def command(self):
-        return faketime(f"FAKETIME_TIMESTAMP_FILE={self.file}", "FAKETIME_NO_CACHE=1")
+    def now(self):
+        return time.monotonic() + self.ahead
 
 
 # --- What they must do -----------------------------------------------------------------------------------------------
@@ -363,89 +367,124 @@ def unknown_keys_cost_no_fetch(name, token):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         expect(f"{name}: unknown keys", set(pool.map(unknown, range(60))), {401})
     expect(f"{name} after that", ask(Middle.samples[name], "/console", [(FIELD, token)])[0], 200)
-    if not 1 <= Middle.asked[name] <= 3:
-        raise Failed(f"{name} fetched the keys {Middle.asked[name]} times for 60 unknown ones")
-    print(f"ok: {name} fetched the keys {Middle.asked[name]} times for 60 unknown ones", flush=True)
+    fetches = len(Middle.asked[name])
+    if not 1 <= fetches <= 3:
+        raise Failed(f"{name} fetched the keys {fetches} times for 60 unknown ones")
+    print(f"ok: {name} fetched the keys {fetches} times for 60 unknown ones", flush=True)
 
 
-def follows_the_keys(old, new, names):
-    """Two gateways that differ in their keys alone, as one before and after a rotation."""
-    before, after = old.jwks()["keys"], new.jwks()["keys"]
+class Upstreams:
+    """The samples behind one gateway, as its keys change and time passes."""
 
-    def published(*keys):
-        Middle.keys = lambda: ({"keys": sum(keys, [])}, 1)
+    def __init__(self, gateway, clock, names):
+        self.gateway, self.clock, self.names = gateway, clock, names
 
-    def fetches_while_it_believes(name):
-        fetched = Middle.asked[name]
+    def asked(self, when):
+        """A request for each, which each must let pass. The keys that vouch for them."""
+        used = set()
+        for name in self.names:
+            expect(f"{name}, {when}", self.gateway.passes(name)[0], 200)
+            [token] = Middle.told[name]
+            used.add(json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "==="))["kid"])
+        return used
 
-        def look():
-            expect(f"{name}, by the key before", old.passes(name)[0], 200)
-            return Middle.asked[name] > fetched
+    def fetch(self, when):
+        """Lets what they have of the keys become old, so that all fetch them now, and may keep them. The key in use."""
+        self.clock.move(KEPT)
+        until("the keys may be kept", lambda: self.gateway.jwks()[1] == f"public, max-age={MAX_AGE}")
+        before = self.clock.now()
+        [kid] = self.asked(when)
+        expect(f"who fetched the keys, {when}", [name for name in self.names if Middle.asked[name][-1] < before], [])
+        return kid
 
-        until(f"{name} fetches the keys once max-age is over", look)
+    def fetched(self):
+        return [len(Middle.asked[name]) for name in self.names]
 
-    published(before)
+
+def nobody_notices_a_rotation(upstreams):
+    gateway, clock, names = upstreams.gateway, upstreams.clock, upstreams.names
+    # The worst moment: they may keep what they have for as long as can be, and the next key is not in it.
+    old = upstreams.fetch("before a rotation")
+    gateway.run("rotation", "start", "--purpose", "assertion", "--reason", "a planned one")
+    began = clock.now()
+    [new] = gateway.published() - {old}
+    while clock.now() - began < PUBLISHED - 5:
+        clock.move(5)
+        expect("the key in use", upstreams.asked(f"{clock.now() - began:.0f} s into a rotation"), {old})
+    # What is due the gateway looks up every 5 s, and no clock that is moved wakes it: this alone is waited for.
+    clock.move(5)
+    until("the next key signs", lambda: upstreams.asked("as the keys change") == {new})
     for name in names:
-        expect(f"{name}, by its key", old.passes(name)[0], 200)
-        expect(f"{name}, by a key that is not published", new.passes(name)[0], 401)
-    # As planned: for longer than max-age the next key is published and does not sign.
-    published(before, after)
-    for name in names:
-        fetches_while_it_believes(name)
-        expect(f"{name}, by the next key at first sight", new.passes(name)[0], 200)
-    # A compromise: the key is withdrawn at once.
-    published(after)
-    for name in names:
-        until(f"{name} believes a key no longer", lambda: old.passes(name)[0] == 401)  # noqa: B023
-        expect(f"{name}, by the key after", new.passes(name)[0], 200)
-    # Its replacement signs with no notice.
-    published(after, before)
-    for name in names:
-        until(f"{name} finds a key by its kid", lambda: old.passes(name)[0] == 200)  # noqa: B023
-    print(f"ok: {', '.join(names)} follow the keys that are published", flush=True)
+        # Nothing but max-age made them ask: a kid that they did not know would have, 30 s after the last time.
+        times = [moment for moment in Middle.asked[name] if moment > began - MAX_AGE / 2]
+        apart = [f"{after - before:.1f}" for before, after in zip(times, times[1:]) if after - before < MAX_AGE - 1]
+        if apart or len(times) < 2:
+            raise Failed(f"{name} fetched the keys {len(times)} times, {', '.join(apart)} s after the time before")
+    clock.move(KEPT - 60)
+    expect("keys, short of a day later", gateway.published(), {old, new})
+    expect("the key in use, short of a day later", upstreams.asked("short of a day later"), {new})
+    clock.move(60)
+    until("the former key is no longer published", lambda: gateway.published() == {new})
+    expect("the key in use, a day later", upstreams.asked("a day later"), {new})
+    print(f"ok: {', '.join(names)} refuse nothing in a planned rotation, and fetch the keys when max-age is over", flush=True)
 
 
-def never_meets_an_unknown_key(gateway, clock, names):
-    """A planned rotation: whoever caches the keys for as long as they may has the next one before it signs."""
+def active(gateway):
+    """The id of the key that signs."""
+    keys = gateway.run("keys", "list")["keys"]
+    [key] = [key["id"] for key in keys if key["purpose"] == "assertion" and key["state"] == "active"]
+    return key
 
-    def signed_by(name):
-        expect(f"{name}, during a rotation", gateway.passes(name)[0], 200)
-        header = Middle.told[name][0].split(".")[0]
-        return json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
 
-    Middle.keys = gateway.published
-    # At the worst moment: cached just before there is a next key.
-    [former] = {signed_by(name) for name in names}
-    fetched = Middle.asked.copy()
-    gateway.run("rotation", "start", "--purpose", "assertion")
-    document, max_age = gateway.published()
-    [following] = {key["kid"] for key in document["keys"]} - {former}
-    expect("the next key signs when all have it", max_age < PUBLISH * 60, True)
-    for seconds, due in [(0, 0), (max_age + 1, 1)]:
-        clock.move(seconds)
-        for name in names:
-            expect(f"{name}'s assertions", signed_by(name), former)
-            expect(f"{name}'s fetches after {seconds} s", Middle.asked[name] - fetched[name], due)
-    fetched = Middle.asked.copy()
-    clock.move(PUBLISH * 60 + 1)
-    for name in names:
-        until(f"{name} is told by the next key", lambda: signed_by(name) == following)  # noqa: B023
-    expect("fetches for the next key", Middle.asked, fetched)
-    print(f"ok: {', '.join(names)} never meet an unknown key in a planned rotation", flush=True)
+def a_key_comes_without_notice(upstreams):
+    """What comes after a leak, while they may keep the keys from before: each asks for the kid, and lets the request pass."""
+    leaked = upstreams.fetch("before a compromise")
+    upstreams.clock.move(COOLDOWN + 1)
+    upstreams.gateway.run("keys", "compromise", active(upstreams.gateway), "--reason", "found in a bucket")
+    fetched = upstreams.fetched()
+    expect("whether the leaked key is used", upstreams.asked("after a compromise") & {leaked}, set())
+    expect("fetches for a key without notice", upstreams.fetched(), [number + 1 for number in fetched])
+    print(f"ok: {', '.join(upstreams.names)} find a key that comes without notice", flush=True)
+
+
+def a_key_that_is_withdrawn_is_forgotten(upstreams, verb):
+    """Whoever knows nothing of it but what max-age lets it know believes the key no longer than that."""
+    upstreams.fetch(f"before {verb}")
+    upstreams.clock.move(MAX_AGE - 40)
+    fetched = upstreams.fetched()
+    upstreams.asked(f"shortly before {verb}")
+    tokens = {name: Middle.told[name] for name in upstreams.names}
+
+    def believed():
+        fields = {name: [(FIELD, token) for token in tokens[name]] for name in tokens}
+        return [ask(Middle.samples[name], "/console", fields[name])[0] for name in upstreams.names]
+
+    key = active(upstreams.gateway)
+    upstreams.gateway.run("keys", verb, key, *(["--reason", "found in a bucket"] if verb == "compromise" else []))
+    expect(f"Cache-Control after {verb}", upstreams.gateway.jwks()[1], "public, max-age=0")
+    expect(f"who believes the key within max-age, after {verb}", believed(), [200] * len(fetched))
+    expect(f"who fetched the keys within max-age, after {verb}", upstreams.fetched(), fetched)
+    # The tokens are 55 s old then, and so not over for who gives them 30 s more.
+    upstreams.clock.move(55)
+    expect(f"who believes the key past max-age, after {verb}", believed(), [401] * len(fetched))
+    if verb == "suspend":
+        expect("the published keys while the only one is suspended", upstreams.gateway.published(), set())
+        upstreams.gateway.run("keys", "resume", key)
+        upstreams.clock.move(COOLDOWN + 1)
+    upstreams.asked(f"a while after {verb}")
+    print(f"ok: {', '.join(upstreams.names)} forget a key within max-age, after {verb}", flush=True)
 
 
 class Serving:
     """The samples, each behind [`Middle`], for as long as this is open."""
 
-    def __init__(self, samples, middle, cooldown, faked=()):
-        self.samples, self.middle, self.cooldown, self.faked, self.processes = samples, middle, cooldown, faked, []
+    def __init__(self, samples, middle, faked):
+        self.samples, self.middle, self.faked, self.processes = samples, middle, faked, []
 
     def __enter__(self):
         try:
             for sample in self.samples:
-                Middle.samples[sample.name] = sample.serve(
-                    self.middle, self.cooldown, self.processes.append, self.faked
-                )
+                Middle.samples[sample.name] = sample.serve(self.middle, self.faked, self.processes.append)
         except BaseException:
             self.__exit__()
             raise
@@ -487,28 +526,24 @@ def everything(arguments):
             conformance(sample, document)
 
         names = arguments.samples
-        gateways = []
+        clock = Clock(scratch / "clock")
+        Middle.now = clock.now
+        gateway = Gateway(binary, scratch / "gateway", middle, names, clock.command)
         try:
-            gateways.append(Gateway(binary, scratch / "before", middle, names))
-            gateways.append(Gateway(binary, scratch / "after", middle, names))
+            Middle.keys = gateway.jwks
             Middle.asked.clear()
-            Middle.keys = lambda: (gateways[0].jwks(), 300)
-            with Serving(samples, middle, 30) as serving:
-                tokens = believes_the_gateway_alone(gateways[0], names)
+            with Serving(samples, middle, clock.command) as serving:
+                tokens = believes_the_gateway_alone(gateway, names)
                 for name, token in zip(names, tokens):
                     unknown_keys_cost_no_fetch(name, token)
-            with Serving(samples, middle, 0.5) as again:
-                follows_the_keys(*gateways, names)
-            clock = Clock(scratch)
-            moved = Gateway(binary, scratch / "moved", middle, names, clock.command())
-            gateways.append(moved)
-            Middle.asked.clear()
-            with Serving(samples, middle, 30, clock.command()) as later:
-                never_meets_an_unknown_key(moved, clock, names)
+                upstreams = Upstreams(gateway, clock, names)
+                nobody_notices_a_rotation(upstreams)
+                a_key_comes_without_notice(upstreams)
+                a_key_that_is_withdrawn_is_forgotten(upstreams, "compromise")
+                a_key_that_is_withdrawn_is_forgotten(upstreams, "suspend")
         finally:
-            for gateway in gateways:
-                gateway.process.end()
-        written = serving.wrote() + again.wrote() + later.wrote()
+            gateway.process.end()
+        written = serving.wrote()
         if any(part in written for token in tokens for part in token.split(".")[1:]):
             raise Failed(f"an assertion is in a log:\n{written}")
 

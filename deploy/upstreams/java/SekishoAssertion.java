@@ -9,7 +9,6 @@ import io.jsonwebtoken.JwtParserBuilder;
 import io.jsonwebtoken.Jwts;
 import io.jsonwebtoken.jackson.io.JacksonDeserializer;
 import io.jsonwebtoken.security.EcPublicJwk;
-import io.jsonwebtoken.security.Jwk;
 import io.jsonwebtoken.security.Jwks;
 import java.io.IOException;
 import java.net.InetSocketAddress;
@@ -41,13 +40,13 @@ import java.util.regex.Pattern;
  * Verifies the assertion that Sekisho puts into each request, with JJWT.
  *
  * <pre>
- * var keys = new PublishedKeys(ISSUER + "/_sekisho/jwks.json", 30);
+ * var keys = new PublishedKeys(ISSUER + "/_sekisho/jwks.json");
  * var verifier = new SekishoAssertion(ISSUER, AUDIENCE, keys, Clock.systemUTC());  // one for all threads
  * JsonNode claims = verifier.verify(request.getHeader("Sekisho-Jwt-Assertion"));   // or Rejected: answer 401
  * </pre>
  *
- * To try it out, with the jars of io.jsonwebtoken:jjwt-api, jjwt-impl and jjwt-jackson 0.12.6 and what they stand on in one
- * folder:
+ * To try it out, with the jars of jjwt-api, jjwt-impl and jjwt-jackson (io.jsonwebtoken, 0.12.6) and of Jackson, on which
+ * they stand, in one folder:
  *
  * <pre>
  * export CLASSPATH='jars/*'
@@ -164,38 +163,39 @@ public final class SekishoAssertion {
     }
 
     /** The usable keys of a JWKS document; those of other kinds are left out (RFC 7517 section 5). */
-    private static Map<String, PublicKey> byKid(String document) {
+    private static Map<String, PublicKey> byKid(JsonNode document) {
         var found = new HashMap<String, PublicKey>();
-        for (Jwk<?> key : Jwks.setParser().build().parse(document)) {
-            if (key instanceof EcPublicJwk usable && key.getId() != null) {
-                found.put(key.getId(), usable.toKey());
+        // One by one: while its key is suspended the gateway publishes none, and JJWT's setParser() throws at that.
+        for (JsonNode key : document.required("keys")) {
+            boolean ours = key.path("kty").asText().equals("EC") && key.path("crv").asText().equals("P-256");
+            if (ours && key.has("kid") && Jwks.parser().build().parse(key.toString()) instanceof EcPublicJwk usable) {
+                found.put(usable.getId(), usable.toKey());
             }
         }
         return found;
     }
 
-    /** Fetches the gateway's keys after max-age, and on an unknown kid, at most every so many seconds. */
+    /** Fetches the gateway's keys after max-age, and on an unknown kid, at most every 30 s. */
     public static final class PublishedKeys implements Keys {
+        private static final Duration COOLDOWN = Duration.ofSeconds(30);
         /** How long keys are believed past their max-age while the gateway does not answer. */
         private static final Duration STALE = Duration.ofMinutes(10);
         private static final Pattern MAX_AGE = Pattern.compile("max-age=(\\d{1,9})");
 
         private final HttpClient client = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
         private final URI url;
-        private final long cooldown;
         private Map<String, PublicKey> keys = Map.of();
         private long freshUntil = System.nanoTime();
         private Long tried;
 
-        public PublishedKeys(String url, double cooldownSeconds) {
+        public PublishedKeys(String url) {
             this.url = URI.create(url);
-            this.cooldown = (long) (cooldownSeconds * 1e9);
         }
 
         @Override
         public synchronized PublicKey find(String kid) {
             long now = System.nanoTime();
-            boolean mayAsk = tried == null || now - tried >= cooldown;
+            boolean mayAsk = tried == null || now - tried >= COOLDOWN.toNanos();
             if (mayAsk && (!keys.containsKey(kid) || now - freshUntil >= 0)) {
                 tried = now;
                 try {
@@ -211,11 +211,11 @@ public final class SekishoAssertion {
 
         private void fetch(long now) throws IOException, InterruptedException {
             HttpRequest request = HttpRequest.newBuilder(url).timeout(Duration.ofSeconds(5)).build();
-            HttpResponse<String> answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+            HttpResponse<byte[]> answer = client.send(request, HttpResponse.BodyHandlers.ofByteArray());
             if (answer.statusCode() != 200) {
                 throw new IOException("status " + answer.statusCode());
             }
-            keys = byKid(answer.body());
+            keys = byKid(JSON.readTree(answer.body()));
             Matcher maxAge = MAX_AGE.matcher(answer.headers().firstValue("Cache-Control").orElse("max-age=300"));
             long seconds = maxAge.find() ? Math.min(Long.parseLong(maxAge.group(1)), 3600) : 300;
             freshUntil = now + Duration.ofSeconds(seconds).toNanos();
@@ -227,15 +227,14 @@ public final class SekishoAssertion {
     public static void main(String[] arguments) throws Exception {
         switch (arguments[0]) {
             case "conformance" -> conformance(Path.of(arguments[1]));
-            case "serve" -> serve(arguments[1], arguments[2],
-                    new PublishedKeys(arguments[3], arguments.length > 4 ? Double.parseDouble(arguments[4]) : 30));
+            case "serve" -> serve(arguments[1], arguments[2], new PublishedKeys(arguments[3]));
             default -> throw new IllegalArgumentException("conformance FILE, or serve ISSUER AUDIENCE JWKS_URL");
         }
     }
 
     private static void conformance(Path file) throws IOException {
         JsonNode document = JSON.readTree(Files.readString(file));
-        Map<String, PublicKey> published = byKid(document.get("jwks").toString());
+        Map<String, PublicKey> published = byKid(document.get("jwks"));
         Clock clock = Clock.fixed(Instant.ofEpochSecond(document.get("now").asLong()), ZoneOffset.UTC);
         var verifier = new SekishoAssertion(
                 document.get("issuer").asText(), document.get("audience").asText(), published::get, clock);

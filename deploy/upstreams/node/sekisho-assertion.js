@@ -99,8 +99,8 @@ const conformance = async (path) => {
   }
 };
 
-const serve = (issuer, audience, jwksUrl, cooldown = 30, maxAge = 300) => {
-  const verify = verifier(issuer, audience, publishedKeys(jwksUrl, cooldown, maxAge));
+const serve = (issuer, audience, jwksUrl) => {
+  const verify = verifier(issuer, audience, publishedKeys(jwksUrl));
   const server = createServer(async (request, response) => {
     const claims = await verify(assertionOf(request)).catch(() => null);
     response.writeHead(claims ? 200 : 401, { 'Content-Type': 'application/json' });

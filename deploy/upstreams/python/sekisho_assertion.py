@@ -117,8 +117,8 @@ def conformance(path):
             print(f"rejected {case['name']}")
 
 
-def serve(issuer, audience, jwks_url, cooldown=30, max_age=300):
-    verifier = Verifier(issuer, audience, published_keys(jwks_url, float(cooldown), float(max_age)))
+def serve(issuer, audience, jwks_url):
+    verifier = Verifier(issuer, audience, published_keys(jwks_url))
 
     class Console(BaseHTTPRequestHandler):
         def do_GET(self):
