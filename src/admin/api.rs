@@ -1,6 +1,5 @@
 //! The admin API's routes: one handler a verb, each a few calls of the stages.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -130,12 +129,9 @@ async fn issue_code(
 /// All accounts, by id.
 #[utoipa::path(get, path = "/v1/accounts", responses((status = 200, body = Accounts), Refused))]
 async fn accounts(_: Operator, State(ops): State<Operations>) -> Answer<Accounts> {
-    let mut open: HashMap<AccountId, usize> = HashMap::new();
-    for session in ops.sessions.list(None, ops.clock.now()) {
-        *open.entry(session.record().account.clone()).or_default() += 1;
-    }
+    let now = ops.clock.now();
     let records = ops.bindings.accounts().await?;
-    let document = |record: &AccountRecord| Account::of(record, open.get(&record.account).copied().unwrap_or(0));
+    let document = |record: &AccountRecord| Account::of(record, ops.sessions.list(Some(&record.account), now).len());
     Ok(Json(Accounts { accounts: records.iter().map(document).collect() }))
 }
 
@@ -230,10 +226,9 @@ async fn revoke_binding(
 ) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| BindingId::parse(&id)).ok_or(Refused::NotFound)?;
     let there = ops.bindings.binding(id).await?;
-    let open = ops.sessions.list(None, ops.clock.now());
-    let open = open.iter().map(|session| session.record()).find(|record| record.binding == id);
     // Whose it is; an earlier call may have erased the binding and failed at its sessions.
-    let account = there.map(|record| record.account).or_else(|| open.map(|record| record.account.clone()));
+    let open = || ops.sessions.find(ops.clock.now(), |session| session.facts().binding == id);
+    let account = there.map(|record| record.account).or_else(|| open().map(|session| session.facts().account.clone()));
     let account = account.ok_or(Refused::NotFound)?;
     let work = async {
         // The binding first: a sign-in that runs meanwhile finds it gone when it asks whether it still stands.
@@ -308,9 +303,8 @@ async fn end_session(
     _: Asked<NoFields>,
 ) -> Answer<Revoked> {
     let id = id.ok().and_then(|Path(id)| SessionId::parse(&id)).ok_or(Refused::NotFound)?;
-    let listed = ops.sessions.list(None, ops.clock.now());
-    let listed = listed.iter().map(|session| session.record()).find(|record| record.id == id);
-    let account = listed.ok_or(Refused::NotFound)?.account.clone();
+    let found = ops.sessions.find(ops.clock.now(), |session| session.facts().id == id);
+    let account = found.ok_or(Refused::NotFound)?.facts().account.clone();
     let work = async {
         match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
             0 => Err(Refused::NotFound),
@@ -339,7 +333,7 @@ pub(super) async fn show(ops: &Operations, account: &AccountId) -> Answer<Accoun
 
 fn list_sessions(ops: &Operations, account: Option<&AccountId>) -> Sessions {
     let open = ops.sessions.list(account, ops.clock.now());
-    Sessions { sessions: open.iter().map(|s| Session::of(s.record(), s.transport(), s.last_seen_at())).collect() }
+    Sessions { sessions: open.iter().map(|session| Session::of(session)).collect() }
 }
 
 pub(super) async fn end_sessions(

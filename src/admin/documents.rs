@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::store::{AccountRecord, BindingRecord, SessionRecord, TokenTransport};
+use crate::session::LiveSession;
+use crate::store::{AccountRecord, BindingRecord};
 
 /// A freshly issued enrolment code: the only time it is ever shown.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -122,18 +123,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// The document of `record`, whose token travels by `transport`, last seen at `last_seen_at`.
+    /// The document of `session`.
     #[must_use]
-    pub fn of(record: &SessionRecord, transport: TokenTransport, last_seen_at: Timestamp) -> Self {
+    pub fn of<S>(session: &LiveSession<S>) -> Self {
+        let facts = session.facts();
         Self {
-            id: record.id.to_string(),
-            account: record.account.to_string(),
-            carrier: record.carrier.to_string(),
-            transport: transport.as_str().to_owned(),
-            pin_at: record.pin_at.map(Timestamp::rfc3339),
-            created_at: record.created_at.rfc3339(),
-            last_seen_at: last_seen_at.rfc3339(),
-            expires_at: record.expires_at.rfc3339(),
+            id: facts.id.to_string(),
+            account: facts.account.to_string(),
+            carrier: facts.carrier.to_string(),
+            transport: session.transport().as_str().to_owned(),
+            pin_at: facts.pin_at().map(Timestamp::rfc3339),
+            created_at: facts.created_at.rfc3339(),
+            last_seen_at: session.last_seen_at().rfc3339(),
+            expires_at: session.expires_at().rfc3339(),
         }
     }
 }

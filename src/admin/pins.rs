@@ -34,8 +34,8 @@ pub(super) async fn clear(
             report(&SecurityEvent::PinRemoved { account: &account, by });
         }
         let stepped_up = ops.sessions.list(Some(&account), ops.clock.now());
-        for session in stepped_up.iter().filter(|session| session.record().pin_at.is_some()) {
-            ops.sessions.end_one(session.record().token_hash).await?;
+        for session in stepped_up.iter().filter(|session| session.facts().pin_at().is_some()) {
+            ops.sessions.end_one(session.facts().token_hash).await?;
         }
         Ok::<_, Refused>(((), Effect::of(u64::from(cleared))))
     };

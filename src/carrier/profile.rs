@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use super::builtin::PROFILES;
 use super::grammar::{Grammar, ValueError};
@@ -18,16 +19,16 @@ use super::user_agent::UserAgent;
 /// The entry that stands for every browser without one of its own.
 pub(super) const EVERY_BROWSER: &str = "all";
 
-/// Name of a carrier profile: `[a-z0-9-]{1,32}`, e.g. `docomo`.
+/// Name of a carrier profile: `[a-z0-9-]{1,32}`, e.g. `docomo`. A clone is one pointer to the same name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CarrierName(Arc<str>);
+pub struct CarrierName(Arc<SmolStr>);
 
 impl CarrierName {
     /// Reads a name; `None` if it has another form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let form = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        ((1..=32).contains(&text.len()) && text.bytes().all(form)).then(|| Self(text.into()))
+        ((1..=32).contains(&text.len()) && text.bytes().all(form)).then(|| Self(Arc::new(text.into())))
     }
 
     /// The name.

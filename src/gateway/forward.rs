@@ -143,7 +143,7 @@ impl Gateway {
             Some(None) => {}
             None => return Err(Reason::KeySuspended),
         }
-        let record = current.record();
+        let record = current.facts();
         let identity = if let Some(identity) = cache.identity(id) {
             identity
         } else {
@@ -158,7 +158,7 @@ impl Gateway {
             audience: &upstream.audience,
             subject: &identity.subject,
             sid: &identity.sid,
-            auth_time: record.pin_at.filter(|_| with_pin).unwrap_or(record.created_at),
+            auth_time: record.pin_at().filter(|_| with_pin).unwrap_or(record.created_at),
             with_pin,
         };
         // Asked again: it may have been replaced while the subject was read.
@@ -174,7 +174,7 @@ impl Gateway {
 
     async fn pairwise_subject(&self, current: &Current, upstream: &UpstreamConfig) -> Result<String, Reason> {
         let fresh = URL_SAFE_NO_PAD.encode(random::<16>(&*self.entropy));
-        match self.bindings.subject(&current.record().account, &upstream.name, fresh).await {
+        match self.bindings.subject(&current.facts().account, &upstream.name, fresh).await {
             Ok(Some(subject)) => Ok(subject),
             // The account was erased; its sessions are about to end.
             Ok(None) => Err(Reason::SessionExpired),

@@ -213,12 +213,12 @@ impl Gateway {
         let (secret, session) = self.sessions.open(opening, transport, replaces, &*self.entropy, now).await?;
         // A revocation or suspension between the look-up and this line found no session to end: look again.
         if !self.bindings.stands(binding).await? {
-            self.sessions.end_one(session.record().token_hash).await?;
+            self.sessions.end_one(session.facts().token_hash).await?;
             return Err(NotOpened::Gone);
         }
-        let record = session.record();
+        let record = session.facts();
         for other in self.sessions.list(Some(&record.account), now) {
-            let (theirs, in_url) = (other.record(), other.transport() == TokenTransport::Url);
+            let (theirs, in_url) = (other.facts(), other.transport() == TokenTransport::Url);
             if in_url && theirs.binding == binding && theirs.id != record.id {
                 self.sessions.end_one(theirs.token_hash).await?;
             }

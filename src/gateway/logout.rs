@@ -32,7 +32,7 @@ impl Gateway {
             Ok(posted) => posted,
             Err(answer) => return *answer,
         };
-        let record = current.record();
+        let record = current.facts();
         if let Err(error) = self.sessions.end_one(record.token_hash).await {
             tracing::error!(%error, "a session could not be ended");
             return self.refuse(visit, Reason::StoreUnavailable);
@@ -84,7 +84,7 @@ impl Gateway {
         let current = self.current(visit).await?;
         let refuse = |reason| Box::new(self.linked(visit, &current, self.refuse(visit, reason)));
         let form = Form::read(self, visit, body).await.map_err(refuse)?;
-        let owner = current.record().token_hash;
+        let owner = current.facts().token_hash;
         if self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Me, owner.as_bytes(), self.clock.now()) {
             Ok((current, form))
         } else {
@@ -94,7 +94,7 @@ impl Gateway {
 
     /// A token for the forms of this session.
     pub(super) fn me_token(&self, visit: &Visit<'_>, current: &Current) -> String {
-        let owner = current.record().token_hash;
+        let owner = current.facts().token_hash;
         self.forms.issue(form_token::Form::Me, owner.as_bytes(), &*self.entropy, visit.now)
     }
 }

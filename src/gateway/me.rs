@@ -27,7 +27,7 @@ impl Gateway {
     }
 
     pub(super) async fn me_page(&self, visit: &Visit<'_>, current: &Current, done: Option<MeDone>) -> Response<Body> {
-        let own = current.record();
+        let own = current.facts();
         let bindings = match self.own_handsets(current).await {
             Ok(bindings) => bindings,
             Err(error) => return self.me_unavailable(visit, current, &error),
@@ -37,11 +37,11 @@ impl Gateway {
             .list(Some(&own.account), visit.now)
             .into_iter()
             .map(|s| MeSession {
-                id: s.record().id.to_string(),
-                carrier: s.record().carrier.to_string(),
-                created_at: s.record().created_at,
+                id: s.facts().id.to_string(),
+                carrier: s.facts().carrier.to_string(),
+                created_at: s.facts().created_at,
                 last_seen_at: s.last_seen_at(),
-                this: s.record().id == own.id,
+                this: s.facts().id == own.id,
             })
             .collect();
         let pin = match self.pins.pin(&own.account).await {
@@ -67,13 +67,13 @@ impl Gateway {
             Ok(posted) => posted,
             Err(answer) => return *answer,
         };
-        let own = current.record();
+        let own = current.facts();
         let (scope, ends_this) = match form.field("session") {
             "" | "all" => (SessionScope::Account(own.account.clone()), true),
             text => {
                 let id = SessionId::parse(text);
                 let listed = self.sessions.list(Some(&own.account), visit.now);
-                match id.filter(|id| listed.iter().any(|s| s.record().id == *id)) {
+                match id.filter(|id| listed.iter().any(|s| s.facts().id == *id)) {
                     Some(id) => (SessionScope::Id(id), id == own.id),
                     None => return self.me_page(visit, &current, None).await,
                 }
@@ -119,6 +119,6 @@ pub(super) fn own_binding(binding: &BindingRecord, current: &Current) -> MeBindi
         bound_on: binding.bound_on,
         last_used_on: binding.last_used_on,
         label: None,
-        this: binding.id == current.record().binding,
+        this: binding.id == current.facts().binding,
     }
 }

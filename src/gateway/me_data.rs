@@ -32,7 +32,7 @@ impl Gateway {
             Language::Japanese => Tongue::Japanese,
             Language::English => Tongue::English,
         };
-        match self.promises.subjects.export(&current.record().account, tongue, Actor::Handset).await {
+        match self.promises.subjects.export(&current.facts().account, tongue, Actor::Handset).await {
             Ok(document) => self.page(visit, StatusCode::OK, &Page::Document(&document)),
             Err(error) => self.subject_refused(visit, &current, &error),
         }
@@ -51,7 +51,7 @@ impl Gateway {
             Ok(handsets) => handsets,
             Err(error) => return self.me_unavailable(visit, current, &error),
         };
-        let held = match self.promises.subjects.store.held(&current.record().account).await {
+        let held = match self.promises.subjects.store.held(&current.facts().account).await {
             Ok(held) => held.is_some(),
             Err(error) => return self.me_unavailable(visit, current, &error),
         };
@@ -62,7 +62,7 @@ impl Gateway {
 
     /// The handsets of the person's own, each with its name.
     pub(super) async fn own_handsets(&self, current: &Current) -> Result<Vec<MeBinding>, StoreError> {
-        let account = &current.record().account;
+        let account = &current.facts().account;
         let labels = self.promises.subjects.store.labels(account).await?;
         let bindings = self.bindings.bindings(Some(account)).await?;
         let named = |binding: &crate::store::BindingRecord| {
@@ -121,7 +121,7 @@ impl Gateway {
             (false, Ok(label)) => Some(label),
             (false, Err(_)) => return self.label_page(visit, &current, Some(id), Some(Reason::LabelInvalid)).await,
         };
-        let account = current.record().account.clone();
+        let account = current.facts().account.clone();
         match self.bindings.bindings(Some(&account)).await {
             Ok(own) if own.iter().any(|binding| binding.id == id) => {}
             Ok(_) => return self.data_page(visit, &current, None).await,
@@ -165,7 +165,7 @@ impl Gateway {
     }
 
     async fn erase_own(&self, visit: &Visit<'_>, current: &Current) -> Response<Body> {
-        match self.promises.subjects.erase(&current.record().account, Actor::Handset).await {
+        match self.promises.subjects.erase(&current.facts().account, Actor::Handset).await {
             Ok(erased) => {
                 let event = SecurityEvent::SubjectErased { by: Actor::Handset };
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
@@ -179,7 +179,7 @@ impl Gateway {
     }
 
     async fn stop_own(&self, visit: &Visit<'_>, current: &Current) -> Response<Body> {
-        let account = current.record().account.clone();
+        let account = current.facts().account.clone();
         let deed = Event::new(Action::SubjectStop, Actor::Handset).account(&account);
         let (bindings, sessions) = (Arc::clone(&self.bindings), Arc::clone(&self.sessions));
         let stopping = account.clone();

@@ -42,7 +42,7 @@ impl Gateway {
     }
 
     async fn me_pin_page(&self, visit: &Visit<'_>, current: &Current, because: Option<Reason>) -> Response<Body> {
-        let record = current.record();
+        let record = current.facts();
         let pin = match self.pins.pin(&record.account).await {
             Ok(pin) => pin,
             Err(error) => return self.pin_unavailable(visit, Some(current), &error),
@@ -96,7 +96,7 @@ impl Gateway {
         // Before the old one is judged: what is mistyped costs no try.
         let pin = chosen(form).ok_or(Unchanged::Form(Reason::PinInvalid))?;
         let (over, had) = self.entitled(visit, current, form).await?;
-        let record = current.record();
+        let record = current.facts();
         let entropy = &*self.entropy;
         let new = self.keys.pins.record(&record.account, &pin, entropy, visit.now).await;
         let new =
@@ -130,7 +130,7 @@ impl Gateway {
         if !had {
             return Ok(None);
         }
-        let record = current.record();
+        let record = current.facts();
         let (pins, sessions) = (Arc::clone(&self.pins), Arc::clone(&self.sessions));
         let (account, own, now) = (record.account.clone(), record.id, visit.now);
         let removed = self.act(Event::new(Action::PinRemove, Actor::Handset).account(&record.account), async move {
@@ -150,7 +150,7 @@ impl Gateway {
 
     /// What this person may set a PIN over, and whether there is one.
     async fn entitled(&self, visit: &Visit<'_>, current: &Current, form: &Form) -> Result<(Over, bool), Unchanged> {
-        let record = current.record();
+        let record = current.facts();
         let there = self.pins.pin(&record.account).await;
         let Some(there) = there.map_err(|error| self.not_kept(visit, current, &error))? else {
             self.is_here(visit, current, PAGE).map_err(Unchanged::Answer)?;
@@ -182,7 +182,7 @@ fn chosen(form: &Form) -> Option<Pin> {
 /// Whether the operator's code opened this session, not long ago, and after `pin` was set: a code stands in for a PIN
 /// that was forgotten, and once another is set it is used up.
 fn is_vouched_for(visit: &Visit<'_>, current: &Current, pin: &PinRecord) -> bool {
-    let record = current.record();
+    let record = current.facts();
     record.by_code && pin.set_at < record.created_at && visit.now < record.created_at.plus(form_token::LIFETIME)
 }
 
@@ -195,8 +195,8 @@ async fn end_stepped_up(
     now: crate::clock::Timestamp,
 ) -> Result<(), StoreError> {
     for session in sessions.list(Some(account), now) {
-        let record = session.record();
-        if record.pin_at.is_some() && Some(record.id) != but {
+        let record = session.facts();
+        if record.pin_at().is_some() && Some(record.id) != but {
             sessions.end_one(record.token_hash).await?;
         }
     }

@@ -45,14 +45,14 @@ impl Gateway {
                 Some(MeDone::HandsetRemoved)
             }
             // A legal hold keeps it; or it is gone already, or somebody else's: the page that comes back shows what is there.
-            Ok(None) => match self.promises.subjects.store.held(&current.record().account).await {
+            Ok(None) => match self.promises.subjects.store.held(&current.facts().account).await {
                 Ok(Some(_)) => return self.linked(visit, &current, self.refuse(visit, Reason::SubjectHeld)),
                 Ok(None) => None,
                 Err(error) => return self.me_unavailable(visit, &current, &error),
             },
             Err(error) => return self.me_unavailable(visit, &current, &error),
         };
-        if id == current.record().binding && done.is_some() {
+        if id == current.facts().binding && done.is_some() {
             self.signed_out(visit)
         } else {
             self.me_page(visit, &current, done).await
@@ -61,7 +61,7 @@ impl Gateway {
 
     /// The page whose form brings the identifier along.
     async fn ask_before_removal(&self, visit: &Visit<'_>, current: &Current, id: BindingId) -> Response<Body> {
-        let bindings = match self.bindings.bindings(Some(&current.record().account)).await {
+        let bindings = match self.bindings.bindings(Some(&current.facts().account)).await {
             Ok(bindings) => bindings,
             Err(error) => return self.me_unavailable(visit, current, &error),
         };
@@ -82,7 +82,7 @@ impl Gateway {
     /// identifier is in this very request, which the session was held to. Where it cannot be, signing in again leads back
     /// to `page`.
     pub(super) fn is_here(&self, visit: &Visit<'_>, current: &Current, page: &str) -> Result<(), Box<Response<Body>>> {
-        let record = current.record();
+        let record = current.facts();
         if visit.now < record.created_at.plus(form_token::LIFETIME) {
             return Ok(());
         }
@@ -102,8 +102,8 @@ impl Gateway {
         current: &Current,
         id: BindingId,
     ) -> Result<Option<BindingRecord>, StoreError> {
-        let account = &current.record().account;
-        let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.record().binding == id);
+        let account = &current.facts().account;
+        let signed_in = self.sessions.list(Some(account), visit.now).iter().any(|s| s.facts().binding == id);
         if !signed_in && !self.bindings.bindings(Some(account)).await?.iter().any(|b| b.id == id) {
             return Ok(None);
         }

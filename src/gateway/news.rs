@@ -27,7 +27,7 @@ impl Gateway {
         let to = LocalPath::parse(&query_value(visit.head, TO_FIELD).unwrap_or_default());
         // What nobody reads is not told yet.
         let read = *visit.head.method() == Method::GET && !is_prefetch(visit.head);
-        let taken = if read { self.news.take_news(current.record().binding).await } else { Ok(Vec::new()) };
+        let taken = if read { self.news.take_news(current.facts().binding).await } else { Ok(Vec::new()) };
         let news: Vec<pages::News> = match taken {
             Ok(news) => news.into_iter().map(shown).collect(),
             Err(error) => {

@@ -41,7 +41,7 @@ impl Gateway {
         to: &LocalPath,
         reason: Reason,
     ) -> Response<Body> {
-        let set = match self.pins.pin(&current.record().account).await {
+        let set = match self.pins.pin(&current.facts().account).await {
             Ok(pin) => pin.is_some(),
             Err(error) => return self.pin_unavailable(visit, Some(current), &error),
         };
@@ -74,7 +74,7 @@ impl Gateway {
         };
         let to = LocalPath::parse(form.field(TO_FIELD));
         let typed = Pin::parse(form.field(PIN_FIELD));
-        let record = current.record();
+        let record = current.facts();
         match self.judge_pin(visit, &record.account, record.binding, &record.carrier, typed).await {
             Ok(right) => self.step_up(visit, &current, &right, &to).await,
             Err(PinError::Wrong { .. }) => self.pin_page(visit, &current, &to, Reason::PinWrong).await,
@@ -138,7 +138,7 @@ impl Gateway {
             Ok(None) => return self.expired(visit),
             Err(error) => return self.pin_unavailable(visit, None, &error),
         };
-        let record = current.record();
+        let record = current.facts();
         let event = SecurityEvent::SteppedUp { account: &record.account, carrier: &record.carrier };
         telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
         let delivery = if current.is_in_url() { Delivery::Url } else { Delivery::Cookie };
@@ -155,7 +155,7 @@ impl Gateway {
         let Some(secret) = self.sessions.step_up(current.session(), token, &*self.entropy, now).await? else {
             return Ok(None);
         };
-        let (audit, record) = (Arc::clone(&self.audit), current.record());
+        let (audit, record) = (Arc::clone(&self.audit), current.facts());
         if !self.is_still(right, &record.account).await? {
             self.sessions.end_one(secret.token().hash()).await?;
             return Ok(None);

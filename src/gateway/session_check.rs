@@ -14,8 +14,8 @@ use crate::audit::{Action, Event, Outcome};
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
 use crate::refusal::Reason;
-use crate::session::{Check, LiveSession, TokenHash};
-use crate::store::{SessionRecord, TokenTransport};
+use crate::session::{Check, LiveSession, SessionFacts, TokenHash};
+use crate::store::TokenTransport;
 use crate::telemetry::{self, Actor, SecurityEvent};
 
 /// A live session of this very device, as one request carries it.
@@ -25,14 +25,14 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn record(&self) -> &SessionRecord {
-        self.session.record()
+    pub(super) fn facts(&self) -> &SessionFacts {
+        self.session.facts()
     }
 
     /// Whether its PIN was typed in it, and still counts.
     pub(super) fn has_pin(&self, now: Timestamp, counts_for: Duration) -> bool {
         // Typed in the future: the clock was set back.
-        self.record().pin_at.is_some_and(|at| at <= now && now.since(at) < counts_for)
+        self.facts().pin_at().is_some_and(|at| at <= now && now.since(at) < counts_for)
     }
 
     /// The session itself.
@@ -88,9 +88,9 @@ impl Gateway {
         };
         let hash = token.hash();
         let Check::Live(session) = self.sessions.check(hash, transport, *now) else { return Presented::Ended };
-        let record = session.record();
-        let profile = self.config.carriers.match_source(client).filter(|profile| profile.name() == &record.carrier);
-        let same_device = match (profile, self.config.carriers.presented(head, &record.carrier)) {
+        let facts = session.facts();
+        let profile = self.config.carriers.match_source(client).filter(|profile| profile.name() == &facts.carrier);
+        let same_device = match (profile, self.config.carriers.presented(head, &facts.carrier)) {
             (None, _) | (Some(_), Err(IdentificationRefusal::CarrierMismatch)) => false,
             (Some(profile), Ok(None)) => {
                 if transport == TokenTransport::Url && is_shown(profile, client.scheme) {
@@ -107,7 +107,7 @@ impl Gateway {
             return self.settled(session, transport).await;
         }
         self.end_mismatched(Arc::clone(&session), hash, *now).await;
-        let event = SecurityEvent::DeviceMismatch { account: &record.account, carrier: &record.carrier };
+        let event = SecurityEvent::DeviceMismatch { account: &facts.account, carrier: &facts.carrier };
         telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
         Presented::Refused(Reason::SessionDeviceMismatch)
     }
@@ -120,7 +120,7 @@ impl Gateway {
             if ended == Ok(false) {
                 return Ok(());
             }
-            let SessionRecord { account, id, .. } = session.record();
+            let SessionFacts { account, id, .. } = session.facts();
             let outcome = if ended.is_ok() { Outcome::Done } else { Outcome::Failed };
             let event = Event::new(Action::SessionDeviceMismatch, Actor::Handset).account(account).object(id);
             audit.note(event.outcome(outcome), now).await?;

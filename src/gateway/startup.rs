@@ -23,7 +23,6 @@ use super::{Worker, descriptors, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
-use crate::binding::BindingId;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Finding, InForce, SessionConfig};
 use crate::edge::{BoundListener, Inherited, Workers};
@@ -33,8 +32,8 @@ use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
-    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, RotationStore, SessionScope,
-    SessionStore, StoreError, WriteEvent,
+    ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, RotationStore, SessionStore,
+    StoreError, WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Actor, Metrics};
 use crate::upstream::Health;
@@ -356,23 +355,9 @@ async fn load_sessions(
     let session_store: Arc<dyn SessionStore> = Arc::clone(store) as _;
     let policy = SessionPolicy { idle, absolute, per_account };
     let sessions = Arc::new(Sessions::load(session_store, policy, now).await?);
-    end_orphans(&**store, &sessions, now).await?;
+    // Of bindings that were erased, or whose account was suspended, by a run that died before it ended them.
+    sessions.end_fallen(&**store).await?;
     Ok(sessions)
-}
-
-/// Ends sessions whose binding was erased, or whose account was suspended, by a run that died before it ended them.
-async fn end_orphans(
-    bindings: &dyn BindingStore,
-    sessions: &Sessions<AssertionCache>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let held: BTreeSet<BindingId> = sessions.list(None, now).iter().map(|s| s.record().binding).collect();
-    for binding in held {
-        if !bindings.stands(binding).await? {
-            sessions.end(SessionScope::Binding(binding)).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Ports, admin socket and access log that this gateway cannot have. Changes nothing and keeps nothing.

@@ -159,15 +159,15 @@ fn binding(LabelledBinding { binding, label }: &LabelledBinding) -> Value {
 }
 
 fn session(session: &LiveSession<AssertionCache>) -> Value {
-    let record = session.record();
+    let facts = session.facts();
     json!({
-        "id": record.id.to_string(),
-        "binding": record.binding.to_string(),
-        "carrier": record.carrier.as_str(),
+        "id": facts.id.to_string(),
+        "binding": facts.binding.to_string(),
+        "carrier": facts.carrier.as_str(),
         "transport": session.transport().as_str(),
-        "created_at": record.created_at.rfc3339(),
+        "created_at": facts.created_at.rfc3339(),
         "last_seen_at": session.last_seen_at().rfc3339(),
-        "expires_at": record.expires_at.rfc3339(),
+        "expires_at": session.expires_at().rfc3339(),
     })
 }
 

@@ -127,9 +127,9 @@ impl Retention {
             security(&SecurityEvent::BindingsErased { count }, None, config.privacy.client_address);
         }
         round.bindings = count as u64;
-        while let Some(binding) = state.erased.last() {
-            sessions.end(SessionScope::Binding(*binding)).await?;
-            state.erased.pop();
+        if !state.erased.is_empty() {
+            sessions.end(SessionScope::AnyOf(state.erased.clone())).await?;
+            state.erased.clear();
         }
         noted.and(purged)?;
         if may_erase {

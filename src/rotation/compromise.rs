@@ -80,7 +80,7 @@ impl Rotations {
         if replaced {
             steps.push(CompromiseStep { what: "replaced", at: now });
         }
-        let sessions_ended = self.end_fallen(clock.now()).await?;
+        let sessions_ended = self.end_fallen().await?;
         steps.push(CompromiseStep { what: "sessions-ended", at: clock.now() });
         let bindings = Census::new(self.store.chains().await?).containing(key_id(id)?);
         let rotation = match rotation {
@@ -115,7 +115,7 @@ impl Rotations {
             Err(LifecycleError::RevisionStale(revision)) => return Err(RotationError::Stale(revision)),
             Err(error) => return Err(RotationError::State(error.to_string())),
         }
-        self.end_fallen(clock.now()).await?;
+        self.end_fallen().await?;
         Ok(RotationError::FlaggedAlone(fault))
     }
 

@@ -10,7 +10,7 @@ use super::pace::Pace;
 use super::progress::{Census, Progress, key_id};
 use crate::assertion::AssertionCache;
 use crate::audit::AuditTrail;
-use crate::binding::{BindingId, Chain, KeyId};
+use crate::binding::{Chain, KeyId};
 use crate::clock::{Clock, Day, Timestamp};
 use crate::keys::Lifecycle;
 use crate::receipt::{CanaryError, Receipts};
@@ -382,18 +382,8 @@ impl Rotations {
     }
 
     /// Ends the sessions of bindings that do not stand any more. Returns how many.
-    pub(super) async fn end_fallen(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let mut bindings: Vec<BindingId> =
-            self.sessions.list(None, now).iter().map(|session| session.record().binding).collect();
-        bindings.sort_unstable();
-        bindings.dedup();
-        let mut ended = 0;
-        for binding in bindings {
-            if !self.bindings.stands(binding).await? {
-                ended += self.sessions.end(crate::store::SessionScope::Binding(binding)).await?;
-            }
-        }
-        Ok(ended)
+    pub(super) async fn end_fallen(&self) -> Result<usize, StoreError> {
+        self.sessions.end_fallen(&*self.bindings).await
     }
 }
 

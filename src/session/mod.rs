@@ -7,10 +7,13 @@
 
 mod cookie;
 mod lifecycle;
+mod live;
 mod registry;
+mod table;
 mod token;
 
 pub use cookie::{CookiePresence, SessionCookie};
 pub use lifecycle::{Expiry, SessionPolicy};
-pub use registry::{Check, LiveSession, Opening, Sessions};
+pub use live::{LiveSession, SessionFacts};
+pub use registry::{Check, Opening, Sessions};
 pub use token::{ContinuityKey, SessionId, SessionSecret, SessionToken, TokenHash};

@@ -1,87 +1,18 @@
 //! The live sessions: read from memory by every request, changed only together with the store.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
-use ring::hmac;
-use tokio_util::sync::CancellationToken;
+use tokio::task::yield_now;
 
-use super::token::ContinuityKey;
-use super::{Expiry, SessionId, SessionPolicy, SessionSecret, SessionToken, TokenHash};
+use super::live::continuity_tag;
+use super::table::{SHARDS, Table};
+use super::{LiveSession, SessionId, SessionPolicy, SessionSecret, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
-use crate::store::{SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
-
-/// A session that was neither expired nor revoked when it was checked.
-///
-/// `state` is what a later stage keeps with the session so that it is made once a session, not once a request.
-pub struct LiveSession<S> {
-    record: SessionRecord,
-    last_seen: AtomicI64,
-    stored_seen: AtomicI64,
-    /// Whether its cookie has come back, so that no URL may hold it any more.
-    in_cookie: AtomicBool,
-    /// Whether the store has it: until then nobody holds its token, and nobody may end it.
-    durable: AtomicBool,
-    ended: Arc<CancellationToken>,
-    state: S,
-}
-
-impl<S> LiveSession<S> {
-    /// What is stored of it; `last_seen_at` and `transport` as of its opening or loading.
-    #[must_use]
-    pub fn record(&self) -> &SessionRecord {
-        &self.record
-    }
-
-    /// When it was last used.
-    #[must_use]
-    pub fn last_seen_at(&self) -> Timestamp {
-        Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
-    }
-
-    /// Notes that its own device used it.
-    pub fn note_use(&self, now: Timestamp) {
-        self.last_seen.fetch_max(now.unix_millis(), Ordering::Relaxed);
-    }
-
-    /// How its token travels, as of now.
-    #[must_use]
-    pub fn transport(&self) -> TokenTransport {
-        if self.in_cookie.load(Ordering::Acquire) { TokenTransport::Cookie } else { TokenTransport::Url }
-    }
-
-    /// Fires when the session ends, for connections that outlive their request.
-    #[must_use]
-    pub const fn ended(&self) -> &Arc<CancellationToken> {
-        &self.ended
-    }
-
-    /// What a later stage keeps with it.
-    #[must_use]
-    pub fn state(&self) -> &S {
-        &self.state
-    }
-
-    /// Whether `identifier` is the one that signed in, in constant time. `token` is this session's own.
-    #[must_use]
-    pub fn same_device(&self, token: &SessionToken, identifier: &RawIdentifier) -> bool {
-        let key = self.continuity_key(token).hmac();
-        identifier.carrier() == &self.record.carrier
-            && hmac::verify(&key, identifier.expose(), &self.record.continuity).is_ok()
-    }
-
-    fn continuity_key(&self, token: &SessionToken) -> ContinuityKey {
-        match &self.record.link {
-            Some(link) => token.linked_key(link),
-            None => token.continuity_key(),
-        }
-    }
-}
+use crate::store::{BindingStore, Renewal, SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
 
 /// What a session is opened from.
 pub struct Opening {
@@ -105,10 +36,7 @@ impl Opening {
     /// The tag that ties a session to the handset that opened it.
     #[must_use]
     pub fn continuity_of(secret: &SessionSecret, identifier: &RawIdentifier) -> [u8; 32] {
-        let tag = hmac::sign(&secret.token().continuity_key().hmac(), identifier.expose());
-        let mut out = [0; 32];
-        out.copy_from_slice(tag.as_ref());
-        out
+        continuity_tag(&secret.token().continuity_key(), identifier)
     }
 }
 
@@ -120,30 +48,48 @@ pub enum Check<S> {
     Gone,
 }
 
+/// Sessions of which the store is told in one call, beside which sign-ins wait.
+const AT_ONCE: usize = 1000;
+/// Bindings that the store is asked about in one call.
+const LOOKED_AT_ONCE: usize = 50_000;
+
 /// All live sessions of this gateway.
 pub struct Sessions<S> {
-    live: DashMap<TokenHash, Arc<LiveSession<S>>>,
+    live: Arc<Table<S>>,
+    /// Those that are over by themselves, and whose rows have still to go.
+    over: Arc<Mutex<Vec<TokenHash>>>,
     store: Arc<dyn SessionStore>,
     policy: ArcSwap<SessionPolicy>,
 }
 
-impl<S: Default> Sessions<S> {
+impl<S: Default + Send + Sync + 'static> Sessions<S> {
     /// Reads the sessions that outlived the last run.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub async fn load(store: Arc<dyn SessionStore>, policy: SessionPolicy, now: Timestamp) -> Result<Self, StoreError> {
-        let live = DashMap::new();
-        for mut record in store.load(now).await? {
+        let (live, over) = (Arc::new(Table::new()), Arc::default());
+        let sessions =
+            Self { live: Arc::clone(&live), over: Arc::clone(&over), store, policy: ArcSwap::from_pointee(policy) };
+        // One carrier's sessions share its name.
+        let mut carriers: Vec<CarrierName> = Vec::new();
+        let visit = move |mut record: SessionRecord| {
+            match carriers.iter().find(|carrier| **carrier == record.carrier) {
+                Some(carrier) => record.carrier = carrier.clone(),
+                None => carriers.push(record.carrier.clone()),
+            }
             // Seen in the future: the clock was set back, and would not let it idle out until it is there again.
             record.last_seen_at = record.last_seen_at.min(now);
             let session = LiveSession::of(record);
             if session.expired(&policy, now).is_none() {
-                session.durable.store(true, Ordering::Release);
-                live.insert(session.record.token_hash, Arc::new(session));
+                session.note_durable();
+                live.insert(Arc::new(session));
+            } else {
+                lock(&over).push(session.facts().token_hash);
             }
-        }
-        Ok(Self { live, store, policy: ArcSwap::from_pointee(policy) })
+        };
+        sessions.store.load(Box::new(visit)).await?;
+        Ok(sessions)
     }
 
     /// Holds sessions to `policy` from now on. An open one keeps the absolute end that it was opened with.
@@ -182,17 +128,18 @@ impl<S: Default> Sessions<S> {
             last_seen_at: now,
             expires_at: policy.end_of(now),
         };
+        let hash = record.token_hash;
         let session = Arc::new(LiveSession::of(record.clone()));
         // In memory first: a revocation that runs between the two steps must find it. Nobody holds the token yet.
-        self.live.insert(record.token_hash, Arc::clone(&session));
-        match self.store.open(record.clone(), policy.per_account, replaces).await {
+        self.live.insert(Arc::clone(&session));
+        match self.store.open(record, policy.per_account, replaces).await {
             Ok(ended) => {
-                session.durable.store(true, Ordering::Release);
+                session.note_durable();
                 self.forget(&ended);
                 Ok((secret, session))
             }
             Err(error) => {
-                self.live.remove(&record.token_hash);
+                self.live.remove(&hash);
                 Err(error)
             }
         }
@@ -213,22 +160,19 @@ impl<S: Default> Sessions<S> {
     ) -> Result<Option<SessionSecret>, StoreError> {
         let secret = SessionSecret::generate(entropy);
         let fresh = secret.token();
-        let record = SessionRecord {
+        let renewal = Renewal {
             token_hash: fresh.hash(),
-            link: Some(fresh.link_to(&session.continuity_key(token))),
+            link: fresh.link_to(&session.continuity_key(token)),
             transport: session.transport(),
-            by_code: false,
-            pin_at: Some(now),
-            last_seen_at: now,
-            ..session.record.clone()
+            at: now,
         };
-        let (old, new) = (session.record.token_hash, record.token_hash);
-        let renewed = Arc::new(LiveSession::of(record.clone()));
+        let (old, new) = (session.facts().token_hash, renewal.token_hash);
+        let renewed = Arc::new(session.renewed(&renewal));
         // In memory first, as when one is opened.
-        self.live.insert(new, Arc::clone(&renewed));
-        let outcome = self.store.renew(old, record).await;
+        self.live.insert(Arc::clone(&renewed));
+        let outcome = self.store.renew(old, renewal).await;
         if outcome == Ok(true) {
-            renewed.durable.store(true, Ordering::Release);
+            renewed.note_durable();
             self.forget(&[old]);
             return Ok(Some(secret));
         }
@@ -239,11 +183,12 @@ impl<S: Default> Sessions<S> {
     /// Looks up a token that came by `transport`. In a URL it stands for no session that is kept in its cookie.
     #[must_use]
     pub fn check(&self, hash: TokenHash, transport: TokenTransport, now: Timestamp) -> Check<S> {
-        // The Arc is cloned out: no guard outlives this line.
-        let Some(session) = self.live.get(&hash).map(|entry| Arc::clone(entry.value())) else { return Check::Gone };
+        let Some(session) = self.live.get(&hash) else { return Check::Gone };
         if session.expired(&self.policy.load(), now).is_some() {
             // Its row goes with the next sweep; it is gone for everybody now.
-            self.forget(&[hash]);
+            if self.forget(&[hash]) > 0 {
+                lock(&self.over).push(hash);
+            }
             return Check::Gone;
         }
         if transport == TokenTransport::Url && session.transport() == TokenTransport::Cookie {
@@ -257,22 +202,58 @@ impl<S: Default> Sessions<S> {
     /// # Errors
     /// [`StoreError`] if it could not be made durable; then its URLs still hold.
     pub async fn keep_in_cookie(&self, session: &LiveSession<S>) -> Result<(), StoreError> {
-        self.store.keep_in_cookie(session.record.token_hash).await?;
-        session.in_cookie.store(true, Ordering::Release);
+        self.store.keep_in_cookie(session.facts().token_hash).await?;
+        session.note_in_cookie();
         Ok(())
     }
 
     /// Ends sessions, durably, then everywhere at once. Returns how many there were.
     ///
     /// # Errors
-    /// [`StoreError`] if it could not be made durable; then none ended.
-    pub async fn end(&self, scope: SessionScope) -> Result<usize, StoreError> {
-        let ended = self.store.end(scope.clone()).await?;
-        self.forget(&ended);
+    /// [`StoreError`] if it could not be made durable; then none ended, but of [`SessionScope::AnyOf`] many bindings some
+    /// may have.
+    pub async fn end(&self, mut scope: SessionScope) -> Result<usize, StoreError> {
+        let mut ended = Vec::new();
+        if let SessionScope::AnyOf(bindings) = &mut scope {
+            bindings.sort_unstable();
+            for some in bindings.chunks(AT_ONCE) {
+                let more = self.store.end(SessionScope::AnyOf(some.to_vec())).await?;
+                self.forget(&more);
+                ended.extend(more);
+            }
+        } else {
+            ended = self.store.end(scope.clone()).await?;
+            self.forget(&ended);
+        }
         // What the store no longer has is over, even if the call that ended it there died before it said so here.
-        let left: Vec<_> = self.live.iter().filter(|s| s.durable() && s.is_in(&scope)).map(|s| *s.key()).collect();
-        self.forget(&left);
-        Ok(ended.len() + left.len())
+        let lost = |session: &LiveSession<S>| session.durable() && session.is_in(&scope);
+        let mut left = Vec::new();
+        match &scope {
+            SessionScope::Account(account) => {
+                let of_account = self.live.of(account);
+                left.extend(
+                    of_account.iter().filter(|session| lost(session)).map(|session| session.facts().token_hash),
+                );
+            }
+            // There was one of that id.
+            SessionScope::Id(_) if !ended.is_empty() => {}
+            SessionScope::Id(_) | SessionScope::Binding(_) | SessionScope::AnyOf(_) => {
+                self.look_through(|session| left.extend(lost(session).then_some(session.facts().token_hash))).await;
+            }
+        }
+        Ok(ended.len() + self.forget(&left))
+    }
+
+    /// Ends the sessions of bindings that do not stand any more, as `bindings` knows them. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`] of either; what was not ended is by the next call.
+    pub async fn end_fallen(&self, bindings: &dyn BindingStore) -> Result<usize, StoreError> {
+        let mut fallen = Vec::new();
+        for some in self.bindings().chunks(LOOKED_AT_ONCE) {
+            fallen.extend(bindings.fallen(some.to_vec()).await?);
+        }
+        if fallen.is_empty() { Ok(0) } else { self.end(SessionScope::AnyOf(fallen)).await }
     }
 
     /// Ends one session by its token's hash: for this process even where the store fails.
@@ -288,14 +269,25 @@ impl<S: Default> Sessions<S> {
     #[must_use]
     pub fn list(&self, account: Option<&AccountId>, now: Timestamp) -> Vec<Arc<LiveSession<S>>> {
         let policy = **self.policy.load();
-        let mut found: Vec<_> = self
-            .live
-            .iter()
-            .filter(|s| account.is_none_or(|a| a == &s.record.account) && s.expired(&policy, now).is_none())
-            .map(|s| Arc::clone(s.value()))
-            .collect();
-        found.sort_by_key(|s| (s.record.created_at, s.record.id));
+        let mut found = account.map_or_else(|| self.live.all(), |account| self.live.of(account));
+        found.retain(|session| session.expired(&policy, now).is_none());
+        found.sort_by_key(|session| (session.facts().created_at, session.facts().id));
         found
+    }
+
+    /// Any live session of which `is_it` holds. Looks at all of them, unlike [`Sessions::list`] of an account.
+    pub fn find(&self, now: Timestamp, is_it: impl Fn(&LiveSession<S>) -> bool) -> Option<Arc<LiveSession<S>>> {
+        let policy = **self.policy.load();
+        self.live.find(|session| is_it(session) && session.expired(&policy, now).is_none())
+    }
+
+    /// The bindings that opened the sessions that are held, each once.
+    fn bindings(&self) -> Vec<BindingId> {
+        let mut bindings = Vec::with_capacity(self.live.len());
+        self.live.each(|session| bindings.push(session.facts().binding));
+        bindings.sort_unstable();
+        bindings.dedup();
+        bindings
     }
 
     /// How many sessions are held.
@@ -307,7 +299,7 @@ impl<S: Default> Sessions<S> {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
+        self.len() == 0
     }
 
     /// Writes uses that the store has not heard of for a while, drops what expired, and erases it from the store.
@@ -317,71 +309,62 @@ impl<S: Default> Sessions<S> {
     pub async fn sweep(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
         let policy = **self.policy.load();
         let interval = if all { std::time::Duration::ZERO } else { policy.touch_interval() };
-        let mut stale = Vec::new();
-        let mut over = Vec::new();
-        for entry in &self.live {
-            let session = entry.value();
-            let seen = session.last_seen_at();
-            let stored = Timestamp::from_unix_millis(session.stored_seen.load(Ordering::Relaxed));
+        let (mut over, mut used) = (Vec::new(), Vec::new());
+        self.look_through(|session| {
+            let (seen, stored) = (session.last_seen_at(), session.stored_seen_at());
             if session.expired(&policy, now).is_some() {
-                over.push(*entry.key());
+                over.push(session.facts().token_hash);
             } else if seen > stored && seen.since(stored) >= interval {
-                stale.push((*entry.key(), seen));
+                used.push((session.facts().token_hash, seen));
             }
-        }
+        })
+        .await;
         self.forget(&over);
-        if !stale.is_empty() {
-            self.store.touch(stale.clone()).await?;
-            for (hash, seen) in stale {
-                if let Some(session) = self.live.get(&hash) {
-                    session.stored_seen.fetch_max(seen.unix_millis(), Ordering::Relaxed);
+        lock(&self.over).append(&mut over);
+        for some in used.chunks(AT_ONCE) {
+            self.store.touch(some.to_vec()).await?;
+            for (hash, seen) in some {
+                if let Some(session) = self.live.get(hash) {
+                    session.note_stored(*seen);
                 }
             }
         }
-        // A row's `last_seen_at` lags by up to the interval: only what is idle beyond that as well is erased.
-        self.store.purge(now, now.minus(policy.idle + policy.touch_interval())).await?;
-        Ok(())
+        self.erase_over().await
     }
 
-    fn forget(&self, hashes: &[TokenHash]) {
-        for hash in hashes {
-            if let Some((_, session)) = self.live.remove(hash) {
-                session.ended.cancel();
+    /// Erases the rows of those that are over.
+    async fn erase_over(&self) -> Result<(), StoreError> {
+        loop {
+            let some: Vec<TokenHash> = {
+                let mut over = lock(&self.over);
+                let from = over.len().saturating_sub(AT_ONCE);
+                over.split_off(from)
+            };
+            if some.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.store.erase(some.clone()).await {
+                lock(&self.over).extend(some);
+                return Err(error);
             }
         }
     }
-}
 
-impl<S> LiveSession<S> {
-    fn durable(&self) -> bool {
-        self.durable.load(Ordering::Acquire)
-    }
-
-    fn is_in(&self, scope: &SessionScope) -> bool {
-        match scope {
-            SessionScope::Id(id) => *id == self.record.id,
-            SessionScope::Account(account) => *account == self.record.account,
-            SessionScope::Binding(binding) => *binding == self.record.binding,
+    /// Looks at every session, and lets others run now and then.
+    async fn look_through(&self, mut look: impl FnMut(&LiveSession<S>)) {
+        for number in 0..SHARDS {
+            self.live.each_in(number, |session| look(session));
+            yield_now().await;
         }
     }
 
-    fn expired(&self, policy: &SessionPolicy, now: Timestamp) -> Option<Expiry> {
-        policy.expired(self.record.created_at, self.last_seen_at(), self.record.expires_at, now)
+    /// Ends them for this process. Returns how many there were.
+    fn forget(&self, hashes: &[TokenHash]) -> usize {
+        let there = hashes.iter().filter_map(|hash| self.live.remove(hash));
+        there.map(|session| session.ended().cancel()).count()
     }
 }
 
-impl<S: Default> LiveSession<S> {
-    fn of(record: SessionRecord) -> Self {
-        let seen = record.last_seen_at.unix_millis();
-        let in_cookie = AtomicBool::new(record.transport == TokenTransport::Cookie);
-        Self {
-            record,
-            in_cookie,
-            last_seen: AtomicI64::new(seen),
-            stored_seen: AtomicI64::new(seen),
-            durable: AtomicBool::new(false),
-            ended: Arc::default(),
-            state: S::default(),
-        }
-    }
+fn lock(over: &Mutex<Vec<TokenHash>>) -> std::sync::MutexGuard<'_, Vec<TokenHash>> {
+    over.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -225,6 +225,10 @@ pub trait BindingStore: Send + Sync + 'static {
     /// was opened, so that what ended it meanwhile is not outlived by it.
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError>;
 
+    /// Those of `ids` that do not stand, as [`BindingStore::stands`] judges each. For many: a start asks about all that
+    /// opened a session.
+    async fn fallen(&self, ids: Vec<BindingId>) -> Result<Vec<BindingId>, StoreError>;
+
     /// Binds a handset, if the authority holds. See [`EnrolOutcome`]. The record carries the store's scheme.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict,
 pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
 pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
-pub use sessions::{SessionRecord, SessionScope, SessionStore, TokenTransport};
+pub use sessions::{Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, TokenTransport};
 pub use statistics::{Counted, DayCount, StatisticsStore};
 pub use subjects::{
     DueBindings, EraseOutcome, ErasureRecord, HoldOutcome, HoldRecord, KeptCode, LabelledBinding, Standing,

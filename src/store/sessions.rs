@@ -71,7 +71,25 @@ pub enum SessionScope {
     Account(AccountId),
     /// All that this binding opened.
     Binding(BindingId),
+    /// All that any of these bindings opened.
+    AnyOf(Vec<BindingId>),
 }
+
+/// What a session goes on with when the right PIN was typed in it; the rest stays as it is, but `by_code`, which is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// SHA-256 of the new token.
+    pub token_hash: TokenHash,
+    /// Makes the key of the tag of the new token.
+    pub link: [u8; 32],
+    /// How the token travels.
+    pub transport: TokenTransport,
+    /// When it was typed.
+    pub at: Timestamp,
+}
+
+/// Sees one session after the other, on a thread of the store.
+pub type SessionVisit = Box<dyn FnMut(SessionRecord) + Send>;
 
 /// Sessions.
 ///
@@ -87,12 +105,14 @@ pub trait SessionStore: Send + Sync + 'static {
         replaces: Option<TokenHash>,
     ) -> Result<Vec<TokenHash>, StoreError>;
 
-    /// Lets a session go on under the token of `renewed`: the old one is gone in the same step. `false`, and nothing is
-    /// kept, if there was none. 55. **No way back in.** A session that was ended never goes on under another token.
-    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError>;
+    /// Lets a session go on under the token of `renewal`, as the latest that was opened: the old token is gone in the same
+    /// step. `false`, and nothing is kept, if there was none. 55. **No way back in.** A session that was ended never goes
+    /// on under another token.
+    async fn renew(&self, old: TokenHash, renewal: Renewal) -> Result<bool, StoreError>;
 
-    /// All sessions that have not reached `expires_at`; read once at start-up.
-    async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError>;
+    /// Shows all sessions to `visit`, in the order in which they were opened; read once at start-up. Whether one is over
+    /// is for the reader to judge.
+    async fn load(&self, visit: SessionVisit) -> Result<(), StoreError>;
 
     /// Notes uses. 15. `last_seen_at` never moves back; a session that is gone stays gone.
     async fn touch(&self, seen: Vec<(TokenHash, Timestamp)>) -> Result<(), StoreError>;
@@ -107,6 +127,6 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Ends one session by its token's hash. `false` if there was none.
     async fn end_one(&self, token: TokenHash) -> Result<bool, StoreError>;
 
-    /// Erases sessions that have reached `expires_at` at `now` or were last seen before `idle_since`. Returns how many.
-    async fn purge(&self, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError>;
+    /// Erases sessions that are over. Those that are gone already, or never were, do not matter.
+    async fn erase(&self, sessions: Vec<TokenHash>) -> Result<(), StoreError>;
 }

@@ -46,6 +46,9 @@ impl BindingStore for Watched {
     async fn stands(&self, id: BindingId) -> Result<bool, StoreError> {
         self.note("stands").stands(id).await
     }
+    async fn fallen(&self, ids: Vec<BindingId>) -> Result<Vec<BindingId>, StoreError> {
+        self.note("fallen").fallen(ids).await
+    }
     async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<EnrolOutcome, StoreError> {
         self.note("enrol").enrol(enrolment, now).await
     }

@@ -6,7 +6,7 @@ mod cookie;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,9 @@ use sekisho::clock::Timestamp;
 use sekisho::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{Check, LiveSession, Opening, SessionPolicy, SessionSecret, SessionToken, Sessions, TokenHash};
-use sekisho::store::{EmbeddedStore, SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
+use sekisho::store::{
+    EmbeddedStore, Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, StoreError, TokenTransport,
+};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -90,8 +92,12 @@ impl Place {
         true
     }
 
-    async fn stored(&self, now: Timestamp) -> usize {
-        self.store.load(now).await.unwrap().len()
+    /// What the store has.
+    async fn stored(&self) -> Vec<SessionRecord> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seeing = Arc::clone(&seen);
+        self.store.load(Box::new(move |record| seeing.lock().unwrap().push(record))).await.unwrap();
+        std::mem::take(&mut *seen.lock().unwrap())
     }
 }
 
@@ -130,13 +136,13 @@ impl SessionStore for Slow {
         self.go_on.acquire().await.unwrap().forget();
         self.store.open(session, per_account, replaces).await
     }
-    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError> {
+    async fn renew(&self, old: TokenHash, renewal: Renewal) -> Result<bool, StoreError> {
         self.asked.add_permits(1);
         self.go_on.acquire().await.unwrap().forget();
-        self.store.renew(old, renewed).await
+        self.store.renew(old, renewal).await
     }
-    async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError> {
-        self.store.load(now).await
+    async fn load(&self, visit: SessionVisit) -> Result<(), StoreError> {
+        self.store.load(visit).await
     }
     async fn touch(&self, seen: Vec<(TokenHash, Timestamp)>) -> Result<(), StoreError> {
         self.store.touch(seen).await
@@ -150,8 +156,8 @@ impl SessionStore for Slow {
     async fn end_one(&self, token: TokenHash) -> Result<bool, StoreError> {
         self.store.end_one(token).await
     }
-    async fn purge(&self, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError> {
-        self.store.purge(now, idle_since).await
+    async fn erase(&self, sessions: Vec<TokenHash>) -> Result<(), StoreError> {
+        self.store.erase(sessions).await
     }
 }
 
@@ -181,12 +187,16 @@ async fn an_opened_session_is_what_it_was_opened_from() {
     assert!(place.sessions.is_empty());
     let (hash, session) = place.open("alice", 1, at(0)).await;
     assert_eq!((place.sessions.len(), place.sessions.is_empty()), (1, false));
-    let record = session.record();
-    assert_eq!((record.token_hash, record.account.to_string(), record.binding), (hash, "alice".into(), binding_id(1)));
+    let facts = session.facts();
+    assert_eq!((facts.token_hash, facts.account.to_string(), facts.binding), (hash, "alice".into(), binding_id(1)));
+    assert_eq!((facts.created_at, session.expires_at(), session.last_seen_at()), (at(0), at(12 * 3600), at(0)));
+    let stored = place.stored().await;
+    let [record] = stored.as_slice() else { panic!("{} sessions", stored.len()) };
+    assert_eq!((record.token_hash, record.id, &record.account), (hash, facts.id, &facts.account));
+    assert_eq!((record.binding, &record.carrier, record.sid_seed), (facts.binding, &facts.carrier, facts.sid_seed));
     assert_eq!((record.continuity, record.created_at, record.expires_at), (TAG, at(0), at(12 * 3600)));
-    assert_eq!(place.store.load(at(0)).await.unwrap().as_slice(), std::slice::from_ref(record));
     let Check::Live(found) = place.sessions.check(hash, TokenTransport::Cookie, at(60)) else { panic!("it lives") };
-    assert_eq!((found.record().id, found.last_seen_at()), (record.id, at(0)), "a look is no use");
+    assert_eq!((found.facts().id, found.last_seen_at()), (facts.id, at(0)), "a look is no use");
     assert!(place.used(hash, at(60)));
     assert_eq!(found.last_seen_at(), at(60));
     assert!(place.used(hash, at(30)), "a clock that was set back a little ends nothing");
@@ -223,7 +233,7 @@ async fn what_is_ended_is_gone_at_once_and_the_others_stay() {
     let listed = |account: Option<&str>, now| {
         let account = account.map(|text| AccountId::parse(text).unwrap());
         let found = place.sessions.list(account.as_ref(), now);
-        found.iter().map(|session| session.record().token_hash).collect::<Vec<_>>()
+        found.iter().map(|session| session.facts().token_hash).collect::<Vec<_>>()
     };
     assert_eq!(listed(None, at(3)), [a1, a2, a3, b]);
     assert_eq!(listed(Some("alice"), at(3)), [a1, a2, a3]);
@@ -238,11 +248,63 @@ async fn what_is_ended_is_gone_at_once_and_the_others_stay() {
     assert!(!place.lives(a2, at(4)) && !place.lives(a3, at(4)) && place.lives(a1, at(4)) && place.lives(b, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 0);
 
-    assert_eq!(place.sessions.end(SessionScope::Id(bob.record().id)).await.unwrap(), 1);
+    assert_eq!(place.sessions.end(SessionScope::Id(bob.facts().id)).await.unwrap(), 1);
     assert!(bob.ended().is_cancelled() && place.lives(a1, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("bob").unwrap())).await.unwrap(), 0);
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("alice").unwrap())).await.unwrap(), 1);
-    assert_eq!((place.sessions.len(), place.stored(at(4)).await), (0, 0));
+    assert_eq!((place.sessions.len(), place.stored().await.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_sessions_of_many_bindings_end_in_one_call() {
+    let place = Place::new().await;
+    let (a, first) = place.open("alice", 3, at(0)).await;
+    let (b, _) = place.open("bob", 2, at(1)).await;
+    let (c, _) = place.open("carol", 1, at(2)).await;
+    // One that the store has lost is over too.
+    assert!(place.store.end_one(a).await.unwrap());
+    let scope = SessionScope::AnyOf(vec![binding_id(3), binding_id(9), binding_id(1)]);
+    assert_eq!(place.sessions.end(scope).await.unwrap(), 2);
+    assert!(first.ended().is_cancelled() && place.lives(b, at(2)) && !place.lives(a, at(2)) && !place.lives(c, at(2)));
+    assert_eq!(place.stored().await.len(), 1);
+}
+
+#[tokio::test]
+async fn sessions_of_bindings_that_do_not_stand_end() {
+    let place = Place::new().await;
+    for binding in 1..=3 {
+        place.open("alice", binding, at(0)).await;
+    }
+    // The store has no binding at all.
+    assert_eq!(place.sessions.end_fallen(&*place.store).await.unwrap(), 3);
+    assert_eq!((place.sessions.len(), place.stored().await.len()), (0, 0));
+    assert_eq!(place.sessions.end_fallen(&*place.store).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn many_sessions_of_many_accounts_are_found_by_either() {
+    let place = Place::new().await;
+    let mut opened = Vec::new();
+    for number in 0..300 {
+        let account = format!("account-{}", number % 100);
+        opened.push((account.clone(), place.open(&account, 1, at(number)).await.0));
+    }
+    let listed = |account: &str| {
+        let found = place.sessions.list(Some(&AccountId::parse(account).unwrap()), at(300));
+        found.iter().map(|session| session.facts().token_hash).collect::<Vec<_>>()
+    };
+    for account in (0..100).map(|number| format!("account-{number}")) {
+        let own: Vec<TokenHash> = opened.iter().filter(|(owner, _)| *owner == account).map(|(_, hash)| *hash).collect();
+        assert_eq!(listed(&account), own);
+    }
+    for (_, hash) in opened.iter().step_by(2) {
+        assert!(place.sessions.end_one(*hash).await.unwrap());
+    }
+    for (number, (account, hash)) in opened.iter().enumerate() {
+        let lives = number % 2 == 1;
+        assert_eq!((place.lives(*hash, at(300)), listed(account).contains(hash)), (lives, lives));
+    }
+    assert_eq!((place.sessions.len(), place.sessions.list(None, at(300)).len()), (150, 150));
 }
 
 #[tokio::test]
@@ -253,7 +315,7 @@ async fn one_session_is_ended_by_its_token() {
     assert!(place.sessions.end_one(hash).await.unwrap());
     assert!(session.ended().is_cancelled() && !place.lives(hash, at(0)) && place.lives(other, at(0)));
     assert!(!place.sessions.end_one(hash).await.unwrap(), "there was none");
-    assert_eq!(place.stored(at(0)).await, 1);
+    assert_eq!(place.stored().await.len(), 1);
 }
 
 #[tokio::test]
@@ -294,19 +356,15 @@ async fn an_idle_session_is_over_on_the_instant_and_swept_from_memory_and_store(
     place.sessions.sweep(at(1800), false).await.unwrap();
     assert_eq!(place.sessions.len(), 1, "the others by the sweep");
     assert!(!place.lives(other, at(1800)) && place.used(used, at(1801)));
-    // A row lags by the interval in which uses are written; then it goes too.
-    assert_eq!(place.stored(at(1800)).await, 3);
-    place.sessions.sweep(at(1860), false).await.unwrap();
-    assert_eq!(place.stored(at(1860)).await, 3);
-    place.sessions.sweep(at(1861), false).await.unwrap();
-    assert_eq!(place.stored(at(1861)).await, 1);
+    let left: Vec<TokenHash> = place.stored().await.iter().map(|record| record.token_hash).collect();
+    assert_eq!(left, [used], "rows go with what they are of");
 }
 
 #[tokio::test]
 async fn uses_are_written_once_a_minute_and_all_of_them_at_the_end() {
     let place = Place::new().await;
     let (hash, _) = place.open("alice", 1, at(0)).await;
-    let stored = async || place.store.load(at(0)).await.unwrap().first().unwrap().last_seen_at;
+    let stored = async || place.stored().await.first().unwrap().last_seen_at;
     assert!(place.used(hash, at(59)));
     place.sessions.sweep(at(59), false).await.unwrap();
     assert_eq!(stored().await, at(0));
@@ -333,7 +391,9 @@ async fn what_outlives_a_restart_is_what_still_lives() {
     let (second, _) = place.open("bob", 2, at(1)).await;
     let place = place.restarted(at(1800)).await;
     assert!(!place.lives(first, at(1800)) && place.lives(second, at(1800)));
-    assert_eq!(place.sessions.len(), 1);
+    assert_eq!((place.sessions.len(), place.stored().await.len()), (1, 2));
+    place.sessions.sweep(at(1800), false).await.unwrap();
+    assert_eq!(place.stored().await.len(), 1, "what a run before left is erased with the first sweep");
     // Loaded is durable: what the store loses meanwhile is ended with the next call.
     place.store.end(SessionScope::Binding(binding_id(2))).await.unwrap();
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 1);
@@ -366,7 +426,11 @@ async fn where_the_store_fails_nothing_is_opened_and_nothing_but_ones_own_is_end
     assert!(place.lives(hash, at(1)) && !session.ended().is_cancelled());
     assert_eq!(place.sessions.end_one(own).await, Err(StoreError::Closed));
     assert!(!place.lives(own, at(1)), "who signs out is out, whatever the store says");
+    assert_eq!(place.sessions.sweep(at(1), true).await, Ok(()), "there is nothing to write");
+    assert!(place.used(hash, at(1)));
     assert_eq!(place.sessions.sweep(at(1), true).await, Err(StoreError::Closed));
+    assert_eq!(place.sessions.sweep(at(1801), false).await, Err(StoreError::Closed));
+    assert!(place.sessions.is_empty(), "what is over is over, whatever the store says");
 }
 
 #[tokio::test]

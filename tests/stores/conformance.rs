@@ -1,7 +1,8 @@
 //! The clauses of `sekisho::store`, one function each. A backend runs them all with [`keeps_the_contract!`].
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use base64::Engine as _;
@@ -81,7 +82,7 @@ macro_rules! keeps_the_contract {
             accounts_are_listed_and_suspended
             bindings_are_listed_and_revoked
             bindings_and_codes_are_purged
-            sessions_load_and_expire
+            sessions_load_and_are_erased
             keys_come_back_as_they_were_put
         }
     };
@@ -223,6 +224,14 @@ pub(crate) fn session(number: u8, name: &str) -> SessionRecord {
     }
 }
 
+/// All sessions that the store has.
+pub(crate) async fn loaded(store: &dyn SessionStore) -> Vec<SessionRecord> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seeing = Arc::clone(&seen);
+    store.load(Box::new(move |session| seeing.lock().unwrap().push(session))).await.unwrap();
+    std::mem::take(&mut *seen.lock().unwrap())
+}
+
 fn hash(number: u8) -> TokenHash {
     TokenHash::from_bytes([number; 32])
 }
@@ -255,7 +264,7 @@ pub(crate) async fn clause_01_durable(backend: impl Backend) {
     assert!(matches!(store.enrol(enrolment(7, "7777", 7), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
     let subjects = store.account(&account("alice")).await.unwrap().unwrap().subjects;
     assert_eq!(subjects, [("console".to_owned(), "sub-a".to_owned())]);
-    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [session(5, "alice")]);
+    assert_eq!(loaded(&*backend.sessions()).await, [session(5, "alice")]);
     assert_eq!(backend.keys().store_id().await.unwrap(), id);
     assert_eq!(backend.keys().keys().await.unwrap().keys.len(), KeyPurpose::ALL.len());
 }
@@ -286,7 +295,7 @@ pub(crate) async fn clause_02_atomic(backend: impl Backend) {
     open_all(&*sessions, &[session(1, "alice"), session(2, "alice")]).await;
     let twin = SessionRecord { token_hash: hash(9), ..session(2, "alice") };
     assert!(sessions.open(twin, 1, Some(hash(1))).await.is_err());
-    assert_eq!(sessions.load(at(0)).await.unwrap(), [session(1, "alice"), session(2, "alice")]);
+    assert_eq!(loaded(&*sessions).await, [session(1, "alice"), session(2, "alice")]);
 }
 
 pub(crate) async fn clause_03_read_your_write(backend: impl Backend) {
@@ -312,7 +321,7 @@ pub(crate) async fn clause_04_linear(backend: impl Backend) {
         async move { sessions.open(session(n, &format!("account-{n}")), 5, None).await }
     }));
     assert!(opened.await.into_iter().all(|ended| ended.unwrap().is_empty()));
-    assert_eq!(sessions.load(at(0)).await.unwrap().len(), 200);
+    assert_eq!(loaded(&*sessions).await.len(), 200);
 
     // Every session that opened either stands or was reported as ended, by exactly one call.
     let opened = together((201..=250).map(|n| {
@@ -320,7 +329,7 @@ pub(crate) async fn clause_04_linear(backend: impl Backend) {
         async move { sessions.open(session(n, "crowd"), 5, None).await.unwrap() }
     }));
     let ended: Vec<TokenHash> = opened.await.concat();
-    let mut left = sessions.load(at(0)).await.unwrap();
+    let mut left = loaded(&*sessions).await;
     left.retain(|s| s.account == account("crowd"));
     assert_eq!((ended.len(), left.len()), (45, 5));
     assert!(left.iter().all(|s| !ended.contains(&s.token_hash)));
@@ -514,7 +523,7 @@ pub(crate) async fn clause_13_bounded(backend: impl Backend) {
     assert_eq!(store.open(session(6, "carol"), 2, Some(hash(9))).await.unwrap(), [hash(9)]);
     // A lowered limit takes several.
     assert_eq!(store.open(session(7, "alice"), 1, None).await.unwrap().len(), 2);
-    let left: Vec<TokenHash> = store.load(at(0)).await.unwrap().iter().map(|s| s.token_hash).collect();
+    let left: Vec<TokenHash> = loaded(&*store).await.iter().map(|s| s.token_hash).collect();
     assert_eq!(left, [hash(6), hash(7)]);
 }
 
@@ -527,6 +536,11 @@ pub(crate) async fn clause_14_gone(backend: impl Backend) {
     assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), [hash(4)]);
     assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), []);
     assert_eq!(store.end(SessionScope::Account(account("alice"))).await.unwrap(), [hash(3)]);
+    open_all(&*store, &[session(6, "carol"), session(7, "dave"), session(8, "erin")]).await;
+    let some = SessionScope::AnyOf(vec![binding_id(8), binding_id(77), binding_id(6)]);
+    assert_eq!(store.end(some.clone()).await.unwrap(), [hash(8), hash(6)]);
+    assert_eq!(store.end(some).await.unwrap(), []);
+    assert!(store.end_one(hash(7)).await.unwrap());
     assert!(store.end_one(hash(5)).await.unwrap());
     assert!(!store.end_one(hash(5)).await.unwrap());
     store.touch(vec![(hash(5), at(5))]).await.unwrap();
@@ -534,7 +548,7 @@ pub(crate) async fn clause_14_gone(backend: impl Backend) {
         drop(store);
         backend.restart()
     };
-    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), []);
+    assert_eq!(loaded(&*backend.sessions()).await, []);
 }
 
 pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
@@ -542,7 +556,7 @@ pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
     open_all(&*store, &[session(1, "alice"), session(2, "alice")]).await;
     store.touch(vec![(hash(1), at(5)), (hash(2), at(6)), (hash(3), at(7))]).await.unwrap();
     store.touch(vec![(hash(1), at(4)), (hash(2), at(7))]).await.unwrap();
-    let seen: Vec<Timestamp> = store.load(at(0)).await.unwrap().iter().map(|s| s.last_seen_at).collect();
+    let seen: Vec<Timestamp> = loaded(&*store).await.iter().map(|s| s.last_seen_at).collect();
     assert_eq!(seen, [at(5), at(7)]);
 }
 
@@ -559,7 +573,7 @@ pub(crate) async fn clause_18_a_cookie_never_becomes_a_url(backend: impl Backend
         backend.restart()
     };
     let kept = SessionRecord { transport: TokenTransport::Cookie, last_seen_at: at(5), ..session(1, "alice") };
-    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [kept, session(2, "alice")]);
+    assert_eq!(loaded(&*backend.sessions()).await, [kept, session(2, "alice")]);
 }
 
 pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
@@ -777,6 +791,10 @@ pub(crate) async fn accounts_are_listed_and_suspended(backend: impl Backend) {
     assert!(store.set_account_state(&account("bob"), AccountState::Suspended).await.unwrap());
     assert!(!store.set_account_state(&account("nobody"), AccountState::Suspended).await.unwrap());
     assert!(!store.stands(id).await.unwrap());
+    bind(&*store, 4, "carol").await;
+    // One of a suspended account, one that stands, one that never was.
+    let fallen = store.fallen(vec![binding_id(77), binding_id(4), id]).await.unwrap();
+    assert_eq!(fallen.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([id, binding_id(77)]));
     assert_eq!(store.account(&account("bob")).await.unwrap().unwrap().state, AccountState::Suspended);
     assert_eq!(store.account(&account("nobody")).await.unwrap(), None);
     let hit = store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().unwrap();
@@ -822,17 +840,19 @@ pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     assert_eq!(store.enrol(enrolment(4, "4444", 4), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
 }
 
-pub(crate) async fn sessions_load_and_expire(backend: impl Backend) {
+pub(crate) async fn sessions_load_and_are_erased(backend: impl Backend) {
     let store = backend.sessions();
-    let brief = SessionRecord { expires_at: at(5), transport: TokenTransport::Cookie, ..session(1, "alice") };
+    let brief = SessionRecord { expires_at: at(5), transport: TokenTransport::Cookie, ..session(9, "alice") };
     let long = SessionRecord { last_seen_at: at(4), ..session(2, "alice") };
-    open_all(&*store, &[brief.clone(), long.clone(), session(3, "bob")]).await;
-    assert_eq!(store.load(at(4)).await.unwrap(), [brief, long.clone(), session(3, "bob")]);
-    assert_eq!(store.load(at(5)).await.unwrap(), [long.clone(), session(3, "bob")]);
-    assert_eq!(store.purge(at(4), at(0)).await.unwrap(), 0);
-    assert_eq!(store.purge(at(5), at(0)).await.unwrap(), 1);
-    assert_eq!(store.purge(at(5), at(4)).await.unwrap(), 1);
-    assert_eq!(store.load(at(0)).await.unwrap(), [long]);
+    open_all(&*store, &[brief.clone(), long.clone(), session(3, "bob"), session(1, "bob")]).await;
+    assert_eq!(
+        loaded(&*store).await,
+        [brief, long.clone(), session(3, "bob"), session(1, "bob")],
+        "as they were opened"
+    );
+    store.erase(vec![hash(9), hash(77), hash(3), hash(3)]).await.unwrap();
+    store.erase(Vec::new()).await.unwrap();
+    assert_eq!(loaded(&*store).await, [long, session(1, "bob")]);
 }
 
 pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {

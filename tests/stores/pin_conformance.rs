@@ -8,12 +8,12 @@ use sekisho::clock::Timestamp;
 use sekisho::session::TokenHash;
 use sekisho::store::{
     BindingStore, EnrolOutcome, KeyChange, NewsKind, NewsStore, Over, PinPace, PinRecord, PinStore, PinTry, PinVerdict,
-    SERIES, SessionRecord, SessionScope,
+    Renewal, SERIES, SessionRecord, SessionScope, TokenTransport,
 };
 use tokio::task::JoinSet;
 
 use crate::conformance::{
-    Backend, account, at, bind, binding_id, bindings_of, code, enrolment, open_all, session, today,
+    Backend, account, at, bind, binding_id, bindings_of, code, enrolment, loaded, open_all, session, today,
 };
 
 /// One test a clause for the backend `$backend`.
@@ -202,34 +202,46 @@ fn hash(number: u8) -> TokenHash {
     TokenHash::from_bytes([number; 32])
 }
 
-/// The session `number` under another token.
+fn renewal(to: u8) -> Renewal {
+    Renewal { token_hash: hash(to), link: [to; 32], transport: TokenTransport::Url, at: at(4) }
+}
+
+/// What becomes of the session `number`.
 fn renewed(number: u8, name: &str, to: u8) -> SessionRecord {
-    SessionRecord { token_hash: hash(to), link: Some([to; 32]), pin_at: Some(at(4)), ..session(number, name) }
+    SessionRecord {
+        token_hash: hash(to),
+        link: Some([to; 32]),
+        pin_at: Some(at(4)),
+        last_seen_at: at(4),
+        by_code: false,
+        transport: TokenTransport::Url,
+        ..session(number, name)
+    }
 }
 
 pub(crate) async fn clause_55_no_way_back_in(backend: impl Backend) {
     let sessions = backend.sessions();
-    open_all(&*sessions, &[session(1, "alice"), session(2, "alice")]).await;
-    assert!(sessions.renew(hash(1), renewed(1, "alice", 11)).await.unwrap());
-    assert!(!sessions.renew(hash(1), renewed(1, "alice", 12)).await.unwrap(), "the old token is gone");
+    let by_code = SessionRecord { by_code: true, ..session(1, "alice") };
+    open_all(&*sessions, &[by_code, session(2, "alice")]).await;
+    assert!(sessions.renew(hash(1), renewal(11)).await.unwrap());
+    assert!(!sessions.renew(hash(1), renewal(12)).await.unwrap(), "the old token is gone");
     assert!(!sessions.end_one(hash(1)).await.unwrap());
     assert!(sessions.end_one(hash(2)).await.unwrap());
-    assert!(!sessions.renew(hash(2), renewed(2, "alice", 13)).await.unwrap(), "it was ended");
-    assert_eq!(sessions.load(at(0)).await.unwrap(), [renewed(1, "alice", 11)]);
+    assert!(!sessions.renew(hash(2), renewal(13)).await.unwrap(), "it was ended");
+    assert_eq!(loaded(&*sessions).await, [renewed(1, "alice", 11)]);
 
     // Whoever ends it by its id at the same time ends it under whichever token it has.
     for round in 20..40_u8 {
         open_all(&*sessions, &[session(round, "crowd")]).await;
         let (one, other) = (Arc::clone(&sessions), Arc::clone(&sessions));
-        let renews =
-            tokio::spawn(async move { one.renew(hash(round), renewed(round, "crowd", 100 + round)).await.unwrap() });
+        let renews = tokio::spawn(async move { one.renew(hash(round), renewal(100 + round)).await.unwrap() });
         let id = session(round, "crowd").id;
         let ends = tokio::spawn(async move { other.end(SessionScope::Id(id)).await.unwrap().len() });
         assert_eq!((renews.await.is_ok(), ends.await.unwrap()), (true, 1));
-        assert_eq!(sessions.load(at(0)).await.unwrap().len(), 1, "round {round}");
+        assert_eq!(loaded(&*sessions).await.len(), 1, "round {round}");
     }
     let backend = backend.restart();
-    assert_eq!(backend.sessions().load(at(0)).await.unwrap(), [renewed(1, "alice", 11)]);
+    assert_eq!(loaded(&*backend.sessions()).await, [renewed(1, "alice", 11)]);
 }
 
 pub(crate) async fn a_pin_is_gone_with_its_account_and_tries_with_their_handset(backend: impl Backend) {

@@ -1,6 +1,7 @@
 //! The clauses about keys that change and records that move, one function each; listed by
 //! [`moves_records_as_the_contract_says!`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sekisho::binding::{BindingDigest, BindingId, Chain, KeyId};
@@ -415,6 +416,8 @@ pub(crate) async fn clause_26_a_hit_under_a_compromised_key_says_so(backend: imp
     assert_eq!(judged().await, [(false, true); 3]);
     change(&backend, vec![KeyChange::Compromise { id: "k1".into() }]).await.unwrap();
     assert_eq!(judged().await, [(true, false), (true, false), (false, true)]);
+    let fallen = store.fallen((1..=3).map(binding_id).collect()).await.unwrap();
+    assert_eq!(fallen.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([binding_id(1), binding_id(2)]));
 }
 
 pub(crate) async fn changes_are_all_or_none(backend: impl Backend) {

@@ -12,6 +12,7 @@ mod audit;
 mod bindings;
 mod checkpointer;
 mod connection;
+mod damage;
 mod enrolment;
 mod file;
 mod import;

@@ -13,15 +13,13 @@ use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
 use super::schema::Format;
 use super::writer::{WriteEvent, Writer};
-use super::{file, schema, writer};
+use super::{damage, file, schema, writer};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 use crate::store::StoreError;
 
 /// The oldest SQLite without the WAL-reset defect, which can corrupt a file (sqlite.org/wal.html §11).
 const OLDEST_SQLITE: i32 = 3_051_003;
-/// Defects named in a refusal; the first ones tell enough.
-const DEFECTS: u32 = 5;
 /// Reads at once. They come from memory, so a few threads outrun any number of sign-ins.
 const READERS: usize = 2;
 
@@ -235,31 +233,11 @@ fn examine(format: Format, path: &Path) -> Result<Option<Found>, OpenError> {
     if version > format.newest() {
         return Err(OpenError::Newer { path: path.to_owned(), found: version, known: format.newest() });
     }
-    if let Some(what) = first_defects(format, &conn, version).map_err(failed)? {
+    if let Some(what) = damage::find(format, &conn, version).map_err(failed)? {
         return Err(OpenError::Corrupt { path: path.to_owned(), what });
     }
     let store_id = read_meta(&conn, path)?;
     Ok(Some(Found { version, store_id, access }))
-}
-
-fn first_defects(format: Format, conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
-    // Not quick_check: only the full one compares indexes with tables, which finds a changed digest or hash.
-    let mut check = conn.prepare(&format!("PRAGMA integrity_check({DEFECTS})"))?;
-    let defects: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    if defects != ["ok"] {
-        // A defect of the tree comes with a head line of its own, which tells nothing.
-        let lines = defects.iter().flat_map(|defect| defect.lines()).filter(|line| !line.starts_with("***"));
-        return Ok(Some(lines.collect::<Vec<_>>().join("; ")));
-    }
-    let orphan = conn.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?;
-    if let Some(table) = orphan {
-        return Ok(Some(format!("a row of {table} refers to one that is not there")));
-    }
-    if version == 0 {
-        return Ok(Some("it does not tell its format".into()));
-    }
-    let step = format.first_foreign_step(conn, version)?;
-    Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
 }
 
 fn read_meta(conn: &Connection, path: &Path) -> Result<[u8; 16], OpenError> {

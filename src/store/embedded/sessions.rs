@@ -1,6 +1,7 @@
 //! Sessions.
 
 use async_trait::async_trait;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use super::EmbeddedStore;
@@ -9,7 +10,7 @@ use crate::binding::{AccountId, BindingId};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::session::{SessionId, TokenHash};
-use crate::store::{SessionRecord, SessionScope, SessionStore, StoreError, TokenTransport};
+use crate::store::{Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, StoreError, TokenTransport};
 
 #[async_trait]
 impl SessionStore for EmbeddedStore {
@@ -22,23 +23,19 @@ impl SessionStore for EmbeddedStore {
         self.writer.run(move |conn| open(conn, &session, per_account, replaces)).await
     }
 
-    async fn renew(&self, old: TokenHash, renewed: SessionRecord) -> Result<bool, StoreError> {
-        self.writer
-            .run(move |conn| {
-                let there = end_one(conn, old)?.is_some();
-                if there {
-                    insert(conn, &renewed)?;
-                }
-                Ok(there)
-            })
-            .await
+    async fn renew(&self, old: TokenHash, renewal: Renewal) -> Result<bool, StoreError> {
+        self.writer.run(move |conn| renew(conn, old, &renewal)).await
     }
 
-    async fn load(&self, now: Timestamp) -> Result<Vec<SessionRecord>, StoreError> {
-        self.readers
+    async fn load(&self, mut visit: SessionVisit) -> Result<(), StoreError> {
+        self.surveyor
             .run(move |conn| {
-                let mut select = conn.prepare("SELECT * FROM sessions WHERE expires_at > ?1 ORDER BY seq")?;
-                select.query_and_then([now.unix_millis()], session)?.collect()
+                let mut select = conn.prepare(LOAD)?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    visit(session(row)?);
+                }
+                Ok(())
             })
             .await
     }
@@ -67,31 +64,41 @@ impl SessionStore for EmbeddedStore {
     }
 
     async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError> {
-        self.writer
-            .run(move |conn| match scope {
-                SessionScope::Id(id) => {
-                    delete(conn, "DELETE FROM sessions WHERE id = ?1 RETURNING token_hash", [id.to_string()])
-                }
-                SessionScope::Account(account) => {
-                    delete(conn, "DELETE FROM sessions WHERE account = ?1 RETURNING token_hash", [account.as_str()])
-                }
-                SessionScope::Binding(binding) => {
-                    delete(conn, "DELETE FROM sessions WHERE binding = ?1 RETURNING token_hash", [binding.to_string()])
-                }
-            })
-            .await
+        let of_binding = "DELETE FROM sessions WHERE binding = ?1 RETURNING token_hash";
+        match scope {
+            SessionScope::Id(id) => {
+                let sql = "DELETE FROM sessions WHERE id = ?1 RETURNING token_hash";
+                self.writer.run(move |conn| delete(conn, sql, [id.to_string()])).await
+            }
+            SessionScope::Account(account) => {
+                let sql = "DELETE FROM sessions WHERE account = ?1 RETURNING token_hash";
+                self.writer.run(move |conn| delete(conn, sql, [account.as_str()])).await
+            }
+            SessionScope::Binding(binding) => {
+                self.writer.run(move |conn| delete(conn, of_binding, [binding.to_string()])).await
+            }
+            SessionScope::AnyOf(bindings) => {
+                let each = move |conn: &Connection| {
+                    let ended = bindings.iter().map(|binding| delete(conn, of_binding, [binding.to_string()]));
+                    Ok(ended.collect::<Result<Vec<_>, _>>()?.concat())
+                };
+                self.writer.run(each).await
+            }
+        }
     }
 
     async fn end_one(&self, token: TokenHash) -> Result<bool, StoreError> {
         self.writer.run(move |conn| Ok(end_one(conn, token)?.is_some())).await
     }
 
-    async fn purge(&self, now: Timestamp, idle_since: Timestamp) -> Result<u64, StoreError> {
-        let sql = "DELETE FROM sessions WHERE expires_at <= ?1 OR last_seen_at < ?2";
+    async fn erase(&self, sessions: Vec<TokenHash>) -> Result<(), StoreError> {
         self.writer
             .run(move |conn| {
-                let erased = conn.prepare_cached(sql)?.execute((now.unix_millis(), idle_since.unix_millis()))?;
-                Ok(u64::try_from(erased).unwrap_or(u64::MAX))
+                let mut delete = conn.prepare_cached("DELETE FROM sessions WHERE token_hash = ?1")?;
+                for token in &sessions {
+                    delete.execute([token.as_bytes()])?;
+                }
+                Ok(())
             })
             .await
     }
@@ -116,6 +123,15 @@ fn open(
         (session.account.as_str(), per_account),
     )?);
     Ok(ended)
+}
+
+fn renew(conn: &Connection, old: TokenHash, renewal: &Renewal) -> Result<bool, StoreError> {
+    let mut delete = conn.prepare_cached(RENEW)?;
+    let Some(there) = delete.query_and_then([old.as_bytes()], session)?.next().transpose()? else { return Ok(false) };
+    let Renewal { token_hash, link, transport, at } = *renewal;
+    let (link, pin_at) = (Some(link), Some(at));
+    insert(conn, &SessionRecord { token_hash, link, transport, by_code: false, pin_at, last_seen_at: at, ..there })?;
+    Ok(true)
 }
 
 fn insert(conn: &Connection, session: &SessionRecord) -> Result<(), StoreError> {
@@ -154,26 +170,73 @@ fn delete(conn: &Connection, sql: &'static str, params: impl Params) -> Result<V
     delete.query_and_then(params, |row| column(row, "token_hash", |hash| Some(TokenHash::from_bytes(hash))))?.collect()
 }
 
+/// The columns of a session, in the order of `columns!`. Read by place: by name a million rows take twice as long.
+const COLUMNS: [&str; 14] = [
+    "token_hash",
+    "id",
+    "account",
+    "binding",
+    "carrier",
+    "continuity",
+    "link",
+    "sid_seed",
+    "transport",
+    "by_code",
+    "pin_at",
+    "created_at",
+    "last_seen_at",
+    "expires_at",
+];
+macro_rules! columns {
+    () => {
+        "token_hash, id, account, binding, carrier, continuity, link, sid_seed, transport, by_code, pin_at, created_at, \
+         last_seen_at, expires_at"
+    };
+}
+const LOAD: &str = concat!("SELECT ", columns!(), " FROM sessions ORDER BY seq");
+const RENEW: &str = concat!("DELETE FROM sessions WHERE token_hash = ?1 RETURNING ", columns!());
+
 fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
-    let instant = |name| column(row, name, |millis| Some(Timestamp::from_unix_millis(millis)));
     Ok(SessionRecord {
-        token_hash: column(row, "token_hash", |hash| Some(TokenHash::from_bytes(hash)))?,
-        id: column(row, "id", |text: String| SessionId::parse(&text))?,
-        account: column(row, "account", |text: String| AccountId::parse(&text).ok())?,
-        binding: column(row, "binding", |text: String| BindingId::parse(&text))?,
-        carrier: column(row, "carrier", |text: String| CarrierName::parse(&text))?,
-        continuity: column(row, "continuity", Some)?,
-        link: column(row, "link", Some)?,
-        sid_seed: column(row, "sid_seed", Some)?,
-        transport: column(row, "transport", |word: String| match word.as_str() {
+        token_hash: at(row, 0, |value| octets(value).map(TokenHash::from_bytes))?,
+        id: at(row, 1, |value| SessionId::parse(value.as_str().ok()?))?,
+        account: at(row, 2, |value| AccountId::parse(value.as_str().ok()?).ok())?,
+        binding: at(row, 3, |value| BindingId::parse(value.as_str().ok()?))?,
+        carrier: at(row, 4, |value| CarrierName::parse(value.as_str().ok()?))?,
+        continuity: at(row, 5, octets)?,
+        link: optional(row, 6, octets)?,
+        sid_seed: at(row, 7, octets)?,
+        transport: at(row, 8, |value| match value.as_str().ok()? {
             "cookie" => Some(TokenTransport::Cookie),
             "url" => Some(TokenTransport::Url),
             _ => None,
         })?,
-        by_code: column(row, "by_code", Some)?,
-        pin_at: column(row, "pin_at", |millis: Option<i64>| Some(millis.map(Timestamp::from_unix_millis)))?,
-        created_at: instant("created_at")?,
-        last_seen_at: instant("last_seen_at")?,
-        expires_at: instant("expires_at")?,
+        by_code: at(row, 9, |value| Some(value.as_i64().ok()? != 0))?,
+        pin_at: optional(row, 10, millis)?,
+        created_at: at(row, 11, millis)?,
+        last_seen_at: at(row, 12, millis)?,
+        expires_at: at(row, 13, millis)?,
     })
+}
+
+/// Reads a value where it is, and judges it as [`column`] does.
+fn at<R>(row: &Row<'_>, place: usize, judge: impl FnOnce(ValueRef<'_>) -> Option<R>) -> Result<R, StoreError> {
+    let judged = row.get_ref(place).ok().and_then(judge);
+    judged.ok_or_else(|| StoreError::Corrupt(format!("column {}", COLUMNS.get(place).unwrap_or(&"of a session"))))
+}
+
+fn optional<R>(
+    row: &Row<'_>,
+    place: usize,
+    judge: impl FnOnce(ValueRef<'_>) -> Option<R>,
+) -> Result<Option<R>, StoreError> {
+    if row.get_ref(place) == Ok(ValueRef::Null) { Ok(None) } else { at(row, place, judge).map(Some) }
+}
+
+fn millis(value: ValueRef<'_>) -> Option<Timestamp> {
+    value.as_i64().ok().map(Timestamp::from_unix_millis)
+}
+
+fn octets<const N: usize>(value: ValueRef<'_>) -> Option<[u8; N]> {
+    value.as_blob().ok()?.try_into().ok()
 }

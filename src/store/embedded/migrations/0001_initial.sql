@@ -165,8 +165,6 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE INDEX sessions_by_account ON sessions (account);
 CREATE INDEX sessions_by_binding ON sessions (binding);
-CREATE INDEX sessions_by_end ON sessions (expires_at);
-CREATE INDEX sessions_by_last_use ON sessions (last_seen_at);
 
 -- Ids are 'p' and the number. Nothing is removed: who agreed to what is evidence.
 CREATE TABLE approvals (

@@ -1,0 +1,91 @@
+//! What is found damaged before the store is used: a start refuses rather than have a sign-in meet it.
+
+use std::hash::{DefaultHasher, Hasher as _};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::schema::Format;
+
+/// Defects named in a refusal; the first ones tell enough.
+const DEFECTS: usize = 5;
+/// Tables of a million rows. SQLite's own comparison of indexes with tables looks each row up in each index: seconds, where
+/// reading both through takes a fraction of that.
+const LARGE: [&str; 2] = ["bindings", "sessions"];
+
+/// What is damaged in a store of that version, if anything.
+pub(super) fn find(format: Format, conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
+    if let Some(defects) = check(conn, &format!("PRAGMA quick_check({DEFECTS})"))? {
+        return Ok(Some(defects));
+    }
+    // It leaves out whether indexes and tables say the same, which finds a changed digest or hash.
+    for table in names(conn, "SELECT name FROM sqlite_schema WHERE type = 'table'")? {
+        let defects = if LARGE.contains(&table.as_str()) {
+            differing(conn, &table)?
+        } else {
+            check(conn, &format!("PRAGMA integrity_check({table})"))?
+        };
+        if defects.is_some() {
+            return Ok(defects);
+        }
+    }
+    let orphan = conn.query_row("PRAGMA foreign_key_check", [], |row| row.get::<_, String>(0)).optional()?;
+    if let Some(table) = orphan {
+        return Ok(Some(format!("a row of {table} refers to one that is not there")));
+    }
+    if version == 0 {
+        return Ok(Some("it does not tell its format".into()));
+    }
+    let step = format.first_foreign_step(conn, version)?;
+    Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
+}
+
+fn check(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
+    let defects = names(conn, check)?;
+    // A defect of the tree comes with a head line of its own, which tells nothing.
+    let lines = defects.iter().flat_map(|defect| defect.lines()).filter(|line| !line.starts_with("***"));
+    let lines: Vec<&str> = lines.take(DEFECTS).collect();
+    Ok(if lines == ["ok"] { None } else { Some(lines.join("; ")) })
+}
+
+/// An index of `table` that does not hold what the table does.
+fn differing(conn: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+    for index in names(conn, &format!("SELECT name FROM pragma_index_list('{table}')"))? {
+        let columns = names(conn, &format!("SELECT name FROM pragma_index_info('{index}')"))?.join(", ");
+        let in_table = sum(conn, &format!("SELECT rowid, {columns} FROM {table} NOT INDEXED"))?;
+        let in_index = sum(conn, &format!("SELECT rowid, {columns} FROM {table} INDEXED BY {index}"))?;
+        if in_table != in_index {
+            return Ok(Some(format!("index {index} does not hold what table {table} does")));
+        }
+    }
+    Ok(None)
+}
+
+/// How many rows there are, and a sum over them that does not depend on their order.
+fn sum(conn: &Connection, rows: &str) -> rusqlite::Result<(u64, u64)> {
+    let mut select = conn.prepare(rows)?;
+    let columns = select.column_count();
+    let mut rows = select.query([])?;
+    let (mut count, mut sum) = (0, 0_u64);
+    while let Some(row) = rows.next()? {
+        let mut hash = DefaultHasher::new();
+        for column in 0..columns {
+            match row.get_ref(column)? {
+                ValueRef::Null => hash.write_u8(0),
+                ValueRef::Integer(number) => hash.write_i64(number),
+                ValueRef::Real(number) => hash.write_u64(number.to_bits()),
+                ValueRef::Text(octets) | ValueRef::Blob(octets) => {
+                    hash.write_usize(octets.len());
+                    hash.write(octets);
+                }
+            }
+        }
+        count += 1;
+        sum = sum.wrapping_add(hash.finish());
+    }
+    Ok((count, sum))
+}
+
+fn names(conn: &Connection, select: &str) -> rusqlite::Result<Vec<String>> {
+    conn.prepare(select)?.query_map([], |row| row.get(0))?.collect()
+}
