@@ -27,6 +27,9 @@ const DAY: Duration = Duration::from_hours(24);
 /// How often a round that erased nothing is noted: not each, because noting is a write.
 const NOTED_EVERY: Duration = Duration::from_hours(1);
 
+/// Bindings that are erased in one call, beside which sign-ins wait.
+const AT_ONCE: u32 = 200;
+
 /// What a round erased, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
@@ -112,7 +115,7 @@ impl Retention {
         state.doubted = !may_erase;
         let mut round = Round { clock_doubted: !may_erase, ..Round::default() };
         let retention = if may_erase { config.binding.retention_days } else { u32::MAX };
-        let unused = bindings.purge(now, now.day().minus_days(retention)).await?;
+        let (unused, erased) = self.erase_unused(now, now.day().minus_days(retention)).await;
         let mut noted = Ok(());
         if !unused.is_empty() {
             let event = Event::new(Action::BindingsErase, Actor::Retention).effect(Effect::of(unused.len() as u64));
@@ -121,6 +124,7 @@ impl Retention {
         let before = state.erased.len();
         state.erased.extend(unused);
         let purged = if may_erase { rotations.purge_overdue(&mut state.erased, now).await } else { Ok(()) };
+        let purged = erased.and(purged);
         let count = state.erased.len() - before;
         if count > 0 {
             subjects.note_erased();
@@ -140,6 +144,18 @@ impl Retention {
             round.audit = self.erase_entries(&mut state, now).await?;
         }
         self.note(&mut state, round, now).await
+    }
+
+    /// Erases dead codes, and bindings last used before `before`, some at a time. What was erased, even where that failed.
+    async fn erase_unused(&self, now: Timestamp, before: Day) -> (Vec<BindingId>, Result<(), StoreError>) {
+        let mut unused = Vec::new();
+        loop {
+            match self.parts.bindings.purge(now, before, AT_ONCE).await {
+                Ok(some) if some.is_empty() => return (unused, Ok(())),
+                Ok(some) => unused.extend(some),
+                Err(error) => return (unused, Err(error)),
+            }
+        }
     }
 
     /// Once a day, and again at once while there is more.

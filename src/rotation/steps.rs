@@ -17,6 +17,9 @@ use crate::telemetry::{Actor, RotationStep, SecurityEvent, security};
 /// revoked binding.
 const RECOUNT: Duration = Duration::from_mins(1);
 
+/// Records that are erased in one call, beside which sign-ins wait.
+const AT_ONCE: u32 = 200;
+
 /// What was known when records were last counted, and when that was.
 #[derive(Default)]
 pub(super) struct Counted {
@@ -115,10 +118,15 @@ impl Rotations {
             let why = format!("not moved off {} by its deadline, {}", record.from, record.drain_by);
             let deed = Event::new(Action::RotationPurge, Actor::Gateway).object(&record.id).reason(&why);
             let work = async {
-                let gone = self.store.purge_chain(from).await?;
-                let after = before.saturating_sub(gone.len() as u64);
-                erased.extend(gone);
-                Ok::<_, StoreError>(((), Effect::records(before, after)))
+                let mut after = before;
+                loop {
+                    let gone = self.store.purge_chain(from, AT_ONCE).await?;
+                    if gone.is_empty() {
+                        return Ok::<_, StoreError>(((), Effect::records(before, after)));
+                    }
+                    after = after.saturating_sub(gone.len() as u64);
+                    erased.extend(gone);
+                }
             };
             self.audit.act(deed, &*self.clock, work).await?;
         }

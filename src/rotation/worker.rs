@@ -99,7 +99,7 @@ impl Rotations {
                 WrapOutcome::Stale => return Ok(Pass::Again),
             }
             records = next?;
-            let rest = self.pace.rest_after(count, took, self.clock.monotonic(), urgent);
+            let rest = self.pace.rest_after(count, took, self.store.strain(), self.clock.monotonic(), urgent);
             size = self.pace.size();
             if !rest.is_zero() {
                 tokio::select! {

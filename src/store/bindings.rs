@@ -281,7 +281,7 @@ pub trait BindingStore: Send + Sync + 'static {
     /// 12. All callers get one and the same subject. `None` if there is no such account.
     async fn subject(&self, account: &AccountId, upstream: &str, fresh: String) -> Result<Option<String>, StoreError>;
 
-    /// Erases codes that are dead at `now` and bindings last used before `unused_since`, but for those of accounts under
-    /// hold. Returns the ids of the bindings erased.
-    async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError>;
+    /// Erases codes that are dead at `now`, and up to `limit` bindings last used before `unused_since`, but for those of
+    /// accounts under hold. Returns the ids of the bindings erased; none where none is left.
+    async fn purge(&self, now: Timestamp, unused_since: Day, limit: u32) -> Result<Vec<BindingId>, StoreError>;
 }

@@ -52,7 +52,7 @@ pub use news::{News, NewsKind, NewsStore};
 pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};
 pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
-pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, WrapBatch, WrapOutcome, Wrappable};
+pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, Strain, WrapBatch, WrapOutcome, Wrappable};
 pub use sessions::{Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, TokenTransport};
 pub use statistics::{Counted, DayCount, StatisticsStore};
 pub use subjects::{

@@ -1,5 +1,7 @@
 //! The port of key rotations: the journal of each, and the records that they move.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{ChangeOutcome, KeyChange, KeyPurpose, StoreError};
@@ -107,6 +109,15 @@ pub struct WrapBatch {
     pub records: Vec<Wrappable>,
 }
 
+/// How long the store takes for what others ask of it, lately and on average; zero where nobody asked yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strain {
+    /// While no records are moved.
+    pub without: Duration,
+    /// While or right after some were.
+    pub with: Duration,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WrapOutcome {
@@ -137,7 +148,8 @@ pub struct Scanned {
 ///     twice.
 /// 23. **Fenced.** Only the runner that took the latest fencing token writes, with a key ring that is in force.
 /// 24. **One step.** Records, cursor and counts of a batch become durable together; of one that is taken in parts, because
-///     others wait for the store, records and counts of each part, and the cursor with the last.
+///     others wait for the store, records and counts of each part, and the cursor with the last. As
+///     every other change they are durable when `wrap` returns (clause 1).
 /// 25. **Counted.** A record that leaves the old key by a sign-in is counted in the step that moves it.
 #[async_trait]
 pub trait RotationStore: Send + Sync + 'static {
@@ -161,15 +173,15 @@ pub trait RotationStore: Send + Sync + 'static {
     /// Up to `limit` records behind `after` whose outermost key is older than `active`, in the order of their places.
     async fn wrappable(&self, active: KeyId, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError>;
 
-    /// Moves records.
+    /// Moves records. Makes way for every other call.
     async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError>;
+
+    /// What the others notice of that.
+    fn strain(&self) -> Strain;
 
     /// How many records each chain has, of chains that any has, in migration order. Counted, not remembered: reads
     /// every record.
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError>;
-
-    /// Up to `limit` bindings behind `after`, in the order of their places.
-    async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError>;
 
     /// How many bindings were last used before `day`.
     async fn unused_since(&self, day: Day) -> Result<u64, StoreError>;
@@ -178,6 +190,6 @@ pub trait RotationStore: Send + Sync + 'static {
     async fn purgeable(&self, key: KeyId) -> Result<u64, StoreError>;
 
     /// Erases the bindings whose chain contains `key`, or would once wrapped: it begins with that or an older key; but
-    /// for those of accounts under hold. Returns their ids.
-    async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError>;
+    /// for those of accounts under hold. Up to `limit` of them; returns their ids, none where none is left.
+    async fn purge_chain(&self, key: KeyId, limit: u32) -> Result<Vec<BindingId>, StoreError>;
 }

@@ -87,8 +87,8 @@ impl BindingStore for Watched {
     async fn subject(&self, account: &AccountId, upstream: &str, fresh: String) -> Result<Option<String>, StoreError> {
         self.note("subject").subject(account, upstream, fresh).await
     }
-    async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError> {
-        self.note("purge").purge(now, unused_since).await
+    async fn purge(&self, now: Timestamp, unused_since: Day, limit: u32) -> Result<Vec<BindingId>, StoreError> {
+        self.note("purge").purge(now, unused_since, limit).await
     }
 }
 

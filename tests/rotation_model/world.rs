@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use sekisho::binding::{AccountId, BindingId, BindingKey, Candidates, KeyId, KeyRing, LiveKeys, Stretcher};
 use sekisho::carrier::RawIdentifier;
@@ -10,7 +11,7 @@ use sekisho::clock::Timestamp;
 use sekisho::entropy::SeededEntropy;
 use sekisho::secret::SecretBytes;
 use sekisho::store::{
-    EmbeddedStore, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore as _, RotationStore as _, Scanned, SchemeRecord,
+    EmbeddedStore, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore as _, ReceiptStore as _, Scanned, SchemeRecord,
     StoredKeys,
 };
 
@@ -126,7 +127,15 @@ impl World {
     }
 
     pub(crate) async fn records(&self) -> Vec<Scanned> {
-        self.store.scan(0, 1000).await.unwrap()
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seeing = Arc::clone(&seen);
+        let visit = move |record: &Scanned| {
+            let Scanned { position, id, chain, digest } = record;
+            let copy = Scanned { position: *position, id: *id, chain: chain.clone(), digest: digest.clone() };
+            seeing.lock().unwrap().push(copy);
+        };
+        self.store.survey(Box::new(visit)).await.unwrap();
+        std::mem::take(&mut *seen.lock().unwrap())
     }
 
     /// Invariants 1 to 4, at this instant: one active key; of each bound handset exactly one record that a sign-in

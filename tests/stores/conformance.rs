@@ -831,12 +831,13 @@ pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     store.used(used, tomorrow, probe("k1", 2), 0).await.unwrap();
     assert_eq!(store.last_use().await.unwrap(), Some(tomorrow));
     store.issue_code(code("alice", "3333", 3)).await.unwrap();
-    assert_eq!(store.purge(at(10), today()).await.unwrap(), []);
-    assert_eq!(store.purge(at(10), tomorrow).await.unwrap(), [old]);
+    assert_eq!(store.purge(at(10), today(), 9).await.unwrap(), []);
+    assert_eq!(store.purge(at(10), tomorrow, 0).await.unwrap(), []);
+    assert_eq!(store.purge(at(10), tomorrow, 9).await.unwrap(), [old]);
     // The code was in its last instant.
     assert!(matches!(store.enrol(enrolment(3, "3333", 3), at(10)).await.unwrap(), EnrolOutcome::Bound(_)));
     store.issue_code(code("alice", "4444", 4)).await.unwrap();
-    store.purge(at(11), today()).await.unwrap();
+    store.purge(at(11), today(), 9).await.unwrap();
     assert_eq!(store.enrol(enrolment(4, "4444", 4), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
 }
 

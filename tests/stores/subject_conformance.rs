@@ -198,11 +198,11 @@ pub(crate) async fn clause_73_held(backend: impl Backend) {
     let far = Day::from_unix_days(100_000);
     assert_eq!(store.due_bindings(far).await.unwrap(), DueBindings { free: 1, held: 1 });
     assert_eq!(store.due_bindings(Day::from_unix_days(0)).await.unwrap(), DueBindings { free: 0, held: 0 });
-    assert_eq!(bindings.purge(at(2), far).await.unwrap(), [free.id]);
+    assert_eq!(bindings.purge(at(2), far, 10).await.unwrap(), [free.id]);
     bind(&*bindings, 3, "bob").await;
     let key = KeyId::parse("k1").unwrap();
     assert_eq!(rotations.purgeable(key).await.unwrap(), 1);
-    assert_eq!(rotations.purge_chain(key).await.unwrap(), [binding_id(3)]);
+    assert_eq!(rotations.purge_chain(key, 10).await.unwrap(), [binding_id(3)]);
     assert_eq!(rotations.purgeable(key).await.unwrap(), 0, "what is held is not tried again");
     assert_eq!(resolves(&*bindings, 1).await, Some(held.id));
 

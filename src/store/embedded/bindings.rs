@@ -154,14 +154,14 @@ impl BindingStore for EmbeddedStore {
             .await
     }
 
-    async fn purge(&self, now: Timestamp, unused_since: Day) -> Result<Vec<BindingId>, StoreError> {
+    async fn purge(&self, now: Timestamp, unused_since: Day, limit: u32) -> Result<Vec<BindingId>, StoreError> {
+        let sql = "DELETE FROM bindings WHERE seq IN (SELECT seq FROM bindings WHERE last_used_on < ?1 \
+                   AND account NOT IN (SELECT account FROM holds) LIMIT ?2) RETURNING id";
         self.writer
             .run(move |conn| {
                 enrolment::erase_dead_codes(conn, now)?;
-                let mut delete = conn.prepare_cached(
-                    "DELETE FROM bindings WHERE last_used_on < ?1 AND account NOT IN (SELECT account FROM holds) RETURNING id",
-                )?;
-                let erased = delete.query_and_then([unused_since.unix_days()], |row| {
+                let mut delete = conn.prepare_cached(sql)?;
+                let erased = delete.query_and_then((unused_since.unix_days(), limit), |row| {
                     column(row, "id", |text: String| BindingId::parse(&text))
                 })?;
                 erased.collect()

@@ -61,11 +61,26 @@ impl Place {
         self.hold(connect(&self.path, access)?)
     }
 
+    /// Waits until all that was committed so far is on the disk. Holds nobody up but the caller.
+    ///
+    /// # Errors
+    /// [`StoreError`], also if the journal is not there.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        file::sync_journal(&self.path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                moved(error)
+            } else {
+                StoreError::Unavailable(format!("its journal does not reach the disk ({error})"))
+            }
+        })
+    }
+
     /// Holds a connection that leads here.
     pub(super) fn hold(&self, conn: Connection) -> Result<Held, StoreError> {
         // The first read opens the journal.
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        let held = Held { journal: file::journal_identity(&self.path).map_err(moved)?, place: self.clone(), conn };
+        let journal = file::journal_identity(&self.path).map_err(moved)?;
+        let held = Held { journal, place: self.clone(), conn, syncs: Syncs::EachCommit };
         held.in_place()?;
         Ok(held)
     }
@@ -76,6 +91,17 @@ pub(super) struct Held {
     conn: Connection,
     place: Place,
     journal: Option<Identity>,
+    syncs: Syncs,
+}
+
+/// What a connection that writes waits for the disk with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syncs {
+    /// With each commit: whatever was committed before, by whomever, is on the disk then too.
+    EachCommit,
+    /// Only before the journal is brought into the file: a commit survives this process, and with [`Place::sync`] or the
+    /// next commit of the other kind the machine.
+    Checkpoints,
 }
 
 impl Held {
@@ -89,6 +115,18 @@ impl Held {
         let Place { path, store } = &self.place;
         let there = file::identity(path).and_then(|store| Ok((store, file::journal_identity(path)?))).map_err(moved)?;
         if there == (*store, self.journal) { Ok(&self.conn) } else { Err(moved("another is there")) }
+    }
+
+    /// What the next transactions wait for. A connection begins with [`Syncs::EachCommit`].
+    pub(super) fn sync(&mut self, syncs: Syncs) -> Result<(), StoreError> {
+        if self.syncs != syncs {
+            self.conn.execute_batch(match syncs {
+                Syncs::EachCommit => "PRAGMA synchronous = FULL",
+                Syncs::Checkpoints => "PRAGMA synchronous = NORMAL",
+            })?;
+            self.syncs = syncs;
+        }
+        Ok(())
     }
 
     /// Ends what an error left of a transaction.

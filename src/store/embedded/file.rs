@@ -104,6 +104,15 @@ pub(super) fn journal_identity(store: &Path) -> io::Result<Option<Identity>> {
     }
 }
 
+/// Waits until what was written to the journal so far is on the disk, by whatever handle.
+///
+/// # Errors
+/// Of kind `NotFound` if there is none.
+pub(super) fn sync_journal(store: &Path) -> io::Result<()> {
+    // SQLite keeps its locks on the store and on the index of the journal, so this handle may close (POSIX).
+    OpenOptions::new().write(true).open(beside(store, "-wal"))?.sync_data()
+}
+
 /// Makes a new store: `fill` builds it under another name, so that it appears whole or not at all.
 pub(super) fn create<E: From<io::Error>>(store: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let draft = beside(store, ".new");

@@ -10,6 +10,7 @@
 mod approvals;
 mod audit;
 mod bindings;
+mod burden;
 mod checkpointer;
 mod connection;
 mod damage;
@@ -22,6 +23,7 @@ mod news;
 mod open;
 mod pins;
 mod proofs;
+mod queue;
 mod reader;
 mod receipts;
 mod rotations;

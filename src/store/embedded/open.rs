@@ -185,9 +185,9 @@ impl EmbeddedStore {
         }))
     }
 
-    /// Tells `observer` of every write from now on, from any thread. Only the first observer is told.
+    /// Tells `observer` of every write from now on that somebody waits for, from any thread. Only the first observer is told.
     pub fn observe_writes(&self, observer: impl Fn(WriteEvent) + Send + Sync + 'static) {
-        let _second = self.writer.observer.set(Box::new(observer));
+        let _second = self.writer.told().observer.set(Box::new(observer));
     }
 
     /// Whether the thread that writes is there and answers, be it that it cannot write. Waits for what was asked before.

@@ -1,6 +1,5 @@
 //! Rotations: the journal of each, and the records that they move.
 
-use std::collections::HashMap;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -13,7 +12,7 @@ use super::{EmbeddedStore, key_change};
 use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyPurpose, RotationRecord, RotationState, RotationStore, Scanned, StoreError, WrapBatch,
+    ChangeOutcome, KeyChange, KeyPurpose, RotationRecord, RotationState, RotationStore, StoreError, Strain, WrapBatch,
     WrapOutcome, Wrappable,
 };
 
@@ -25,8 +24,8 @@ macro_rules! innermost {
 }
 pub(super) use innermost;
 
-/// Records after which a batch looks whether others wait: a fraction of a millisecond.
-const BREATH: u32 = 64;
+/// Records after which a batch looks whether others wait: a tenth of a millisecond.
+const BREATH: u32 = 16;
 
 const UPSERT: &str = "INSERT INTO rotations (id, purpose, from_key, to_key, state, reason, started_at, finished_at, \
                       drain_by, total, wrapped, flattened, cursor, fence, root_before, root_after) \
@@ -103,17 +102,22 @@ impl RotationStore for EmbeddedStore {
         let mut moved = 0;
         loop {
             let slice = Slice { rotation: rotation.clone(), fence, generation, cursor, records: left };
-            let others_wait = self.writer.others_wait();
-            let (outcome, rest) = self.writer.run(move |conn| wrap(conn, slice, others_wait)).await?;
+            let is_waited_for = self.writer.is_waited_for();
+            let (outcome, rest) = self.writer.run_patiently(move |conn| wrap(conn, slice, is_waited_for)).await?;
             left = rest;
             match outcome {
                 WrapOutcome::Wrapped(more) => moved += more,
                 WrapOutcome::Fenced | WrapOutcome::Stale => return Ok(outcome),
             }
             if left.peek().is_none() {
+                self.writer.sync().await?;
                 return Ok(WrapOutcome::Wrapped(moved));
             }
         }
+    }
+
+    fn strain(&self) -> Strain {
+        self.writer.told().burden.strain()
     }
 
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError> {
@@ -125,24 +129,6 @@ impl RotationStore for EmbeddedStore {
                 let mut chains = select.query_and_then([], read)?.collect::<Result<Vec<_>, StoreError>>()?;
                 chains.sort();
                 Ok(chains)
-            })
-            .await
-    }
-
-    async fn scan(&self, after: u64, limit: u32) -> Result<Vec<Scanned>, StoreError> {
-        let sql = "SELECT seq, id, chain, digest FROM bindings WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-        self.readers
-            .run(move |conn| {
-                let mut select = conn.prepare_cached(sql)?;
-                let read = |row: &Row<'_>| {
-                    Ok(Scanned {
-                        position: count(row, "seq")?,
-                        id: binding_id(row)?,
-                        chain: chain(row)?,
-                        digest: digest(row)?,
-                    })
-                };
-                select.query_and_then((position(after)?, limit), read)?.collect()
             })
             .await
     }
@@ -167,18 +153,34 @@ impl RotationStore for EmbeddedStore {
         self.readers.run(read).await
     }
 
-    async fn purge_chain(&self, key: KeyId) -> Result<Vec<BindingId>, StoreError> {
+    async fn purge_chain(&self, key: KeyId, limit: u32) -> Result<Vec<BindingId>, StoreError> {
         let sql = concat!(
-            "DELETE FROM bindings WHERE ",
+            "SELECT seq FROM bindings WHERE ",
+            innermost!(),
+            " <= ?1 AND account NOT IN (SELECT account FROM holds) LIMIT ?2"
+        );
+        let read = move |conn: &Connection| {
+            let mut select = conn.prepare_cached(sql)?;
+            select.query_and_then((key.number(), limit), |row| Ok(row.get(0)?))?.collect()
+        };
+        let places: Vec<i64> = self.surveyor.run(read).await?;
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Judged again: a sign-in may have taken it off the key since, a hold may keep it now, or a new record may stand in its
+        // place.
+        let sql = concat!(
+            "DELETE FROM bindings WHERE seq = ?2 AND ",
             innermost!(),
             " <= ?1 AND account NOT IN (SELECT account FROM holds) RETURNING id"
         );
-        self.writer
-            .run(move |conn| {
-                let mut delete = conn.prepare_cached(sql)?;
-                delete.query_and_then([key.number()], binding_id)?.collect()
-            })
-            .await
+        let erase = move |conn: &Connection| {
+            let mut delete = conn.prepare_cached(sql)?;
+            let mut one =
+                |place: i64| delete.query_row((key.number(), place), |row| Ok(binding_id(row))).optional()?.transpose();
+            places.into_iter().filter_map(|place| one(place).transpose()).collect()
+        };
+        self.writer.run(erase).await
     }
 }
 
@@ -274,8 +276,12 @@ struct Slice {
     records: Records,
 }
 
-/// Moves records until others wait, and gives back those that are left.
-fn wrap(conn: &Connection, slice: Slice, others_wait: impl Fn() -> bool) -> Result<(WrapOutcome, Records), StoreError> {
+/// Moves records until somebody waits, and gives back those that are left.
+fn wrap(
+    conn: &Connection,
+    slice: Slice,
+    is_waited_for: impl Fn() -> bool,
+) -> Result<(WrapOutcome, Records), StoreError> {
     let Slice { rotation, fence, generation: made_by, cursor, mut records } = slice;
     let open = open(conn)?;
     let ours = open.iter().find(|record| record.id == rotation);
@@ -291,9 +297,10 @@ fn wrap(conn: &Connection, slice: Slice, others_wait: impl Fn() -> bool) -> Resu
     // A store has a handful of chains: each is read and written once a batch.
     let mut known: Vec<(String, KeyId)> = Vec::new();
     let mut written: Option<(Chain, String)> = None;
-    let mut moves: HashMap<(KeyId, KeyId), u64> = HashMap::new();
+    // The same of moves.
+    let mut moves: Vec<((KeyId, KeyId), u64)> = Vec::new();
     let mut seen = 0_u32;
-    while let Some(record) = records.next_if(|_| seen == 0 || !seen.is_multiple_of(BREATH) || !others_wait()) {
+    while let Some(record) = records.next_if(|_| seen == 0 || !seen.is_multiple_of(BREATH) || !is_waited_for()) {
         seen += 1;
         let place = position(record.position)?;
         let found = select.query_row([place], |row| {
@@ -321,7 +328,10 @@ fn wrap(conn: &Connection, slice: Slice, others_wait: impl Fn() -> bool) -> Resu
             other => other.insert((record.chain.clone(), record.chain.to_string())),
         };
         update.execute((place, &*text, record.digest.as_bytes()))?;
-        *moves.entry((before, after)).or_default() += 1;
+        match moves.iter_mut().find(|(kind, _)| *kind == (before, after)) {
+            Some((_, count)) => *count += 1,
+            None => moves.push(((before, after), 1)),
+        }
     }
     for rotation in &open {
         let (_, to) = binding_keys(rotation)?;
@@ -334,7 +344,7 @@ fn wrap(conn: &Connection, slice: Slice, others_wait: impl Fn() -> bool) -> Resu
         let sql = "UPDATE rotations SET cursor = ?2 WHERE id = ?1";
         conn.prepare_cached(sql)?.execute((&rotation, position(cursor)?))?;
     }
-    Ok((WrapOutcome::Wrapped(moves.values().sum()), records))
+    Ok((WrapOutcome::Wrapped(moves.iter().map(|(_, count)| count).sum()), records))
 }
 
 fn binding_keys(rotation: &RotationRecord) -> Result<(KeyId, KeyId), StoreError> {

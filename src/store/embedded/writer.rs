@@ -1,9 +1,8 @@
-//! The one thread that writes: every waiting call in one transaction, each in a savepoint of its own.
+//! The one thread that writes: every waiting call in one transaction, each in a savepoint of its own; and between those,
+//! a slice at a time, work that nobody waits for.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -12,14 +11,16 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::burden::Burden;
 use super::checkpointer::Checkpointer;
-use super::connection::{Access, Held, Place, execute};
+use super::connection::{Access, Held, Place, Syncs, execute};
+use super::queue::{Queue, Turn};
 use crate::store::StoreError;
 
 /// Most calls in one transaction: bounds how long the first waits for the last.
 const MAX_BATCH: usize = 256;
 
-/// What a store tells of each write: first that it waits, then that it does no more.
+/// What a store tells of each write that somebody waits for: first that it waits, then that it does no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteEvent {
     /// It was asked for.
@@ -33,51 +34,90 @@ pub(super) type WriteObserver = Box<dyn Fn(WriteEvent) + Send + Sync>;
 
 /// The way to the writing thread. Dropping it waits until all that was queued is done.
 pub(super) struct Writer {
-    pub(super) observer: Arc<OnceLock<WriteObserver>>,
-    /// Calls that were asked for and not answered yet.
-    unanswered: Arc<AtomicUsize>,
-    queue: Sender<Message>,
+    told: Arc<Told>,
+    queue: Arc<Queue<Message>>,
+    /// None where there is no store to write to.
+    place: Option<Box<Place>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Who hears of the writes.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) observer: OnceLock<WriteObserver>,
+    pub(super) burden: Burden,
 }
 
 impl Writer {
     /// Starts the thread on an open connection.
     pub(super) fn start(place: Place, conn: Held) -> io::Result<Self> {
-        let (queue, messages) = channel();
+        let (told, queue) = (Arc::<Told>::default(), Arc::new(Queue::new()));
         let checkpointer = Checkpointer::start(place.clone())?;
-        let work = move || write(&place, conn, &messages, checkpointer);
-        let thread = Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { observer: Arc::default(), unanswered: Arc::default(), queue, thread: Some(thread) })
+        let of_thread = Arc::clone(&queue);
+        let to_sync = Some(Box::new(place.clone()));
+        let thread = Thread { place, conn: Some(conn), queue: of_thread, checkpointer, told: Arc::clone(&told) };
+        let thread = Builder::new().name("store-writer".into()).spawn(move || thread.run())?;
+        Ok(Self { told, queue, place: to_sync, thread: Some(thread) })
     }
 
     /// A writer that refuses every call, for a store that is only looked at.
     pub(super) fn absent() -> Self {
-        Self { observer: Arc::default(), unanswered: Arc::default(), queue: channel().0, thread: None }
+        let queue = Arc::new(Queue::new());
+        queue.close();
+        Self { told: Arc::default(), queue, place: None, thread: None }
     }
 
-    /// Runs `work` in a transaction; answers once that is committed. An error undoes the work of this call alone.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// Runs `work` in a transaction; answers once that is on the disk. An error undoes the work of this call alone.
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let call = Call { work: Some(work), outcome: None, waiting: Waiting::begin(self), reply };
-        self.queue.send(Message::Job(Box::new(call))).map_err(|_| StoreError::Closed)?;
+        let waiting = Some(Waiting::begin(&self.told));
+        let call = Call { work: Some(work), outcome: None, waiting, reply };
+        self.queue.push(Message::Job(Box::new(call))).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// For long work, which asks it now and then from within its call: whether others wait for it to end.
-    pub(super) fn others_wait(&self) -> impl Fn() -> bool + Send + 'static {
-        let unanswered = Arc::clone(&self.unanswered);
-        move || unanswered.load(Ordering::Relaxed) > 1
+    /// Runs `work`, which nobody waits for, when nobody waits for anything else, in a transaction of its own. `work` is to
+    /// come to an end once [`Writer::is_waited_for`].
+    ///
+    /// It answers once that survives the end of this process, not that of the machine: [`Writer::sync`] is to follow.
+    pub(super) async fn run_patiently<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let call = Call { work: Some(work), outcome: None, waiting: None, reply };
+        self.queue.push_patient(Message::Job(Box::new(call))).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Waits until all that was answered before is on the disk. Neither the writing thread nor anybody else waits with it.
+    pub(super) async fn sync(&self) -> Result<(), StoreError> {
+        let Some(place) = self.place.clone() else { return Err(StoreError::Closed) };
+        let synced = tokio::task::spawn_blocking(move || place.sync());
+        // Only the end of the runtime ends it early.
+        synced.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// For work that nobody waits for, which asks it now and then: whether somebody waits for it to end.
+    pub(super) fn is_waited_for(&self) -> impl Fn() -> bool + Send + 'static {
+        let queue = Arc::clone(&self.queue);
+        move || queue.is_waited_for()
     }
 
     /// Folds the journal into the file and empties it, after all that was queued before: what was erased is then in
     /// neither. Waits for reads that hold an older snapshot.
     pub(super) async fn fold(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Fold(reply)).map_err(|_| StoreError::Closed)?;
+        self.queue.push(Message::Fold(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -85,14 +125,14 @@ impl Writer {
     /// copies that were made while pages were split and merged; these go only so. Everybody who writes waits for it.
     pub(super) async fn rewrite(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Rewrite(reply)).map_err(|_| StoreError::Closed)?;
+        self.queue.push(Message::Rewrite(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Ends the thread after all that was queued before, with the journal folded into the file.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Close(reply)).map_err(|_| StoreError::Closed)?;
+        self.queue.push(Message::Close(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 }
@@ -101,7 +141,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         let (reply, _) = oneshot::channel();
         // An error of either means that the thread has ended, which is what is wanted.
-        let _ = self.queue.send(Message::Close(reply));
+        let _ = self.queue.push(Message::Close(reply));
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -115,8 +155,10 @@ enum Message {
 
 /// A queued call, whatever it returns.
 trait Job: Send {
-    /// Does the work in a savepoint. An error means that the whole transaction is lost.
+    /// Does the work, an error of which ends the transaction.
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
+    /// Does the work in a savepoint. An error means that the whole transaction is lost.
+    fn run_among_others(&mut self, conn: &Connection) -> Result<(), StoreError>;
     /// Answers, after the transaction ended with `batch`.
     fn settle(self: Box<Self>, batch: &Result<(), StoreError>);
 }
@@ -125,33 +167,31 @@ struct Call<T, F> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
     /// Before the reply, also when both are dropped: who has the answer may look at the numbers.
-    waiting: Waiting,
+    waiting: Option<Waiting>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 /// A write that was asked for and not answered yet. Its end is told on drop, so that every beginning has one.
 struct Waiting {
     since: Instant,
-    observer: Arc<OnceLock<WriteObserver>>,
-    unanswered: Arc<AtomicUsize>,
+    told: Arc<Told>,
 }
 
 impl Waiting {
-    fn begin(writer: &Writer) -> Self {
-        if let Some(tell) = writer.observer.get() {
+    fn begin(told: &Arc<Told>) -> Self {
+        if let Some(tell) = told.observer.get() {
             tell(WriteEvent::Waits);
         }
-        writer.unanswered.fetch_add(1, Ordering::Relaxed);
-        let (observer, unanswered) = (Arc::clone(&writer.observer), Arc::clone(&writer.unanswered));
-        Self { since: Instant::now(), observer, unanswered }
+        Self { since: Instant::now(), told: Arc::clone(told) }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
-        if let Some(tell) = self.observer.get() {
-            tell(WriteEvent::Answered(self.since.elapsed()));
+        let took = self.since.elapsed();
+        self.told.burden.answered(took);
+        if let Some(tell) = self.told.observer.get() {
+            tell(WriteEvent::Answered(took));
         }
     }
 }
@@ -162,6 +202,12 @@ where
     F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        self.outcome = Some(Ok(work(conn)?));
+        Ok(())
+    }
+
+    fn run_among_others(&mut self, conn: &Connection) -> Result<(), StoreError> {
         let Some(work) = self.work.take() else { return Ok(()) };
         execute(conn, "SAVEPOINT job")?;
         let outcome = work(conn);
@@ -188,93 +234,120 @@ where
     }
 }
 
-fn write(place: &Place, conn: Held, messages: &Receiver<Message>, checkpointer: Checkpointer) {
-    let mut conn = Some(conn);
-    // What was taken from the queue, and belongs behind the transaction before it.
-    let mut next = None;
-    while let Some(first) = next.take().or_else(|| messages.recv().ok()) {
-        match first {
-            Message::Job(job) => {
-                let mut batch = vec![job];
-                // A panic is a defect, but it must not take every later sign-in with it.
-                let work = AssertUnwindSafe(|| commit(place, &mut conn, &mut batch, messages, &mut next));
-                let result = catch_unwind(work)
-                    .unwrap_or_else(|_| Err(StoreError::Unavailable("the writing thread panicked".into())));
-                if result.is_err() {
-                    match &conn {
-                        Some(held) if held.in_place().is_err() => held.roll_back(),
-                        // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
-                        _ => conn = None,
+/// What the writing thread has.
+struct Thread {
+    place: Place,
+    conn: Option<Held>,
+    queue: Arc<Queue<Message>>,
+    checkpointer: Checkpointer,
+    told: Arc<Told>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        // What was taken from the queue, and belongs behind the transaction before it.
+        let mut next = None;
+        loop {
+            let turn = next.take().map_or_else(|| self.queue.next(), Turn::First);
+            match turn {
+                Turn::First(Message::Job(job)) => {
+                    let mut batch = vec![job];
+                    let result = self.attempt(|thread| thread.commit(&mut batch, &mut next));
+                    for job in batch {
+                        job.settle(&result);
                     }
+                    self.told.burden.relieved();
                 }
-                for job in batch {
+                Turn::Patient(Message::Job(mut job)) => {
+                    let result = self.attempt(|thread| thread.commit_alone(&mut *job));
+                    self.told.burden.burdened();
                     job.settle(&result);
                 }
-                if let Some(held) = conn.as_ref().filter(|_| result.is_ok()) {
-                    checkpointer.committed(held.connection());
+                Turn::First(Message::Fold(reply)) | Turn::Patient(Message::Fold(reply)) => {
+                    let _turn = self.checkpointer.turn();
+                    let folded = connected(&self.place, &mut self.conn).and_then(|held| fold(held.in_place()?));
+                    let _ = reply.send(folded);
                 }
-            }
-            Message::Fold(reply) => {
-                let _turn = checkpointer.turn();
-                let folded = connected(place, &mut conn).and_then(|held| fold(held.in_place()?));
-                let _ = reply.send(folded);
-            }
-            Message::Rewrite(reply) => {
-                let _turn = checkpointer.turn();
-                let rewritten = connected(place, &mut conn).and_then(|held| {
-                    let conn = held.in_place()?;
-                    execute(conn, "VACUUM")?;
-                    fold(conn)
-                });
-                let _ = reply.send(rewritten);
-            }
-            Message::Close(reply) => {
-                // The last connection to close takes the journal with it.
-                drop(checkpointer);
-                let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
-                return;
+                Turn::First(Message::Rewrite(reply)) | Turn::Patient(Message::Rewrite(reply)) => {
+                    let _turn = self.checkpointer.turn();
+                    let rewritten = connected(&self.place, &mut self.conn).and_then(|held| {
+                        let conn = held.in_place()?;
+                        execute(conn, "VACUUM")?;
+                        fold(conn)
+                    });
+                    let _ = reply.send(rewritten);
+                }
+                Turn::First(Message::Close(reply)) | Turn::Patient(Message::Close(reply)) => {
+                    let Self { conn, queue, checkpointer, .. } = self;
+                    // Their callers hear that it is closed.
+                    drop(queue.close());
+                    // The last connection to close takes the journal with it.
+                    drop(checkpointer);
+                    let _ = reply.send(conn.map_or(Ok(()), |held| finish(held.into_inner())));
+                    return;
+                }
             }
         }
     }
-}
 
-/// Does what is in `batch`, and what is queued by the time that it is done, in one transaction. Something else that is
-/// met in the queue is put into `next`.
-fn commit(
-    place: &Place,
-    held: &mut Option<Held>,
-    batch: &mut Vec<Box<dyn Job>>,
-    messages: &Receiver<Message>,
-    next: &mut Option<Message>,
-) -> Result<(), StoreError> {
-    let held = connected(place, held)?;
-    let conn = held.in_place()?;
-    execute(conn, "BEGIN IMMEDIATE")?;
-    for job in batch.iter_mut() {
+    /// Does `work`, a transaction, and cleans up where it fails.
+    fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        // A panic is a defect, but it must not take every later sign-in with it.
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)))
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writing thread panicked".into())));
+        match &self.conn {
+            Some(held) if result.is_ok() => self.checkpointer.committed(held.connection()),
+            Some(held) if held.in_place().is_err() => held.roll_back(),
+            // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
+            _ => self.conn = None,
+        }
+        result
+    }
+
+    /// Does what is in `batch`, and what is queued by the time that it is done, in one transaction. Something else that is
+    /// met in the queue is put into `next`.
+    fn commit(&mut self, batch: &mut Vec<Box<dyn Job>>, next: &mut Option<Message>) -> Result<(), StoreError> {
+        let held = connected(&self.place, &mut self.conn)?;
+        held.sync(Syncs::EachCommit)?;
+        let conn = held.in_place()?;
+        execute(conn, "BEGIN IMMEDIATE")?;
+        for job in batch.iter_mut() {
+            job.run_among_others(conn)?;
+        }
+        while batch.len() < MAX_BATCH
+            && let Some(message) = self.queue.try_next()
+        {
+            match message {
+                Message::Job(job) => {
+                    batch.push(job);
+                    if let Some(job) = batch.last_mut() {
+                        job.run_among_others(conn)?;
+                    }
+                }
+                other @ (Message::Fold(_) | Message::Rewrite(_) | Message::Close(_)) => {
+                    *next = Some(other);
+                    break;
+                }
+            }
+        }
+        execute(conn, "COMMIT")?;
+        // Nothing is acknowledged that went into files which left meanwhile.
+        held.in_place().map(drop)
+    }
+
+    /// Does one that nobody waits for, without waiting for the disk: who comes meanwhile does not either.
+    fn commit_alone(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
+        let held = connected(&self.place, &mut self.conn)?;
+        held.sync(Syncs::Checkpoints)?;
+        let conn = held.in_place()?;
+        execute(conn, "BEGIN IMMEDIATE")?;
         job.run(conn)?;
+        execute(conn, "COMMIT")?;
+        held.in_place().map(drop)
     }
-    while batch.len() < MAX_BATCH
-        && let Ok(message) = messages.try_recv()
-    {
-        match message {
-            Message::Job(job) => {
-                batch.push(job);
-                if let Some(job) = batch.last_mut() {
-                    job.run(conn)?;
-                }
-            }
-            other @ (Message::Fold(_) | Message::Rewrite(_) | Message::Close(_)) => {
-                *next = Some(other);
-                break;
-            }
-        }
-    }
-    execute(conn, "COMMIT")?;
-    // Nothing is acknowledged that went into files which left meanwhile.
-    held.in_place().map(drop)
 }
 
-fn connected<'h>(place: &Place, held: &'h mut Option<Held>) -> Result<&'h Held, StoreError> {
+fn connected<'h>(place: &Place, held: &'h mut Option<Held>) -> Result<&'h mut Held, StoreError> {
     Ok(match held {
         Some(held) => held,
         None => held.insert(place.connect(Access::Write)?),
@@ -297,6 +370,7 @@ mod tests {
     use std::future::{Future, poll_fn};
     use std::path::Path;
     use std::pin::Pin;
+    use std::sync::mpsc::channel;
     use std::task::Poll;
 
     use super::*;
@@ -382,7 +456,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let writer = start(&folder.path().join("t"));
         let (tell, told) = channel();
-        assert!(writer.observer.set(Box::new(move |event| tell.send(event).unwrap())).is_ok());
+        assert!(writer.told().observer.set(Box::new(move |event| tell.send(event).unwrap())).is_ok());
         let outcomes = [
             writer.run(|conn| add(conn, 1)).await.is_ok(),
             writer.run(|conn| add(conn, 1)).await.is_ok(),
@@ -396,6 +470,26 @@ mod tests {
         for pair in told.chunks(2) {
             assert!(matches!(pair, [WriteEvent::Waits, WriteEvent::Answered(_)]), "{told:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_done_and_synced_or_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let writer = start(&path);
+        writer.run_patiently(|conn| add(conn, 1)).await.unwrap();
+        assert!(writer.run_patiently(|conn| add(conn, 2).and_then(|()| add(conn, 1))).await.is_err());
+        // The failure closed the connection, and with the last one its journal goes; the next call opens both anew.
+        writer.run_patiently(|conn| add(conn, 3)).await.unwrap();
+        writer.sync().await.unwrap();
+        assert_eq!(rows(&path), [1, 3]);
+        std::fs::rename(folder.path().join("t-wal"), folder.path().join("away")).unwrap();
+        assert!(matches!(writer.sync().await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(writer.run_patiently(|conn| add(conn, 5)).await, Err(StoreError::Unavailable(_))));
+        std::fs::rename(folder.path().join("away"), folder.path().join("t-wal")).unwrap();
+        writer.run(|conn| add(conn, 4)).await.unwrap();
+        assert_eq!(rows(&path), [1, 3, 4]);
+        assert_eq!(Writer::absent().sync().await, Err(StoreError::Closed));
     }
 
     #[tokio::test]
