@@ -18,7 +18,8 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
-    approvals, audit, import, keys, log, pins, policy, process, receipts, rotations, statistics, status, subjects,
+    approvals, audit, import, keys, log, pins, policy, posture, process, receipts, rotations, statistics, status,
+    subjects,
 };
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
@@ -91,6 +92,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .merge(subjects::verbs())
         .routes(routes!(statistics::stats))
         .routes(routes!(policy::show))
+        .routes(routes!(posture::show))
         .routes(routes!(policy::report))
         .routes(routes!(policy::run))
         .layer(middleware::from_fn_with_state(answers, once))
@@ -395,6 +397,7 @@ mod tests {
             "get /v1/keys/{id}/public",
             "get /v1/log",
             "get /v1/policy",
+            "get /v1/posture",
             "get /v1/retention",
             "get /v1/rotations",
             "get /v1/rotations/{id}",

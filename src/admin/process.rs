@@ -16,6 +16,7 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::status::Status;
 use crate::config::Finding;
+use crate::privacy::Promise;
 use crate::store::StoreError;
 use crate::telemetry::Actor;
 
@@ -31,6 +32,12 @@ pub trait Process: Send + Sync {
 
     /// How it does now; also where the store does not answer.
     async fn status(&self) -> Status;
+
+    /// How the promises of the privacy policy stand now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn posture(&self) -> Result<Vec<Promise>, StoreError>;
 }
 
 /// Why a reload was not acknowledged.

@@ -16,6 +16,7 @@ use super::failure::Exit;
 use super::keys::Keys;
 use super::log::Log;
 use super::policy::{Policy, Retention};
+use super::posture::Stand;
 use super::reload::Reload;
 use super::rotation::Rotation;
 use super::sessions::Sessions;
@@ -119,6 +120,8 @@ enum Command {
     Stats(Stats),
     /// What is kept, what for and for how long
     Policy(Policy),
+    /// How the promises of the privacy policy stand: 1 while one is overdue or broken
+    Posture(Stand),
     /// Erasing what is old enough
     Retention(Retention),
     /// What the system log of a running gateway tells
@@ -146,6 +149,7 @@ impl Command {
             Self::Subject(subject) => subject.run(),
             Self::Stats(stats) => stats.run(),
             Self::Policy(policy) => policy.run(),
+            Self::Posture(stand) => stand.run(),
             Self::Retention(retention) => retention.run(),
             Self::Log(log) => log.run(),
         }

@@ -17,6 +17,7 @@ mod keys;
 mod log;
 mod output;
 mod policy;
+mod posture;
 mod receipt;
 mod reload;
 mod rotation;

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use comfy_table::{Attribute, Cell, Table, presets};
+use comfy_table::{Attribute, Cell, Color, Table, presets};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
@@ -16,6 +16,11 @@ pub(super) trait Document: Serialize {
 
     /// The rows, each as wide as the columns.
     fn rows(&self) -> Vec<Vec<String>>;
+
+    /// Whether somebody has to look after what is in a row, which a terminal shows in red.
+    fn is_bad(&self, _row: usize) -> bool {
+        false
+    }
 
     /// How the command ended that brought it.
     fn exit(&self) -> Exit {
@@ -75,7 +80,11 @@ fn table<D: Document>(document: &D, terminal: bool) -> String {
     if !D::COLUMNS.is_empty() {
         table.set_header(D::COLUMNS.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
     }
-    table.add_rows(document.rows());
+    for (index, row) in document.rows().into_iter().enumerate() {
+        let bad = terminal && document.is_bad(index);
+        let cell = |text: String| if bad { Cell::new(text).fg(Color::Red) } else { Cell::new(text) };
+        table.add_row(row.into_iter().map(cell));
+    }
     if terminal {
         table.load_style(presets::UTF8_FULL_CONDENSED);
     } else {

@@ -32,6 +32,7 @@ mod opening;
 mod own_pages;
 mod pin;
 mod policy;
+mod posture;
 mod reload;
 mod respond;
 mod self_test;

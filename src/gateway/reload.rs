@@ -20,7 +20,9 @@ use crate::audit::{Action, Effect, Event};
 use crate::clock::Timestamp;
 use crate::config::{Config, Finding, InForce, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Entrance, Inherited};
+use crate::privacy::Promise;
 use crate::session::SessionPolicy;
+use crate::store::StoreError;
 use crate::telemetry::{Actor, Redirection, ReloadOutcome, configure_log};
 use crate::upstream::Health;
 
@@ -70,6 +72,10 @@ impl Process for Live {
 
     async fn status(&self) -> Status {
         self.status_now().await
+    }
+
+    async fn posture(&self) -> Result<Vec<Promise>, StoreError> {
+        self.posture_now().await
     }
 }
 

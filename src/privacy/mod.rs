@@ -8,6 +8,7 @@ mod clock_watch;
 mod export;
 mod periods;
 mod policy;
+mod posture;
 mod promises;
 mod purpose;
 mod retention;
@@ -16,6 +17,7 @@ mod subjects;
 
 pub use periods::{Kept, Periods};
 pub use policy::{PolicyChange, changes, policy};
+pub use posture::{Evidence, PROMISES, Promise, Standing, posture};
 pub use promises::Promises;
 pub use purpose::{Purpose, REGISTER, Text, Tongue, line, of, without_purpose};
 pub use retention::{RETENTION_PROOF, Retention, RetentionParts, Round};

@@ -212,7 +212,15 @@ impl Retention {
     /// # Errors
     /// [`StoreError`].
     pub async fn last(&self) -> Result<Option<Proof>, StoreError> {
-        Ok(self.parts.proofs.proofs().await?.into_iter().find(|proof| proof.name == RETENTION_PROOF))
+        Ok(self.proofs().await?.into_iter().find(|proof| proof.name == RETENTION_PROOF))
+    }
+
+    /// All that was noted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn proofs(&self) -> Result<Vec<Proof>, StoreError> {
+        self.parts.proofs.proofs().await
     }
 
     async fn note(&self, state: &mut State, round: Round, now: Timestamp) -> Result<Round, StoreError> {

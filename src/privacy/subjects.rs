@@ -224,6 +224,14 @@ impl Subjects {
         Ok(Erased { bindings: erasure.bindings, sessions, codes: erasure.codes, certificate })
     }
 
+    /// How many erasures were begun and are not finished.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unfinished(&self) -> Result<usize, StoreError> {
+        Ok(self.store.unfinished_erasures().await?.len())
+    }
+
     /// Finishes what a crash or a failing store left of erasures, empties journals that may still hold what was erased, and
     /// forgets pseudonyms of accounts that are not there. To be called at start, before anybody is served, and at upkeep.
     ///

@@ -281,6 +281,14 @@ impl Rotations {
         self.progress(|_| true).await
     }
 
+    /// What is stored of all rotations, without counting anything.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn records(&self) -> Result<Vec<RotationRecord>, StoreError> {
+        self.store.rotations().await
+    }
+
     /// How many records each chain has, of chains that any has.
     ///
     /// # Errors

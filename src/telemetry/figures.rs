@@ -1,7 +1,7 @@
 //! Counters as they stand at one moment.
 
 use super::histogram::Observed;
-use super::metrics::ReloadOutcome;
+use super::outcomes::ReloadOutcome;
 
 /// Counters as they stand at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::figures::Figures;
 use super::histogram::DurationHistogram;
+use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
@@ -24,95 +25,12 @@ const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
 
 /// The labels that a figure may have.
-pub const METRIC_LABELS: &[&str] =
-    &["carrier", "cause", "le", "outcome", "purpose", "reason", "server", "status", "stream", "upstream", "version"];
+pub const METRIC_LABELS: &[&str] = &[
+    "address", "carrier", "cause", "le", "outcome", "promise", "purpose", "reason", "server", "serves", "status",
+    "stream", "upstream", "version",
+];
 
 type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
-
-/// What came of an upstream's `Sekisho-Bind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BindOutcome {
-    /// The handset was bound and signed in.
-    Bound,
-    /// It was bound to that account before, and signed in.
-    AlreadyBound,
-    /// The handset is asked in the clear, where its identifier is: a bind ticket was issued.
-    HandedOver,
-    /// The upstream may not bind, or not on that route.
-    NotAllowed,
-    /// Repeated, misspelt, no account id, somebody's number, or beside a failed login.
-    Malformed,
-    /// The request was no form sent from a page of ours.
-    NotAsked,
-    /// The handset could not be identified.
-    NotIdentified,
-    /// The handset is another account's, the account has its fill, or it is suspended.
-    Refused,
-    /// Too often, or too many at once.
-    RateLimited,
-    /// The store or a key failed.
-    Failed,
-}
-
-impl BindOutcome {
-    /// In their order.
-    const WORDS: [&'static str; 10] = [
-        "bound",
-        "already-bound",
-        "handed-over",
-        "not-allowed",
-        "malformed",
-        "not-asked",
-        "not-identified",
-        "refused",
-        "rate-limited",
-        "failed",
-    ];
-
-    /// The word in metrics and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::WORDS.get(self as usize).copied().unwrap_or_default()
-    }
-}
-
-/// What a typed PIN came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PinOutcome {
-    /// It is the account's.
-    Right,
-    /// It is not.
-    Wrong,
-    /// The handset has to wait, or too many were typed at once.
-    RateLimited,
-    /// The account has none.
-    NotSet,
-    /// The store failed.
-    Failed,
-}
-
-impl PinOutcome {
-    /// In their order.
-    const WORDS: [&'static str; 5] = ["right", "wrong", "rate-limited", "not-set", "failed"];
-}
-
-/// What came of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
-    /// The configuration in the file is in force.
-    Done,
-    /// It was not sound; the former one is in force.
-    Refused,
-    /// The audit trail could not be written.
-    Failed,
-}
-
-impl ReloadOutcome {
-    /// In their order.
-    const WORDS: [&'static str; Self::COUNT] = ["done", "refused", "failed"];
-    /// How many there are.
-    pub const COUNT: usize = 3;
-}
 
 /// All metrics of one gateway.
 pub struct Metrics {
@@ -145,6 +63,7 @@ pub struct Metrics {
     rotation_rate: Gauge,
     /// In the order of [`KeyPurpose::ALL`].
     key_ages: [Gauge; KeyPurpose::ALL.len()],
+    promises: Family<[(&'static str, String); 1], Gauge>,
     lines_lost: Labelled<1>,
     /// In the order of [`ReloadOutcome::WORDS`].
     reloads: [Counter; ReloadOutcome::WORDS.len()],
@@ -199,6 +118,8 @@ impl Metrics {
         let key_age = Family::<[(&'static str, String); 1], Gauge>::default();
         let help = "How long the active key of a purpose has been in use; some seconds old";
         registry.register_with_unit("key_age", help, Unit::Seconds, key_age.clone());
+        let help = "1 while a promise of the privacy policy is kept, by promise; some seconds old";
+        let promises = register(&mut registry, "promise_kept", help);
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
         let reloads: Labelled<1> =
             register(&mut registry, "config_reloads", "Reloads of the configuration, by outcome");
@@ -241,6 +162,7 @@ impl Metrics {
             rotation_remaining,
             rotation_wrapped,
             rotation_rate,
+            promises,
             key_ages: KeyPurpose::ALL
                 .map(|purpose| key_age.get_or_create_owned(&[("purpose", purpose.as_str().to_owned())])),
             lines_lost,
@@ -383,6 +305,11 @@ impl Metrics {
         if let Some(gauge) = self.key_ages.get(purpose as usize) {
             gauge.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Whether a promise is kept, or for others to keep.
+    pub fn promise(&self, name: &str, kept: bool) {
+        self.promises.get_or_create_owned(&[("promise", name.to_owned())]).set(kept.into());
     }
 
     /// A reload ended.
@@ -542,6 +469,7 @@ mod tests {
         metrics.sign_in(&docomo);
         metrics.enrolment(&docomo);
         metrics.lines_lost("log");
+        metrics.promise("retention", true);
         metrics.upstream_server("console", "http://127.0.0.1:9000", true);
         metrics.listener("handset", "127.0.0.1:8443", 3, Some(Timestamp::from_unix_millis(1_800_000_000_000)));
         let mut served = Vec::new();

@@ -361,6 +361,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/keys/{id}/public", &["security", "auditor"]),
     ("get /v1/log", &["operator"]),
     ("get /v1/policy", &["privacy", "auditor"]),
+    ("get /v1/posture", &["privacy", "auditor"]),
     ("get /v1/retention", &["privacy", "auditor"]),
     ("get /v1/rotations", &["security", "auditor"]),
     ("get /v1/rotations/{id}", &["security", "auditor"]),

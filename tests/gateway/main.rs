@@ -31,6 +31,7 @@ mod news;
 mod ops;
 mod paths;
 mod pin;
+mod posture;
 mod proxy_header;
 mod readiness;
 mod receipts;

@@ -1,0 +1,30 @@
+//! How the promises stand now: gathers what `crate::privacy::posture` judges, for whoever asks and for the metric.
+
+use super::reload::Live;
+use crate::privacy::{Evidence, Promise, posture};
+use crate::store::StoreError;
+
+impl Live {
+    /// Each promise, under the configuration in force; the metric tells the same from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what cannot be looked at is not said to be kept.
+    pub(super) async fn posture_now(&self) -> Result<Vec<Promise>, StoreError> {
+        let gateway = self.gateway.load_full();
+        let promises = &gateway.promises;
+        let evidence = Evidence {
+            now: gateway.clock.now(),
+            started_at: self.started_at,
+            unforgeable: gateway.is_unforgeable(),
+            keys: &gateway.key_store.keys().await?.keys,
+            rotations: &gateway.rotations.records().await?,
+            proofs: &promises.retention.proofs().await?,
+            unfinished: promises.subjects.unfinished().await?,
+        };
+        let stand = posture(&gateway.config, &evidence);
+        for promise in &stand {
+            gateway.metrics.promise(promise.name, !promise.standing.is_bad());
+        }
+        Ok(stand)
+    }
+}
