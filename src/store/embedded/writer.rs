@@ -155,10 +155,8 @@ enum Message {
 
 /// A queued call, whatever it returns.
 trait Job: Send {
-    /// Does the work, an error of which ends the transaction.
-    fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
     /// Does the work in a savepoint. An error means that the whole transaction is lost.
-    fn run_among_others(&mut self, conn: &Connection) -> Result<(), StoreError>;
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
     /// Answers, after the transaction ended with `batch`.
     fn settle(self: Box<Self>, batch: &Result<(), StoreError>);
 }
@@ -202,12 +200,6 @@ where
     F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        self.outcome = Some(Ok(work(conn)?));
-        Ok(())
-    }
-
-    fn run_among_others(&mut self, conn: &Connection) -> Result<(), StoreError> {
         let Some(work) = self.work.take() else { return Ok(()) };
         execute(conn, "SAVEPOINT job")?;
         let outcome = work(conn);
@@ -312,7 +304,7 @@ impl Thread {
         let conn = held.in_place()?;
         execute(conn, "BEGIN IMMEDIATE")?;
         for job in batch.iter_mut() {
-            job.run_among_others(conn)?;
+            job.run(conn)?;
         }
         while batch.len() < MAX_BATCH
             && let Some(message) = self.queue.try_next()
@@ -321,7 +313,7 @@ impl Thread {
                 Message::Job(job) => {
                     batch.push(job);
                     if let Some(job) = batch.last_mut() {
-                        job.run_among_others(conn)?;
+                        job.run(conn)?;
                     }
                 }
                 other @ (Message::Fold(_) | Message::Rewrite(_) | Message::Close(_)) => {
@@ -479,16 +471,15 @@ mod tests {
         let writer = start(&path);
         writer.run_patiently(|conn| add(conn, 1)).await.unwrap();
         assert!(writer.run_patiently(|conn| add(conn, 2).and_then(|()| add(conn, 1))).await.is_err());
-        // The failure closed the connection, and with the last one its journal goes; the next call opens both anew.
-        writer.run_patiently(|conn| add(conn, 3)).await.unwrap();
+        // The failure closed nothing: the journal is still there.
         writer.sync().await.unwrap();
-        assert_eq!(rows(&path), [1, 3]);
+        assert_eq!(rows(&path), [1]);
         std::fs::rename(folder.path().join("t-wal"), folder.path().join("away")).unwrap();
         assert!(matches!(writer.sync().await, Err(StoreError::Unavailable(_))));
-        assert!(matches!(writer.run_patiently(|conn| add(conn, 5)).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(writer.run_patiently(|conn| add(conn, 3)).await, Err(StoreError::Unavailable(_))));
         std::fs::rename(folder.path().join("away"), folder.path().join("t-wal")).unwrap();
         writer.run(|conn| add(conn, 4)).await.unwrap();
-        assert_eq!(rows(&path), [1, 3, 4]);
+        assert_eq!(rows(&path), [1, 4]);
         assert_eq!(Writer::absent().sync().await, Err(StoreError::Closed));
     }
 
