@@ -105,9 +105,10 @@ def main():
         line = json.dumps({"account": "alice", "carrier": "private-apn", "identifier": "A" * 22})
         subprocess.run([sekisho, "bindings", "import", "--json", *shown], input=line + "\n", text=True, check=True,
                        stdout=subprocess.DEVNULL)
+        # One worker: with more, CPython before 3.12 now and then fails to parse source texts for one of them (its issue 106905).
         asked = subprocess.run([
             schemathesis, "--config-file", here / "schemathesis.toml", "run", f"{url}/openapi.json", "--seed", "1",
-            "--max-examples", "100", "--workers", "2", "--continue-on-failure", "--request-timeout", "20",
+            "--max-examples", "100", "--workers", "1", "--continue-on-failure", "--request-timeout", "20",
             "--tls-verify", work / "ca.pem", "--request-cert", work / "tester.pem",
             "--request-cert-key", work / "tester.key", "--warnings", "off", "--no-color",
         ], cwd=work, env={**os.environ, "SCHEMATHESIS_HOOKS": str(here / "hooks.py")})
