@@ -33,6 +33,8 @@ pub mod receipt;
 
 pub mod store;
 
+pub mod backup;
+
 pub mod audit;
 
 pub mod privacy;

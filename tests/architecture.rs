@@ -81,6 +81,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "session::TokenHash",
         ],
     ),
+    ("backup", &["keys::Kek", "keys::KekError", "store"]),
     ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session", "store::KeyPurpose"]),
     (
         "privacy",
@@ -103,6 +104,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "assertion",
             "audit",
+            "backup",
             "binding",
             "config",
             "edge::BoundListener",

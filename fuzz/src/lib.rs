@@ -20,11 +20,13 @@ use sekisho::admin::fuzz::{if_match as judge_if_match, no_fields};
 use sekisho::assertion::AssertionVerifier;
 use sekisho::audit::fuzz::is_line as is_audit_line;
 use sekisho::audit::{Expected, Verifier};
+use sekisho::backup::{ArchiveKey, ArchiveReader, ArchiveWriter};
 use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine, Pin};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Assurance, Config, RouteConfig, Severity};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
+use sekisho::entropy::SeededEntropy;
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
 use sekisho::links::{FormEncoding, UrlTokens, take_token};
@@ -434,6 +436,24 @@ fn request(data: &[u8]) -> Option<(IpAddr, Scheme, RawHead)> {
     }
     let (parts, ()) = request.body(()).ok()?.into_parts();
     Some((peer, scheme, RawHead::read(parts, &LIMITS).ok()?))
+}
+
+/// A file of any bytes is judged without a panic, and one that is a whole backup is the one that its content gives.
+pub fn backup(data: &[u8]) {
+    let key = ArchiveKey::fresh(&SeededEntropy::new(1));
+    let Ok(unopened) = ArchiveReader::head(data) else { return };
+    let mut again = Vec::new();
+    let mut writer = ArchiveWriter::begin(&key, unopened.header(), &mut again);
+    let mut reader = unopened.open(&key);
+    loop {
+        match reader.chunk() {
+            Ok(Some(chunk)) => writer.push(&chunk, &mut again).unwrap_or_else(|error| panic!("{error}")),
+            Ok(None) => break,
+            Err(_) => return,
+        }
+    }
+    writer.finish(&mut again).unwrap_or_else(|error| panic!("{error}"));
+    assert!(again == data, "two files of one content");
 }
 
 /// An export of any bytes is judged without a panic, and a line that is read is written the same way again.

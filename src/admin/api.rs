@@ -18,8 +18,8 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
-    approvals, audit, import, keys, log, pins, policy, posture, process, receipts, rotations, statistics, status,
-    subjects,
+    approvals, audit, backups, import, keys, log, pins, policy, posture, process, receipts, rotations, statistics,
+    status, subjects,
 };
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
@@ -95,10 +95,13 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .routes(routes!(posture::show))
         .routes(routes!(policy::report))
         .routes(routes!(policy::run))
+        .routes(routes!(backups::show, backups::destroy))
         .layer(middleware::from_fn_with_state(answers, once))
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
         .routes(routes!(import::import))
+        // The answer is a file, which no memory keeps.
+        .routes(routes!(backups::list, backups::take))
         .split_for_parts()
 }
 
@@ -238,6 +241,7 @@ async fn revoke_binding(
         if erased.is_none() && ops.bindings.binding(id).await?.is_some() {
             return Err(Refused::SubjectHeld);
         }
+        ops.backups.bury().await?;
         if let Some(record) = &erased {
             report(&SecurityEvent::BindingRemoved { account: &record.account, carrier: &record.carrier, by });
         }
@@ -375,6 +379,7 @@ mod tests {
         let expected = [
             "delete /v1/accounts/{account}/pin",
             "delete /v1/accounts/{account}/sessions",
+            "delete /v1/backups/{id}",
             "delete /v1/bindings/{id}",
             "delete /v1/keys/{id}",
             "delete /v1/log",
@@ -389,6 +394,8 @@ mod tests {
             "get /v1/audit/export",
             "get /v1/audit/pseudonyms/{account}",
             "get /v1/audit/verify",
+            "get /v1/backups",
+            "get /v1/backups/{id}",
             "get /v1/bindings",
             "get /v1/bindings/stats",
             "get /v1/erasures",
@@ -410,6 +417,7 @@ mod tests {
             "post /v1/accounts/{account}/resume",
             "post /v1/accounts/{account}/suspend",
             "post /v1/approvals/{id}",
+            "post /v1/backups",
             "post /v1/bindings/import",
             "post /v1/keys",
             "post /v1/keys/rewrap",

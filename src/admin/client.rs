@@ -229,8 +229,21 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`]; what `take` got is then not the whole.
-    pub async fn stream(&self, path_and_query: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
-        let sent = timeout(PATIENCE, self.send(Method::GET, path_and_query, JSON, Full::default())).await;
+    pub async fn stream(&self, path_and_query: &str, take: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+        self.receive(Method::GET, path_and_query, take).await
+    }
+
+    /// As [`AdminClient::stream`], of a call that does something first.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what `take` got is then not the whole.
+    pub async fn receive(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), ClientError> {
+        let sent = timeout(PATIENCE, self.send(method, path_and_query, JSON, Full::default())).await;
         let (answer, _connection) = sent.unwrap_or_else(|_| Err(self.silent()))?;
         if answer.status() != StatusCode::OK {
             // A refusal is a document of its own.

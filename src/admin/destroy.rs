@@ -63,6 +63,7 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
     let work = async {
         let revision = grant.change(ops, changes).await?;
         ops.lifecycle.refresh().await?;
+        ops.backups.witness(ops.clock.now()).await?;
         let event = SecurityEvent::KeyChanged { id, change: KeyAction::Destroyed, by };
         security(&event, None, ClientAddressDetail::None);
         Ok::<_, Refused>((revision, Effect::none()))

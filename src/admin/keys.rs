@@ -196,6 +196,7 @@ async fn compromise(
             report(&id, KeyAction::Compromised, by);
         }
         let done = done?;
+        ops.backups.witness(ops.clock.now()).await?;
         let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
         Ok::<_, Refused>((done, effect))
     };

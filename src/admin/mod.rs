@@ -9,6 +9,7 @@ mod acts;
 mod api;
 mod approvals;
 mod audit;
+mod backups;
 mod body;
 mod client;
 mod connection;
@@ -44,6 +45,7 @@ pub use access::Peer;
 pub use api::router;
 pub use approvals::{Approval, Approvals, Approved};
 pub use audit::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
+pub use backups::{Backup, Backups};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
 pub use documents::{
     Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,

@@ -10,6 +10,7 @@ use super::approvals::ApprovalPolicy;
 use super::process::Process;
 use crate::assertion::AssertionCache;
 use crate::audit::AuditTrail;
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::InForce;
 use crate::entropy::Entropy;
@@ -46,6 +47,8 @@ pub struct Operations {
     pub receipts: Arc<Receipts>,
     /// What carries the privacy policy out.
     pub promises: Promises,
+    /// Takes and destroys backups; hears of what was erased.
+    pub backups: Arc<Backups>,
     /// The gateway's own uid, which has every role.
     pub own_uid: u32,
     /// Source of codes.

@@ -41,7 +41,8 @@ pub(super) enum Refused {
     #[error("the rotation is {0}; its receipt is issued once the old key is drained")]
     ReceiptNotDue(&'static str),
     #[error(
-        "no account, binding, session, key, rotation or approval has that id; of what was erased nothing is left that could tell"
+        "no account, binding, session, key, rotation, approval or backup has that id; of what was erased nothing is left that \
+         could tell"
     )]
     NotFound,
     #[error("the API has no such path; /openapi.json lists those it has")]
@@ -72,6 +73,10 @@ pub(super) enum Refused {
     IfMatchInvalid,
     #[error("a key changed since you looked, or since this was asked for; look again, and ask again")]
     RevisionStale,
+    #[error("a backup is being taken; ask again when it is done")]
+    BackupBusy,
+    #[error("the ledger of backups cannot be used; the gateway's log says why")]
+    LedgerUnusable,
     #[error("{0}")]
     KeyState(KeyRefusal),
     #[error("{0}")]
@@ -152,6 +157,8 @@ impl Refused {
             Self::RevisionStale => (StatusCode::PRECONDITION_FAILED, "revision-stale"),
             Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
             Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
+            Self::BackupBusy => (StatusCode::CONFLICT, "backup-busy"),
+            Self::LedgerUnusable => (StatusCode::SERVICE_UNAVAILABLE, "ledger-unusable"),
             Self::KekFailed(_) | Self::FlaggedAlone(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
             Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
             Self::DrainWithinInvalid(_) => (StatusCode::BAD_REQUEST, "drain-within-invalid"),
@@ -265,14 +272,14 @@ impl IntoResponses for Refused {
             (
                 "409",
                 "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due, \
-                 configuration-refused, subject-held, subject-not-held",
+                 configuration-refused, subject-held, subject-not-held, backup-busy",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),
             ("415", "content-type-invalid"),
             ("422", "idempotency-key-reused"),
             ("500", "internal-error"),
-            ("503", "store-unavailable, key-suspended, kek-unavailable, gateway-stopping"),
+            ("503", "store-unavailable, key-suspended, kek-unavailable, ledger-unusable, gateway-stopping"),
         ];
         let schema = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Refusal"))).build();
         let response = |reasons| ResponseBuilder::new().description(reasons).content("application/json", schema());

@@ -82,6 +82,15 @@ pub enum Action {
     KeyDestroy,
     /// Every key is wrapped under another KEK; the count is of keys.
     KeysRewrap,
+    /// A copy of the store goes out, encrypted; the object is the backup, the count is of bytes.
+    BackupTake,
+    /// The key of a backup is destroyed; the object is the backup.
+    BackupDestroy,
+    /// At its start the gateway found the store older than the ledger had seen it; the object says how far it should be.
+    /// The count is of accounts and bindings that were erased again.
+    StoreBehind,
+    /// Such a store is in use: its records are under a key that was not replaced since.
+    StoreCaughtUp,
     /// Keys are made, or come to their next state, because that is due; the object names them, the reason the steps.
     KeySchedule,
     /// Keys are replaced from now on; the object is what they are for. The counts of rotations are of the records that
@@ -161,6 +170,10 @@ impl Action {
             Self::KeyResume => "key-resume",
             Self::KeyCompromise => "key-compromise",
             Self::KeysRewrap => "keys-rewrap",
+            Self::BackupTake => "backup-take",
+            Self::BackupDestroy => "backup-destroy",
+            Self::StoreBehind => "store-behind",
+            Self::StoreCaughtUp => "store-caught-up",
             Self::KeySchedule => "key-schedule",
             Self::RotationStart => "rotation-start",
             Self::RotationPause => "rotation-pause",

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use super::accounts::Accounts;
 use super::approvals::Approvals;
 use super::audit::Audit;
+use super::backups::{Backup, Backups, Restore};
 use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
@@ -126,6 +127,12 @@ enum Command {
     Retention(Retention),
     /// What the system log of a running gateway tells
     Log(Log),
+    /// Take a backup of a running gateway: an encrypted file
+    Backup(Backup),
+    /// Backups that were taken
+    Backups(Backups),
+    /// Put a backup in the place of the store, while no gateway runs
+    Restore(Restore),
 }
 
 impl Command {
@@ -152,6 +159,9 @@ impl Command {
             Self::Posture(stand) => stand.run(),
             Self::Retention(retention) => retention.run(),
             Self::Log(log) => log.run(),
+            Self::Backup(backup) => backup.run(),
+            Self::Backups(backups) => backups.run(),
+            Self::Restore(restore) => restore.run(),
         }
     }
 }
@@ -238,6 +248,11 @@ mod tests {
             "subject release alice",
             "subject erasures --json",
             "subject verify file --audit-key a",
+            "backup file --socket s --json",
+            "backups list --json",
+            "backups destroy 00 --reason old",
+            "restore file --config f",
+            "restore file --config f --replace --json",
         ] {
             let arguments = ["sekisho"].into_iter().chain(line.split(' '));
             assert!(CommandLine::try_parse_from(arguments).is_ok(), "{line}");
@@ -267,6 +282,10 @@ mod tests {
             "subject correct alice --binding id",
             "subject correct alice --binding id --label a --no-label",
             "subject export alice --lang fr",
+            "backup",
+            "backups destroy",
+            "restore file",
+            "restore --config f",
             "audit tail -n 1001",
             "audit verify file --audit-key short",
             "audit verify --head 0000000000000000000000000000000000000000000000000000000000000000",

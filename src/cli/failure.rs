@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::admin::{ClientError, Refusal, RefusalDetail};
 use crate::config::Finding;
+use crate::gateway::RestoreError;
 use crate::tls::TlsError;
 
 /// The exit codes that scripts rely on.
@@ -61,6 +62,10 @@ pub(super) enum Failure {
     Offline,
     #[error("{}: {why}", path.display())]
     Store { path: PathBuf, why: String },
+    #[error("cannot write {}: {source}", path.display())]
+    Output { path: PathBuf, source: io::Error },
+    #[error("{}", restore_text(.0))]
+    Restore(RestoreError),
     #[error("cannot read stdin or write stdout: {0}")]
     Stream(#[from] io::Error),
 }
@@ -74,9 +79,17 @@ impl std::fmt::Debug for Findings {
     }
 }
 
+fn restore_text(error: &RestoreError) -> String {
+    if let RestoreError::Configuration(found) = error { text(found) } else { error.to_string() }
+}
+
 fn lines(findings: &Findings) -> String {
+    text(&findings.0)
+}
+
+fn text(findings: &[Finding]) -> String {
     let mut out = String::new();
-    for finding in &findings.0 {
+    for finding in findings {
         let _ = writeln!(out, "{finding}"); // a String takes every write
     }
     out.truncate(out.trim_end().len());
@@ -89,7 +102,8 @@ impl Failure {
         match self {
             // Whoever closed the pipe has read enough.
             Self::Stream(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Gateway(ClientError::Refused(_)) | Self::Stream(_) => Exit::Refused,
+            Self::Restore(error) if !matches!(error, RestoreError::Configuration(_)) => Exit::Refused,
+            Self::Gateway(ClientError::Refused(_)) | Self::Stream(_) | Self::Output { .. } => Exit::Refused,
             Self::Gateway(
                 ClientError::Unreachable { .. }
                 | ClientError::Forbidden { .. }
@@ -112,7 +126,8 @@ impl Failure {
             | Self::NoPolicy(_)
             | Self::Offline
             | Self::File { .. }
-            | Self::Store { .. } => Exit::Usage,
+            | Self::Store { .. }
+            | Self::Restore(_) => Exit::Usage,
         }
     }
 
@@ -126,6 +141,8 @@ impl Failure {
             }
             Self::Gateway(_) => "not-reachable",
             Self::Stream(_) => "stream-failed",
+            Self::Output { .. } => "output-failed",
+            Self::Restore(error) => error.reason(),
             Self::NoSocket
             | Self::TwoWays
             | Self::AdminUrl(_)

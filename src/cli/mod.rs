@@ -7,6 +7,7 @@ mod accounts;
 mod approvals;
 mod arguments;
 mod audit;
+mod backups;
 mod bindings;
 mod carriers;
 mod codes;

@@ -159,6 +159,7 @@ impl<C> Config<C> {
             session: self.session,
             binding: self.binding,
             store: self.store,
+            backup: self.backup,
             limits: self.limits,
             keys: self.keys,
             notice: self.notice,
@@ -175,9 +176,9 @@ fn without_tls12(profile: &Profile) -> Option<String> {
 }
 
 /// The parts that the offline tools do without. What is neither theirs nor one of these is a slip of the pen.
-const OTHER_PARTS: [&str; 12] = [
-    "listener", "admin", "upstream", "route", "session", "binding", "store", "limits", "keys", "notice", "log",
-    "privacy",
+const OTHER_PARTS: [&str; 13] = [
+    "listener", "admin", "upstream", "route", "session", "binding", "store", "backup", "limits", "keys", "notice",
+    "log", "privacy",
 ];
 
 /// What the offline tools need of a configuration: who is believed, and which profiles there are.

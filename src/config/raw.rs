@@ -34,6 +34,7 @@ tables! {
         session: Table<Session>,
         binding: Table<Binding>,
         store: Table<Store>,
+        backup: Table<Backup>,
         limits: Table<Limits>,
         keys: Table<Keys>,
         notice: Table<Notice>,
@@ -108,6 +109,8 @@ tables! {
     Stretch { memory: String, passes: i64 }
 
     Store { path: String, url: Secret, sessions: Secret }
+
+    Backup { ledger: String }
 
     Limits {
         sign_in: String,
@@ -363,6 +366,7 @@ mod tests {
             keys::<Binding>("binding"),
             keys::<Stretch>("binding.stretch"),
             keys::<Store>("store"),
+            keys::<Backup>("backup"),
             keys::<Limits>("limits"),
             keys::<Timeouts>("limits.timeouts"),
             keys::<Keys>("keys"),

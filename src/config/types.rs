@@ -43,6 +43,8 @@ pub struct Config<C = Carriers> {
     pub binding: BindingConfig,
     /// `[store]`.
     pub store: StoreConfig,
+    /// `[backup]`.
+    pub backup: BackupConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
     /// `[keys]`.
@@ -377,6 +379,15 @@ pub enum StretchSetting {
 pub struct StoreConfig {
     /// The embedded store's file.
     pub path: PathBuf,
+}
+
+/// `[backup]`.
+#[derive(Clone, Debug)]
+pub struct BackupConfig {
+    /// The folder of the ledger: keys of backups, and what a restored store must be told. Default: beside the store.
+    pub ledger: PathBuf,
+    /// Whether the operator chose it.
+    pub chosen: bool,
 }
 
 /// `[limits]`.

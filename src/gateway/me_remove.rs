@@ -111,8 +111,10 @@ impl Gateway {
         // gone already: a call before this one may have died between the two.
         let deed = Event::new(Action::BindingRevoke, Actor::Handset).account(account).object(id);
         let (bindings, sessions) = (Arc::clone(&self.bindings), Arc::clone(&self.sessions));
+        let backups = Arc::clone(&self.backups);
         self.act(deed, async move {
             let removed = bindings.revoke(id).await?;
+            backups.bury().await?;
             if removed.is_some() || bindings.binding(id).await?.is_none() {
                 sessions.end(SessionScope::Binding(id)).await?;
             }

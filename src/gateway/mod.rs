@@ -6,6 +6,7 @@
 mod access_line;
 mod arrival;
 mod authorize;
+mod behind;
 mod bind_ticket;
 mod certificates;
 mod console;
@@ -35,6 +36,7 @@ mod policy;
 mod posture;
 mod reload;
 mod respond;
+mod restore;
 mod self_test;
 mod serve;
 mod session_check;
@@ -52,6 +54,7 @@ mod wellknown;
 
 pub use handle::Worker;
 pub use listeners::Listening;
+pub use restore::{RestoreError, Restored, restore};
 pub use serve::{check, serve};
 pub use startup::{Running, inspect};
 pub use state::{Gateway, Parts, Setting};

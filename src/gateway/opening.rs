@@ -21,6 +21,12 @@ async fn open_next_kek(config: &Config, entropy: &dyn Entropy) -> Result<Option<
     }
 }
 
+/// Both KEKs of the configuration, as far as there are two.
+pub(super) async fn both_keks(config: &Config, entropy: &dyn Entropy) -> Result<(Kek, Option<Kek>), Finding> {
+    let (kek, _) = open_kek(config, entropy).await?;
+    Ok((kek, open_next_kek(config, entropy).await?.map(|(next, _)| next)))
+}
+
 async fn open_kek_at(
     config: &Config,
     key: &str,

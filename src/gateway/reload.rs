@@ -317,6 +317,8 @@ fn kept_until_restart(former: &Config, next: &Config) -> Vec<Finding> {
         ("binding.stretch", former.binding.stretch == next.binding.stretch),
         ("keys.kek", former.keys.kek == next.keys.kek),
         ("store.path", former.store.path == next.store.path),
+        // Beside the store unless it is written: then the store alone is told.
+        ("backup.ledger", former.backup.ledger == next.backup.ledger || !(former.backup.chosen || next.backup.chosen)),
     ];
     let changed = kept.into_iter().filter(|(_, same)| !same);
     changed

@@ -19,7 +19,7 @@ use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
 use super::reload::Live;
 use super::state::{Gateway, Parts, Setting};
-use super::{Worker, descriptors, opening, policy, upkeep};
+use super::{Worker, behind, descriptors, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -82,6 +82,7 @@ impl Running {
         let (keys, lifecycle) = opening::open_keys(&config, &store, kek, &entropy, now).await.map_err(one)?;
         let audit = open_audit(&store, &keys, &entropy, now).await.map_err(|error| at_store(error.to_string()))?;
         let audit = Arc::new(audit);
+        let (backups, behind) = behind::open_ledger(&config, &store, &audit, now).await.map_err(one)?;
         let shutdown = CancellationToken::new();
         let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
         let loaded = load_sessions(&store, &config.session, now).await;
@@ -103,6 +104,10 @@ impl Running {
         receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
+        if let Some(behind) = &behind {
+            let told = (behind, &*backups, &*audit);
+            behind::catch_up(&config, told, (&rotations, &lifecycle), &*clock).await.map_err(one)?;
+        }
         let config_in_force = Arc::new(InForce::new(Arc::clone(&config)));
         let promises = policy::promises(&store, &keys, &rotations, &sessions, (&audit, &clock, &config_in_force)).await;
         let promises = promises.map_err(|error| at_store(error.to_string()))?;
@@ -112,6 +117,7 @@ impl Running {
             news: Arc::clone(&store) as _,
             key_store,
             audit,
+            backups,
             sessions,
             promises,
             keys,
@@ -232,6 +238,9 @@ impl Running {
         if let Err(error) = sealed {
             tracing::error!(%error, "the end of the audit trail was not sealed");
         }
+        if let Err(error) = gateway.backups.settle(now).await {
+            tracing::error!(%error, "the ledger of backups was not brought up to the end");
+        }
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed cleanly; nothing that was acknowledged is lost");
         }
@@ -248,6 +257,7 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     findings.extend(taken_places(config, &Inherited::default(), cores));
     findings.extend(descriptors::connections(config, descriptors::allowed_at_most(), cores).1);
+    behind::inspect_ledger(config, &mut findings);
     let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
         Ok(Inspection::NotThere) => {}
@@ -294,6 +304,7 @@ fn operations(gateway: &Gateway, store: &Arc<EmbeddedStore>, receipts: Arc<Recei
         bindings: Arc::clone(&gateway.bindings),
         pins: Arc::clone(&gateway.pins),
         audit: Arc::clone(&gateway.audit),
+        backups: Arc::clone(&gateway.backups),
         sessions: Arc::clone(&gateway.sessions),
         keys: Arc::clone(&gateway.keys),
         lifecycle: Arc::clone(&gateway.lifecycle),

@@ -16,6 +16,7 @@ use super::ticket::{self, SignIn, Tickets};
 use super::unlock::Locked;
 use crate::assertion::{AssertionCache, UpstreamId};
 use crate::audit::{Action, AuditTrail, Event, Outcome};
+use crate::backup::Backups;
 use crate::carrier::OverTls;
 use crate::clock::Clock;
 use crate::config::{Config, SubjectKind, UpstreamConfig};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub key_store: Arc<dyn KeyStore>,
     /// Who did what.
     pub audit: Arc<AuditTrail>,
+    /// Hears of what was erased.
+    pub backups: Arc<Backups>,
     /// Live sessions.
     pub sessions: Arc<Sessions<AssertionCache>>,
     /// What carries the privacy policy out.
@@ -110,6 +113,7 @@ pub struct Gateway {
     pub(super) news: Arc<dyn NewsStore>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) audit: Arc<AuditTrail>,
+    pub(super) backups: Arc<Backups>,
     pub(super) sessions: Arc<Sessions<AssertionCache>>,
     pub(super) promises: Promises,
     pub(super) keys: Arc<KeySet>,
@@ -180,6 +184,7 @@ impl Gateway {
             news: Arc::clone(&self.news),
             key_store: Arc::clone(&self.key_store),
             audit: Arc::clone(&self.audit),
+            backups: Arc::clone(&self.backups),
             sessions: Arc::clone(&self.sessions),
             promises: self.promises.clone(),
             keys: Arc::clone(&self.keys),
@@ -205,7 +210,7 @@ impl Gateway {
     }
 
     fn build(parts: Parts, lasting: Lasting, setting: Setting) -> Self {
-        let Parts { bindings, pins, news, key_store, audit, sessions, keys, lifecycle, rotations, .. } = parts;
+        let Parts { bindings, pins, news, key_store, audit, backups, sessions, keys, lifecycle, rotations, .. } = parts;
         let Parts { promises, metrics, clock, entropy, shutdown, admission, .. } = parts;
         let Lasting { limits, forms, leave, tickets, bind_tickets, locked, upkeep, readiness } = lasting;
         let Setting { config, access, upstream_tls, health } = setting;
@@ -252,6 +257,7 @@ impl Gateway {
             news,
             key_store,
             audit,
+            backups,
             sessions,
             promises,
             keys,

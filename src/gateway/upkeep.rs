@@ -65,6 +65,8 @@ impl Gateway {
             Ok(()) => {}
         }
         self.key_upkeep().await?;
+        self.backups.bury().await?;
+        self.backups.witness(now).await?;
         match self.audit.seal(now).await {
             Err(SealError::Store(error)) => Err(error),
             Err(error) => {

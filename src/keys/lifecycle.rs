@@ -150,6 +150,11 @@ impl Lifecycle {
         self.periods.store(Arc::new(periods));
     }
 
+    /// The KEK under which the keys are wrapped now.
+    pub(crate) fn kek(&self) -> Arc<Kek> {
+        self.kek.load_full()
+    }
+
     /// What the store holds of keys: their records and revision.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::periods::Periods;
-use super::purpose::{Purpose, REGISTER, Text, Tongue};
+use super::purpose::{Purpose, REGISTER};
+use super::tongue::{Text, Tongue};
 use crate::assertion::AssertionCache;
 use crate::audit::Entry;
 use crate::clock::Timestamp;

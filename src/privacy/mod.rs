@@ -14,12 +14,14 @@ mod purpose;
 mod retention;
 mod statistics;
 mod subjects;
+mod tongue;
 
 pub use periods::{Kept, Periods};
 pub use policy::{PolicyChange, changes, policy};
 pub use posture::{Evidence, PROMISES, Promise, Standing, posture};
 pub use promises::Promises;
-pub use purpose::{Purpose, REGISTER, Text, Tongue, line, of, without_purpose};
+pub use purpose::{Purpose, REGISTER, line, of, without_purpose};
 pub use retention::{RETENTION_PROOF, Retention, RetentionParts, Round};
 pub use statistics::{MOST_DAYS, ShownCount, Statistics};
 pub use subjects::{CERTIFICATE, Erased, SubjectError, Subjects};
+pub use tongue::{Text, Tongue};

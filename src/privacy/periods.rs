@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::purpose::Tongue;
+use super::tongue::Tongue;
 use crate::config::{AccessLog, Config};
 
 /// The rule by which data goes.

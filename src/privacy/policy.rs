@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::periods::Periods;
-use super::purpose::{REGISTER, Tongue};
+use super::purpose::REGISTER;
+use super::tongue::Tongue;
 use crate::config::{AccessLog, ClientAddressDetail, Config};
 
 /// The policy in force: settings, and every purpose.

@@ -7,53 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::periods::{Kept, Periods};
-
-/// A text in the languages of handsets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// English.
-    pub en: &'static str,
-    /// Japanese, in characters that `Shift_JIS` has.
-    pub ja: &'static str,
-}
-
-/// In which language something is said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tongue {
-    /// English.
-    #[default]
-    English,
-    /// Japanese.
-    Japanese,
-}
-
-impl Tongue {
-    /// The tag (BCP 47).
-    #[must_use]
-    pub const fn tag(self) -> &'static str {
-        match self {
-            Self::English => "en",
-            Self::Japanese => "ja",
-        }
-    }
-
-    /// Reads a tag.
-    #[must_use]
-    pub fn parse(tag: &str) -> Option<Self> {
-        [Self::English, Self::Japanese].into_iter().find(|tongue| tongue.tag() == tag)
-    }
-}
-
-impl Text {
-    /// The text in that language.
-    #[must_use]
-    pub const fn say(self, tongue: Tongue) -> &'static str {
-        match tongue {
-            Tongue::English => self.en,
-            Tongue::Japanese => self.ja,
-        }
-    }
-}
+use super::tongue::{Text, Tongue};
 
 /// On what ground something is kept. The articles are those of the Act on the Protection of Personal Information (APPI).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +108,7 @@ pub const REGISTER: &[Purpose] = &[
     Purpose {
         kind: "account",
         what: Text { en: "your account", ja: "アカウント" },
-        fields: &["accounts.account", "accounts.state", "accounts.created_at"],
+        fields: &["accounts.account", "accounts.state", "accounts.created_at", "accounts.tag"],
         purpose: Text {
             en: "to know which handsets are the same person's, under an id that names nobody",
             ja: "同じ利用者の携帯電話であることを、氏名を含まないIDで区別する",
@@ -296,6 +250,17 @@ pub const REGISTER: &[Purpose] = &[
         },
         kept: Kept::UntilReleased,
         ground: Ground::Evidence,
+    },
+    Purpose {
+        kind: "tombstones",
+        what: Text { en: "random ids of what was erased", ja: "消去した記録の乱数ID" },
+        fields: &["tombstones.seq", "tombstones.kind", "tombstones.id"],
+        purpose: Text {
+            en: "to erase it again where a backup from before is restored",
+            ja: "以前のバックアップを戻したとき、もう一度消去する",
+        },
+        kept: Kept::WhileNeeded,
+        ground: Ground::Nobody,
     },
     Purpose {
         kind: "erasures",

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::export::{Facts, document};
 use super::periods::Periods;
-use super::purpose::Tongue;
+use super::tongue::Tongue;
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome};
 use crate::binding::AccountId;

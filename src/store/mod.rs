@@ -20,6 +20,7 @@
 
 mod approvals;
 mod audit;
+mod backups;
 mod bindings;
 mod embedded;
 mod error;
@@ -38,11 +39,12 @@ pub use approvals::{
     NewApproval,
 };
 pub use audit::{AuditStore, NewAuditEntry, SealingKey, StoredAuditEntry, StoredCheckpoint};
+pub use backups::{BackupStore, Copied, CopyKind, Tombstone, TombstoneKind};
 pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
     ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
 };
-pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, WriteEvent};
+pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, VacantPlace, WriteEvent};
 pub use error::StoreError;
 pub use keys::{
     ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys,

@@ -1,4 +1,4 @@
-//! `[store]`, `[keys]`, `[notice]`, `[log]`, `[privacy]`.
+//! `[store]`, `[backup]`, `[keys]`, `[notice]`, `[log]`, `[privacy]`.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::kek;
 use super::values::Context;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
-    AccessFormat, AccessLog, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel, NoticeConfig,
-    PrivacyConfig, StoreConfig,
+    AccessFormat, AccessLog, BackupConfig, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel,
+    NoticeConfig, PrivacyConfig, StoreConfig,
 };
 
 const LONGEST_TEXT: usize = 200;
@@ -29,6 +29,26 @@ pub(super) fn store(raw: Option<Table<raw::Store>>, cx: &mut Context) -> Option<
     }
     let path = cx.path("store.path", raw.path.as_deref())?;
     Some(StoreConfig { path })
+}
+
+/// Behind the store's own name, where the operator chose no other place.
+const LEDGER: &str = ".ledger";
+
+pub(super) fn backup(
+    raw: Option<Table<raw::Backup>>,
+    store: Option<&StoreConfig>,
+    cx: &mut Context,
+) -> Option<BackupConfig> {
+    let Table(raw) = raw.unwrap_or_default();
+    let chosen = raw.ledger.is_some();
+    let ledger = if let Some(written) = raw.ledger {
+        cx.path("backup.ledger", Some(&written))?
+    } else {
+        let mut beside = store?.path.as_os_str().to_owned();
+        beside.push(LEDGER);
+        beside.into()
+    };
+    Some(BackupConfig { ledger, chosen })
 }
 
 pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<KeysConfig> {

@@ -78,14 +78,15 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let session = sessions::session(raw.session, &mut cx);
     let binding = sessions::binding(raw.binding, &mut cx);
     let store = house::store(raw.store, &mut cx);
+    let backup = house::backup(raw.backup, store.as_ref(), &mut cx);
     let keys = house::keys(raw.keys, &mut cx);
     let notice = house::notice(raw.notice, &mut cx);
     let log = house::log(raw.log, &mut cx);
     let privacy = house::privacy(raw.privacy, &mut cx);
 
     let report = cx.report;
-    let config = match (gateway.clone(), store, keys, notice) {
-        (Some(gateway), Some(store), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
+    let config = match (gateway.clone(), store.zip(backup), keys, notice) {
+        (Some(gateway), Some((store, backup)), Some(keys), Some(notice)) if !report.has_errors() => Some(Config {
             file: path.to_owned(),
             sha256: sha256(text),
             lines,
@@ -98,6 +99,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
             session,
             binding,
             store,
+            backup,
             limits,
             keys,
             notice,

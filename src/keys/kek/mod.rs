@@ -24,6 +24,8 @@ use crate::secret::SecretBytes;
 
 /// What a wrapped key is bound to starts with this.
 const WRAP_LABEL: &[u8] = b"sekisho/wrapped-key/v1";
+/// The same of the key of a backup.
+const BACKUP_LABEL: &[u8] = b"sekisho/wrapped-backup-key/v1";
 /// Bytes of a nonce: 96 random bits. Far under 2^32 wraps happen in the life of a KEK (SP 800-38D §8.3).
 const NONCE_BYTES: usize = 12;
 
@@ -86,18 +88,65 @@ impl Kek {
     ///
     /// # Errors
     /// [`KekError::Token`] if the token failed, or did not answer in its time; a KEK in the process does not fail.
-    #[cfg_attr(not(feature = "pkcs11"), expect(clippy::unused_async, reason = "a token is waited for"))]
     pub(super) async fn wrap(
         &self,
         place: &KeyPlace<'_>,
         clear: &SecretBytes,
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, KekError> {
+        self.wrap_bound(&place.bound_to(), clear, entropy).await
+    }
+
+    /// The key of one backup of one store, as the ledger keeps it.
+    ///
+    /// # Errors
+    /// [`KekError::Token`] if the token failed, or did not answer in its time.
+    pub(crate) async fn wrap_for_backup(
+        &self,
+        store_id: &[u8; 16],
+        backup_id: &[u8; 16],
+        clear: &SecretBytes,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, KekError> {
+        self.wrap_bound(&framed(&[BACKUP_LABEL, store_id, backup_id]), clear, entropy).await
+    }
+
+    /// The key of a backup in clear; `None` if this KEK did not wrap it for that backup.
+    ///
+    /// # Errors
+    /// As [`Self::wrap_for_backup`].
+    pub(crate) async fn unwrap_for_backup(
+        &self,
+        store_id: &[u8; 16],
+        backup_id: &[u8; 16],
+        wrapped: &[u8],
+    ) -> Result<Option<SecretBytes>, KekError> {
+        self.unwrap_bound(&framed(&[BACKUP_LABEL, store_id, backup_id]), wrapped).await
+    }
+
+    /// What tells one KEK from another where neither may be shown: of a KEK in the process a part of an HMAC under it, of
+    /// one in a token its labels.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.0 {
+            Kind::Local(kek) => kek.name().to_owned(),
+            #[cfg(feature = "pkcs11")]
+            Kind::Token(token) => token.name(),
+        }
+    }
+
+    #[cfg_attr(not(feature = "pkcs11"), expect(clippy::unused_async, reason = "a token is waited for"))]
+    async fn wrap_bound(
+        &self,
+        bound_to: &[u8],
+        clear: &SecretBytes,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, KekError> {
         let nonce: [u8; NONCE_BYTES] = random(entropy);
         match &self.0 {
-            Kind::Local(kek) => Ok(kek.wrap(nonce, &place.bound_to(), clear)),
+            Kind::Local(kek) => Ok(kek.wrap(nonce, bound_to, clear)),
             #[cfg(feature = "pkcs11")]
-            Kind::Token(token) => token.wrap(nonce, &place.bound_to(), clear).await,
+            Kind::Token(token) => token.wrap(nonce, bound_to, clear).await,
         }
     }
 
@@ -105,13 +154,17 @@ impl Kek {
     ///
     /// # Errors
     /// As [`Self::wrap`]: nothing is known then of these bytes.
-    #[cfg_attr(not(feature = "pkcs11"), expect(clippy::unused_async, reason = "a token is waited for"))]
     pub(super) async fn unwrap(&self, place: &KeyPlace<'_>, wrapped: &[u8]) -> Result<Option<SecretBytes>, KekError> {
+        self.unwrap_bound(&place.bound_to(), wrapped).await
+    }
+
+    #[cfg_attr(not(feature = "pkcs11"), expect(clippy::unused_async, reason = "a token is waited for"))]
+    async fn unwrap_bound(&self, bound_to: &[u8], wrapped: &[u8]) -> Result<Option<SecretBytes>, KekError> {
         let Some((nonce, sealed)) = wrapped.split_first_chunk::<NONCE_BYTES>() else { return Ok(None) };
         match &self.0 {
-            Kind::Local(kek) => Ok(kek.unwrap(*nonce, &place.bound_to(), sealed)),
+            Kind::Local(kek) => Ok(kek.unwrap(*nonce, bound_to, sealed)),
             #[cfg(feature = "pkcs11")]
-            Kind::Token(token) => token.unwrap(*nonce, &place.bound_to(), sealed).await,
+            Kind::Token(token) => token.unwrap(*nonce, bound_to, sealed).await,
         }
     }
 }

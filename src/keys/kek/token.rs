@@ -39,6 +39,11 @@ impl TokenKek {
         Ok((Self { key, sample: Arc::new(sample) }, doubts))
     }
 
+    /// Its labels.
+    pub(super) fn name(&self) -> String {
+        format!("{} in token {}", self.key.key, self.key.token)
+    }
+
     /// Nonce, ciphertext, tag.
     pub(super) async fn wrap(
         &self,

@@ -116,15 +116,23 @@ pub(super) fn sync_journal(store: &Path) -> io::Result<()> {
 /// Makes a new store: `fill` builds it under another name, so that it appears whole or not at all.
 pub(super) fn create<E: From<io::Error>>(store: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let draft = beside(store, ".new");
-    for leftover in ["", "-journal", "-wal", "-shm"] {
-        remove(&beside(&draft, leftover))?;
-    }
-    // SQLite gives its journals the mode of the file.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    self::draft(&draft)?;
     fill(&draft)?;
     File::open(&draft)?.sync_all()?;
     fs::rename(&draft, store)?;
     Ok(sync_folder(folder_of(store))?)
+}
+
+/// An empty file for this user alone, in the place of what an earlier run left there.
+pub(super) fn draft(draft: &Path) -> io::Result<()> {
+    remove_draft(draft)?;
+    // SQLite gives its journals the mode of the file.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map(drop)
+}
+
+/// Removes a draft, and what SQLite put beside it.
+pub(super) fn remove_draft(draft: &Path) -> io::Result<()> {
+    ["", "-journal", "-wal", "-shm"].iter().try_for_each(|leftover| remove(&beside(draft, leftover)))
 }
 
 /// Whether this process may write to a store at that path, or make it and its folders.
@@ -158,11 +166,11 @@ fn may(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

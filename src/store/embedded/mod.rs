@@ -9,6 +9,7 @@
 
 mod approvals;
 mod audit;
+mod backups;
 mod bindings;
 mod burden;
 mod checkpointer;
@@ -22,6 +23,7 @@ mod keys;
 mod news;
 mod open;
 mod pins;
+mod place;
 mod proofs;
 mod queue;
 mod reader;
@@ -34,4 +36,5 @@ mod subjects;
 mod writer;
 
 pub use open::{EmbeddedStore, Inspection, OpenError, Opened};
+pub use place::VacantPlace;
 pub use writer::WriteEvent;

@@ -13,7 +13,7 @@ use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
 use super::schema::Format;
 use super::writer::{WriteEvent, Writer};
-use super::{damage, file, schema, writer};
+use super::{backups, damage, file, schema, writer};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 use crate::store::StoreError;
@@ -31,8 +31,11 @@ pub struct EmbeddedStore {
     pub(super) readers: Readers,
     /// For reads that take seconds: they must not stand before a sign-in's.
     pub(super) surveyor: Readers,
+    /// For copies of the whole.
+    pub(super) copier: Readers,
     pub(super) writer: Writer,
     pub(super) store_id: [u8; 16],
+    pub(super) path: PathBuf,
     lock: Mutex<Option<File>>,
 }
 
@@ -51,6 +54,7 @@ pub enum Opened {
 }
 
 /// What looking at a store found.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Inspection {
     /// There is none; opening would make it.
     NotThere,
@@ -132,6 +136,7 @@ impl EmbeddedStore {
         // All its files may be there already; a folder that takes no others fails later, and less clearly.
         file::check_writable(path).map_err(unusable)?;
         let lock = file::lock(path).map_err(|error| not_locked(path, &error))?;
+        backups::remove_leftovers(path).map_err(unusable)?;
         let found = examine(format, path)?;
         if found.is_none() {
             create(format, path, now, entropy)?;
@@ -154,8 +159,10 @@ impl EmbeddedStore {
         let conn = place.hold(conn).map_err(|error| self::unusable(path, &error))?;
         let readers = Readers::start(READERS, &place, Access::Read).map_err(unusable)?;
         let surveyor = Readers::start(1, &place, Access::Read).map_err(unusable)?;
+        let copier = Readers::start(1, &place, Access::Read).map_err(unusable)?;
         let writer = Writer::start(place, conn).map_err(unusable)?;
-        Ok((Self { readers, surveyor, writer, store_id, lock: Mutex::new(Some(lock)) }, opened))
+        let (path, lock) = (path.clone(), Mutex::new(Some(lock)));
+        Ok((Self { readers, surveyor, copier, writer, store_id, path, lock }, opened))
     }
 
     /// Looks at the store that [`EmbeddedStore::open`] would open: finds what it would, changes nothing.
@@ -176,11 +183,14 @@ impl EmbeddedStore {
         let place = Place::of(path).map_err(unusable)?;
         let readers = Readers::start(READERS, &place, found.access).map_err(unusable)?;
         let surveyor = Readers::start(1, &place, found.access).map_err(unusable)?;
+        let copier = Readers::start(1, &place, found.access).map_err(unusable)?;
         Ok(Inspection::Sound(Self {
             readers,
             surveyor,
+            copier,
             writer: Writer::absent(),
             store_id: found.store_id,
+            path: path.clone(),
             lock: Mutex::new(lock),
         }))
     }
@@ -203,6 +213,7 @@ impl EmbeddedStore {
     pub async fn close(&self) -> Result<(), StoreError> {
         self.readers.close();
         self.surveyor.close();
+        self.copier.close();
         let closed = self.writer.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         closed
@@ -302,11 +313,11 @@ fn sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
     }
 }
 
-fn not_locked(path: &Path, error: &io::Error) -> OpenError {
+pub(super) fn not_locked(path: &Path, error: &io::Error) -> OpenError {
     if error.kind() == io::ErrorKind::WouldBlock { OpenError::Locked(path.to_owned()) } else { unusable(path, error) }
 }
 
-fn unusable(path: &Path, error: &dyn std::error::Error) -> OpenError {
+pub(super) fn unusable(path: &Path, error: &dyn std::error::Error) -> OpenError {
     OpenError::Unusable { path: path.to_owned(), what: error.to_string() }
 }
 
@@ -333,7 +344,9 @@ mod tests {
         let path = folder.path().join("store");
         let (old, _) = open(schema::FORMAT, &path).unwrap();
         let id = old.store_id().await.unwrap();
-        let insert = |conn: &Connection| Ok(conn.execute("INSERT INTO accounts VALUES ('alice', 'active', 1)", [])?);
+        let insert = |conn: &Connection| {
+            Ok(conn.execute("INSERT INTO accounts (account, state, created_at) VALUES ('alice', 'active', 1)", [])?)
+        };
         old.writer.run(insert).await.unwrap();
         drop(old);
 

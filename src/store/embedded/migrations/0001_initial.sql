@@ -41,10 +41,12 @@ CREATE TABLE schemes (
     CHECK ((memory_kib IS NULL) = (passes IS NULL))
 ) STRICT;
 
+-- `tag` is random and of this one row: what a tombstone names. An account that is made anew has another.
 CREATE TABLE accounts (
     account    TEXT    NOT NULL PRIMARY KEY,
     state      TEXT    NOT NULL CHECK (state IN ('active', 'suspended')),
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    tag        BLOB    NOT NULL UNIQUE DEFAULT (randomblob(16)) CHECK (length(tag) = 16)
 ) STRICT;
 
 CREATE TABLE subjects (
@@ -121,6 +123,18 @@ CREATE TABLE news (
     day     INTEGER NOT NULL,
     UNIQUE (binding, kind, about)
 ) STRICT;
+
+-- What was erased, by random ids alone, until the ledger outside of the store has it: a backup from before must not bring
+-- it back. By triggers, so that no way to erase is forgotten.
+CREATE TABLE tombstones (
+    seq  INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('binding', 'account')),
+    id   TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER bindings_leave_a_tombstone AFTER DELETE ON bindings
+BEGIN INSERT INTO tombstones (kind, id) VALUES ('binding', OLD.id); END;
+CREATE TRIGGER accounts_leave_a_tombstone AFTER DELETE ON accounts
+BEGIN INSERT INTO tombstones (kind, id) VALUES ('account', lower(hex(OLD.tag))); END;
 
 -- The journal of each rotation. Counts and cursor move in the step that moves the records.
 CREATE TABLE rotations (
