@@ -100,6 +100,34 @@ async fn a_backup_comes_back_without_what_was_erased_since_and_without_sessions(
 }
 
 #[tokio::test]
+async fn accounts_that_were_erased_since_do_not_come_back_though_one_was_held_then() {
+    let upstream = RecordingUpstream::start().await;
+    let folder = folder(&upstream);
+    let gateway = folder.serve().await;
+    for (account, tail) in [("alice", "a"), ("carol", "c"), ("dora", "d")] {
+        enrolled(&folder, &gateway, account, tail).await;
+    }
+    folder.document("subject hold dora --reason court").await;
+    taken(&folder, "one.backup").await;
+    folder.document("subject release dora").await;
+    for account in ["carol", "dora"] {
+        folder.document(&format!("subject erase {account}")).await;
+    }
+    gateway.kill().await;
+    assert_eq!(ended(restore(&folder, "one.backup", " --replace")).await.code, 0);
+
+    let gateway = folder.serve().await;
+    assert_eq!(signs_in(&gateway, "a").await, StatusCode::FOUND);
+    for (account, tail) in [("carol", "c"), ("dora", "d")] {
+        assert_eq!(signs_in(&gateway, tail).await, StatusCode::FORBIDDEN, "{account} stays erased");
+        let gone = folder.run(&format!("accounts show {account} --json")).await;
+        assert_eq!(gone.json()["error"]["reason"], "not-found", "{gone:?}");
+    }
+    gateway.stop().await;
+    assert_eq!(folder.run("check").await.code, 0);
+}
+
+#[tokio::test]
 async fn an_old_copy_of_the_file_is_found_out_and_a_key_that_leaked_since_lets_nobody_in() {
     let upstream = RecordingUpstream::start().await;
     let folder = folder(&upstream);
