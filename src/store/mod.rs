@@ -2,7 +2,7 @@
 //!
 //! A port speaks the domain, not SQL. "Not there" is `Ok(None)` or an outcome; [`StoreError`] means the
 //! store itself failed, and the caller fails closed. The caller passes `now`; a backend never reads a
-//! clock. Each clause has one function in the conformance suite (`tests/stores/conformance.rs`), which
+//! clock. Each clause has one function in the conformance suite (`tests/stores`), which
 //! every backend runs.
 //!
 //! Clauses that hold for every method of every port:

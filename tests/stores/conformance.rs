@@ -5,23 +5,22 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sekisho::audit::{Action, Entry, EntryHash, Event, Tip};
 use sekisho::binding::{AccountId, AccountState, BindingDigest, BindingId, Chain};
 use sekisho::carrier::CarrierName;
 use sekisho::clock::{Day, Timestamp};
-use sekisho::keys::AuditPublicKey;
-use sekisho::secret::SecretBytes;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
-    ImportOutcome, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewAuditEntry,
-    NewCode, NewsStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SealingKey,
-    SessionRecord, SessionScope, SessionStore, StatisticsStore, StoreError, StoredAuditEntry, StoredCheckpoint,
-    StoredKeys, StretchParameters, SubjectStore, TokenTransport,
+    ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode, NewsStore, PinStore,
+    Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore,
+    StoreError, StoredKeys, StretchParameters, SubjectStore, TokenTransport,
 };
 use tokio::task::JoinSet;
+
+pub(crate) use crate::audit_conformance::*;
+pub(crate) use crate::enrolment_conformance::*;
+pub(crate) use crate::import_conformance::*;
+pub(crate) use crate::session_conformance::*;
 
 /// A store of its own for one test.
 pub(crate) trait Backend: Sized {
@@ -188,7 +187,7 @@ pub(crate) async fn bind(store: &dyn BindingStore, handset: u8, name: &str) -> B
     binding
 }
 
-fn imported(handset: u8, name: &str) -> ImportedBinding {
+pub(crate) fn imported(handset: u8, name: &str) -> ImportedBinding {
     ImportedBinding {
         account: account(name),
         carrier: carrier("docomo"),
@@ -232,7 +231,7 @@ pub(crate) async fn loaded(store: &dyn SessionStore) -> Vec<SessionRecord> {
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
-fn hash(number: u8) -> TokenHash {
+pub(crate) fn hash(number: u8) -> TokenHash {
     TokenHash::from_bytes([number; 32])
 }
 
@@ -244,7 +243,7 @@ pub(crate) async fn open_all(store: &dyn SessionStore, sessions: &[SessionRecord
 }
 
 /// Runs all at once and returns what they returned.
-async fn together<T: Send + 'static>(
+pub(crate) async fn together<T: Send + 'static>(
     calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     calls.into_iter().collect::<JoinSet<_>>().join_all().await
@@ -508,275 +507,6 @@ pub(crate) async fn clause_12_one_subject(backend: impl Backend) {
     assert_eq!(stored, [("audit".into(), "other".into()), ("console".into(), subjects[0].clone())]);
 }
 
-pub(crate) async fn clause_13_bounded(backend: impl Backend) {
-    let store = backend.sessions();
-    assert_eq!(store.open(session(1, "alice"), 2, None).await.unwrap(), []);
-    assert_eq!(store.open(session(9, "bob"), 2, None).await.unwrap(), []);
-    assert_eq!(store.open(session(2, "alice"), 2, None).await.unwrap(), []);
-    // The clock was set back: the new session is still not the oldest.
-    let early = SessionRecord { created_at: at(-60), ..session(3, "alice") };
-    assert_eq!(store.open(early, 2, None).await.unwrap(), [hash(1)]);
-    // What it replaces makes the room.
-    assert_eq!(store.open(session(4, "alice"), 2, Some(hash(3))).await.unwrap(), [hash(3)]);
-    assert_eq!(store.open(session(5, "alice"), 2, Some(hash(77))).await.unwrap(), [hash(2)]);
-    // A browser may have been somebody else's.
-    assert_eq!(store.open(session(6, "carol"), 2, Some(hash(9))).await.unwrap(), [hash(9)]);
-    // A lowered limit takes several.
-    assert_eq!(store.open(session(7, "alice"), 1, None).await.unwrap().len(), 2);
-    let left: Vec<TokenHash> = loaded(&*store).await.iter().map(|s| s.token_hash).collect();
-    assert_eq!(left, [hash(6), hash(7)]);
-}
-
-pub(crate) async fn clause_14_gone(backend: impl Backend) {
-    let store = backend.sessions();
-    let of_binding = SessionRecord { binding: binding_id(1), ..session(2, "alice") };
-    let all = [session(1, "alice"), of_binding, session(3, "alice"), session(4, "bob"), session(5, "bob")];
-    open_all(&*store, &all).await;
-    assert_eq!(store.end(SessionScope::Binding(binding_id(1))).await.unwrap(), [hash(1), hash(2)]);
-    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), [hash(4)]);
-    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), []);
-    assert_eq!(store.end(SessionScope::Account(account("alice"))).await.unwrap(), [hash(3)]);
-    open_all(&*store, &[session(6, "carol"), session(7, "dave"), session(8, "erin")]).await;
-    let some = SessionScope::AnyOf(vec![binding_id(8), binding_id(77), binding_id(6)]);
-    assert_eq!(store.end(some.clone()).await.unwrap(), [hash(8), hash(6)]);
-    assert_eq!(store.end(some).await.unwrap(), []);
-    assert!(store.end_one(hash(7)).await.unwrap());
-    assert!(store.end_one(hash(5)).await.unwrap());
-    assert!(!store.end_one(hash(5)).await.unwrap());
-    store.touch(vec![(hash(5), at(5))]).await.unwrap();
-    let backend = {
-        drop(store);
-        backend.restart()
-    };
-    assert_eq!(loaded(&*backend.sessions()).await, []);
-}
-
-pub(crate) async fn clause_15_touch_moves_forward_only(backend: impl Backend) {
-    let store = backend.sessions();
-    open_all(&*store, &[session(1, "alice"), session(2, "alice")]).await;
-    store.touch(vec![(hash(1), at(5)), (hash(2), at(6)), (hash(3), at(7))]).await.unwrap();
-    store.touch(vec![(hash(1), at(4)), (hash(2), at(7))]).await.unwrap();
-    let seen: Vec<Timestamp> = loaded(&*store).await.iter().map(|s| s.last_seen_at).collect();
-    assert_eq!(seen, [at(5), at(7)]);
-}
-
-pub(crate) async fn clause_18_a_cookie_never_becomes_a_url(backend: impl Backend) {
-    let store = backend.sessions();
-    open_all(&*store, &[session(1, "alice"), session(2, "alice"), session(3, "bob")]).await;
-    store.end_one(hash(3)).await.unwrap();
-    for n in [1, 1, 3, 4] {
-        store.keep_in_cookie(hash(n)).await.unwrap();
-    }
-    store.touch(vec![(hash(1), at(5))]).await.unwrap();
-    let backend = {
-        drop(store);
-        backend.restart()
-    };
-    let kept = SessionRecord { transport: TokenTransport::Cookie, last_seen_at: at(5), ..session(1, "alice") };
-    assert_eq!(loaded(&*backend.sessions()).await, [kept, session(2, "alice")]);
-}
-
-pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
-    let keys = backend.keys();
-    let StoredKeys { keys: there, scheme: none, .. } = keys.keys().await.unwrap();
-    assert!(there.is_empty() && none.is_none());
-    let both = together((1..=2).map(|n| {
-        let keys = Arc::clone(&keys);
-        async move { keys.initialise(first_keys(), scheme(&format!("v{n}"))).await }
-    }));
-    both.await.into_iter().for_each(Result::unwrap);
-    let StoredKeys { keys: stored, scheme: first, .. } = keys.keys().await.unwrap();
-    assert_eq!(stored.len(), KeyPurpose::ALL.len());
-    keys.initialise(vec![], scheme("v9")).await.unwrap();
-    assert_eq!(keys.keys().await.unwrap().scheme, first);
-}
-
-pub(crate) async fn clause_17_imports_are_judged_one_after_another(backend: impl Backend) {
-    use ImportOutcome::{AlreadyBound, BindingLimit, Bound, BoundElsewhere, Stale, Suspended};
-    let store = bindings_of(&backend).await;
-    let enrolled = bind(&*store, 1, "alice").await;
-    for (handset, name) in [(2, "suspended"), (3, "idle")] {
-        bind(&*store, handset, name).await;
-        store.set_account_state(&account(name), AccountState::Suspended).await.unwrap();
-    }
-    // After a rotation: the record of handset 1 is under k1 still, the new one would be under k2.
-    let rotated = |name: &str| ImportedBinding {
-        probes: vec![probe("k1", 1), probe("k1,k2", 11), probe("k2", 12)],
-        digest: BindingDigest::from_bytes([12; 32]),
-        chain: Chain::parse("k2").unwrap(),
-        id: binding_id(112),
-        ..imported(1, name)
-    };
-    let bindings = vec![
-        imported(4, "alice"),
-        imported(4, "bob"),
-        imported(4, "alice"),
-        imported(1, "alice"),
-        rotated("alice"),
-        rotated("bob"),
-        imported(2, "suspended"),
-        imported(5, "suspended"),
-        imported(6, "alice"),
-        ImportedBinding { generation: 1, ..imported(7, "carol") },
-        ImportedBinding { carrier: carrier("au"), id: binding_id(99), ..imported(1, "dave") },
-    ];
-    let outcomes = store.import(bindings, 2, at(24 * 60)).await.unwrap();
-    assert_eq!(
-        outcomes,
-        [
-            Bound,
-            BoundElsewhere,
-            AlreadyBound,
-            AlreadyBound,
-            AlreadyBound,
-            BoundElsewhere,
-            AlreadyBound,
-            Suspended,
-            BindingLimit,
-            Stale,
-            Bound
-        ]
-    );
-    let day = at(24 * 60).day();
-    let new = BindingRecord { id: binding_id(104), bound_on: day, last_used_on: day, ..enrolled.clone() };
-    assert_eq!(store.bindings(Some(&account("alice"))).await.unwrap(), [enrolled, new]);
-    assert_eq!(resolves(&*store, 4).await, Some(binding_id(104)));
-    let accounts: Vec<_> = store.accounts().await.unwrap().into_iter().map(|a| (a.account, a.bindings)).collect();
-    let expected =
-        [("alice", 2), ("dave", 1), ("idle", 1), ("suspended", 1)].map(|(name, count)| (account(name), count));
-    assert_eq!(accounts, expected, "no account for a line that was refused");
-    assert_eq!(store.account(&account("dave")).await.unwrap().unwrap().state, AccountState::Active);
-    assert_eq!(store.account(&account("suspended")).await.unwrap().unwrap().state, AccountState::Suspended);
-    assert_eq!(store.import(vec![], 1, at(0)).await.unwrap(), []);
-}
-
-pub(crate) async fn clause_17_an_import_is_whole(backend: impl Backend) {
-    assert!(backend.bindings().import(vec![imported(1, "alice")], 3, at(0)).await.is_err(), "there are no keys yet");
-    let store = bindings_of(&backend).await;
-    let taken = bind(&*store, 1, "alice").await.id;
-    let collision = ImportedBinding { id: taken, ..imported(3, "carol") };
-    let failed = store.import(vec![imported(2, "bob"), collision], 3, at(0)).await;
-    assert!(matches!(failed, Err(StoreError::Corrupt(_))), "{failed:?}");
-    assert_eq!((resolves(&*store, 2).await, store.accounts().await.unwrap().len()), (None, 1));
-
-    let many = || (2..=100).map(|handset| imported(handset, &format!("account-{handset}"))).collect::<Vec<_>>();
-    assert_eq!(store.import(many(), 1, at(0)).await.unwrap(), vec![ImportOutcome::Bound; 99]);
-    drop(store);
-    let backend = backend.restart();
-    let store = backend.bindings();
-    assert_eq!(store.bindings(None).await.unwrap().len(), 100);
-    assert_eq!(store.import(many(), 1, at(0)).await.unwrap(), vec![ImportOutcome::AlreadyBound; 99]);
-}
-
-pub(crate) async fn enrolment_says_why_not(backend: impl Backend) {
-    let store = bindings_of(&backend).await;
-    bind(&*store, 1, "alice").await;
-    store.issue_code(code("alice", "2222", 2)).await.unwrap();
-    let stale = Enrolment { generation: 1, ..enrolment(2, "2222", 2) };
-    assert_eq!(store.enrol(stale, at(1)).await.unwrap(), EnrolOutcome::Stale);
-    let full = Enrolment { per_account: 1, ..enrolment(2, "2222", 2) };
-    assert_eq!(store.enrol(full, at(1)).await.unwrap(), EnrolOutcome::BindingLimit);
-    store.set_account_state(&account("alice"), AccountState::Suspended).await.unwrap();
-    assert_eq!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Suspended);
-    // A wrong code says nothing of the account.
-    assert_eq!(store.enrol(enrolment(2, "2222", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
-    store.set_account_state(&account("alice"), AccountState::Active).await.unwrap();
-    // None of the refusals spent the code.
-    assert!(matches!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
-}
-
-pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl Backend) {
-    let store = bindings_of(&backend).await;
-    let bound = bind(&*store, 1, "alice").await;
-    let expires_at = at(3 * 24 * 60);
-    store.issue_code(NewCode { expires_at, ..code("alice", "2222", 2) }).await.unwrap();
-    let again = Enrolment { per_account: 1, id: binding_id(8), ..enrolment(1, "2222", 2) };
-    let used = BindingRecord { last_used_on: at(2 * 24 * 60).day(), ..bound };
-    assert_eq!(store.enrol(again, at(2 * 24 * 60)).await.unwrap(), EnrolOutcome::AlreadyBound(used.clone()));
-    assert_eq!(store.bindings(None).await.unwrap(), [used]);
-
-    // Found under an older chain, it is flattened as by a sign-in.
-    store.issue_code(code("alice", "4444", 4)).await.unwrap();
-    let flat = Enrolment {
-        probes: vec![probe("k1", 1), probe("k2", 12)],
-        digest: BindingDigest::from_bytes([12; 32]),
-        chain: Chain::parse("k2").unwrap(),
-        ..enrolment(1, "4444", 4)
-    };
-    let EnrolOutcome::AlreadyBound(binding) = store.enrol(flat, at(1)).await.unwrap() else { panic!("it is bound") };
-    assert_eq!(store.bindings(None).await.unwrap(), std::slice::from_ref(&binding));
-    assert_eq!((binding.chain.to_string(), resolves(&*store, 12).await), ("k2".to_owned(), Some(binding.id)));
-    assert_eq!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
-}
-
-/// Handset `handset` sent a request that the console says is `name`'s.
-fn by_console(handset: u8, name: &str) -> Enrolment {
-    Enrolment { authority: EnrolmentAuthority::Console { account: account(name) }, ..enrolment(handset, "", 0) }
-}
-
-pub(crate) async fn a_console_binds_without_a_code(backend: impl Backend) {
-    let store = bindings_of(&backend).await;
-    store.issue_code(code("alice", "2222", 2)).await.unwrap();
-    for (handset, name) in [(1, "alice"), (2, "new")] {
-        let outcome = store.enrol(by_console(handset, name), at(1)).await.unwrap();
-        let EnrolOutcome::Bound(binding) = outcome else { panic!("{outcome:?}") };
-        assert_eq!((binding.account, resolves(&*store, handset).await), (account(name), Some(binding.id)));
-    }
-    let created = store.account(&account("new")).await.unwrap().unwrap();
-    assert_eq!((created.state, created.created_at, created.bindings), (AccountState::Active, at(1), 1));
-    let later = at(24 * 60);
-    let again = Enrolment { per_account: 1, id: binding_id(9), ..by_console(2, "new") };
-    let outcome = store.enrol(again, later).await.unwrap();
-    let EnrolOutcome::AlreadyBound(binding) = outcome else { panic!("{outcome:?}") };
-    assert_eq!((binding.id, binding.last_used_on), (binding_id(2), later.day()));
-    // The account's own code is not spent by it.
-    assert!(matches!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
-
-    drop(store);
-    let backend = backend.restart();
-    assert_eq!(backend.bindings().bindings(None).await.unwrap().len(), 3);
-}
-
-pub(crate) async fn a_console_rebinds_nobody(backend: impl Backend) {
-    let store = bindings_of(&backend).await;
-    let bound = bind(&*store, 1, "alice").await;
-    assert_eq!(store.enrol(by_console(1, "bob"), at(1)).await.unwrap(), EnrolOutcome::BindingLimit);
-    assert_eq!(store.account(&account("bob")).await.unwrap(), None, "a refusal creates no account");
-    let full = Enrolment { per_account: 1, ..by_console(2, "alice") };
-    assert_eq!(store.enrol(full, at(1)).await.unwrap(), EnrolOutcome::BindingLimit);
-    let stale = Enrolment { generation: 1, ..by_console(2, "alice") };
-    assert_eq!(store.enrol(stale, at(1)).await.unwrap(), EnrolOutcome::Stale);
-    store.set_account_state(&account("alice"), AccountState::Suspended).await.unwrap();
-    for handset in [1, 2] {
-        assert_eq!(store.enrol(by_console(handset, "alice"), at(1)).await.unwrap(), EnrolOutcome::Suspended);
-    }
-    assert_eq!(store.bindings(None).await.unwrap(), [bound]);
-
-    // Of two consoles' words at once one binds.
-    let outcomes = together([("carol", 5), ("dave", 6)].map(|(name, id)| {
-        let (store, id) = (Arc::clone(&store), binding_id(id));
-        async move { store.enrol(Enrolment { id, ..by_console(5, name) }, at(1)).await.unwrap() }
-    }));
-    let outcomes = outcomes.await;
-    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count(), 1);
-    assert_eq!(outcomes.iter().filter(|o| **o == EnrolOutcome::BindingLimit).count(), 1);
-}
-
-pub(crate) async fn the_right_code_under_a_former_key(backend: impl Backend) {
-    let store = bindings_of(&backend).await;
-    store.issue_code(code("alice", "1111", 1)).await.unwrap();
-    let typed = |macs| Enrolment {
-        authority: EnrolmentAuthority::Code { selector: "1111".into(), macs, handset_tag: [1; 16] },
-        ..enrolment(1, "1111", 1)
-    };
-    // The hash counts only under the key that made it.
-    for macs in [vec![("s2".into(), [1; 32])], vec![("s1".into(), [2; 32]), ("s2".into(), [1; 32])], vec![]] {
-        assert_eq!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
-    }
-    let macs = vec![("s1".into(), [1; 32]), ("s2".into(), [2; 32])];
-    assert!(matches!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
-}
-
 pub(crate) async fn accounts_are_listed_and_suspended(backend: impl Backend) {
     let store = bindings_of(&backend).await;
     let id = bind(&*store, 1, "bob").await.id;
@@ -841,19 +571,19 @@ pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     assert_eq!(store.enrol(enrolment(4, "4444", 4), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
 }
 
-pub(crate) async fn sessions_load_and_are_erased(backend: impl Backend) {
-    let store = backend.sessions();
-    let brief = SessionRecord { expires_at: at(5), transport: TokenTransport::Cookie, ..session(9, "alice") };
-    let long = SessionRecord { last_seen_at: at(4), ..session(2, "alice") };
-    open_all(&*store, &[brief.clone(), long.clone(), session(3, "bob"), session(1, "bob")]).await;
-    assert_eq!(
-        loaded(&*store).await,
-        [brief, long.clone(), session(3, "bob"), session(1, "bob")],
-        "as they were opened"
-    );
-    store.erase(vec![hash(9), hash(77), hash(3), hash(3)]).await.unwrap();
-    store.erase(Vec::new()).await.unwrap();
-    assert_eq!(loaded(&*store).await, [long, session(1, "bob")]);
+pub(crate) async fn clause_16_first_writer_wins(backend: impl Backend) {
+    let keys = backend.keys();
+    let StoredKeys { keys: there, scheme: none, .. } = keys.keys().await.unwrap();
+    assert!(there.is_empty() && none.is_none());
+    let both = together((1..=2).map(|n| {
+        let keys = Arc::clone(&keys);
+        async move { keys.initialise(first_keys(), scheme(&format!("v{n}"))).await }
+    }));
+    both.await.into_iter().for_each(Result::unwrap);
+    let StoredKeys { keys: stored, scheme: first, .. } = keys.keys().await.unwrap();
+    assert_eq!(stored.len(), KeyPurpose::ALL.len());
+    keys.initialise(vec![], scheme("v9")).await.unwrap();
+    assert_eq!(keys.keys().await.unwrap().scheme, first);
 }
 
 pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {
@@ -881,146 +611,4 @@ pub(crate) async fn keys_come_back_as_they_were_put(backend: impl Backend) {
         let back = stored.iter().find(|k| k.id == key.id).unwrap();
         assert_eq!(format!("{back:?}"), format!("{key:?}"));
     }
-}
-
-fn entry(minute: i64, who: Option<&str>, known: Option<Tip>) -> NewAuditEntry {
-    let event = Event::new(Action::CodeIssue, "uid:1001");
-    let event = who.map_or(event.clone(), |who| event.account(&account(who)));
-    let fresh = SecretBytes::new(vec![u8::try_from(minute).unwrap(); 32]);
-    NewAuditEntry { event, at: at(minute), key: "u1".into(), known, fresh }
-}
-
-fn tip(entry: &Entry) -> Tip {
-    Tip { seq: entry.seq, hash: entry.hash() }
-}
-
-pub(crate) async fn clause_26_chained(backend: impl Backend) {
-    let store = backend.audit();
-    assert_eq!((store.audit_head().await.unwrap(), store.audit_entries(0, 9).await.unwrap()), (None, vec![]));
-    let mut writers = JoinSet::new();
-    for minute in 1..=20 {
-        let store = Arc::clone(&store);
-        writers.spawn(async move { store.append(entry(minute, Some("alice"), None)).await.unwrap() });
-    }
-    let mut written = writers.join_all().await;
-    written.sort_unstable_by_key(|entry| entry.seq);
-    let store_id = backend.keys().store_id().await.unwrap();
-    let mut last = Tip { seq: 0, hash: EntryHash::before_all(&store_id) };
-    for entry in &written {
-        assert_eq!((entry.seq, entry.prev), (last.seq + 1, last.hash));
-        last = tip(entry);
-    }
-    assert_eq!(store.audit_head().await.unwrap(), Some(last));
-    let of = |entry: &Entry| StoredAuditEntry { seq: entry.seq, text: entry.text(), hash: entry.hash() };
-    let stored: Vec<_> = written.iter().map(of).collect();
-    assert_eq!(store.audit_entries(0, 99).await.unwrap(), stored);
-    assert_eq!(store.audit_entries(17, 2).await.unwrap(), stored[17..19]);
-    let backend = backend.restart();
-    assert_eq!(backend.audit().audit_entries(0, 99).await.unwrap(), stored);
-    assert_eq!(tip(&backend.audit().append(entry(21, None, Some(last))).await.unwrap()).seq, 21);
-}
-
-/// An export ends with the entry that was the last when it began, so this holds for readers beside writers too.
-pub(crate) async fn clause_27_append_only(backend: impl Backend) {
-    let store = backend.audit();
-    let first = store.append(entry(1, None, None)).await.unwrap();
-    let kept = |seal: u8| StoredCheckpoint { seq: 1, key: "u1".into(), text: "c".into(), seal: vec![seal; 64] };
-    assert!(store.keep_checkpoint(kept(1), first.hash()).await.unwrap());
-    assert!(store.keep_checkpoint(kept(2), first.hash()).await.unwrap(), "it fits, and the one that is there stays");
-    assert_eq!(store.checkpoints(0, 9).await.unwrap(), [kept(1)]);
-    let key = |last: u8| {
-        let point = [vec![4; 64], vec![last]].concat();
-        SealingKey { id: "u1".into(), public: AuditPublicKey::parse(&URL_SAFE_NO_PAD.encode(point)).unwrap() }
-    };
-    store.keep_sealing_key(key(1)).await.unwrap();
-    store.keep_sealing_key(key(2)).await.unwrap();
-    assert_eq!(store.sealing_key("u1").await.unwrap(), Some(key(1)));
-    assert_eq!(store.sealing_key("u2").await.unwrap(), None);
-    assert_eq!(store.sealing_keys(0, 1).await.unwrap(), [key(1)]);
-    assert_eq!(store.sealing_keys(1, 9).await.unwrap(), [], "it sealed nothing there");
-}
-
-pub(crate) async fn clause_28_remembered(backend: impl Backend) {
-    let store = backend.audit();
-    let first = tip(&store.append(entry(1, None, None)).await.unwrap());
-    let second = tip(&store.append(entry(2, None, Some(first))).await.unwrap());
-    for known in [
-        Tip { hash: second.hash, ..first },
-        Tip { seq: 3, ..second },
-        Tip { seq: u64::MAX, ..second },
-        Tip { hash: EntryHash::from_bytes([0; 32]), ..second },
-    ] {
-        let refused = store.append(entry(3, Some("bob"), Some(known))).await;
-        assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{known:?}: {refused:?}");
-    }
-    assert_eq!(store.audit_head().await.unwrap(), Some(second));
-    assert_eq!(store.pseudonym(&account("bob")).await.unwrap(), None, "nothing of it was kept");
-    store.append(entry(3, None, Some(first))).await.unwrap();
-}
-
-pub(crate) async fn clause_29_one_pseudonym(backend: impl Backend) {
-    let store = backend.audit();
-    assert_eq!(store.pseudonym(&account("alice")).await.unwrap(), None);
-    let mut names = Vec::new();
-    for (minute, who) in [(1, "alice"), (2, "bob"), (3, "alice")] {
-        names.push(store.append(entry(minute, Some(who), None)).await.unwrap().account.unwrap());
-    }
-    assert!(names[0] == names[2] && names[0] != names[1], "{names:?}");
-    let told = store.pseudonym(&account("alice")).await.unwrap().unwrap();
-    assert_eq!(told.to_string(), names[0]);
-    assert!(store.forget_pseudonym(&account("alice")).await.unwrap());
-    assert!(!store.forget_pseudonym(&account("alice")).await.unwrap());
-    assert_eq!(store.pseudonym(&account("alice")).await.unwrap(), None);
-    let later = store.append(entry(4, Some("alice"), None)).await.unwrap().account.unwrap();
-    assert!(!names.contains(&later));
-    assert_eq!(store.append(entry(5, None, None)).await.unwrap().account, None);
-}
-
-pub(crate) async fn clause_30_a_checkpoint_fits(backend: impl Backend) {
-    let store = backend.audit();
-    assert_eq!(store.last_checkpoint().await.unwrap(), None);
-    let first = tip(&store.append(entry(1, None, None)).await.unwrap());
-    let second = tip(&store.append(entry(2, None, None)).await.unwrap());
-    let of = |seq, key: &str| StoredCheckpoint { seq, key: key.into(), text: "c".into(), seal: vec![1; 64] };
-    for (seq, hash) in [(1, second.hash), (3, second.hash), (0, first.hash)] {
-        assert!(!store.keep_checkpoint(of(seq, "u1"), hash).await.unwrap(), "{seq}");
-    }
-    assert_eq!(store.checkpoints(0, 9).await.unwrap(), []);
-    for (checkpoint, hash) in [(of(2, "u9"), second.hash), (of(2, "u10"), second.hash), (of(1, "u1"), first.hash)] {
-        assert!(store.keep_checkpoint(checkpoint, hash).await.unwrap());
-    }
-    assert_eq!(store.checkpoints(0, 9).await.unwrap(), [of(1, "u1"), of(2, "u9"), of(2, "u10")]);
-    assert_eq!(store.checkpoints(1, 2).await.unwrap(), [of(2, "u9"), of(2, "u10")]);
-    assert_eq!(store.last_checkpoint().await.unwrap(), Some(of(2, "u10")));
-    assert_eq!(backend.restart().audit().last_checkpoint().await.unwrap(), Some(of(2, "u10")));
-}
-
-pub(crate) async fn clause_46_from_the_beginning_alone(backend: impl Backend) {
-    let store = backend.audit();
-    assert!(store.erase_before(1).await.is_err(), "there is nothing to begin with");
-    let mut written = Vec::new();
-    for minute in 1..=6 {
-        written.push(store.append(entry(minute, Some("alice"), None)).await.unwrap());
-    }
-    let of = |seq: u64| StoredCheckpoint { seq, key: "u1".into(), text: "c".into(), seal: vec![1; 64] };
-    for seq in [2_u64, 4, 6] {
-        let hash = written[usize::try_from(seq).unwrap() - 1].hash();
-        assert!(store.keep_checkpoint(of(seq), hash).await.unwrap());
-    }
-    for beyond in [7, 0, u64::MAX] {
-        assert!(store.erase_before(beyond).await.is_err(), "{beyond}");
-    }
-    assert_eq!(store.erase_before(1).await.unwrap(), 0);
-    assert_eq!(store.erase_before(4).await.unwrap(), 3);
-    let backend = backend.restart();
-    let store = backend.audit();
-    let left: Vec<_> = store.audit_entries(0, 9).await.unwrap().iter().map(|entry| entry.seq).collect();
-    assert_eq!(left, [4, 5, 6]);
-    assert_eq!(store.checkpoints(0, 9).await.unwrap(), [of(4), of(6)]);
-    assert_eq!(store.erase_before(4).await.unwrap(), 0, "again");
-    assert!(store.erase_before(2).await.is_err(), "it is not there");
-    assert_eq!(store.erase_before(6).await.unwrap(), 2, "the last one stays");
-    let next = store.append(entry(7, Some("alice"), Some(tip(&written[5])))).await.unwrap();
-    assert_eq!((next.seq, next.prev), (7, written[5].hash()));
-    assert_eq!(next.account, written[0].account, "a pseudonym does not go with its entries");
 }

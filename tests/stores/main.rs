@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
 
 mod approvals;
+mod audit_conformance;
 mod conformance;
 mod embedded;
+mod enrolment_conformance;
+mod import_conformance;
 mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;
+mod session_conformance;
 mod statistics_conformance;
 mod subject_conformance;
