@@ -4,10 +4,12 @@
 
 mod approvals;
 mod audit_conformance;
+mod binding_conformance;
 mod conformance;
 mod embedded;
 mod enrolment_conformance;
 mod import_conformance;
+mod key_conformance;
 mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;
