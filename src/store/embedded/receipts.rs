@@ -50,15 +50,34 @@ fn survey(conn: &Connection, visit: &mut Visit) -> Result<(), StoreError> {
     // Ids are text in lower case, so that their order is that of their bytes.
     let mut select = conn.prepare_cached("SELECT seq, id, chain, digest FROM bindings ORDER BY id")?;
     let mut rows = select.query([])?;
+    // By place, and a chain only where it differs from the one before: a survey reads millions.
+    let mut former: Option<(String, Chain)> = None;
     while let Some(row) = rows.next()? {
+        let text = row.get_ref(2)?.as_str().map_err(|_| corrupt("chain"))?;
+        let chain = match former.take() {
+            Some(same) if same.0 == text => former.insert(same).1.clone(),
+            _ => {
+                let chain = Chain::parse(text).map_err(|_| corrupt("chain"))?;
+                former.insert((text.to_owned(), chain)).1.clone()
+            }
+        };
         visit(&Scanned {
-            position: column(row, "seq", |seq: i64| u64::try_from(seq).ok())?,
-            id: column(row, "id", |text: String| BindingId::parse(&text))?,
-            chain: column(row, "chain", |text: String| Chain::parse(&text).ok())?,
-            digest: column(row, "digest", |bytes| Some(BindingDigest::from_bytes(bytes)))?,
+            position: row
+                .get_ref(0)?
+                .as_i64()
+                .ok()
+                .and_then(|seq| seq.try_into().ok())
+                .ok_or_else(|| corrupt("seq"))?,
+            id: row.get_ref(1)?.as_str().ok().and_then(BindingId::parse).ok_or_else(|| corrupt("id"))?,
+            chain,
+            digest: row.get(3).map(BindingDigest::from_bytes).map_err(|_| corrupt("digest"))?,
         });
     }
     Ok(())
+}
+
+fn corrupt(column: &str) -> StoreError {
+    StoreError::Corrupt(format!("column {column}"))
 }
 
 fn canaries(conn: &Connection, rotation: &str) -> Result<Canaries, StoreError> {

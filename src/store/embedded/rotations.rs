@@ -121,16 +121,7 @@ impl RotationStore for EmbeddedStore {
     }
 
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError> {
-        let sql = "SELECT chain, count(*) AS records FROM bindings GROUP BY chain";
-        self.readers
-            .run(move |conn| {
-                let mut select = conn.prepare_cached(sql)?;
-                let read = |row: &Row<'_>| Ok((chain(row)?, count(row, "records")?));
-                let mut chains = select.query_and_then([], read)?.collect::<Result<Vec<_>, StoreError>>()?;
-                chains.sort();
-                Ok(chains)
-            })
-            .await
+        self.readers.run(chains).await
     }
 
     async fn unused_since(&self, day: Day) -> Result<u64, StoreError> {
@@ -194,6 +185,28 @@ pub(super) fn count_flattened(conn: &Connection, before: &Chain, after: &Chain) 
         }
     }
     Ok(())
+}
+
+/// Counted here: SQLite would sort all records for it, of which a store has millions and a handful of chains.
+fn chains(conn: &Connection) -> Result<Vec<(Chain, u64)>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT chain FROM bindings")?;
+    let mut rows = select.query([])?;
+    let mut counts: Vec<(String, u64)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = row.get_ref(0)?.as_str().map_err(|_| StoreError::Corrupt("column chain".into()))?;
+        match counts.iter_mut().find(|(known, _)| known == text) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((text.to_owned(), 1)),
+        }
+    }
+    let parsed = |(text, count): (String, u64)| Chain::parse(&text).map(|chain| (chain, count));
+    let mut chains: Vec<_> = counts
+        .into_iter()
+        .map(parsed)
+        .collect::<Result<_, _>>()
+        .map_err(|_| StoreError::Corrupt("column chain".into()))?;
+    chains.sort();
+    Ok(chains)
 }
 
 /// The latest first.
