@@ -88,6 +88,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "assertion::AssertionCache",
             "audit",
+            "backup::hex",
             "binding",
             "carrier::CarrierName",
             "config",

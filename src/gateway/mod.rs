@@ -8,6 +8,7 @@ mod arrival;
 mod authorize;
 mod behind;
 mod bind_ticket;
+mod canary;
 mod certificates;
 mod console;
 mod descriptors;

@@ -75,5 +75,6 @@ pub(super) async fn promises(
         clock: Arc::clone(clock),
         config: Arc::clone(config),
     }));
-    Ok(Promises { subjects, statistics, retention })
+    let (canary, proofs) = (Arc::default(), Arc::clone(store) as _);
+    Ok(Promises { subjects, statistics, retention, canary, proofs })
 }

@@ -185,7 +185,8 @@ impl Running {
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
         self.live.look_at_revocation_lists();
-        self.gateway().upkeep().await
+        self.gateway().upkeep().await?;
+        self.gateway().search_for_canary().await
     }
 
     /// What replaces the binding keys.

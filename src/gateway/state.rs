@@ -25,7 +25,7 @@ use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
 use crate::pages::content_security_policy;
-use crate::privacy::Promises;
+use crate::privacy::{Canary, Promises};
 use crate::refusal::Reason;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
@@ -358,11 +358,27 @@ impl Gateway {
     /// # Errors
     /// What survived, or why nothing was proved.
     pub(super) async fn prove(&self) -> Result<(), SelfTestError> {
+        let canary = Canary::fresh(&*self.entropy);
+        let tested = self.forge(&canary).await;
+        self.unforgeable.store(tested.is_ok(), Ordering::Release);
+        self.promises.canary.planted(canary);
+        tested
+    }
+
+    /// The test with this canary; it decides nothing.
+    ///
+    /// # Errors
+    /// As [`Gateway::prove`].
+    pub(super) async fn forge(&self, canary: &Canary) -> Result<(), SelfTestError> {
         let config = Arc::clone(&self.config);
         let strip = Arc::new(move |head| StrippedHead::of(head, config.carriers.reserved()));
-        let tested = self_test::run(&self.config.carriers.forgeable(), strip, &*self.entropy).await;
-        self.unforgeable.store(tested.is_ok(), Ordering::Release);
-        tested
+        self_test::run(&self.config.carriers.forgeable(), strip, canary).await
+    }
+
+    /// A forged field survived: nobody is served until a test passes.
+    pub(super) fn doubt(&self) {
+        self.unforgeable.store(false, Ordering::Release);
+        self.look_again();
     }
 
     /// Forgets what limits and forms no longer need.

@@ -38,6 +38,9 @@ pub(super) async fn run(live: Arc<Live>, shutdown: CancellationToken) {
             // Tried again at the next tick; nothing was acknowledged.
             tracing::warn!(%error, "upkeep could not be done");
         }
+        if let Err(error) = gateway.search_for_canary().await {
+            tracing::warn!(%error, "what the search for a canary found could not be noted");
+        }
         if let Err(error) = live.posture_now().await {
             tracing::warn!(%error, "how the promises stand could not be looked at");
         }

@@ -4,6 +4,7 @@
 //! erasure with a sealed certificate. Absent on purpose: any way to find an account by anything but its id, and any way
 //! to bring back what was erased.
 
+mod canary_search;
 mod clock_watch;
 mod export;
 mod periods;
@@ -16,6 +17,7 @@ mod statistics;
 mod subjects;
 mod tongue;
 
+pub use canary_search::{CANARY_PROOF, Canary, CanarySearch, Searched, search};
 pub use periods::{Kept, Periods};
 pub use policy::{PolicyChange, changes, policy};
 pub use posture::{Evidence, PROMISES, Promise, Standing, posture};

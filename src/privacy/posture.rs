@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::canary_search::CANARY_PROOF;
 use super::retention::RETENTION_PROOF;
 use crate::clock::Timestamp;
 use crate::config::{AccessLog, Config, KeyPeriods, TransportSetting};
@@ -9,6 +10,8 @@ use crate::store::{KeyPurpose, KeyRecord, KeyState, Proof, RotationRecord, Rotat
 
 /// A round of retention is noted each hour, though it erases nothing.
 const RETENTION_SEEN: Duration = Duration::from_hours(2);
+/// A canary is searched for once a day.
+const CANARY_SEEN: Duration = Duration::from_hours(26);
 /// A gateway that was off for a day or two replaces its keys by itself.
 const GRACE: Duration = Duration::from_hours(48);
 
@@ -80,7 +83,7 @@ pub struct Evidence<'e> {
 }
 
 /// The names of all promises, in their order.
-pub const PROMISES: [&str; 11] = [
+pub const PROMISES: [&str; 12] = [
     "purpose",
     "sign-in-only",
     "retention",
@@ -92,6 +95,7 @@ pub const PROMISES: [&str; 11] = [
     "rotation",
     "leaked-keys",
     "notice",
+    "canary",
 ];
 
 /// Each promise under `config`, in the order of [`PROMISES`].
@@ -195,6 +199,7 @@ pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
             seen_now,
             "the sign-in page and the notice are made from the configuration in force".into(),
         ),
+        canary(evidence),
     ]
 }
 
@@ -210,6 +215,24 @@ fn retention(config: &Config, evidence: &Evidence<'_>) -> Promise {
         name: PROMISES[2],
         promise: "what is old enough is erased",
         setting: format!("binding.retention = {}d", config.binding.retention_days),
+        standing,
+        seen_at: last.map(|proof| proof.at),
+        detail,
+    }
+}
+
+fn canary(evidence: &Evidence<'_>) -> Promise {
+    let last = evidence.proofs.iter().find(|proof| proof.name == CANARY_PROOF);
+    let (standing, detail) = match last {
+        None => (Standing::Overdue, "no canary was searched for yet".to_owned()),
+        Some(proof) if !proof.ok => (Standing::Broken, proof.detail.clone()),
+        Some(proof) if evidence.now.since(proof.at) > CANARY_SEEN => (Standing::Overdue, proof.detail.clone()),
+        Some(proof) => (Standing::Kept, proof.detail.clone()),
+    };
+    Promise {
+        name: PROMISES[11],
+        promise: "no identifier stands in a file",
+        setting: String::new(),
         standing,
         seen_at: last.map(|proof| proof.at),
         detail,
@@ -327,8 +350,13 @@ mod tests {
         }
     }
 
-    fn proof(age: Duration, ok: bool) -> Proof {
-        Proof { name: RETENTION_PROOF.into(), at: NOW.minus(age), ok, detail: "bindings 0".into() }
+    fn proof(name: &str, age: Duration, ok: bool) -> Proof {
+        Proof { name: name.into(), at: NOW.minus(age), ok, detail: "bindings 0".into() }
+    }
+
+    /// All as it should be.
+    fn fresh() -> [Proof; 2] {
+        [RETENTION_PROOF, CANARY_PROOF].map(|name| proof(name, Duration::ZERO, true))
     }
 
     /// The names of what somebody has to look after.
@@ -343,19 +371,25 @@ mod tests {
 
     #[test]
     fn each_promise_is_bad_for_its_own_reason_alone() {
-        let (ours, fresh) = (config("auto"), [proof(Duration::ZERO, true)]);
+        let (ours, fresh) = (config("auto"), fresh());
         assert_eq!(bad(&ours, &fresh, |_| {}), [""; 0]);
         assert_eq!(bad(&config("cookie"), &fresh, |_| {}), ["cookies"]);
         assert_eq!(bad(&ours, &fresh, |e| e.unforgeable = false), ["sign-in-only"]);
         assert_eq!(bad(&ours, &fresh, |e| e.unfinished = 1), ["erasure"]);
-        for proofs in [vec![], vec![proof(Duration::from_hours(3), true)], vec![proof(Duration::ZERO, false)]] {
-            assert_eq!(bad(&ours, &proofs, |_| {}), ["retention"]);
+        for (index, name, most) in [(0, "retention", 2), (1, "canary", 26)] {
+            let [seen, other] = [index, 1 - index].map(|index| fresh[index].clone());
+            let old = |hours| vec![other.clone(), proof(&seen.name, Duration::from_hours(hours), true)];
+            let failed = vec![other.clone(), proof(&seen.name, Duration::ZERO, false)];
+            for proofs in [vec![other.clone()], old(most + 1), failed] {
+                assert_eq!(bad(&ours, &proofs, |_| {}), [name]);
+            }
+            assert_eq!(bad(&ours, &old(most), |_| {}), [""; 0]);
         }
     }
 
     #[test]
     fn keys_are_judged_by_age_and_by_what_leaked() {
-        let (ours, fresh) = (config("auto"), [proof(Duration::ZERO, true)]);
+        let (ours, fresh) = (config("auto"), fresh());
         for (key, expected) in [
             (key("s1", KeyPurpose::Session, KeyState::Active, 91, false), vec![]),
             (key("s1", KeyPurpose::Session, KeyState::Active, 93, false), vec!["key-age"]),

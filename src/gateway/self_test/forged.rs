@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Protocol, Survivor, Way};
 use crate::assertion::ASSERTION_FIELD;
-use crate::entropy::{Entropy, random};
+use crate::privacy::Canary;
 
 /// Fields that say who somebody is or where they come from, to this gateway's upstreams or to those of its peers. A
 /// list of its own, not the one that strips: a rule that is lost there is missed here.
@@ -83,12 +83,8 @@ pub(super) struct Forgeries {
 
 impl Forgeries {
     /// Of `names` and of what is [`IDENTITY`].
-    pub(super) fn of(names: &[String], entropy: &dyn Entropy) -> Self {
-        let mut all = Self {
-            canary: format!("{:032x}", u128::from_be_bytes(random(entropy))),
-            cases: Vec::new(),
-            sent: Vec::new(),
-        };
+    pub(super) fn of(names: &[String], canary: &Canary) -> Self {
+        let mut all = Self { canary: canary.as_str().to_owned(), cases: Vec::new(), sent: Vec::new() };
         let assertion = ASSERTION_FIELD;
         let ours = IDENTITY.into_iter().chain([assertion.as_str()]);
         let names: BTreeSet<&str> = ours.chain(names.iter().map(String::as_str)).collect();
@@ -153,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_spelling_goes_every_way_twice() {
-        let forgeries = Forgeries::of(&["X-Own".to_owned()], &SeededEntropy::new(1));
+        let forgeries = Forgeries::of(&["X-Own".to_owned()], &Canary::fresh(&SeededEntropy::new(1)));
         for (spelling, way, protocol, times) in [
             ("X-Own", Way::Head, Protocol::Http1, 2),
             ("X_OWN", Way::Trailer, Protocol::Http1, 2),

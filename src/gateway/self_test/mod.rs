@@ -29,7 +29,7 @@ use crate::config::{
     UpstreamTimeouts,
 };
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
-use crate::entropy::Entropy;
+use crate::privacy::Canary;
 use crate::tls::UpstreamTls;
 use crate::upstream::{Destination, Ends, Forwarded, Health, LimitedBody, Routes, StripError, StrippedHead, Upstreams};
 
@@ -130,12 +130,12 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Sends `names` in every way through `strip`.
+/// Sends `names` in every way through `strip`; `canary` begins every value.
 ///
 /// # Errors
 /// [`SelfTestError`]: all that survived, or why nothing was proved.
-pub(super) async fn run(names: &[String], strip: Arc<Strip>, entropy: &dyn Entropy) -> Result<(), SelfTestError> {
-    let forgeries = Forgeries::of(names, entropy);
+pub(super) async fn run(names: &[String], strip: Arc<Strip>, canary: &Canary) -> Result<(), SelfTestError> {
+    let forgeries = Forgeries::of(names, canary);
     let testing = test(&forgeries, strip);
     match tokio::time::timeout(DEADLINE, testing).await {
         Ok(outcome) => outcome,

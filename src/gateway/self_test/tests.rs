@@ -31,7 +31,7 @@ fn carriers() -> Carriers {
 }
 
 async fn try_out(strip: impl Fn(RawHead) -> Result<StrippedHead, StripError> + Send + Sync + 'static) -> Vec<Survivor> {
-    match run(&carriers().forgeable(), Arc::new(strip), &SeededEntropy::new(7)).await {
+    match run(&carriers().forgeable(), Arc::new(strip), &Canary::fresh(&SeededEntropy::new(7))).await {
         Ok(()) => Vec::new(),
         Err(SelfTestError::Survived(survivors)) => survivors,
         Err(SelfTestError::NotCarriedOut(why)) => panic!("{why}"),
@@ -109,7 +109,9 @@ async fn a_second_copy_and_a_trailer_are_missed_too() {
 
 #[tokio::test]
 async fn a_stage_that_lets_nothing_through_proves_nothing() {
-    let outcome = run(&carriers().forgeable(), Arc::new(|_| Err(StripError::Malformed)), &SeededEntropy::new(7)).await;
+    let outcome =
+        run(&carriers().forgeable(), Arc::new(|_| Err(StripError::Malformed)), &Canary::fresh(&SeededEntropy::new(7)))
+            .await;
     assert!(matches!(outcome, Err(SelfTestError::NotCarriedOut(_))), "{outcome:?}");
 }
 
