@@ -1,5 +1,6 @@
 //! What the links of one answer get, and which of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use encoding_rs::Encoding;
@@ -148,8 +149,10 @@ impl LinkPlan {
     }
 
     fn judged(&self, base: Option<&Url>, trimmed: &str, encoding: &'static Encoding) -> Way {
-        let Ok(url) =
-            Url::options().base_url(base).encoding_override(Some(&|query| encoding.encode(query).0)).parse(trimmed)
+        let Ok(url) = Url::options()
+            .base_url(base)
+            .encoding_override(Some(&|query| encoding.encode(query).0))
+            .parse(&with_two_slashes(trimmed))
         else {
             return Way::Neither;
         };
@@ -189,6 +192,14 @@ fn is_certain(trimmed: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// The same with two slashes where more of them stand before a host: the standard passes over all of them (WHATWG URL, special
+/// authority ignore slashes state), the library only where a scheme is written.
+fn with_two_slashes(trimmed: &str) -> Cow<'_, str> {
+    let rest = trimmed.trim_start_matches(['/', '\\', '\t', '\n', '\r']);
+    let slashes = trimmed.bytes().take(trimmed.len() - rest.len()).filter(|b| matches!(b, b'/' | b'\\')).count();
+    if slashes > 2 { Cow::Owned(format!("//{rest}")) } else { Cow::Borrowed(trimmed) }
 }
 
 /// Whether every browser, old or new, takes `written` for what it resolved to, `url`.
@@ -276,6 +287,10 @@ mod tests {
         for written in [
             "http://evil.example/",
             "//evil.example",
+            "///evil.example/f",
+            "////evil.example",
+            "//\t/evil.example",
+            "/\\/evil.example",
             "/\\evil.example",
             "\\\\evil.example",
             "/\t/evil.example",
@@ -325,6 +340,8 @@ mod tests {
             "http://%61dmin.example.jp/",
             "http://ａｄｍｉｎ.example.jp/",
             "/\\admin.example.jp/",
+            "///admin.example.jp/",
+            "///",
             "\\a",
             "/\u{0}/evil.example",
             "/\u{b}/evil.example",
