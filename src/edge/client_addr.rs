@@ -99,6 +99,12 @@ impl TrustedProxies {
         self.networks.is_empty()
     }
 
+    /// One of the networks that has addresses in common with `network`.
+    #[must_use]
+    pub fn overlapping(&self, network: &IpNet) -> Option<&IpNet> {
+        self.networks.iter().find(|proxies| proxies.contains(network) || network.contains(*proxies))
+    }
+
     /// Whether `peer` is one of them.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
@@ -139,9 +145,11 @@ impl TrustedProxies {
 fn forwarded_scheme(head: &RawHead, connection: Scheme) -> Result<Scheme, UnknownSource> {
     let Some(field) = head.all(&X_FORWARDED_PROTO).last() else { return Ok(connection) };
     let last = field.as_bytes().rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii();
-    if last.eq_ignore_ascii_case(b"https") {
+    let is_one_of = |names: [&str; 2]| names.iter().any(|name| last.eq_ignore_ascii_case(name.as_bytes()));
+    // Traefik names the scheme of a WebSocket (RFC 6455 §3), which is carried by the same connections.
+    if is_one_of(["https", "wss"]) {
         Ok(Scheme::Https)
-    } else if last.eq_ignore_ascii_case(b"http") {
+    } else if is_one_of(["http", "ws"]) {
         Ok(Scheme::Http)
     } else {
         // Taken for plain HTTP, it would let a handset's own identifier pass for the carrier's.
@@ -201,6 +209,8 @@ mod tests {
     fn only_a_trusted_peer_tells_the_scheme() {
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("https")).unwrap().1, Scheme::Https);
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("https, http")).unwrap().1, Scheme::Http);
+        assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("WSS")).unwrap().1, Scheme::Https);
+        assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("https,ws")).unwrap().1, Scheme::Http);
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], Some("gopher")), Err(UnknownSource));
         assert_eq!(resolve("192.0.2.10", &["198.51.100.1"], None).unwrap().1, Scheme::Http);
         assert_eq!(resolve("203.0.113.1", &[], Some("https")).unwrap().1, Scheme::Http);
