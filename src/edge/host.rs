@@ -20,6 +20,11 @@ impl HostAllowList {
         Self { hosts: hosts.into_iter().map(|h| bare(&h).into()).collect() }
     }
 
+    /// The names, without port and final dot.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(AsRef::as_ref)
+    }
+
     /// Whether the head names exactly one host, and it is ours.
     ///
     /// Over HTTP/2 the authority is the host; a `Host` field beside it must say the same (RFC 9113 §8.3.1). An

@@ -1,13 +1,18 @@
 //! The certificates of listeners and upstreams: read at start, and again at each reload.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::opening::warning;
 use crate::clock::Timestamp;
 use crate::config::{Config, Finding, ListenerConfig, Serves};
 use crate::tls::{ListenerTlsConfig, TlsError, UpstreamTls};
+
+/// How long before its end a certificate is spoken of: those that live shortest are renewed by then.
+const SOON: Duration = Duration::from_hours(14 * 24);
 
 /// What each listener of the configuration shows, in its order; `None` for one in the clear.
 pub(super) type Certificates = Vec<Option<Arc<ListenerTlsConfig>>>;
@@ -28,6 +33,27 @@ pub(super) fn load_tls(config: &Config, now: Timestamp) -> Result<(Certificates,
             Err(findings)
         }
     }
+}
+
+/// What is doubtful about certificates that can be used: none is for a name that handsets type, or one runs out soon.
+pub(super) fn doubts(config: &Config, certificates: &Certificates, now: Timestamp) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (i, (listener, shown)) in config.listeners.iter().zip(certificates).enumerate() {
+        let Some(shown) = shown else { continue };
+        let key = format!("listener[{i}].tls.certificate");
+        if let Some(end) = shown.expires_at().filter(|end| *end <= now.plus(SOON)) {
+            findings.push(warning(config, &key, format!("a certificate runs out at {}", end.rfc3339())));
+        }
+        // Behind a proxy of ours the name is the proxy's to show.
+        if listener.serves != Serves::Handset || !config.gateway.trusted_proxies.is_empty() {
+            continue;
+        }
+        let is_name = |host: &&str| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+        for host in config.gateway.hosts.names().filter(is_name).filter(|host| !shown.is_for(host)) {
+            findings.push(warning(config, &key, format!("no certificate here is for {host}, which handsets type")));
+        }
+    }
+    findings
 }
 
 /// The revocation lists of a configuration's listeners, as they were last seen.

@@ -62,12 +62,21 @@ pub(super) async fn open_keys(
         }
         kek = next;
     }
-    let set = Arc::new(opened.map_err(|error| config.finding("keys.kek", error.to_string()))?);
+    let set = Arc::new(opened.map_err(|error| config.finding(setting_of(&error), error.to_string()))?);
     let (stored, rotations) = (Arc::clone(store) as Arc<dyn KeyStore>, Arc::clone(store) as Arc<dyn RotationStore>);
     let lifecycle = Lifecycle::new(Arc::clone(&set), stored, rotations, kek, Arc::clone(entropy), config.keys.periods);
     // From here on, what becomes of a key needs no KEK unless another is made.
     lifecycle.refresh().await.map_err(|error| config.finding("keys.kek", error.to_string()))?;
     Ok((set, Arc::new(lifecycle)))
+}
+
+/// The setting that an operator has to look at.
+const fn setting_of(error: &KeysError) -> &'static str {
+    match error {
+        KeysError::WrongKek | KeysError::Kek(_) => "keys.kek",
+        KeysError::StretchChanged { .. } | KeysError::StretchOutOfRange(_) => "binding.stretch",
+        KeysError::UnknownScheme(_) | KeysError::Corrupt(_) | KeysError::Store(_) => "store.path",
+    }
 }
 
 const AFTER_REWRAP: &str = "the store's keys are wrapped under keys.kek_next; write that one as keys.kek, remove \
@@ -111,7 +120,7 @@ pub(super) async fn inspect_keys(
         }
     }
     if let Err(error) = inspected {
-        findings.push(config.finding("keys.kek", error.to_string()));
+        findings.push(config.finding(setting_of(&error), error.to_string()));
     }
     match store.keys().await {
         Ok(stored) => {

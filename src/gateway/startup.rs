@@ -19,7 +19,7 @@ use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
 use super::reload::Live;
 use super::state::{Gateway, Parts, Setting};
-use super::{Worker, behind, descriptors, opening, policy, upkeep};
+use super::{Worker, behind, certificates, descriptors, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -252,8 +252,9 @@ impl Running {
 /// store, keys. Changes nothing and keeps nothing.
 pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Err(found) = load_tls(config, now) {
-        findings.extend(found);
+    match load_tls(config, now) {
+        Ok((shown, _)) => findings.extend(certificates::doubts(config, &shown, now)),
+        Err(found) => findings.extend(found),
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     findings.extend(taken_places(config, &Inherited::default(), cores));

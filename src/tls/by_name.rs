@@ -20,7 +20,8 @@ pub(super) struct ByName {
     named: HashMap<String, Vec<Named>>,
 }
 
-struct Named {
+/// A certificate, and where it came from.
+pub(super) struct Named {
     certified: Arc<CertifiedKey>,
     file: PathBuf,
 }
@@ -67,7 +68,8 @@ impl ByName {
         Ok(())
     }
 
-    fn of(&self, name: &str) -> &[Named] {
+    /// Those of a name that a client asks for.
+    pub(super) fn of(&self, name: &str) -> &[Named] {
         let name = name.to_ascii_lowercase();
         let exact = self.named.get(&name);
         let found = exact.or_else(|| {

@@ -35,6 +35,7 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
     server: Arc<ServerConfig>,
+    certificates: Arc<ByName>,
     asks_for_certificates: bool,
     material: Material,
     expires_at: Option<Timestamp>,
@@ -68,8 +69,9 @@ impl ListenerTlsConfig {
         match (certificates, clients) {
             (Some(certificates), Ok(clients)) if problems.is_empty() => {
                 let asks_for_certificates = clients.is_some();
-                let server = Arc::new(server(certificates, clients).map_err(|problem| vec![problem])?);
-                Ok(Self { server, asks_for_certificates, material: gathering.material(), expires_at })
+                let certificates = Arc::new(certificates);
+                let server = Arc::new(server(&certificates, clients).map_err(|problem| vec![problem])?);
+                Ok(Self { server, certificates, asks_for_certificates, material: gathering.material(), expires_at })
             }
             (_, clients) => {
                 problems.extend(clients.err());
@@ -99,6 +101,12 @@ impl ListenerTlsConfig {
             && self.server.alpn_protocols == other.server.alpn_protocols
     }
 
+    /// Whether a certificate that is shown is for `host`, a DNS name.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        !self.certificates.of(host).is_empty()
+    }
+
     /// When the first of the certificates that are shown runs out, where they say so.
     #[must_use]
     pub const fn expires_at(&self) -> Option<Timestamp> {
@@ -115,7 +123,7 @@ impl ListenerTlsConfig {
 }
 
 /// What rustls is told to show and to believe.
-fn server(certificates: ByName, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<ServerConfig, TlsError> {
+fn server(certificates: &Arc<ByName>, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<ServerConfig, TlsError> {
     let server =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS).map_err(TlsError::Setup)?;
     let anonymous = clients.is_none();
@@ -123,7 +131,7 @@ fn server(certificates: ByName, clients: Option<Arc<dyn ClientCertVerifier>>) ->
         Some(clients) => server.with_client_cert_verifier(clients),
         None => server.with_no_client_auth(),
     };
-    let mut server = server.with_cert_resolver(Arc::new(certificates));
+    let mut server = server.with_cert_resolver(Arc::clone(certificates) as _);
     server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
     if anonymous {
         server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;

@@ -203,6 +203,18 @@ async fn certificates_are_read_matched_and_dated() {
     refused(&folder, &key, &["tls.key", "tls.pem"]).await;
     write([-1, 1], false);
     folder.serve().await.stop().await;
+    let doubts = async || {
+        let check = folder.run("check").await;
+        assert_eq!(check.code, 0, "{check:?}");
+        ["runs out at", "no certificate here is for other.example.jp"].map(|doubt| check.stderr.contains(doubt))
+    };
+    assert_eq!(doubts().await, [true, false]);
+    write([-1, 90], false);
+    folder.edit(
+        "public_url = \"http://admin.example.jp\"",
+        "public_url = \"http://admin.example.jp\"\nhosts = [\"admin.example.jp\", \"other.example.jp\"]",
+    );
+    assert_eq!(doubts().await, [false, true]);
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
