@@ -132,8 +132,8 @@ impl Connection {
         match (&self.socket, &self.config, &self.admin_url) {
             (Some(socket), _, _) => Ok(Way::Socket(socket.clone())),
             (None, Some(file), _) => {
-                let (config, _) = Config::load(file).map_err(|found| Failure::Configuration(Findings(found)))?;
-                Ok(Way::Socket(config.admin.socket))
+                let socket = Config::admin_socket(file).map_err(|found| Failure::Configuration(Findings(found)))?;
+                Ok(Way::Socket(socket))
             }
             (None, None, Some(url)) => self.tls(url, &set),
             (None, None, None) => match (set(SOCKET), set(ADMIN_URL)) {

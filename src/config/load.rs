@@ -1,7 +1,7 @@
 //! The two ways in: a file, and a text for tests and fuzzing.
 
 use std::iter;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::check::{self, Checked};
@@ -61,6 +61,18 @@ impl Config {
         }
         if let (Some(config), Some(carriers)) = (&config, &carriers) {
             sessions_lost(config, carriers, &mut report);
+            for profile in carriers.profiles().iter().filter(|profile| profile.enabled()) {
+                let both = |network| Some((network, config.gateway.trusted_proxies.overlapping(network)?));
+                for (network, proxies) in profile.networks().iter().filter_map(both) {
+                    report.warning(
+                        &profile_key(profile.name().as_str(), "networks"),
+                        format_args!(
+                            "{network} and {proxies} of gateway.trusted_proxies overlap: an address that is a proxy's is no \
+                             handset's, so nobody signs in from where both are"
+                        ),
+                    );
+                }
+            }
             let asked = config.listeners.iter().position(|listener| listener.serves == Serves::ForwardAuth);
             if let Some(index) = asked.filter(|_| config.session.transport != TransportSetting::Cookie) {
                 report.warning(
@@ -76,6 +88,17 @@ impl Config {
             }
             _ => Err(report.into_findings()),
         }
+    }
+
+    /// `admin.socket` of a configuration file, whatever else is wrong in it: a running gateway is administered, and told to
+    /// reload, while its file is being edited.
+    ///
+    /// # Errors
+    /// As [`Self::load`], for a file from which the socket cannot be told.
+    pub fn admin_socket(path: &Path) -> Result<PathBuf, Vec<Finding>> {
+        check::check(&read(path)?, path)
+            .socket
+            .map_or_else(|| Self::load(path).map(|(config, _)| config.admin.socket), Ok)
     }
 
     /// Secret files that others than the gateway's user may read or write.

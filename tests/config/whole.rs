@@ -88,6 +88,36 @@ fn browsers_that_an_https_site_loses_are_named() {
 }
 
 #[test]
+fn a_network_that_is_a_carriers_and_a_proxys_is_a_warning() {
+    let network = "networks = [\"10.64.0.0/16\"]";
+    for (proxies, about) in [("10.64.9.0/24", true), ("10.0.0.0/8", true), ("10.65.0.0/16", false)] {
+        let text = CONTRACT.replace("trusted_proxies = []", &format!("trusted_proxies = [\"{proxies}\"]"));
+        assert!(text != CONTRACT && text.contains(network));
+        let (_, warnings) = load(&text, 0o600).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let found = warnings.iter().any(|warning| {
+            warning.starts_with(&format!("carriers.private-apn.networks: 10.64.0.0/16 and {proxies} of "))
+        });
+        assert_eq!(found, about, "{proxies}: {warnings:#?}");
+    }
+}
+
+#[test]
+fn the_admin_socket_is_found_whatever_else_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sekisho.toml");
+    let socket = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Config::admin_socket(&file).ok()
+    };
+    let there = Some(folder.path().join("run/admin.sock"));
+    assert_eq!(socket(CONTRACT), there);
+    assert_eq!(socket(&CONTRACT.replace("idle = \"30m\"", "idle = \"30\"\nother = 1")), there);
+    for wrong in ["socket = 1", "socket = \"\"", "socket = [["] {
+        assert_eq!(socket(&CONTRACT.replace("socket = \"run/admin.sock\"", wrong)), None, "{wrong}");
+    }
+}
+
+#[test]
 fn a_secret_file_open_to_others_is_a_warning() {
     let (_, warnings) = load(CONTRACT, 0o644).unwrap_or_else(|findings| panic!("{findings:#?}"));
     assert!(mentions(&warnings, "keys.kek: "), "{warnings:#?}");

@@ -17,7 +17,7 @@ mod values;
 mod version;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
@@ -35,6 +35,8 @@ pub(super) struct Checked {
     pub(super) gateway: Option<GatewayConfig>,
     /// What is written about carriers, even if something else is wrong.
     pub(super) specs: CarrierSpecs,
+    /// `admin.socket`, even if something else is wrong.
+    pub(super) socket: Option<PathBuf>,
     /// The findings so far.
     pub(super) report: Report,
 }
@@ -60,7 +62,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
             for error in errors {
                 report.error_at(error.line, &error.key, error.problem);
             }
-            return Checked { config: None, gateway: None, specs: CarrierSpecs::new(), report };
+            return Checked { config: None, gateway: None, specs: CarrierSpecs::new(), socket: None, report };
         }
     };
     let mut cx =
@@ -71,6 +73,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let gateway = gateway::check(raw.gateway, &mut cx);
     let listeners = listeners::check(raw.listener, gateway.as_ref(), &mut cx);
     let admin = admin::check(raw.admin, &listeners, &mut cx);
+    let socket = (!cx.report.names("admin.socket")).then(|| admin.socket.clone());
     let specs = carriers::check(raw.carriers, &mut cx);
     let upstreams = upstreams::check(raw.upstream, &mut cx);
     let limits = limits::check(raw.limits, &mut cx);
@@ -108,7 +111,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
         }),
         _ => None,
     };
-    Checked { config, gateway, specs, report }
+    Checked { config, gateway, specs, socket, report }
 }
 
 fn sha256(text: &str) -> String {
