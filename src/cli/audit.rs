@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use super::connection::{Connection, path};
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::output::Document;
 use crate::admin::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
 use crate::audit::{EntryHash, Expected, MOST_LINE_BYTES, Verifier, plain};
@@ -234,8 +234,9 @@ impl Document for AuditVerdict {
         rows
     }
 
-    fn exit(&self) -> Exit {
-        if self.ok { Exit::Done } else { Exit::Refused }
+    fn refusal(&self) -> Option<String> {
+        let what = || self.problem.as_deref().unwrap_or("the trail is not what it was");
+        (!self.ok).then(|| self.first_bad.map_or_else(|| what().to_owned(), |seq| format!("entry {seq}: {}", what())))
     }
 }
 

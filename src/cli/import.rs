@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::output::Document;
 use crate::admin::{ImportProgress, Imported};
 
@@ -83,8 +83,9 @@ impl Document for Imported {
         counts.into_iter().chain(refused).collect()
     }
 
-    fn exit(&self) -> Exit {
-        if self.refused_in_all() == 0 { Exit::Done } else { Exit::Refused }
+    fn refusal(&self) -> Option<String> {
+        let refused = self.refused_in_all();
+        (refused > 0).then(|| format!("{refused} lines were refused; the others are imported"))
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_refused_line_makes_the_command_fail() {
-        assert_eq!(Imported { imported: 1, unchanged: 1, ..Imported::default() }.exit(), Exit::Done);
-        assert_eq!(Imported { refused_beyond: 1, ..Imported::default() }.exit(), Exit::Refused);
+        assert_eq!(Imported { imported: 1, unchanged: 1, ..Imported::default() }.refusal(), None);
+        assert!(Imported { refused_beyond: 1, ..Imported::default() }.refusal().is_some());
     }
 }

@@ -22,9 +22,9 @@ pub(super) trait Document: Serialize {
         false
     }
 
-    /// How the command ended that brought it.
-    fn exit(&self) -> Exit {
-        Exit::Done
+    /// Why the command that brought it did not do what was asked, if so: for stderr, and exit code 1.
+    fn refusal(&self) -> Option<String> {
+        None
     }
 }
 
@@ -42,10 +42,15 @@ pub(super) fn finish<D: Document>(outcome: Result<D, Failure>, json: bool) -> Ex
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         print(&document, json, terminal, &mut stdout.lock())?;
-        Ok(document.exit())
+        Ok(document.refusal())
     });
     match printed {
-        Ok(exit) => exit.into(),
+        Ok(None) => Exit::Done.into(),
+        Ok(Some(why)) => {
+            // Nowhere is left to say that stderr is closed.
+            let _ = writeln!(io::stderr(), "sekisho: {why}");
+            Exit::Refused.into()
+        }
         Err(failure) => end(Err(failure), json),
     }
 }

@@ -6,7 +6,6 @@ use clap::Args;
 use http::Method;
 
 use super::connection::{Connection, path};
-use super::failure::Exit;
 use super::output::Document;
 use crate::admin::Posture;
 
@@ -44,7 +43,8 @@ impl Document for Posture {
         self.promises.get(row).is_some_and(|promise| is_bad(&promise.standing))
     }
 
-    fn exit(&self) -> Exit {
-        if self.ok { Exit::Done } else { Exit::Refused }
+    fn refusal(&self) -> Option<String> {
+        let bad = self.promises.iter().filter(|promise| is_bad(&promise.standing)).map(|promise| &*promise.name);
+        (!self.ok).then(|| format!("promises that are overdue or broken: {}", bad.collect::<Vec<_>>().join(", ")))
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 
 use super::connection::{Connection, path};
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::output::{Document, finish};
 use crate::admin::IssuedReceipt;
 use crate::receipt::{self, KnownKey, Origin, Survey, Verdict};
@@ -153,7 +153,7 @@ impl Document for Verdict {
         rows
     }
 
-    fn exit(&self) -> Exit {
-        if self.ok { Exit::Done } else { Exit::Refused }
+    fn refusal(&self) -> Option<String> {
+        (!self.ok).then(|| format!("the receipt is not as it was sealed: {}", self.problems.join("; ")))
     }
 }

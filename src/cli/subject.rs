@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::json;
 
 use super::connection::{Connection, path};
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::output::{Document, finish};
 use super::policy::Lang;
 use crate::admin;
@@ -267,7 +267,7 @@ impl Document for SealVerdict {
         rows
     }
 
-    fn exit(&self) -> Exit {
-        if self.ok { Exit::Done } else { Exit::Refused }
+    fn refusal(&self) -> Option<String> {
+        (!self.ok).then(|| format!("the certificate is not as it was sealed: {}", self.problems.join("; ")))
     }
 }
