@@ -240,12 +240,7 @@ pub(super) async fn export(
     let Range { after, limit: None } = Range::parse(request.0.as_deref())? else {
         return Err(Refused::ParameterInvalid("limit"));
     };
-    match ops.audit.seal(ops.clock.now()).await {
-        Ok(()) => {}
-        Err(SealError::Store(error)) => return Err(error.into()),
-        // What was changed must be seen from outside, too.
-        Err(error) => tracing::error!(%error, "the audit trail is exported without a seal at its end"),
-    }
+    seal(&ops).await?;
     let export = ops.audit.export(after.unwrap_or(0)).await?.ok_or(Refused::NotFound)?;
     let lines = stream::try_unfold(export, |mut export: Export| async {
         let page = export.page().await.inspect_err(|error| tracing::error!(%error, "an export broke off"))?;
@@ -254,9 +249,23 @@ pub(super) async fn export(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
+/// Seals what was written since the last checkpoint, so that nothing at the end is left unverifiable. What was changed is
+/// never sealed, and must be seen all the same.
+async fn seal(ops: &Operations) -> Result<(), Refused> {
+    match ops.audit.seal(ops.clock.now()).await {
+        Ok(()) => Ok(()),
+        Err(SealError::Store(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "the audit trail has no seal at its end");
+            Ok(())
+        }
+    }
+}
+
 /// Judges the whole trail, by the key in use and by what this gateway remembers having written.
 #[utoipa::path(get, path = "/v1/audit/verify", responses((status = 200, body = AuditVerdict), Refused))]
 pub(super) async fn verify(_: SecurityReader, State(ops): State<Operations>) -> Result<Json<AuditVerdict>, Refused> {
+    seal(&ops).await?;
     Ok(Json(ops.audit.verify().await?.into()))
 }
 
