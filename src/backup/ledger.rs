@@ -142,6 +142,9 @@ impl Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     pub(super) format: u32,
+    /// The store that is in use now is older than that, and not what it should be yet: until it is, this page does not
+    /// go back to what that store is.
+    pub behind: bool,
     /// When it was seen, RFC 3339.
     pub seen_at: String,
     /// Counts the changes to its keys.

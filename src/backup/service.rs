@@ -1,7 +1,6 @@
 //! Backups of a running gateway: taken, listed, destroyed; and the ledger kept up with the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -64,8 +63,6 @@ pub struct Backups {
     burying: Mutex<()>,
     /// What the ledger says of the store, as far as this process knows.
     seen: Mutex<Option<Witness>>,
-    /// The store is behind, and is not to be taken for what it should be.
-    behind: AtomicBool,
     taking: Arc<Mutex<()>>,
 }
 
@@ -87,7 +84,6 @@ impl Backups {
             audit,
             burying: Mutex::default(),
             seen: Mutex::default(),
-            behind: AtomicBool::new(false),
             taking: Arc::default(),
         }
     }
@@ -206,6 +202,7 @@ impl Backups {
         let keys = forwards(seen.as_ref().map(|seen| &*seen.keys).unwrap_or_default(), &stored.keys);
         let mut present = Witness {
             format: 1,
+            behind: false,
             seen_at: now.rfc3339(),
             key_revision: stored.revision,
             audit_seq: head.map_or(0, |head| head.seq),
@@ -213,7 +210,7 @@ impl Backups {
             keys,
         };
         if let Some(seen) = &*seen {
-            if self.behind.load(Ordering::Acquire) {
+            if seen.behind {
                 // Where the store should be stays known until it is there, whatever its keys do meanwhile.
                 present = Witness { keys: present.keys, ..seen.clone() };
             }
@@ -237,22 +234,28 @@ impl Backups {
         self.witness(now).await
     }
 
-    /// Whether the store is behind what was seen of it. If so, [`Backups::witness`] does not forget how far it should be
-    /// until [`Backups::caught_up`].
+    /// Whether the store is behind what was seen of it, or was found so before and has not caught up. From then on the
+    /// ledger does not forget how far it should be until [`Backups::caught_up`], whatever becomes of this process.
     ///
     /// # Errors
     /// [`BackupError`].
     pub async fn behind(&self) -> Result<Option<Behind>, BackupError> {
-        let Some(seen) = self.blocking(Ledger::witness).await? else { return Ok(None) };
+        let mut known = self.seen.lock().await;
+        let Some(mut seen) = self.blocking(Ledger::witness).await? else { return Ok(None) };
         let key_revision = self.keys.keys().await?.revision;
         let audit_seq = self.audit.audit_head().await?.map_or(0, |head| head.seq);
         let there = self.audit.audit_entries(seen.audit_seq.saturating_sub(1), 1).await?;
         // What age took from the beginning of the trail says nothing.
         let other = there.first().is_some_and(|e| e.seq == seen.audit_seq && e.hash.to_string() != seen.audit_hash);
-        if key_revision >= seen.key_revision && audit_seq >= seen.audit_seq && !other {
+        if !seen.behind && key_revision >= seen.key_revision && audit_seq >= seen.audit_seq && !other {
             return Ok(None);
         }
-        self.behind.store(true, Ordering::Release);
+        if !seen.behind {
+            seen.behind = true;
+            let kept = seen.clone();
+            self.blocking(move |ledger| ledger.keep_witness(&kept)).await?;
+        }
+        *known = Some(seen.clone());
         Ok(Some(Behind { seen, key_revision, audit_seq }))
     }
 
@@ -283,7 +286,9 @@ impl Backups {
     /// # Errors
     /// [`StoreError`] if the ledger cannot be written, too.
     pub async fn caught_up(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.behind.store(false, Ordering::Release);
+        if let Some(seen) = &mut *self.seen.lock().await {
+            seen.behind = false;
+        }
         self.witness(now).await
     }
 
@@ -336,6 +341,12 @@ impl KeyFact {
     #[must_use]
     pub fn state(&self) -> Option<KeyState> {
         KeyState::ALL.into_iter().find(|state| state.as_str() == self.state)
+    }
+
+    /// Whether the key was seen further in its life than that.
+    #[must_use]
+    pub fn is_past(&self, state: KeyState) -> bool {
+        self.state().is_some_and(|known| place(known) > place(state))
     }
 
     /// Whether it is about this key, and not about one of the same id in another life of the store.

@@ -61,7 +61,8 @@ pub(super) async fn open_ledger(
     Ok((Arc::new(backups), behind))
 }
 
-/// Replaces the keys of a store that was behind, and has the ledger know that it is what it should be.
+/// Replaces the keys of a store that was behind. Once nothing is left to do, the ledger knows that it is what it should be;
+/// until then each start tries again.
 pub(super) async fn catch_up(
     config: &Config,
     (behind, backups, audit): (&Behind, &Backups, &AuditTrail),
@@ -70,11 +71,16 @@ pub(super) async fn catch_up(
 ) -> Result<(), Finding> {
     let at_keys = |problem: String| config.finding("keys", problem);
     let stored = lifecycle.stored().await.map_err(|error| at_keys(error.to_string()))?;
-    let mut replaced = Vec::new();
+    let open = rotations.records().await.map_err(|error| at_keys(error.to_string()))?;
+    let (mut replaced, mut undone) = (Vec::new(), Vec::new());
     for key in &stored.keys {
         let fact = behind.seen.keys.iter().find(|fact| fact.is_about(key));
         let Some(due) = fact.and_then(|fact| due(key, fact)) else { continue };
         let binding = key.purpose == KeyPurpose::Binding;
+        // It was begun before, and goes on by itself.
+        if !binding && due == Due::Replaced && open.iter().any(|r| r.state.is_open() && r.from == key.id) {
+            continue;
+        }
         let at = Moment::of(clock);
         let done = match (due, binding) {
             (Due::Leaked, true) => {
@@ -100,8 +106,16 @@ pub(super) async fn catch_up(
             }
             (Err(problem), Due::Replaced) => {
                 tracing::warn!(key = key.id, problem, "the key was replaced once, and is in use in the restored store");
+                undone.push(key.id.clone());
             }
         }
+    }
+    if !undone.is_empty() {
+        tracing::warn!(
+            keys = undone.join(" "),
+            "the restored store is in use with keys that were replaced once; the next start tries to replace them again"
+        );
+        return Ok(());
     }
     tracing::warn!(keys = replaced.join(" "), "the restored store is in use; these keys of it are replaced");
     let event = Event::new(Action::StoreCaughtUp, Actor::Gateway).object(replaced.join(" "));
@@ -123,16 +137,19 @@ enum Due {
 }
 
 fn due(key: &KeyRecord, fact: &KeyFact) -> Option<Due> {
-    let alive = matches!(key.state, KeyState::Active | KeyState::Retiring | KeyState::Inner) && !key.compromised;
     let gone = fact.compromised || (key.purpose == KeyPurpose::Binding && fact.state() == Some(KeyState::Destroyed));
-    if !alive {
-        None
-    } else if gone {
-        Some(Due::Leaked)
-    } else if key.state == KeyState::Active && fact.state().is_some_and(|state| state != KeyState::Active) {
-        Some(Due::Replaced)
-    } else {
-        None
+    match key.state {
+        // Flagged alone before, because no key could take its place; it is in use all the same.
+        KeyState::Active if gone => Some(Due::Leaked),
+        // One that waits would come into use by itself, or by the verb that it waits for.
+        KeyState::Pending | KeyState::Retiring | KeyState::Inner if gone && !key.compromised => Some(Due::Leaked),
+        KeyState::Active if fact.is_past(key.state) => Some(Due::Replaced),
+        KeyState::Pending
+        | KeyState::Active
+        | KeyState::Retiring
+        | KeyState::Inner
+        | KeyState::Drained
+        | KeyState::Destroyed => None,
     }
 }
 

@@ -9,7 +9,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::opening;
-use crate::backup::{ArchiveError, ArchiveHeader, ArchiveKey, ArchiveReader, Backups, Entry, Ledger, LedgerError, hex};
+use crate::backup::{
+    ArchiveError, ArchiveHeader, ArchiveKey, ArchiveReader, BackupError, Backups, Entry, Ledger, LedgerError, hex,
+};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{Config, Finding};
 use crate::entropy::SystemEntropy;
@@ -208,6 +210,14 @@ async fn settle_former(config: &Config, now: Timestamp) -> Result<(), RestoreErr
     ledger.prepare()?;
     let backups =
         Backups::new(store_id, ledger, Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&store) as _);
+    // It may be an old copy itself: the ledger does not go back to it then.
+    backups.behind().await.map_err(|error| match error {
+        BackupError::Ledger(error) => RestoreError::Ledger(error),
+        BackupError::Store(error) => RestoreError::Settling(error),
+        error @ (BackupError::Busy | BackupError::Kek(_) | BackupError::Archive(_) | BackupError::Stopping) => {
+            RestoreError::Settling(StoreError::Unavailable(error.to_string()))
+        }
+    })?;
     backups.settle(now).await?;
     drop(backups);
     store.close().await?;
