@@ -22,6 +22,9 @@ pub struct Status {
     pub ready: bool,
     /// What that hangs on, as `/readyz` shows it.
     pub readiness: ReadinessParts,
+    /// What a restored store waits for before a handset is served, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catching_up: Option<String>,
     /// What is in force.
     pub configuration: ConfigurationInForce,
     /// In the order of the configuration.
@@ -58,6 +61,8 @@ pub struct ReadinessParts {
     pub keys: bool,
     /// Whether the test of itself has passed.
     pub forged_headers: bool,
+    /// Whether the store is what it should be: not one that was restored, of which something is left to do.
+    pub caught_up: bool,
 }
 
 /// The configuration in force.

@@ -61,9 +61,11 @@ pub(super) fn readiness(status: &Status) -> String {
         ("store", parts.store),
         ("keys", parts.keys),
         ("forged headers", parts.forged_headers),
+        ("restored store", parts.caught_up),
     ];
     let missing: Vec<_> = parts.into_iter().filter(|(_, holds)| !holds).map(|(name, _)| name).collect();
-    format!("NO: {}", missing.join(", "))
+    let waits_for = status.catching_up.as_ref().map(|waits_for| format!(" ({waits_for})"));
+    format!("NO: {}{}", missing.join(", "), waits_for.unwrap_or_default())
 }
 
 pub(super) fn in_force(status: &Status) -> String {
@@ -157,7 +159,14 @@ pub(super) mod tests {
             started_at: at.clone(),
             uptime_seconds: 93_784,
             ready: true,
-            readiness: ReadinessParts { listeners: true, store: true, keys: true, forged_headers: true },
+            readiness: ReadinessParts {
+                listeners: true,
+                store: true,
+                keys: true,
+                forged_headers: true,
+                caught_up: true,
+            },
+            catching_up: None,
             configuration: ConfigurationInForce {
                 file: "/etc/sekisho/gateway.toml".to_owned(),
                 sha256: String::new(),

@@ -75,7 +75,7 @@ impl Gateway {
         if !proxies.trusts(connection.peer.ip()) {
             return Err(Refusal::early(Reason::UnknownSourceAddress));
         }
-        if !self.is_unforgeable() {
+        if !self.may_serve() {
             return Err(Refusal::early(Reason::NotReady));
         }
         restore(&mut parts).map_err(Refusal::early)?;

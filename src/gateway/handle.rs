@@ -86,7 +86,7 @@ impl Share {
         if let Err(error) = gateway.config.gateway.hosts.check_parts(&parts) {
             return early(error.into(), &ReaderHints::of_refused(&parts.headers));
         }
-        if !gateway.is_unforgeable() {
+        if !gateway.may_serve() {
             return early(Reason::NotReady, &ReaderHints::of_refused(&parts.headers));
         }
         // Before the head is judged: a CONNECT has no path.

@@ -9,6 +9,7 @@ mod authorize;
 mod behind;
 mod bind_ticket;
 mod canary;
+mod catch_up;
 mod certificates;
 mod console;
 mod descriptors;

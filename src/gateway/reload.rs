@@ -273,7 +273,7 @@ impl Live {
     fn tell_systemd(&self, begins: bool) {
         use sd_notify::NotifyState;
         let gateway = self.gateway.load();
-        if self.shutdown.is_cancelled() || !gateway.is_ready() || !gateway.is_unforgeable() {
+        if self.shutdown.is_cancelled() || !gateway.serves() {
             return;
         }
         let _ = match (begins, NotifyState::monotonic_usec_now()) {

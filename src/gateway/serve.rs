@@ -19,6 +19,9 @@ use crate::telemetry::{self, Actor, Metrics};
 /// How long open requests may take once the gateway was told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long a service manager is asked to wait at a time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const USAGE: u8 = 2;
 
 /// `sekisho serve --config FILE`.
@@ -114,7 +117,7 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
     }
     {
         let mut told = pin!(async {
-            running.ready().await;
+            await_ready(&running).await;
             // Without a supervisor there is nobody to notify.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
             let Some(period) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
@@ -138,6 +141,31 @@ async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode 
         () = running.stop(DRAIN) => ExitCode::SUCCESS,
         // Told twice: what is open ends now. Everything that was acknowledged is in the store.
         () = signals.stop() => ExitCode::FAILURE,
+    }
+}
+
+/// Waits until handsets are served. A service manager is asked for its patience meanwhile, where a restored store takes
+/// longer than a start may: that is for operators to end, not for it.
+async fn await_ready(running: &Running) {
+    let mut ready = pin!(running.ready());
+    let mut rounds = tokio::time::interval(PATIENCE / 3);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut ready => break,
+            _ = rounds.tick() => {}
+        }
+        if let Some(waits_for) = running.catching_up() {
+            told = true;
+            let patience = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
+            let state =
+                [sd_notify::NotifyState::ExtendTimeoutUsec(patience), sd_notify::NotifyState::Status(&waits_for)];
+            let _ = sd_notify::notify(&state);
+        }
+    }
+    if told {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("")]);
     }
 }
 

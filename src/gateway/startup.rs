@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::catch_up::CatchUp;
 use super::certificates::{RevocationLists, load_tls};
 use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
@@ -104,10 +105,13 @@ impl Running {
         receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
-        if let Some(behind) = &behind {
-            let told = (behind, &*backups, &*audit);
-            behind::catch_up(&config, told, (&rotations, &lifecycle), &*clock).await.map_err(one)?;
-        }
+        let catch_up = match behind {
+            Some(behind) => {
+                let (ledger, keys) = ((behind, &backups, &audit), (&rotations, &lifecycle));
+                Some(CatchUp::begin(ledger, keys, &clock, &config).await.map_err(one)?)
+            }
+            None => None,
+        };
         let config_in_force = Arc::new(InForce::new(Arc::clone(&config)));
         let promises = policy::promises(&store, &keys, &rotations, &sessions, (&audit, &clock, &config_in_force)).await;
         let promises = promises.map_err(|error| at_store(error.to_string()))?;
@@ -134,6 +138,9 @@ impl Running {
         let gateway = Arc::new(gateway);
         gateway.self_test().await;
         let background = TaskTracker::new();
+        if let Some(catch_up) = catch_up {
+            catch_up.go_on(&gateway, &background).await;
+        }
         let in_force = Arc::new(ArcSwap::new(Arc::clone(&gateway)));
         let (listeners, bound) = change.make();
         let workers = start_workers(cores, bound.for_workers, &in_force, &shutdown)
@@ -200,18 +207,24 @@ impl Running {
         self.live.gateway.load_full()
     }
 
-    /// Resolves once handsets are served; at once, unless the gateway's test of itself failed.
+    /// Resolves once handsets are served; at once, unless the gateway's test of itself failed or a restored store is not
+    /// what it should be yet.
     pub async fn ready(&self) {
         loop {
             let gateway = self.gateway();
             let changed = gateway.changed();
             // Asked of whatever is in force once changes are heard of.
             let in_force = self.gateway();
-            if in_force.is_ready() && in_force.is_unforgeable() {
+            if in_force.serves() {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// What a restored store waits for before handsets are served.
+    pub(super) fn catching_up(&self) -> Option<Arc<String>> {
+        self.gateway().catching_up()
     }
 
     /// Stops accepting, lets open requests finish for at most `deadline`, and closes the store.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -143,6 +144,8 @@ struct Readiness {
     ready: AtomicBool,
     /// Whether the audit trail says that the last self-test failed.
     self_test_failed: AtomicBool,
+    /// What a store waits for that was restored and is not what it should be yet.
+    catching_up: ArcSwapOption<String>,
     changed: Notify,
 }
 
@@ -318,8 +321,38 @@ impl Gateway {
         self.unforgeable.load(Ordering::Acquire)
     }
 
-    /// Resolves when [`Gateway::is_ready`] or [`Gateway::is_unforgeable`] may have changed, here or in the gateway under
-    /// another configuration. Ask again what holds between calling this and awaiting it.
+    /// Whether the store is what it should be: not one that was restored, of which something is left to do.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.readiness.catching_up.load().is_none()
+    }
+
+    /// What a restored store waits for, for operators.
+    pub(super) fn catching_up(&self) -> Option<Arc<String>> {
+        self.readiness.catching_up.load_full()
+    }
+
+    /// Says what that is; `None` once there is nothing.
+    pub(super) fn set_catching_up(&self, waits_for: Option<String>) {
+        let former = self.readiness.catching_up.swap(waits_for.clone().map(Arc::new));
+        self.metrics.store_behind(waits_for.is_some());
+        if let Some(waits_for) = waits_for.filter(|waits_for| former.is_none_or(|former| *former != *waits_for)) {
+            tracing::warn!(waits_for, "no handset is served before the restored store has caught up");
+        }
+        self.look_again();
+    }
+
+    /// Whether a handset may be answered by anything but 503 at all.
+    pub(super) fn may_serve(&self) -> bool {
+        self.is_unforgeable() && self.is_caught_up()
+    }
+
+    /// Whether handsets are served.
+    pub(super) fn serves(&self) -> bool {
+        self.is_ready() && self.may_serve()
+    }
+
+    /// Resolves when [`Gateway::serves`] may have changed, here or in the gateway under another configuration. Ask again what holds between calling this and awaiting it.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.readiness.changed.notified()
     }

@@ -29,6 +29,7 @@ impl Live {
             uptime_seconds: now.since(self.started_at).as_secs(),
             ready,
             readiness,
+            catching_up: gateway.catching_up().map(|waits_for| waits_for.to_string()),
             configuration: self.configuration(&gateway, &figures),
             listeners: self.listener_statuses(),
             sessions: gateway.sessions.len() as u64,

@@ -75,8 +75,9 @@ impl Gateway {
         let store = self.bindings.generation().await.is_ok();
         let keys = self.key_store.keys().await.is_ok_and(|stored| !stored.keys.is_empty() && stored.scheme.is_some());
         let forged_headers = self.is_unforgeable();
-        let parts = ReadinessParts { listeners, store, keys, forged_headers };
-        (listeners && store && keys && forged_headers, parts)
+        let caught_up = self.is_caught_up();
+        let parts = ReadinessParts { listeners, store, keys, forged_headers, caught_up };
+        (listeners && store && keys && forged_headers && caught_up, parts)
     }
 
     async fn readiness(&self, method: &Method) -> Response<Body> {

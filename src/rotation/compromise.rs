@@ -1,12 +1,11 @@
 //! A binding key that has leaked: a new one at once, and nobody comes in by what the old one made.
 
-use super::engine::{Plan, Rotations, View, days_after, step};
+use super::engine::{Plan, Rotations, View, step};
 use super::error::RotationError;
 use super::progress::{Census, Progress, key_id};
-use crate::binding::KeyId;
 use crate::clock::{Clock, Timestamp};
 use crate::keys::{KekError, KeysError, LifecycleError, Moment};
-use crate::store::{KeyChange, KeyPurpose, KeyRecord, KeyState, RotationRecord, RotationState};
+use crate::store::{KeyChange, KeyRecord, KeyState, RotationRecord, RotationState};
 
 /// What was done when a key was said to have leaked.
 #[derive(Debug)]
@@ -133,25 +132,8 @@ impl Rotations {
         }
         match key.state {
             KeyState::Active => {
-                let number = view.next_key();
-                let record = RotationRecord {
-                    id: view.next_rotation(),
-                    purpose: KeyPurpose::Binding,
-                    from: key.id.clone(),
-                    to: KeyId::new(number).to_string(),
-                    state: RotationState::Running,
-                    reason: reason.to_owned(),
-                    started_at: now,
-                    finished_at: None,
-                    drain_by: days_after(now.day(), self.retention_days()),
-                    total: 0,
-                    wrapped: 0,
-                    flattened: 0,
-                    cursor: 0,
-                    fence: 0,
-                    root_before: Vec::new(),
-                    root_after: Vec::new(),
-                };
+                let (record, number) =
+                    view.rotation_from(key, RotationState::Running, reason, (now, self.retention_days()));
                 plan.begins = Some(record.id.clone());
                 plan.make = Some((number, KeyState::Active));
                 plan.keys.push(step(&key.id, KeyState::Active, KeyState::Retiring, now));

@@ -1,7 +1,7 @@
 //! The verbs: begin, pause, resume, give up, look.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
@@ -46,6 +46,10 @@ pub struct Rotations {
     pub(super) rate: AtomicU64,
     /// Told when there may be something to move.
     pub(super) wake: Notify,
+    /// Told when a rotation reached its next state by itself.
+    pub(super) moved: Notify,
+    /// Whether the last record was wrapped since somebody asked.
+    pub(super) wrapped: AtomicBool,
     /// Held for a whole change; what the last census saw.
     pub(super) changing: Mutex<super::steps::Counted>,
 }
@@ -112,6 +116,8 @@ impl Rotations {
             pace: Pace::new(),
             rate: AtomicU64::new(0),
             wake: Notify::new(),
+            moved: Notify::new(),
+            wrapped: AtomicBool::new(false),
             changing: Mutex::default(),
         }
     }
@@ -119,6 +125,12 @@ impl Rotations {
     /// Bindings that are unused are kept for so many days from now on.
     pub fn set_retention(&self, days: u32) {
         self.retention_days.store(days, Ordering::Relaxed);
+    }
+
+    /// Whether a rotation came to the end of its wrap since this was last asked. No record has what the old key alone made
+    /// any more; the medium may, where records were.
+    pub fn has_wrapped(&self) -> bool {
+        self.wrapped.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn retention_days(&self) -> u32 {
@@ -142,25 +154,8 @@ impl Rotations {
                 let active = view.active()?;
                 view.may_start(now)?;
                 let to_state = if start.paused { KeyState::Pending } else { KeyState::Active };
-                let number = view.next_key();
-                let record = RotationRecord {
-                    id: view.next_rotation(),
-                    purpose: KeyPurpose::Binding,
-                    from: active.id.clone(),
-                    to: KeyId::new(number).to_string(),
-                    state: if start.paused { RotationState::Paused } else { RotationState::Running },
-                    reason: start.reason.clone(),
-                    started_at: now,
-                    finished_at: None,
-                    drain_by: days_after(now.day(), drain_days),
-                    total: 0,
-                    wrapped: 0,
-                    flattened: 0,
-                    cursor: 0,
-                    fence: 0,
-                    root_before: Vec::new(),
-                    root_after: Vec::new(),
-                };
+                let state = if start.paused { RotationState::Paused } else { RotationState::Running };
+                let (record, number) = view.rotation_from(active, state, &start.reason, (now, drain_days));
                 let mut plan = Plan { make: Some((number, to_state)), ..Plan::default() };
                 if !start.paused {
                     plan.keys.push(step(&active.id, KeyState::Active, KeyState::Retiring, now));
@@ -208,19 +203,10 @@ impl Rotations {
             if record.state != RotationState::Paused {
                 return Err(not(record.state, "only a paused one is resumed"));
             }
-            let mut running = RotationRecord { state: RotationState::Running, ..record.clone() };
-            let mut plan = Plan::default();
             if !view.begun(record) {
                 view.none_suspended()?;
-                plan.keys.push(step(&record.from, KeyState::Active, KeyState::Retiring, now));
-                plan.keys.push(step(&record.to, KeyState::Pending, KeyState::Active, now));
-                plan.begins = Some(record.id.clone());
-                // The deadline counts from here: nobody could leave the old key before.
-                let days = record.drain_by.unix_days().saturating_sub(record.started_at.day().unix_days());
-                running.drain_by = days_after(now.day(), u32::try_from(days).unwrap_or(0));
             }
-            plan.rotations.push(running);
-            Ok((plan, ()))
+            Ok((view.going_on(record, now), ()))
         })
         .await?;
         drop(changing);
@@ -425,7 +411,7 @@ impl View {
         found.ok_or(RotationError::NotFound)
     }
 
-    fn none_suspended(&self) -> Result<(), RotationError> {
+    pub(super) fn none_suspended(&self) -> Result<(), RotationError> {
         let live = |key: &&KeyRecord| matches!(key.state, KeyState::Active | KeyState::Retiring | KeyState::Inner);
         match self.keys().filter(live).find(|key| key.suspended) {
             Some(KeyRecord { id, .. }) => Err(RotationError::State(format!(
@@ -447,6 +433,53 @@ impl View {
             return Err(RotationError::Limit { next_on: self.next_on(now).to_string() });
         }
         Ok(())
+    }
+
+    /// A rotation that has another key take the place of `from`, and the number of that key. What was not used for so many
+    /// days after it began needs the old key no longer.
+    pub(super) fn rotation_from(
+        &self,
+        from: &KeyRecord,
+        state: RotationState,
+        reason: &str,
+        (now, drain_days): (Timestamp, u32),
+    ) -> (RotationRecord, u32) {
+        let number = self.next_key();
+        let record = RotationRecord {
+            id: self.next_rotation(),
+            purpose: KeyPurpose::Binding,
+            from: from.id.clone(),
+            to: KeyId::new(number).to_string(),
+            state,
+            reason: reason.to_owned(),
+            started_at: now,
+            finished_at: None,
+            drain_by: days_after(now.day(), drain_days),
+            total: 0,
+            wrapped: 0,
+            flattened: 0,
+            cursor: 0,
+            fence: 0,
+            root_before: Vec::new(),
+            root_after: Vec::new(),
+        };
+        (record, number)
+    }
+
+    /// What has a paused rotation go on, and begin if it never did.
+    pub(super) fn going_on(&self, record: &RotationRecord, now: Timestamp) -> Plan {
+        let mut running = RotationRecord { state: RotationState::Running, ..record.clone() };
+        let mut plan = Plan::default();
+        if !self.begun(record) {
+            plan.keys.push(step(&record.from, KeyState::Active, KeyState::Retiring, now));
+            plan.keys.push(step(&record.to, KeyState::Pending, KeyState::Active, now));
+            plan.begins = Some(record.id.clone());
+            // The deadline counts from here: nobody could leave the old key before.
+            let days = record.drain_by.unix_days().saturating_sub(record.started_at.day().unix_days());
+            running.drain_by = days_after(now.day(), u32::try_from(days).unwrap_or(0));
+        }
+        plan.rotations.push(running);
+        plan
     }
 
     /// What ends a rotation that never began.

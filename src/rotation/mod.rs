@@ -7,6 +7,7 @@
 //!
 //! Absent on purpose: SQL, HTTP, keys in clear, and a way back.
 
+mod again;
 mod compromise;
 mod engine;
 mod error;

@@ -1,5 +1,6 @@
 //! What comes by itself: the states that follow from the records, and the deadline.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::engine::{Plan, Rotations, View, step};
@@ -81,7 +82,7 @@ impl Rotations {
                 Ok(((), Effect::records(record.total, latest)))
             };
             match self.audit.act(deed(record, latest), &*self.clock, work).await {
-                Ok(()) => {}
+                Ok(()) => self.moved.notify_one(),
                 // A record or a key moved since it was counted; the next round counts again.
                 Err(RotationError::Stale(_) | RotationError::InUse(_)) => continue,
                 Err(error) => return Err(error),
@@ -92,6 +93,7 @@ impl Rotations {
                 tracing::warn!(%error, "the receipt was not issued; it is when somebody asks for it");
             }
             if let Some(reached) = reached {
+                self.wrapped.store(true, Ordering::Relaxed);
                 let event = SecurityEvent::Rotation { id, step: reached, by: None };
                 security(&event, None, ClientAddressDetail::None);
             }

@@ -68,6 +68,7 @@ pub struct Metrics {
     /// In the order of [`ReloadOutcome::WORDS`].
     reloads: [Counter; ReloadOutcome::WORDS.len()],
     in_force_since: Gauge,
+    store_behind: Gauge,
     connections: Family<[(&'static str, String); 2], Gauge>,
     certificates: Family<[(&'static str, String); 2], Gauge>,
     /// For who reckons with all refusals at once.
@@ -127,6 +128,8 @@ impl Metrics {
         let help = "When the configuration in force came into force, in Unix time: by a start or the last good reload";
         let name = "config_last_reload_success_timestamp";
         registry.register_with_unit(name, help, Unit::Seconds, in_force_since.clone());
+        let help = "1 while a store that was restored is not what it should be, and no handset is served";
+        let store_behind = register(&mut registry, "store_behind", help);
         let connections =
             register(&mut registry, "listener_connections_open", "Connections open, those in a handshake included");
         let certificates = Family::default();
@@ -168,6 +171,7 @@ impl Metrics {
             lines_lost,
             reloads: ReloadOutcome::WORDS.map(|word| reloads.get_or_create_owned(&[("outcome", word.to_owned())])),
             in_force_since,
+            store_behind,
             connections,
             certificates,
             refused: Counter::default(),
@@ -322,6 +326,11 @@ impl Metrics {
     /// The configuration in force came into force then.
     pub fn in_force_since(&self, at: Timestamp) {
         self.in_force_since.set(at.unix_seconds());
+    }
+
+    /// Whether the store was restored and is not what it should be yet.
+    pub fn store_behind(&self, behind: bool) {
+        self.store_behind.set(i64::from(behind));
     }
 
     /// A listener has so many connections open, and shows a certificate that runs out then. All words are the

@@ -13,7 +13,7 @@ async fn the_self_test_passed_before_the_first_request_and_asked_no_real_upstrea
     let answer = exchange([127, 0, 0, 1].into(), harness.ops(), request).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let parts = answer.json();
-    for part in ["ready", "listeners", "store", "keys", "forged_headers"] {
+    for part in ["ready", "listeners", "store", "keys", "forged_headers", "caught_up"] {
         assert_eq!(parts[part], true, "{part} in {parts}");
     }
     assert!(harness.running.ready().now_or_never().is_some(), "a supervisor would be told");

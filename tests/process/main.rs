@@ -37,6 +37,7 @@ mod process;
 mod proxies;
 mod receipts;
 mod reload;
+mod restored;
 mod rotation;
 mod secrets;
 mod soak;
