@@ -17,6 +17,7 @@ mod wire;
 
 mod activation;
 mod audit;
+mod backup_kills;
 mod backups;
 mod check;
 mod command_line;

@@ -67,14 +67,7 @@ impl VacantPlace {
     pub fn put(self, former: &str) -> Result<Option<PathBuf>, OpenError> {
         let put = || {
             File::open(&self.draft)?.sync_all()?;
-            let kept = if self.path.try_exists()? {
-                // A second name first: between two renames there would be no store, and a start would make a new one.
-                let kept = file::beside(&self.path, former);
-                fs::hard_link(&self.path, &kept)?;
-                Some(kept)
-            } else {
-                None
-            };
+            let kept = if self.path.try_exists()? { Some(self.keep(former)?) } else { None };
             for leftover in ["-wal", "-shm"] {
                 file::remove(&file::beside(&self.path, leftover))?;
             }
@@ -83,6 +76,28 @@ impl VacantPlace {
             Ok(kept)
         };
         put().map_err(|error: io::Error| unusable(&self.path, &error))
+    }
+
+    /// Gives what is there a second name: between two renames there would be no store, and a start would make a new one.
+    fn keep(&self, former: &str) -> io::Result<PathBuf> {
+        let there = file::identity(&self.path)?;
+        let mut kept = file::beside(&self.path, former);
+        for number in 2.. {
+            match fs::hard_link(&self.path, &kept) {
+                // A run that was killed right after this left it; or it is of another restore in the same second.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if file::identity(&kept)? == there {
+                        break;
+                    }
+                }
+                linked => {
+                    linked?;
+                    break;
+                }
+            }
+            kept = file::beside(&self.path, &format!("{former}-{number}"));
+        }
+        Ok(kept)
     }
 }
 
