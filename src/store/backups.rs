@@ -70,12 +70,12 @@ pub struct Copied {
 
 /// Copies, and what is erased in the meantime.
 ///
-/// 70. **Told.** Whatever is erased, a binding or an account, by whichever call and for whatever reason, has a tombstone
+/// 80. **Told.** Whatever is erased, a binding or an account, by whichever call and for whatever reason, has a tombstone
 ///     from the step that erases it until `tombstones_kept`.
-/// 71. **Again.** `erase_again` erases what the tombstones name and nothing else; an account that was made anew since is
+/// 81. **Again.** `erase_again` erases what the tombstones name and nothing else; an account that was made anew since is
 ///     another. Every session and every code ends with it. What it erases has no new tombstone.
-/// 72. **Of one instant.** A copy holds what the store held at one instant between call and answer. No other call waits
-///     for it.
+/// 82. **Of one instant.** A copy holds what the store held at one instant between call and answer, but for what its kind
+///     leaves out and for tombstones. No other call waits for it.
 #[async_trait]
 pub trait BackupStore: Send + Sync + 'static {
     /// Up to `limit` tombstones, oldest first, and what `tombstones_kept` takes.

@@ -10,10 +10,10 @@ use sekisho::carrier::CarrierName;
 use sekisho::clock::{Day, Timestamp};
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    ApprovalStore, AuditStore, BindingRecord, BindingStore, EnrolOutcome, Enrolment, EnrolmentAuthority,
-    ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode, NewsStore, PinStore,
-    Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore,
-    StoreError, StretchParameters, SubjectStore, TokenTransport,
+    ApprovalStore, AuditStore, BackupStore, BindingRecord, BindingStore, Copied, EnrolOutcome, Enrolment,
+    EnrolmentAuthority, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode,
+    NewsStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore,
+    StatisticsStore, StoreError, StretchParameters, SubjectStore, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -39,6 +39,9 @@ pub(crate) trait Backend: Sized {
     fn subjects(&self) -> Arc<dyn SubjectStore>;
     fn statistics(&self) -> Arc<dyn StatisticsStore>;
     fn proofs(&self) -> Arc<dyn ProofStore>;
+    fn backups(&self) -> Arc<dyn BackupStore>;
+    /// The store that a copy of this one is.
+    fn opened(&self, copied: Copied) -> Self;
     /// All that it keeps, as an attacker with the medium reads it.
     fn medium(&self) -> Vec<u8>;
     /// The same data after a crash: whatever was not durable is gone.

@@ -15,14 +15,15 @@ use sekisho::clock::Timestamp;
 use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
-    ApprovalStore, AuditStore, BindingStore, ChangeOutcome, EmbeddedStore, EraseOutcome, ImportedBinding, Inspection,
-    KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, OpenError, Opened, PinStore, ProofStore, ReceiptStore,
-    RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore, StoreError, SubjectStore,
-    TokenTransport,
+    ApprovalStore, AuditStore, BackupStore, BindingStore, ChangeOutcome, Copied, EmbeddedStore, EraseOutcome,
+    ImportedBinding, Inspection, KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, OpenError, Opened, PinStore,
+    ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore, StoreError,
+    SubjectStore, TokenTransport,
 };
 use tempfile::TempDir;
 
 use crate::approvals::keeps_the_approval_contract;
+use crate::backup_conformance::keeps_what_is_erased_erased;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, loaded, scheme};
 use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
@@ -89,6 +90,18 @@ impl Backend for Embedded {
         Arc::clone(&self.store) as _
     }
 
+    fn backups(&self) -> Arc<dyn BackupStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn opened(&self, mut copied: Copied) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("store");
+        let bytes = std::io::copy(&mut copied.file, &mut fs::File::create(&path).unwrap()).unwrap();
+        assert_eq!(bytes, copied.length);
+        Self { store: Arc::new(open(&path).unwrap().0), folder }
+    }
+
     fn medium(&self) -> Vec<u8> {
         ["store", "store-wal"].map(|name| fs::read(self.folder.path().join(name)).unwrap()).concat()
     }
@@ -111,6 +124,7 @@ keeps_receipts_as_the_contract_says!(Embedded);
 keeps_pins_as_the_contract_says!(Embedded);
 keeps_what_persons_may_ask_for!(Embedded);
 counts_as_the_contract_says!(Embedded);
+keeps_what_is_erased_erased!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())

@@ -4,6 +4,7 @@
 
 mod approvals;
 mod audit_conformance;
+mod backup_conformance;
 mod binding_conformance;
 mod conformance;
 mod embedded;
