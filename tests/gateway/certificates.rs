@@ -150,3 +150,70 @@ async fn a_tls_session_resumes_on_every_core_and_nothing_is_read_before_the_hand
     }
     shop.harness.finish().await;
 }
+
+#[tokio::test]
+async fn other_additional_certificates_come_with_a_reload_all_or_none() {
+    let mut shop = Shop::with(&[&["shop.example.jp"], &["*.example.jp"]]).await;
+    let former = Arc::new(shop.client(rustls::ALL_VERSIONS));
+    let mut open = shop.connect(&former, "any.example.jp").await.unwrap();
+    ask(&mut shop.connect(&former, "shop.example.jp").await.unwrap()).await;
+    let kind = async |shop: &Shop, client: &Arc<ClientConfig>| {
+        let mut stream = shop.connect(client, "shop.example.jp").await.unwrap();
+        let kind = stream.get_ref().1.handshake_kind();
+        ask(&mut stream).await;
+        kind
+    };
+    // What changed nothing: tickets from before are good.
+    shop.harness.reload(|config| config).await.unwrap();
+    assert_eq!(kind(&shop, &former).await, Some(HandshakeKind::Resumed));
+
+    // One is renewed, for one name more; one goes; one is added.
+    make(&shop.folder, "0", &["shop.example.jp", "www.example.jp"]);
+    make(&shop.folder, "2", &["new.example.jp"]);
+    let at = shop.folder.path().display().to_string();
+    let pair = |name: &str| format!("{{ certificate = \"{at}/{name}.pem\", key = \"{at}/{name}.key\" }}");
+    shop.harness.reload(|config| config.replace(&pair("1"), &pair("2"))).await.unwrap();
+    let holds = async |shop: &Shop| {
+        let client = Arc::new(shop.client(rustls::ALL_VERSIONS));
+        // The kernel spreads them over the workers.
+        for _ in 0..8 {
+            for (name, expected) in
+                [(HOST, "first"), ("shop.example.jp", "0"), ("www.example.jp", "0"), ("new.example.jp", "2")]
+            {
+                assert_eq!(shop.shown(&client, name).await, expected, "{name}");
+            }
+        }
+        let gone = shop.shown(&client, "any.example.jp").await;
+        assert!(gone.contains("not valid for name") && gone.contains(HOST), "{gone}");
+    };
+    holds(&shop).await;
+    let refused = shop.connect(&former, "shop.example.jp").await.unwrap_err();
+    assert!(
+        refused.to_string().contains("invalid peer certificate"),
+        "no ticket brings the former certificate back: {refused}"
+    );
+    // Who is connected stays.
+    open.write_all(format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut first = [0; 15];
+    soon(open.read_exact(&mut first)).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+
+    // A name that two have, a key of another certificate, a file that is not there: the former ones hold.
+    make(&shop.folder, "3", &["three.example.jp", "new.example.jp"]);
+    let mixed = format!("{{ certificate = \"{at}/3.pem\", key = \"{at}/2.key\" }}");
+    for (added, told) in [(pair("3"), "3.pem"), (mixed, "2.key"), (pair("none"), "none.pem")] {
+        let both = format!("{}, {added}", pair("2"));
+        let findings = shop.harness.reload(|config| config.replace(&pair("2"), &both)).await.unwrap_err();
+        let named = |finding: &String| finding.contains(": listener[2].tls: ") && finding.contains(told);
+        assert!(findings.iter().any(named), "{told}: {findings:?}");
+        holds(&shop).await;
+    }
+
+    // None at all: everybody gets the first.
+    let all = format!("[{}, {}]", pair("0"), pair("2"));
+    shop.harness.reload(|config| config.replace(&all, "[]")).await.unwrap();
+    let client = Arc::new(shop.client(rustls::ALL_VERSIONS));
+    assert_eq!(shop.shown(&client, HOST).await, "first");
+    assert!(shop.shown(&client, "new.example.jp").await.contains("not valid for name"));
+    shop.harness.finish().await;
+}

@@ -116,6 +116,53 @@ async fn all_together_have_so_many_connections_and_monitoring_sees_it() {
 }
 
 #[tokio::test]
+async fn other_limits_come_with_a_reload_and_turn_nobody_out() {
+    let mut harness = limited("connections = 4\nconnections_per_address = 2").await;
+    let to = harness.address();
+    let mut held = vec![served(stranger(1), to).await, served(stranger(1), to).await];
+    turned_away(stranger(1), to).await;
+    let goes_on = async |held: &mut Vec<Wire>| {
+        for wire in held {
+            wire.get("/public/y", "").await;
+            assert_eq!(wire.answer().await.status(), 200);
+        }
+    };
+    let limit = |all: u32, each: u32| {
+        move |config: String| {
+            let (before, _) = config.split_once("connections = ").unwrap();
+            format!("{before}connections = {all}\nconnections_per_address = {each}\n")
+        }
+    };
+
+    // Fewer than one address has open already.
+    harness.reload(limit(3, 1)).await.unwrap();
+    goes_on(&mut held).await;
+    turned_away(stranger(1), to).await;
+    held.push(served(stranger(2), to).await);
+    turned_away(stranger(2), to).await;
+    turned_away(stranger(3), to).await;
+    let cause = |cause: &str| format!("sekisho_connections_turned_away_total{{cause=\"{cause}\"}}");
+    assert_eq!(metric(&harness, &cause("connections")).await, 2, "three are open, whosever they are");
+    assert_eq!(metric(&harness, &cause("connections-per-address")).await, 2);
+
+    // Fewer than are open in all.
+    harness.reload(limit(1, 1)).await.unwrap();
+    goes_on(&mut held).await;
+    drop(held.pop());
+    soon(async { while metric(&harness, "sekisho_connections_open").await > 2 {} }).await;
+    turned_away(stranger(3), to).await;
+
+    // More, for one address and for all: at once, and what was open before counts.
+    harness.reload(limit(8, 3)).await.unwrap();
+    held.push(served(stranger(1), to).await);
+    turned_away(stranger(1), to).await;
+    held.push(served(stranger(3), to).await);
+    goes_on(&mut held).await;
+    assert_eq!(metric(&harness, "sekisho_connections_open").await, 4);
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn behind_a_proxy_header_the_address_counts_that_it_tells() {
     let harness = Harness::with(|config| {
         let config = config.replacen("serves = \"handset\"\n", "serves = \"handset\"\nproxy_protocol = true\n", 1);
