@@ -166,7 +166,10 @@ pub(super) async fn run(
         return Ok(Json(RetentionRun::of(ops.promises.retention.due().await?, true)));
     }
     let work = async {
+        ops.sessions.sweep(ops.clock.now(), false).await?;
         let round = ops.promises.retention.round().await?;
+        // What ended leaves the file now, and not with the day.
+        ops.promises.subjects.note_erased();
         ops.promises.subjects.finish().await?;
         Ok::<_, Refused>((round, Effect::of(round.bindings)))
     };

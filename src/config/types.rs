@@ -579,6 +579,10 @@ pub struct PrivacyConfig {
     pub statistics_floor: u64,
     /// Days for which statistics are kept.
     pub statistics_days: u32,
+    /// Days within which what a session leaves behind is gone from the store's file.
+    pub sessions_days: u32,
+    /// Days within which what an enrolment code leaves behind is gone from the store's file.
+    pub codes_days: u32,
 }
 
 /// What logs say of a client's address.

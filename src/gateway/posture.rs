@@ -19,6 +19,7 @@ impl Live {
             keys: &gateway.key_store.keys().await?.keys,
             rotations: &gateway.rotations.records().await?,
             proofs: &promises.retention.proofs().await?,
+            scrubbed_at: promises.subjects.scrubbed_at(),
             unfinished: promises.subjects.unfinished().await?,
         };
         let stand = posture(&gateway.config, &evidence);

@@ -14,9 +14,10 @@ pub enum Kept {
     Unused,
     /// As long as the handset that it is about.
     WithBinding,
-    /// Until the session ends.
+    /// Until the session ends; what it leaves in the store's file for `privacy.sessions_retention` at most.
     Session,
-    /// Until the code was used, or is ten minutes old.
+    /// Until the code was used, or is ten minutes old; what it leaves in the store's file for `privacy.codes_retention` at
+    /// most.
     Code,
     /// Until the hold is released.
     UntilReleased,
@@ -45,6 +46,10 @@ pub struct Periods {
     pub session_idle: Duration,
     /// How long a session lives at most.
     pub session_absolute: Duration,
+    /// Days within which what a session leaves behind is gone from the store's file.
+    pub sessions_days: u32,
+    /// The same of a code.
+    pub codes_days: u32,
     /// Where the access log goes.
     pub access_log: AccessLogPeriod,
     /// Days for which statistics are kept.
@@ -70,6 +75,8 @@ impl Periods {
             binding_days: config.binding.retention_days,
             session_idle: config.session.idle,
             session_absolute: config.session.absolute,
+            sessions_days: config.privacy.sessions_days,
+            codes_days: config.privacy.codes_days,
             access_log: match config.log.access {
                 AccessLog::Off => AccessLogPeriod::Off,
                 AccessLog::Stdout | AccessLog::File(_) => AccessLogPeriod::Elsewhere,
@@ -86,6 +93,8 @@ impl Periods {
             binding_days: 400,
             session_idle: Duration::from_mins(30),
             session_absolute: Duration::from_hours(12),
+            sessions_days: 1,
+            codes_days: 1,
             access_log: AccessLogPeriod::Elsewhere,
             statistics_days: 400,
             audit_days: None,
@@ -97,7 +106,8 @@ impl Kept {
     /// The rule in words, with the periods in force.
     #[must_use]
     pub fn say(self, periods: &Periods, tongue: Tongue) -> String {
-        let Periods { binding_days, session_idle, session_absolute, access_log, statistics_days, audit_days } = periods;
+        let Periods { binding_days, session_idle, session_absolute, sessions_days, codes_days, .. } = periods;
+        let Periods { access_log, statistics_days, audit_days, .. } = periods;
         let (en, ja) = match self {
             Self::UntilErased => ("until the account is erased".to_owned(), "アカウントを消去するまで".to_owned()),
             Self::Unused => (
@@ -107,17 +117,21 @@ impl Kept {
             Self::WithBinding => ("as long as the handset is enrolled".to_owned(), "登録を削除するまで".to_owned()),
             Self::Session => (
                 format!(
-                    "until you sign out, {} without use, or {} at most",
+                    "until you sign out, {} without use, or {} at most; gone from the file within {} after that",
                     minutes(*session_idle),
-                    minutes(*session_absolute)
+                    minutes(*session_absolute),
+                    days(*sessions_days)
                 ),
                 format!(
-                    "サインアウトするまで。操作がないまま{}、長くても{}で消去",
+                    "サインアウトするまで。操作がないまま{}、長くても{}で消去し、{sessions_days}日以内にファイルからも消去",
                     ja_minutes(*session_idle),
                     ja_minutes(*session_absolute)
                 ),
             ),
-            Self::Code => ("until it was used, 10 minutes at most".to_owned(), "使うまで。長くても10分".to_owned()),
+            Self::Code => (
+                format!("until it was used, 10 minutes at most; gone from the file within {} after that", days(*codes_days)),
+                format!("使うまで。長くても10分で消去し、{codes_days}日以内にファイルからも消去"),
+            ),
             Self::UntilReleased => ("until the hold is released".to_owned(), "保全が解かれるまで".to_owned()),
             Self::Audit => match audit_days {
                 Some(days) => (format!("{days} days"), format!("{days}日")),
@@ -142,6 +156,10 @@ impl Kept {
             Tongue::Japanese => ja,
         }
     }
+}
+
+fn days(count: u32) -> String {
+    if count == 1 { "a day".to_owned() } else { format!("{count} days") }
 }
 
 fn minutes(time: Duration) -> String {

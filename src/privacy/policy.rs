@@ -66,6 +66,8 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
         ("log.access", json!(access)),
         ("privacy.audit_retention", config.privacy.audit_retention_days.map_or_else(|| json!("for ever"), days)),
         ("privacy.client_address", json!(client)),
+        ("privacy.codes_retention", days(config.privacy.codes_days)),
+        ("privacy.sessions_retention", days(config.privacy.sessions_days)),
         ("privacy.statistics_floor", json!(config.privacy.statistics_floor)),
         ("privacy.statistics_retention", days(config.privacy.statistics_days)),
         ("session.absolute", seconds(config.session.absolute)),

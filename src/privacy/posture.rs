@@ -12,6 +12,7 @@ use crate::store::{KeyPurpose, KeyRecord, KeyState, Proof, RotationRecord, Rotat
 const RETENTION_SEEN: Duration = Duration::from_hours(2);
 /// A canary is searched for once a day.
 const CANARY_SEEN: Duration = Duration::from_hours(26);
+const DAY: Duration = Duration::from_hours(24);
 /// A gateway that was off for a day or two replaces its keys by itself.
 const GRACE: Duration = Duration::from_hours(48);
 
@@ -78,6 +79,8 @@ pub struct Evidence<'e> {
     pub rotations: &'e [RotationRecord],
     /// What was noted.
     pub proofs: &'e [Proof],
+    /// Since when nothing is left in the store's files that had been erased before.
+    pub scrubbed_at: Option<Timestamp>,
     /// Erasures that were begun and are not finished.
     pub unfinished: usize,
 }
@@ -209,12 +212,18 @@ fn retention(config: &Config, evidence: &Evidence<'_>) -> Promise {
         None => (Standing::Overdue, "no round was noted yet".to_owned()),
         Some(proof) if evidence.now.since(proof.at) > RETENTION_SEEN => (Standing::Overdue, proof.detail.clone()),
         Some(proof) if !proof.ok => (Standing::Overdue, format!("the clock is doubted; {}", proof.detail)),
+        Some(_) if is_unscrubbed(config, evidence) => {
+            (Standing::Overdue, "what ended sessions and codes left is not gone from the store's file in time".to_owned())
+        }
         Some(proof) => (Standing::Kept, proof.detail.clone()),
     };
     Promise {
         name: PROMISES[2],
         promise: "what is old enough is erased",
-        setting: format!("binding.retention = {}d", config.binding.retention_days),
+        setting: format!(
+            "binding.retention = {}d, privacy.sessions_retention = {}d, privacy.codes_retention = {}d",
+            config.binding.retention_days, config.privacy.sessions_days, config.privacy.codes_days
+        ),
         standing,
         seen_at: last.map(|proof| proof.at),
         detail,
@@ -237,6 +246,13 @@ fn canary(evidence: &Evidence<'_>) -> Promise {
         seen_at: last.map(|proof| proof.at),
         detail,
     }
+}
+
+/// Whether what ended has been in the file for longer than `config` lets it, and a round or two more.
+fn is_unscrubbed(config: &Config, evidence: &Evidence<'_>) -> bool {
+    let days = config.privacy.sessions_days.min(config.privacy.codes_days);
+    let most = (DAY * days).saturating_add(RETENTION_SEEN);
+    evidence.scrubbed_at.is_none_or(|at| evidence.now.since(at) > most)
 }
 
 /// Whether a key in use is older than it should be, and how old they are.
@@ -361,8 +377,16 @@ mod tests {
 
     /// The names of what somebody has to look after.
     fn bad<'e>(config: &Config, proofs: &'e [Proof], change: impl FnOnce(&mut Evidence<'e>)) -> Vec<&'static str> {
-        let mut evidence =
-            Evidence { now: NOW, started_at: NOW, unforgeable: true, keys: &[], rotations: &[], proofs, unfinished: 0 };
+        let mut evidence = Evidence {
+            now: NOW,
+            started_at: NOW,
+            unforgeable: true,
+            keys: &[],
+            rotations: &[],
+            proofs,
+            scrubbed_at: Some(NOW.minus(DAY)),
+            unfinished: 0,
+        };
         change(&mut evidence);
         let stand = posture(config, &evidence);
         assert_eq!(stand.iter().map(|promise| promise.name).collect::<Vec<_>>(), PROMISES);
@@ -384,6 +408,9 @@ mod tests {
                 assert_eq!(bad(&ours, &proofs, |_| {}), [name]);
             }
             assert_eq!(bad(&ours, &old(most), |_| {}), [""; 0]);
+        }
+        for at in [None, Some(NOW.minus(DAY + RETENTION_SEEN * 2))] {
+            assert_eq!(bad(&ours, &fresh, |e| e.scrubbed_at = at), ["retention"]);
         }
     }
 

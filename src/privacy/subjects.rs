@@ -81,6 +81,8 @@ pub struct Subjects {
     erasing: Mutex<()>,
     /// Whether something was erased that may still stand in a journal.
     unscrubbed: AtomicBool,
+    /// When nothing was left that had been erased before.
+    scrubbed_at: std::sync::Mutex<Option<Timestamp>>,
     /// Accounts that were erased within the last [`LATE_ENTRIES`], and when.
     lately: std::sync::Mutex<Vec<(AccountId, Timestamp)>>,
 }
@@ -108,6 +110,7 @@ impl Subjects {
             erasing: Mutex::default(),
             // What a run before erased last may stand in the journal that it left.
             unscrubbed: AtomicBool::new(true),
+            scrubbed_at: std::sync::Mutex::default(),
             lately: std::sync::Mutex::default(),
         }
     }
@@ -279,12 +282,23 @@ impl Subjects {
         self.unscrubbed.store(true, Ordering::Release);
     }
 
+    /// Since when nothing is left in the store's files that had been erased before; `None` where that did not come to pass
+    /// since the start.
+    #[must_use]
+    pub fn scrubbed_at(&self) -> Option<Timestamp> {
+        *self.scrubbed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the journal is empty now. Where a long read keeps it from that, upkeep tries again.
     async fn scrub(&self) -> bool {
         // First the flag: what is erased meanwhile sets it again.
         self.unscrubbed.store(false, Ordering::Release);
+        let now = self.clock.now();
         match self.store.scrub().await {
-            Ok(()) => true,
+            Ok(()) => {
+                *self.scrubbed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                true
+            }
             Err(error) => {
                 self.unscrubbed.store(true, Ordering::Release);
                 tracing::warn!(%error, "what was erased may stand in the journal for some seconds more");

@@ -240,17 +240,23 @@ mod tests {
         request_id: "r1",
     };
 
+    fn privacy(client_address: ClientAddressDetail) -> PrivacyConfig {
+        PrivacyConfig {
+            client_address,
+            audit_retention_days: None,
+            statistics_floor: 10,
+            statistics_days: 400,
+            sessions_days: 1,
+            codes_days: 1,
+        }
+    }
+
     fn lines(accesses: &[Access<'_>]) -> Vec<Value> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log =
             LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = PrivacyConfig {
-            client_address: ClientAddressDetail::Prefix,
-            audit_retention_days: None,
-            statistics_floor: 10,
-            statistics_days: 400,
-        };
+        let privacy = privacy(ClientAddressDetail::Prefix);
         let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
         for access in accesses {
             logger.write(access);
@@ -291,12 +297,7 @@ mod tests {
         let path = folder.path().join("access.log");
         let log =
             LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = PrivacyConfig {
-            client_address: ClientAddressDetail::None,
-            audit_retention_days: None,
-            statistics_floor: 10,
-            statistics_days: 400,
-        };
+        let privacy = privacy(ClientAddressDetail::None);
         for _ in 0..2 {
             AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);
         }

@@ -118,10 +118,20 @@ async fn what_is_old_is_gone_from_the_files() {
         assert!(!texts.is_empty() && holding(&harness, texts) > 0, "there is something to be erased");
     }
 
-    // What ended leaves the file with the day.
+    // What ended leaves the file with the day, or when somebody asks.
+    harness.clock.advance(Duration::from_mins(31));
+    harness.running.upkeep().await.unwrap();
+    assert!(written(&harness, "sessions", "token_hash").is_empty() && written(&harness, "codes", "mac").is_empty());
+    run(&harness, false).await;
+    assert_eq!((holding(&harness, &sessions), holding(&harness, &codes)), (0, 0));
+    let again = harness.handset(Carrier::Docomo, "a").click_sign_in("/").await;
+    assert_eq!(again.status, StatusCode::FOUND);
+    harness.code("bob").await;
+    let ended = [written(&harness, "sessions", "token_hash"), written(&harness, "codes", "mac")].concat();
+    assert!(ended.len() == 2 && holding(&harness, &ended) > 0);
     harness.clock.advance(DAY);
     harness.running.upkeep().await.unwrap();
-    assert_eq!((holding(&harness, &sessions), holding(&harness, &codes)), (0, 0));
+    assert_eq!(holding(&harness, &ended), 0);
     assert!(holding(&harness, &bindings) > 0);
     harness.clock.advance(DAY * 30);
     harness.running.upkeep().await.unwrap();
@@ -140,7 +150,7 @@ async fn what_a_run_would_erase_is_told_before_and_kept_under_hold() {
     drop(harness.signed_in(Carrier::SoftBank, "b", "bob").await);
     call(&harness, Method::POST, "/v1/subjects/bob/hold", Some(&json!({ "reason": "case 4711" }))).await;
     harness.running.upkeep().await.unwrap();
-    let nothing = json!({ "bindings": 0, "statistics": 0, "audit": 0 });
+    let nothing = json!({ "bindings": 0, "statistics": 0, "audit": 0, "log_files": 0, "log_keys": 0 });
     assert_eq!(run(&harness, true).await["erased"], nothing);
 
     harness.clock.advance(DAY * 31);
@@ -216,7 +226,7 @@ async fn the_policy_is_what_the_configuration_says() {
     assert_eq!(policy["settings"]["carriers.docomo.header"], "x-dcmguid");
     assert_eq!(
         policy["purposes"]["sessions"]["retention"],
-        "until you sign out, 30 minutes without use, or 12 hours at most"
+        "until you sign out, 30 minutes without use, or 12 hours at most; gone from the file within a day after that"
     );
     let refused =
         harness.admin().call_with::<Value>(Method::POST, "/v1/retention/run", Some(&json!({ "dry": true }))).await;

@@ -163,19 +163,26 @@ pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> Pri
     for (key, written) in [
         ("privacy.access_log_retention", raw.access_log_retention),
         ("privacy.security_log_retention", raw.security_log_retention),
-        ("privacy.sessions_retention", raw.sessions_retention),
-        ("privacy.codes_retention", raw.codes_retention),
     ] {
         cx.days(key, written.as_deref(), 1);
     }
     let audit = raw.audit_retention.map(|written| cx.days("privacy.audit_retention", Some(&written), u32::MAX));
     let audit_retention_days = audit.filter(|days| *days < u32::MAX);
     let statistics_days = cx.days("privacy.statistics_retention", raw.statistics_retention.as_deref(), 400);
+    let sessions_days = cx.days("privacy.sessions_retention", raw.sessions_retention.as_deref(), 1);
+    let codes_days = cx.days("privacy.codes_retention", raw.codes_retention.as_deref(), 1);
     let statistics_floor = u64::from(cx.number("privacy.statistics_floor", raw.statistics_floor, 10, 1..=1_000_000));
     let client_address = match raw.client_address {
         Some(raw::ClientAddress::Full) => ClientAddressDetail::Full,
         Some(raw::ClientAddress::None) => ClientAddressDetail::None,
         Some(raw::ClientAddress::Prefix) | None => ClientAddressDetail::Prefix,
     };
-    PrivacyConfig { client_address, audit_retention_days, statistics_floor, statistics_days }
+    PrivacyConfig {
+        client_address,
+        audit_retention_days,
+        statistics_floor,
+        statistics_days,
+        sessions_days,
+        codes_days,
+    }
 }

@@ -29,8 +29,6 @@ const NOT_AVAILABLE: &[(&str, When, &str)] = &[
 const NO_EFFECT: &[(&str, &str)] = &[
     ("privacy.access_log_retention", "let the log's own rotation erase it"),
     ("privacy.security_log_retention", "let the log's own rotation erase it"),
-    ("privacy.sessions_retention", "sessions are erased when they end"),
-    ("privacy.codes_retention", "codes are erased when they end"),
 ];
 
 /// Reports every key that this version cannot honour.
