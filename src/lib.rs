@@ -45,6 +45,8 @@ pub mod cli;
 
 pub mod dev;
 
+pub mod logs;
+
 pub mod telemetry;
 
 pub mod body;

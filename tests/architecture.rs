@@ -82,7 +82,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("backup", &["keys::Kek", "keys::KekError", "store"]),
-    ("telemetry", &["binding", "carrier", "config", "edge", "refusal", "session", "store::KeyPurpose"]),
+    ("logs", &["keys::DayKey", "keys::framed"]),
+    (
+        "telemetry",
+        &["binding", "carrier", "config", "edge", "keys::DayKey", "logs", "refusal", "session", "store::KeyPurpose"],
+    ),
     (
         "privacy",
         &[
@@ -93,6 +97,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "carrier::CarrierName",
             "config",
             "keys::KeySet",
+            "logs",
             "receipt",
             "rotation::Rotations",
             "session",
@@ -112,6 +117,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "edge::ListenerHandle",
             "edge::Terms",
             "keys",
+            "logs",
             "privacy",
             "receipt",
             "rotation",

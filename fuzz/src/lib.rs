@@ -29,6 +29,7 @@ use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedP
 use sekisho::entropy::SeededEntropy;
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
+use sekisho::logs::fuzz::read as read_sealed;
 use sekisho::links::{FormEncoding, UrlTokens, take_token};
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::receipt::verify;
@@ -468,4 +469,13 @@ pub fn audit_export(data: &[u8]) {
     // Two lines at least, its head and its end.
     assert!(!verdict.ok() || fit >= 2);
     assert!(verdict.unverifiable <= verdict.entries);
+}
+
+/// A sealed log of any bytes is read without a panic: no line comes out that the file has no room for, and a line of bytes that
+/// were never sealed is never one.
+pub fn sealed_log(data: &[u8]) {
+    let (lines, findings) = read_sealed(data);
+    assert!(lines <= data.len());
+    // What gave nothing is told, unless there was nothing.
+    assert!(lines > 0 || findings > 0 || data.iter().all(|byte| *byte == b'\n') || data.starts_with(b"sekisho-log/1 "));
 }

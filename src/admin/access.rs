@@ -126,6 +126,21 @@ where
     }
 }
 
+/// Proof that the caller may read sealed logs: holds [`Role::Privacy`] or [`Role::Auditor`], and who it is.
+pub(super) struct LogReader(pub(super) Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for LogReader
+where
+    Arc<Roles>: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let any = [Role::Privacy, Role::Auditor];
+        holder(parts, &Arc::<Roles>::from_ref(state), &any, "privacy or auditor").map(Self)
+    }
+}
+
 /// Proof that the caller may answer what waits for people, of some kind: holds [`Role::Security`] or [`Role::Privacy`].
 pub(super) struct Decider {
     /// Who it is.

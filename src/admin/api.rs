@@ -18,8 +18,8 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
-    approvals, audit, backups, import, keys, log, pins, policy, posture, process, receipts, rotations, statistics,
-    status, subjects,
+    approvals, audit, backups, import, keys, log, logs, pins, policy, posture, process, receipts, rotations,
+    statistics, status, subjects,
 };
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
@@ -100,6 +100,7 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         // Not remembered under an Idempotency-Key: the lines are no part of what a key stands for, and the answer is a
         // stream. It may be asked again as it is.
         .routes(routes!(import::import))
+        .routes(routes!(logs::read))
         // The answer is a file, which no memory keeps.
         .routes(routes!(backups::list, backups::take))
         .split_for_parts()
@@ -425,6 +426,7 @@ mod tests {
             "post /v1/keys/{id}/compromise",
             "post /v1/keys/{id}/resume",
             "post /v1/keys/{id}/suspend",
+            "post /v1/logs/read",
             "post /v1/reload",
             "post /v1/retention/run",
             "post /v1/rotations",

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{ImportEvent, ImportProgress, Imported, Refusal, RefusalDetail};
+use super::logs::{LogEvent, LogsRead};
 use crate::config::Origin;
 use crate::tls::CertifiedClient;
 
@@ -110,7 +111,7 @@ pub enum ClientError {
         place: Place,
     },
     /// The gateway ended, or the input did, before the answer was whole.
-    #[error("the gateway at {place} broke off; what it acknowledged is kept, run the import again")]
+    #[error("the gateway at {place} broke off; what it acknowledged is kept, run the command again")]
     BrokenOff {
         /// Where.
         place: Place,
@@ -194,12 +195,51 @@ impl AdminClient {
         lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         mut progress: impl FnMut(ImportProgress),
     ) -> Result<Imported, ClientError> {
+        let judge = |event| match event {
+            ImportEvent::Progress { progress: counts } => {
+                progress(counts);
+                Ok(None)
+            }
+            ImportEvent::Done(imported) => Ok(Some(imported)),
+            ImportEvent::Refused(refusal) => Err(ClientError::Refused(refusal.error)),
+        };
+        self.exchange("/v1/bindings/import", JSON_LINES, lines, judge).await
+    }
+
+    /// Sends a sealed log, chunks of any size, and hands on what comes of it as it comes, for as long as `take` says that it
+    /// wants more. `days` is the query that names them, empty for all.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what `take` got is then not the whole.
+    pub async fn read_logs(
+        &self,
+        days: &str,
+        file: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        mut take: impl FnMut(LogEvent) -> bool,
+    ) -> Result<LogsRead, ClientError> {
+        let judge = |event| match event {
+            LogEvent::Done(read) => Ok(Some(read)),
+            LogEvent::Refused(refusal) => Err(ClientError::Refused(refusal.error)),
+            LogEvent::Lines { .. } | LogEvent::Finding { .. } => Ok((!take(event)).then(LogsRead::default)),
+        };
+        let query = if days.is_empty() { String::new() } else { format!("?{days}") };
+        self.exchange(&format!("/v1/logs/read{query}"), "text/plain", file, judge).await
+    }
+
+    /// Sends lines and reads the answer's, JSON objects that `judge` looks at until it has what was asked for.
+    async fn exchange<E: DeserializeOwned, T: DeserializeOwned>(
+        &self,
+        path_and_query: &str,
+        kind: &'static str,
+        lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        mut judge: impl FnMut(E) -> Result<Option<T>, ClientError>,
+    ) -> Result<T, ClientError> {
         let broken_off = || ClientError::BrokenOff { place: self.place() };
         // Nothing is sent before the gateway said yes, so its no is not lost in a connection that it closes.
         let (accepted, may_send) = oneshot::channel();
         let may_send = stream::once(may_send).filter_map(|_| std::future::ready(None));
         let body = BodyExt::boxed_unsync(StreamBody::new(may_send.chain(lines).map_ok(Frame::data)));
-        let sent = timeout(PATIENCE, self.send(Method::POST, "/v1/bindings/import", JSON_LINES, body)).await;
+        let sent = timeout(PATIENCE, self.send(Method::POST, path_and_query, kind, body)).await;
         let (answer, _connection) = sent.unwrap_or_else(|_| Err(self.silent()))?;
         if answer.status() != StatusCode::OK {
             return self.document(answer).await;
@@ -216,10 +256,8 @@ impl AdminClient {
             }
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let event: Vec<u8> = text.drain(..=end).collect();
-                match serde_json::from_slice(&event).map_err(|_| self.protocol())? {
-                    ImportEvent::Progress { progress: counts } => progress(counts),
-                    ImportEvent::Done(imported) => return Ok(imported),
-                    ImportEvent::Refused(refusal) => return Err(ClientError::Refused(refusal.error)),
+                if let Some(end) = judge(serde_json::from_slice(&event).map_err(|_| self.protocol())?)? {
+                    return Ok(end);
                 }
             }
         }

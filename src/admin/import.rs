@@ -54,7 +54,7 @@ pub(super) async fn import(Operator(by): Operator, State(ops): State<Operations>
     tokio::spawn(async move {
         let config = ops.config.config();
         let mut lines = pin!(read_lines(body, |line| match line {
-            Line::Whole(text) => ImportLine::read(text, &config.carriers),
+            Line::Whole(text) | Line::Unended(text) => ImportLine::read(text, &config.carriers),
             Line::TooLong => Err(ImportRefusal::LineTooLong),
         }));
         let mut import = Import { ops, by, begun: None, events, done: Imported::default(), batch: Vec::new() };

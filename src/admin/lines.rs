@@ -12,6 +12,8 @@ pub(super) const MOST_BYTES: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'l> {
     Whole(&'l [u8]),
+    /// The last one, without a line feed.
+    Unended(&'l [u8]),
     TooLong,
 }
 
@@ -48,13 +50,14 @@ struct Lines {
     /// What there is of the line. Never grows beyond its first capacity, which would leave an unwiped copy behind.
     line: Zeroizing<Vec<u8>>,
     too_long: bool,
+    ended: bool,
     number: u64,
 }
 
 impl Lines {
     fn of(body: Body) -> Self {
         let line = Zeroizing::new(Vec::with_capacity(MOST_BYTES));
-        Self { body: body.into_data_stream(), rest: Bytes::new(), line, too_long: false, number: 0 }
+        Self { body: body.into_data_stream(), rest: Bytes::new(), line, too_long: false, ended: true, number: 0 }
     }
 
     /// Gathers the next line; `false` if there is none.
@@ -69,10 +72,11 @@ impl Lines {
             }
             let part = std::mem::take(&mut self.rest);
             self.add(&part);
-            match self.body.next().await {
-                Some(more) => self.rest = more?,
-                None => return Ok(self.too_long || !self.line.is_empty()),
-            }
+            let Some(more) = self.body.next().await else {
+                self.ended = false;
+                return Ok(self.too_long || !self.line.is_empty());
+            };
+            self.rest = more?;
         }
     }
 
@@ -90,7 +94,8 @@ impl Lines {
         if self.too_long {
             return Some(Line::TooLong);
         }
-        (!self.line.trim_ascii().is_empty()).then(|| Line::Whole(&self.line))
+        let line = if self.ended { Line::Whole(&self.line) } else { Line::Unended(&self.line) };
+        (!self.line.trim_ascii().is_empty()).then_some(line)
     }
 
     fn wipe(&mut self) {
@@ -117,7 +122,7 @@ mod tests {
 
     fn owned(line: Line<'_>) -> Text {
         match line {
-            Line::Whole(text) => Some(text.to_vec()),
+            Line::Whole(text) | Line::Unended(text) => Some(text.to_vec()),
             Line::TooLong => None,
         }
     }
@@ -138,6 +143,15 @@ mod tests {
         let (read, whole) = lines(vec![Ok(b"a\n\nb".to_vec()), Ok(b"c\r\n \t\n".to_vec()), Ok(b"d".to_vec())]);
         assert!(whole);
         assert_eq!(read, [(1, Some(b"a".to_vec())), (3, Some(b"bc\r".to_vec())), (5, Some(b"d".to_vec()))]);
+    }
+
+    #[tokio::test]
+    async fn a_last_line_without_a_line_feed_is_told() {
+        for (text, expected) in [("a\nb\n", vec![true, true]), ("a\nb", vec![true, false]), ("a", vec![false])] {
+            let lines = read_lines(Body::from(text), |line| matches!(line, Line::Whole(_)));
+            let ended: Vec<_> = lines.map_ok(|(_, ended)| ended).try_collect().await.unwrap();
+            assert_eq!(ended, expected, "{text:?}");
+        }
     }
 
     #[tokio::test]

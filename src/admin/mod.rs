@@ -24,6 +24,7 @@ mod keys;
 mod lines;
 mod listener;
 mod log;
+mod logs;
 mod operations;
 mod pins;
 mod policy;
@@ -54,6 +55,7 @@ pub use documents::{
 pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use log::LogLevel;
+pub use logs::{LogEvent, LogFinding, LogsRead};
 pub use operations::Operations;
 pub use policy::{KeptKind, LastRun, Policy, RetentionCounts, RetentionReport, RetentionRun};
 pub use posture::{Posture, ShownPromise};

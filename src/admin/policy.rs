@@ -92,14 +92,19 @@ pub struct RetentionCounts {
     pub bindings: u64,
     /// Rows of the statistics.
     pub statistics: u64,
+    /// Files of the access log, a day each.
+    pub log_files: u64,
+    /// Keys of days of the sealed access log.
+    pub log_keys: u64,
     /// Entries of the audit trail, some at a time.
     pub audit: u64,
 }
 
 impl RetentionRun {
     fn of(round: Round, dry_run: bool) -> Self {
-        let Round { bindings, held, statistics, audit, clock_doubted } = round;
-        Self { dry_run, erased: RetentionCounts { bindings, statistics, audit }, held, clock_doubted }
+        let Round { bindings, held, statistics, log_files, log_keys, audit, clock_doubted, .. } = round;
+        let erased = RetentionCounts { bindings, statistics, log_files, log_keys, audit };
+        Self { dry_run, erased, held, clock_doubted }
     }
 }
 
@@ -134,12 +139,13 @@ pub(super) async fn report(_: PolicyReader, State(ops): State<Operations>) -> An
             Kept::Unused => (Some(due.bindings), Some(due.held)),
             Kept::Statistics => (Some(due.statistics), None),
             Kept::Audit => (Some(due.audit), None),
+            Kept::AccessLog if purpose.kind == "log-keys" => (Some(due.log_keys), None),
+            Kept::AccessLog => (Some(due.log_files), None),
             Kept::UntilErased
             | Kept::WithBinding
             | Kept::Session
             | Kept::Code
             | Kept::UntilReleased
-            | Kept::AccessLog
             | Kept::SecurityLog
             | Kept::WhileNeeded
             | Kept::Latest

@@ -125,6 +125,8 @@ pub enum Action {
     SubjectResume,
     /// Somebody had erased what is old enough; the count is of bindings.
     RetentionRun,
+    /// Somebody reads lines of the sealed access log; the object is the day.
+    LogRead,
     /// A legal hold is placed on an account.
     SubjectHold,
     /// It is released.
@@ -190,6 +192,7 @@ impl Action {
             Self::SubjectStop => "subject-stop",
             Self::SubjectResume => "subject-resume",
             Self::RetentionRun => "retention-run",
+            Self::LogRead => "log-read",
             Self::SubjectHold => "subject-hold",
             Self::SubjectRelease => "subject-release",
         }

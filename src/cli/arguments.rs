@@ -16,6 +16,7 @@ use super::codes::Codes;
 use super::failure::Exit;
 use super::keys::Keys;
 use super::log::Log;
+use super::logs::Logs;
 use super::policy::{Policy, Retention};
 use super::posture::Stand;
 use super::reload::Reload;
@@ -127,6 +128,8 @@ enum Command {
     Retention(Retention),
     /// What the system log of a running gateway tells
     Log(Log),
+    /// What a sealed access log says, as long as the key of its day lives
+    Logs(Logs),
     /// Take a backup of a running gateway: an encrypted file
     Backup(Backup),
     /// Backups that were taken
@@ -159,6 +162,7 @@ impl Command {
             Self::Posture(stand) => stand.run(),
             Self::Retention(retention) => retention.run(),
             Self::Log(log) => log.run(),
+            Self::Logs(logs) => logs.run(),
             Self::Backup(backup) => backup.run(),
             Self::Backups(backups) => backups.run(),
             Self::Restore(restore) => restore.run(),
@@ -197,6 +201,9 @@ mod tests {
             "carriers list --config f --json",
             "carriers explain --config f --fingerprint-key 00",
             "carriers user-agent",
+            "logs read --config f",
+            "logs read --day 2026-11-26 file",
+            "logs read --from 2026-11-25 --to 2026-11-26 --json - --socket s",
             "accounts list --socket s --json",
             "accounts --json show alice",
             "accounts suspend alice",
@@ -274,6 +281,9 @@ mod tests {
             "approvals approve",
             "log",
             "log level info --reset",
+            "logs",
+            "logs read --day 2026-11-31 file",
+            "logs read --day 2026-11-26 --from 2026-11-25 file",
             "top --every 0",
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",

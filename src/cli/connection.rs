@@ -1,7 +1,7 @@
 //! The way to a running gateway.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -79,6 +79,11 @@ impl Connection {
             || self.cert.is_some()
             || self.key.is_some()
             || self.ca.is_some()
+    }
+
+    /// The configuration that was named.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// Sends one request and prints the document of the answer.

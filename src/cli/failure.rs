@@ -62,6 +62,8 @@ pub(super) enum Failure {
     Offline,
     #[error("{}: {why}", path.display())]
     Store { path: PathBuf, why: String },
+    #[error("name the sealed log, - for stdin, or with --config a configuration whose log.access has a file")]
+    NoLog,
     #[error("cannot write {}: {source}", path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("{}", restore_text(.0))]
@@ -124,6 +126,7 @@ impl Failure {
             | Self::FingerprintKey
             | Self::AuditKey
             | Self::NoPolicy(_)
+            | Self::NoLog
             | Self::Offline
             | Self::File { .. }
             | Self::Store { .. }
@@ -153,6 +156,7 @@ impl Failure {
             | Self::FingerprintKey
             | Self::AuditKey
             | Self::NoPolicy(_)
+            | Self::NoLog
             | Self::Offline
             | Self::File { .. }
             | Self::Store { .. } => "usage",

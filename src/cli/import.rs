@@ -17,7 +17,7 @@ use crate::admin::{ImportProgress, Imported};
 /// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 /// Chunks that wait for the gateway.
-const WAITING: usize = 2;
+pub(super) const WAITING: usize = 2;
 
 /// Sends stdin, and shows how far the gateway is.
 pub(super) fn run(connection: &Connection) -> Result<Imported, Failure> {
@@ -39,7 +39,7 @@ pub(super) fn run(connection: &Connection) -> Result<Imported, Failure> {
 
 /// Hands the input on; the chunks hold identifiers, and are wiped once they were sent. Returns why it could not be
 /// read to its end.
-fn read_chunks(mut input: impl Read, chunks: &mpsc::Sender<io::Result<Bytes>>) -> Option<io::Error> {
+pub(super) fn read_chunks(mut input: impl Read, chunks: &mpsc::Sender<io::Result<Bytes>>) -> Option<io::Error> {
     loop {
         let mut chunk = Zeroizing::new(vec![0; CHUNK]);
         match input.read(&mut chunk) {

@@ -16,6 +16,7 @@ mod failure;
 mod import;
 mod keys;
 mod log;
+mod logs;
 mod output;
 mod policy;
 mod posture;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::certificate_name::CertificateName;
 use super::document::Lines;
 use super::duration::Rate;
+use super::log::{LogConfig, PrivacyConfig};
 use super::origin::Origin;
 use super::secret_source::SecretSource;
 use crate::carrier::{Carriers, ProfileSpec};
@@ -504,94 +505,4 @@ pub struct NoticeConfig {
     pub contact: String,
     /// Revision date of the notice, `YYYY-MM-DD`.
     pub revision: String,
-}
-
-/// `[log]`.
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// Where the access stream goes.
-    pub access: AccessLog,
-    /// How its lines are written.
-    pub format: AccessFormat,
-    /// From which level on the system stream is written. Default `info`.
-    pub level: LogLevel,
-}
-
-/// How a line of the access stream is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// A JSON object.
-    #[default]
-    Json,
-    /// The Common Log Format.
-    Common,
-}
-
-/// How much a line matters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Something failed that a person must look at.
-    Error,
-    /// Something is doubtful.
-    Warn,
-    /// What happens.
-    #[default]
-    Info,
-    /// How it happens.
-    Debug,
-    /// Each step of it.
-    Trace,
-}
-
-impl LogLevel {
-    /// The word for it in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-/// Where the access stream goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// JSON lines on stdout, with the other streams.
-    Stdout,
-    /// JSON lines in a file.
-    File(PathBuf),
-    /// Nowhere.
-    Off,
-}
-
-/// `[privacy]`.
-#[derive(Clone, Copy, Debug)]
-pub struct PrivacyConfig {
-    /// What logs say of a client's address.
-    pub client_address: ClientAddressDetail,
-    /// Days after which entries of the audit trail are erased; never if unsaid.
-    pub audit_retention_days: Option<u32>,
-    /// Smaller counts are not shown.
-    pub statistics_floor: u64,
-    /// Days for which statistics are kept.
-    pub statistics_days: u32,
-    /// Days within which what a session leaves behind is gone from the store's file.
-    pub sessions_days: u32,
-    /// Days within which what an enrolment code leaves behind is gone from the store's file.
-    pub codes_days: u32,
-}
-
-/// What logs say of a client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAddressDetail {
-    /// All of it.
-    Full,
-    /// The /24 (IPv4) or /48 (IPv6) it lies in. The default.
-    Prefix,
-    /// Nothing.
-    None,
 }

@@ -24,6 +24,7 @@ mod last_minute;
 mod limits;
 mod listeners;
 mod local_path;
+mod log_days;
 mod login;
 mod logout;
 mod me;

@@ -70,6 +70,7 @@ pub(super) async fn promises(
         sessions: Arc::clone(sessions),
         statistics: Arc::clone(&statistics),
         subjects: Arc::clone(&subjects),
+        keys: Arc::clone(store) as _,
         proofs: Arc::clone(store) as _,
         audit: Arc::clone(audit),
         clock: Arc::clone(clock),

@@ -20,6 +20,7 @@ impl Live {
             rotations: &gateway.rotations.records().await?,
             proofs: &promises.retention.proofs().await?,
             scrubbed_at: promises.subjects.scrubbed_at(),
+            access_log: gateway.access.trouble(gateway.clock.now().day()),
             unfinished: promises.subjects.unfinished().await?,
         };
         let stand = posture(&gateway.config, &evidence);

@@ -13,6 +13,7 @@ use super::certificates::{RevocationLists, load_listeners, load_tls};
 use super::descriptors::{self, Admissions};
 use super::last_minute::LastMinute;
 use super::listeners::{Change, Listeners, Listening};
+use super::log_days;
 use super::startup::at_access_log;
 use super::state::{Gateway, Setting};
 use crate::admin::{Process, ReloadError, Reloaded, Status};
@@ -183,6 +184,11 @@ impl Live {
         let listeners = listeners.map_err(|found| findings.extend(found)).ok();
         let access = former.access.next(&config.log, &config.privacy, &former.metrics);
         let access = access.map_err(|error| findings.push(config.finding("log.access", at_access_log(&error)))).ok();
+        if let Some((access, _)) = &access
+            && let Err(error) = log_days::keep_ahead(access, &former.lifecycle, now).await
+        {
+            findings.push(log_days::finding(&config, &error));
+        }
         let (Some(listeners), Some((access, redirection)), true) = (listeners, access, findings.is_empty()) else {
             findings.extend(warnings);
             findings.sort_by_key(|finding| finding.line);

@@ -20,7 +20,7 @@ use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
 use super::reload::Live;
 use super::state::{Gateway, Parts, Setting};
-use super::{Worker, behind, certificates, descriptors, opening, policy, upkeep};
+use super::{Worker, behind, certificates, descriptors, log_days, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -89,8 +89,11 @@ impl Running {
         let loaded = load_sessions(&store, &config.session, now).await;
         let sessions = loaded.map_err(|error| at_store(error.to_string()))?;
 
-        let access = AccessLogger::new(&config.log, &config.privacy, &metrics)
+        let access = AccessLogger::new(&config.log, &config.privacy, &metrics, Arc::clone(&entropy))
             .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
+        log_days::keep_ahead(&access, &lifecycle, now)
+            .await
+            .map_err(|error| one(log_days::finding(&config, &error)))?;
         let admissions = admissions(&config, cores);
         let change =
             Listeners::default().change(&config, &certificates, &admissions, &mut inherited, cores, &shutdown)?;

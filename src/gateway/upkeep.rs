@@ -59,6 +59,7 @@ impl Gateway {
         self.sessions.sweep(now, false).await?;
         self.metrics.live_sessions(self.sessions.len());
         self.metrics.live_codes(self.bindings.live_codes(now).await?);
+        self.look_after_log_days(now).await;
         self.promises.retention.round().await?;
         self.promises.statistics.flush().await?;
         self.promises.subjects.finish().await?;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::derive::framed;
 use super::kek::{Kek, KekError, KeyPlace};
+use super::log_keys;
 use super::opened::{ClearKey, KEY_BYTES, OpenedKeys, signs, unwrap_all};
 use super::seal::{AuditKey, public_point};
 use super::session_keys::SessionKeys;
@@ -334,6 +335,7 @@ pub(super) async fn rewrapped(
         let wrapped = to.wrap(&pin_secret_place(store_id, &scheme.id), &secret, entropy).await?;
         changes.push(KeyChange::RewrapPinSecret { wrapped });
     }
+    changes.push(KeyChange::RewrapLogKeys(log_keys::rewrapped(store_id, from, to, stored.log_keys, entropy).await?));
     Ok(changes)
 }
 

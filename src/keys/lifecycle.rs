@@ -8,9 +8,10 @@ use thiserror::Error;
 
 use super::kek::{Kek, KekError};
 use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key, rewrapped};
+use super::log_keys::{self, DayKey, LogDay};
 use super::moves::{KeyRefusal, Plan, View};
 use super::opened::OpenedKeys;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Day, Timestamp};
 use crate::config::KeyPeriods;
 use crate::entropy::Entropy;
 use crate::store::{
@@ -111,7 +112,8 @@ impl Due {
             | KeyChange::Suspend { .. }
             | KeyChange::Compromise { .. }
             | KeyChange::Rewrap { .. }
-            | KeyChange::RewrapPinSecret { .. } => None,
+            | KeyChange::RewrapPinSecret { .. }
+            | KeyChange::RewrapLogKeys(_) => None,
         });
         made.into_iter().chain(moved).collect()
     }
@@ -346,6 +348,28 @@ impl Lifecycle {
             self.reload(&mut held).await?;
         }
         Ok(())
+    }
+
+    /// The keys of the days of `ahead` for the sealed access log, in clear; made where there are none. A day whose time is
+    /// over has none.
+    ///
+    /// # Errors
+    /// [`KeysError`]; keys that were made before it failed stay.
+    pub async fn log_keys(&self, ahead: &[Day]) -> Result<Vec<DayKey>, KeysError> {
+        let _no_rewrap_meanwhile = self.held.lock().await;
+        let mut keys = Vec::new();
+        for day in ahead {
+            keys.extend(log_keys::made(&*self.keys, &self.kek.load_full(), &*self.entropy, *day).await?);
+        }
+        Ok(keys)
+    }
+
+    /// The key of a log day that has one, and what became of it otherwise.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub async fn log_key(&self, day: Day) -> Result<LogDay, KeysError> {
+        log_keys::opened(&*self.keys, &self.kek.load_full(), day).await
     }
 
     /// A binding key that was never there, `k` and `number`, pending or active, wrapped under the KEK in force: for the

@@ -23,7 +23,7 @@ pub enum Kept {
     UntilReleased,
     /// For `privacy.audit_retention`, or for ever.
     Audit,
-    /// For `privacy.access_log_retention` where the gateway keeps the file sealed.
+    /// For `privacy.access_log_retention` where it is a file of the gateway's.
     AccessLog,
     /// For `privacy.statistics_retention`.
     Statistics,
@@ -65,6 +65,10 @@ pub enum AccessLogPeriod {
     Off,
     /// Whoever collects it must erase it.
     Elsewhere,
+    /// For so many days, then its files are erased.
+    Days(u32),
+    /// For so many days, then no copy of it opens any more.
+    SealedDays(u32),
 }
 
 impl Periods {
@@ -79,7 +83,9 @@ impl Periods {
             codes_days: config.privacy.codes_days,
             access_log: match config.log.access {
                 AccessLog::Off => AccessLogPeriod::Off,
-                AccessLog::Stdout | AccessLog::File(_) => AccessLogPeriod::Elsewhere,
+                AccessLog::Stdout => AccessLogPeriod::Elsewhere,
+                AccessLog::File(_) if config.log.sealed => AccessLogPeriod::SealedDays(config.privacy.access_log_days),
+                AccessLog::File(_) => AccessLogPeriod::Days(config.privacy.access_log_days),
             },
             statistics_days: config.privacy.statistics_days,
             audit_days: config.privacy.audit_retention_days,
@@ -120,7 +126,7 @@ impl Kept {
                     "until you sign out, {} without use, or {} at most; gone from the file within {} after that",
                     minutes(*session_idle),
                     minutes(*session_absolute),
-                    days(*sessions_days)
+                    days_text(*sessions_days)
                 ),
                 format!(
                     "サインアウトするまで。操作がないまま{}、長くても{}で消去し、{sessions_days}日以内にファイルからも消去",
@@ -129,7 +135,10 @@ impl Kept {
                 ),
             ),
             Self::Code => (
-                format!("until it was used, 10 minutes at most; gone from the file within {} after that", days(*codes_days)),
+                format!(
+                    "until it was used, 10 minutes at most; gone from the file within {} after that",
+                    days_text(*codes_days)
+                ),
                 format!("使うまで。長くても10分で消去し、{codes_days}日以内にファイルからも消去"),
             ),
             Self::UntilReleased => ("until the hold is released".to_owned(), "保全が解かれるまで".to_owned()),
@@ -142,6 +151,14 @@ impl Kept {
                 AccessLogPeriod::Elsewhere => {
                     ("as long as whoever collects it keeps it".to_owned(), "収集先の定める期間".to_owned())
                 }
+                AccessLogPeriod::Days(days) => (
+                    format!("{}, then the day's file is erased", days_text(*days)),
+                    format!("{days}日。その後、その日のファイルを消去"),
+                ),
+                AccessLogPeriod::SealedDays(days) => (
+                    format!("{}, then the day's key is destroyed and no copy can be read", days_text(*days)),
+                    format!("{days}日。その後、その日の鍵を廃棄し、写しも読めなくする"),
+                ),
             },
             Self::Statistics => (format!("{statistics_days} days"), format!("{statistics_days}日")),
             Self::SecurityLog => {
@@ -158,7 +175,7 @@ impl Kept {
     }
 }
 
-fn days(count: u32) -> String {
+fn days_text(count: u32) -> String {
     if count == 1 { "a day".to_owned() } else { format!("{count} days") }
 }
 

@@ -53,6 +53,7 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
     let access = match &config.log.access {
         AccessLog::Off => "off",
         AccessLog::Stdout => "stdout",
+        AccessLog::File(_) if config.log.sealed => "file, sealed",
         AccessLog::File(_) => "file",
     };
     let client = match config.privacy.client_address {
@@ -64,6 +65,7 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
         ("admin.approvals", json!(config.admin.approvals)),
         ("binding.retention", days(config.binding.retention_days)),
         ("log.access", json!(access)),
+        ("privacy.access_log_retention", days(config.privacy.access_log_days)),
         ("privacy.audit_retention", config.privacy.audit_retention_days.map_or_else(|| json!("for ever"), days)),
         ("privacy.client_address", json!(client)),
         ("privacy.codes_retention", days(config.privacy.codes_days)),

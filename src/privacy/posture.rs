@@ -81,6 +81,8 @@ pub struct Evidence<'e> {
     pub proofs: &'e [Proof],
     /// Since when nothing is left in the store's files that had been erased before.
     pub scrubbed_at: Option<Timestamp>,
+    /// What keeps the access log from being written as promised, or from being erased in time.
+    pub access_log: Option<&'static str>,
     /// Erasures that were begun and are not finished.
     pub unfinished: usize,
 }
@@ -108,11 +110,7 @@ pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
     let seen_now = Some(now);
     let judged = |holds, otherwise| if holds { Standing::Kept } else { otherwise };
     let floor = config.privacy.statistics_floor;
-    let access = match &config.log.access {
-        AccessLog::Off => ("off", Standing::Kept, "none is written"),
-        AccessLog::Stdout => ("stdout", Standing::Elsewhere, "whoever collects it has to erase it"),
-        AccessLog::File(_) => ("a file", Standing::Elsewhere, "whoever rotates it has to erase it"),
-    };
+    let access = access_log(config, evidence);
     let cookies = config.session.transport != TransportSetting::Cookie;
     let enabled = config.carriers.profiles().iter().filter(|profile| profile.enabled()).count();
     let (aged, key_ages) = key_age(&config.keys.periods, evidence);
@@ -206,15 +204,33 @@ pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
     ]
 }
 
+/// The setting of the access log, how it stands, and what was seen.
+fn access_log(config: &Config, evidence: &Evidence<'_>) -> (String, Standing, &'static str) {
+    match &config.log.access {
+        AccessLog::Off => ("off".to_owned(), Standing::Kept, "none is written"),
+        AccessLog::Stdout => ("stdout".to_owned(), Standing::Elsewhere, "whoever collects it has to erase it"),
+        AccessLog::File(_) => {
+            let sealed = if config.log.sealed { "a sealed file" } else { "a file" };
+            let setting = format!("{sealed}, privacy.access_log_retention = {}d", config.privacy.access_log_days);
+            let kept = if config.log.sealed { "a day's key goes with its file" } else { "a day's file is erased" };
+            match evidence.access_log {
+                Some(trouble) => (setting, Standing::Broken, trouble),
+                None => (setting, Standing::Kept, kept),
+            }
+        }
+    }
+}
+
 fn retention(config: &Config, evidence: &Evidence<'_>) -> Promise {
     let last = evidence.proofs.iter().find(|proof| proof.name == RETENTION_PROOF);
     let (standing, detail) = match last {
         None => (Standing::Overdue, "no round was noted yet".to_owned()),
         Some(proof) if evidence.now.since(proof.at) > RETENTION_SEEN => (Standing::Overdue, proof.detail.clone()),
-        Some(proof) if !proof.ok => (Standing::Overdue, format!("the clock is doubted; {}", proof.detail)),
-        Some(_) if is_unscrubbed(config, evidence) => {
-            (Standing::Overdue, "what ended sessions and codes left is not gone from the store's file in time".to_owned())
-        }
+        Some(proof) if !proof.ok => (Standing::Overdue, proof.detail.clone()),
+        Some(_) if is_unscrubbed(config, evidence) => (
+            Standing::Overdue,
+            "what ended sessions and codes left is not gone from the store's file in time".to_owned(),
+        ),
         Some(proof) => (Standing::Kept, proof.detail.clone()),
     };
     Promise {
@@ -321,13 +337,20 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_millis(1_795_530_117_042);
 
     fn config(transport: &str) -> Config {
-        let text = format!(
+        parsed(&config_text(transport))
+    }
+
+    fn parsed(text: &str) -> Config {
+        Config::parse(text, Path::new("t.toml")).unwrap().0
+    }
+
+    fn config_text(transport: &str) -> String {
+        format!(
             "[gateway]\npublic_url = \"http://a.example\"\n[[listener]]\nserves = \"handset\"\naddress = \"127.0.0.1:0\"\n\
              [admin]\nsocket = \"s\"\n[carriers.au]\nnetworks = [\"127.0.2.0/24\"]\n[store]\npath = \"t\"\n\
              [session]\ntransport = \"{transport}\"\n[keys]\nkek = {{ file = \"k\" }}\n[log]\naccess = {{ to = \"off\" }}\n\
              [notice]\ncontroller = \"E\"\ncontact = \"https://e.example\"\nrevision = \"2026-11-23\"\n"
-        );
-        Config::parse(&text, Path::new("t.toml")).unwrap().0
+        )
     }
 
     fn key(id: &str, purpose: KeyPurpose, state: KeyState, days: u64, compromised: bool) -> KeyRecord {
@@ -385,6 +408,7 @@ mod tests {
             rotations: &[],
             proofs,
             scrubbed_at: Some(NOW.minus(DAY)),
+            access_log: None,
             unfinished: 0,
         };
         change(&mut evidence);
@@ -400,6 +424,9 @@ mod tests {
         assert_eq!(bad(&config("cookie"), &fresh, |_| {}), ["cookies"]);
         assert_eq!(bad(&ours, &fresh, |e| e.unforgeable = false), ["sign-in-only"]);
         assert_eq!(bad(&ours, &fresh, |e| e.unfinished = 1), ["erasure"]);
+        let log_in_file = parsed(&config_text("auto").replace("to = \"off\"", "file = \"a\""));
+        assert_eq!(bad(&log_in_file, &fresh, |_| {}), [""; 0]);
+        assert_eq!(bad(&log_in_file, &fresh, |e| e.access_log = Some("lost")), ["access-log"]);
         for (index, name, most) in [(0, "retention", 2), (1, "canary", 26)] {
             let [seen, other] = [index, 1 - index].map(|index| fresh[index].clone());
             let old = |hours| vec![other.clone(), proof(&seen.name, Duration::from_hours(hours), true)];

@@ -356,6 +356,17 @@ pub const REGISTER: &[Purpose] = &[
         ground: Ground::Upkeep,
     },
     Purpose {
+        kind: "log-keys",
+        what: Text { en: "keys of the sealed access log", ja: "暗号化したアクセス記録の鍵" },
+        fields: &["log_keys.day", "log_keys.wrapped", "meta.log_keys_from"],
+        purpose: Text {
+            en: "to seal a day of the access log, so that no copy of it can be read once its key is destroyed",
+            ja: "アクセス記録を日ごとに暗号化し、期限後は鍵を廃棄して写しも読めなくする",
+        },
+        kept: Kept::AccessLog,
+        ground: Ground::Nobody,
+    },
+    Purpose {
         kind: "security-log",
         what: Text { en: "the security log", ja: "安全に関する記録" },
         fields: &[

@@ -3,10 +3,13 @@
 //! A round is safe to be killed anywhere: each kind goes in one step of the store, and what a round before left is found by
 //! the next. A clock that cannot be believed erases nothing ([`ClockWatch`]), whoever asks.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::clock_watch::ClockWatch;
 use super::statistics::Statistics;
@@ -15,10 +18,11 @@ use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Effect, Event, SealError};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Day, Timestamp};
-use crate::config::InForce;
+use crate::config::{AccessLog, Config, InForce};
+use crate::logs::{days_put_aside, erase_days};
 use crate::rotation::Rotations;
 use crate::session::Sessions;
-use crate::store::{BindingStore, Proof, ProofStore, SessionScope, StoreError};
+use crate::store::{BindingStore, KeyStore, Proof, ProofStore, SessionScope, StoreError};
 use crate::telemetry::{Actor, SecurityEvent, security};
 
 /// The name of its proof.
@@ -39,6 +43,12 @@ pub struct Round {
     pub held: u64,
     /// Rows of the statistics.
     pub statistics: u64,
+    /// Files of the log that hold one day each.
+    pub log_files: u64,
+    /// Keys of days of the sealed log.
+    pub log_keys: u64,
+    /// Whether files of the log could not be erased.
+    pub files_stay: bool,
     /// Entries of the audit trail; at most [`AuditTrail::MOST_ERASED`] a round.
     pub audit: u64,
     /// Whether nothing that goes by age was erased, because the clock was set or is far from the store's last use.
@@ -56,7 +66,14 @@ struct State {
     /// The day for which it was said that the store is to be rid of what ended.
     scrubbed_on: Option<Day>,
     noted: Option<Timestamp>,
+    /// Whether what was noted last was as promised.
+    noted_ok: bool,
     doubted: bool,
+}
+
+/// The first day of which the log's lines are still kept.
+fn log_days_from(config: &Config, now: Timestamp) -> Day {
+    now.day().minus_days(config.privacy.access_log_days)
 }
 
 /// The parts that retention works on.
@@ -71,6 +88,8 @@ pub struct RetentionParts {
     pub statistics: Arc<Statistics>,
     /// Whose journal is emptied behind what was erased.
     pub subjects: Arc<Subjects>,
+    /// The keys of log days.
+    pub keys: Arc<dyn KeyStore>,
     /// Where it is noted that a round ran.
     pub proofs: Arc<dyn ProofStore>,
     /// Who did what.
@@ -141,7 +160,17 @@ impl Retention {
             round.held = subjects.store.due_bindings(now.day().minus_days(config.binding.retention_days)).await?.held;
         }
         if may_erase {
+            // The keys first: what they sealed is past reading, wherever copies of it are.
+            round.log_keys = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await?;
             round.audit = self.erase_entries(&mut state, now).await?;
+            match self.log_files(&config, now, erase_days).await {
+                Ok(erased) => round.log_files = erased,
+                // All else goes on; the proof and the log say so.
+                Err(error) => {
+                    tracing::error!(%error, "days of the access log that are old enough were not erased");
+                    round.files_stay = true;
+                }
+            }
         }
         self.note(&mut state, round, now).await
     }
@@ -180,6 +209,22 @@ impl Retention {
         }
     }
 
+    /// Has `work` look after the days of the log's file that are old enough.
+    async fn log_files(
+        &self,
+        config: &Config,
+        now: Timestamp,
+        work: impl FnOnce(&Path, Day) -> io::Result<u64> + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let AccessLog::File(path) = &config.log.access else { return Ok(0) };
+        let (path, before) = (path.clone(), log_days_from(config, now));
+        match spawn_blocking(move || work(&path, before)).await {
+            Ok(Ok(count)) => Ok(count),
+            Ok(Err(error)) => Err(StoreError::Unavailable(format!("the files of the access log: {error}"))),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
     /// Entries from before that are old enough; `None` where they are kept for ever.
     fn entries_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.parts.config.config().privacy.audit_retention_days.map(|days| now.minus(DAY.saturating_mul(days)))
@@ -199,12 +244,22 @@ impl Retention {
             bindings: due.free,
             held: due.held,
             statistics: statistics.due(today.minus_days(config.privacy.statistics_days)).await?,
+            log_keys: self.log_keys_due(log_days_from(&config, now)).await?,
+            log_files: self
+                .log_files(&config, now, |path, before| Ok(days_put_aside(path, before)?.len() as u64))
+                .await?,
             audit: match self.entries_until(now) {
                 Some(before) => audit.older(before).await?,
                 None => 0,
             },
+            files_stay: false,
             clock_doubted: self.state.lock().await.doubted,
         })
+    }
+
+    async fn log_keys_due(&self, before: Day) -> Result<u64, StoreError> {
+        let stored = self.parts.keys.keys().await?;
+        Ok(stored.log_keys.iter().filter(|key| key.day < before).count() as u64)
     }
 
     /// When a round was last noted, and what it erased.
@@ -225,19 +280,27 @@ impl Retention {
 
     async fn note(&self, state: &mut State, round: Round, now: Timestamp) -> Result<Round, StoreError> {
         let RetentionParts { subjects, proofs, .. } = &self.parts;
-        let erased = round.bindings + round.statistics + round.audit > 0;
+        let erased = round.bindings + round.statistics + round.audit + round.log_files + round.log_keys > 0;
         // What sessions and codes that ended have left goes once a day, with all else that comes of age then; at start it went.
         if erased || state.scrubbed_on.replace(now.day()).is_some_and(|day| day != now.day()) {
             subjects.note_erased();
         }
-        let due = state.noted.is_none_or(|at| now.since(at) >= NOTED_EVERY || at > now);
+        let ok = !round.clock_doubted && !round.files_stay;
+        let due = state.noted.is_none_or(|at| now.since(at) >= NOTED_EVERY || at > now) || ok != state.noted_ok;
         if erased || due {
-            let Round { bindings, held, statistics, audit, clock_doubted } = round;
-            let detail =
-                format!("erased: bindings {bindings}, statistics {statistics}, audit entries {audit}; held: {held}");
-            let proof = Proof { name: RETENTION_PROOF.to_owned(), at: now, ok: !clock_doubted, detail };
+            let Round { bindings, held, statistics, log_files, log_keys, files_stay, audit, clock_doubted } = round;
+            let why = match (clock_doubted, files_stay) {
+                (true, _) => "the clock is doubted; ",
+                (false, true) => "log files could not be erased; ",
+                (false, false) => "",
+            };
+            let detail = format!(
+                "{why}erased: bindings {bindings}, statistics {statistics}, audit entries {audit}, log files {log_files}, \
+                 log keys {log_keys}; held: {held}"
+            );
+            let proof = Proof { name: RETENTION_PROOF.to_owned(), at: now, ok, detail };
             proofs.note_proof(proof).await?;
-            state.noted = Some(now);
+            (state.noted, state.noted_ok) = (Some(now), ok);
         }
         Ok(round)
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::clock::Timestamp;
+use crate::clock::{Day, Timestamp};
 
 /// What a stored key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +160,8 @@ pub enum KeyChange {
         /// AES-256-GCM under the new KEK.
         wrapped: Vec<u8>,
     },
+    /// The same keys of log days, wrapped under another KEK: all there are, or none of the changes is made.
+    RewrapLogKeys(Vec<LogKeyRecord>),
 }
 
 /// What became of changes to the keys. Only the first changed anything.
@@ -196,6 +198,26 @@ pub struct StretchParameters {
     pub passes: u32,
 }
 
+/// The key of one day (UTC) of the sealed access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogKeyRecord {
+    /// Whose lines it seals.
+    pub day: Day,
+    /// AES-256-GCM under the KEK: nonce, ciphertext, tag.
+    pub wrapped: Vec<u8>,
+}
+
+/// What became of a key that was made for a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogKeyOutcome {
+    /// This is the day's key, whoever made it.
+    There(LogKeyRecord),
+    /// The day's key was destroyed, or those of later days were: it never has one again.
+    Past,
+    /// Somebody changed the keys since: wrap it again.
+    Stale,
+}
+
 /// What a store holds of keys, read in one snapshot.
 #[derive(Clone, Debug)]
 pub struct StoredKeys {
@@ -203,6 +225,10 @@ pub struct StoredKeys {
     pub keys: Vec<KeyRecord>,
     /// The scheme, if the store was initialised.
     pub scheme: Option<SchemeRecord>,
+    /// Keys of log days, oldest first.
+    pub log_keys: Vec<LogKeyRecord>,
+    /// Log days before this have no key any more; `None` while none was destroyed.
+    pub log_keys_from: Option<Day>,
     /// Generation of the key ring (`BindingStore::generation`).
     pub generation: u64,
     /// Counts the changes to any key; 0 in a new store.
@@ -218,6 +244,10 @@ pub struct StoredKeys {
 ///     `Destroyed` only where no chain begins with it or an older key, so that none contains it and no wrap that is
 ///     on its way can bring it back; both are judged in the step that moves it. `Pending` keys were never used.
 /// 21. **Exactly one is active** of each purpose, before and after every call.
+/// 90. **One key a log day.** Of any number of keys that are made for a day the first is kept, and all callers get that one.
+/// 91. **Never again.** A log day before one that keys were destroyed up to never has a key again; a destroyed key is in no
+///     part of the medium that the store can reach, and in no backup.
+/// 92. **All rewrapped.** No change leaves a key of a log day wrapped under another KEK than the other keys.
 /// 16. **First writer wins.** `initialise` on a store that has keys or a scheme changes nothing; the caller reads back
 ///     what counts.
 #[async_trait]
@@ -237,6 +267,13 @@ pub trait KeyStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Corrupt`] for changes that break clause 19 or 21: no caller may ask for them.
     async fn change(&self, revision: u64, changes: Vec<KeyChange>) -> Result<ChangeOutcome, StoreError>;
+
+    /// Keeps a key of a log day, which was wrapped when the keys were at `revision`. The revision stays: who decided about
+    /// the other keys need not look again because a day came.
+    async fn keep_log_key(&self, key: LogKeyRecord, revision: u64) -> Result<LogKeyOutcome, StoreError>;
+
+    /// Destroys the keys of log days before `before`. Returns how many there were.
+    async fn destroy_log_keys(&self, before: Day) -> Result<u64, StoreError>;
 
     /// How many binding records carry `scheme`: what a changed stretch setting would orphan.
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError>;

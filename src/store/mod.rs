@@ -47,8 +47,8 @@ pub use bindings::{
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, VacantPlace, WriteEvent};
 pub use error::StoreError;
 pub use keys::{
-    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoredKeys,
-    StretchParameters,
+    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome, LogKeyRecord,
+    SchemeRecord, StoredKeys, StretchParameters,
 };
 pub use news::{News, NewsKind, NewsStore};
 pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};

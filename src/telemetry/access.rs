@@ -2,15 +2,11 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
-use rustix::fs::{Access as Mode, AtFlags, CWD, accessat};
 use serde::Serialize;
 
 use super::client::ShownClient;
@@ -19,9 +15,12 @@ use super::json::{Ascii, beginning};
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull, Writer};
 use crate::carrier::CarrierName;
-use crate::clock::Timestamp;
+use crate::clock::{Day, Timestamp};
 use crate::config::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
 use crate::edge::ClientAddr;
+use crate::entropy::Entropy;
+use crate::keys::DayKey;
+use crate::logs::{DayFile, FileState, Seal, days_ahead};
 
 /// Bytes of a path that are kept; the rest would only be an attacker's.
 const PATH_BYTES: usize = 512;
@@ -64,6 +63,11 @@ pub const ACCESS_FIELDS: &[&str] =
 /// disk must not slow requests down.
 pub struct AccessLogger {
     queue: Option<Arc<LineQueue>>,
+    /// Of the file, where lines go to one.
+    file: Option<Arc<FileState>>,
+    /// Whether they are sealed.
+    sealed: bool,
+    seal: Arc<Seal>,
     detail: ClientAddressDetail,
     format: AccessFormat,
 }
@@ -82,13 +86,21 @@ impl Redirection {
 }
 
 impl AccessLogger {
-    /// Opens the stream. A file is appended to, and made with mode 0640.
+    /// Opens the stream. A file is appended to, and made with mode 0640. Where lines are sealed `entropy` names what is written
+    /// under one key, and [`AccessLogger::keep_keys`] gives the keys: without, lines are lost.
     ///
     /// # Errors
     /// What the system says of the file.
-    pub fn new(log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<Self> {
-        let queue = open(&log.access)?.map(|writer| start(writer, metrics)).transpose()?;
-        Ok(Self { queue, detail: privacy.client_address, format: log.format })
+    pub fn new(
+        log: &LogConfig,
+        privacy: &PrivacyConfig,
+        metrics: &Metrics,
+        entropy: Arc<dyn Entropy>,
+    ) -> io::Result<Self> {
+        let seal = Arc::new(Seal::new(entropy));
+        let (writer, file) = open(log, &seal)?;
+        let queue = writer.map(|writer| start(writer, metrics)).transpose()?;
+        Ok(Self { queue, file, sealed: log.sealed, seal, detail: privacy.client_address, format: log.format })
     }
 
     /// The stream of the next configuration. A file is opened anew, also where its name is the same: it may have been
@@ -97,17 +109,48 @@ impl AccessLogger {
     /// # Errors
     /// What the system says of the file; then nothing has changed.
     pub fn next(&self, log: &LogConfig, privacy: &PrivacyConfig, metrics: &Metrics) -> io::Result<(Self, Redirection)> {
-        let (detail, format) = (privacy.client_address, log.format);
-        match (&self.queue, open(&log.access)?) {
-            (_, None) => Ok((Self { queue: None, detail, format }, Redirection(None))),
-            (None, Some(writer)) => {
-                Ok((Self { queue: Some(start(writer, metrics)?), detail, format }, Redirection(None)))
-            }
-            (Some(queue), Some(writer)) => Ok((
-                Self { queue: Some(Arc::clone(queue)), detail, format },
-                Redirection(Some((Arc::clone(queue), writer))),
-            )),
+        let (writer, file) = open(log, &self.seal)?;
+        let (queue, redirection) = match (&self.queue, writer) {
+            (_, None) => (None, None),
+            (None, Some(writer)) => (Some(start(writer, metrics)?), None),
+            (Some(queue), Some(writer)) => (Some(Arc::clone(queue)), Some((Arc::clone(queue), writer))),
+        };
+        let (sealed, seal) = (log.sealed, Arc::clone(&self.seal));
+        let next = Self { queue, file, sealed, seal, detail: privacy.client_address, format: log.format };
+        Ok((next, Redirection(redirection)))
+    }
+
+    /// The days that no key is at hand for and one should be; none where lines are not sealed.
+    #[must_use]
+    pub fn days_without_key(&self, today: Day) -> Vec<Day> {
+        let mut days = if self.sealed { days_ahead(today) } else { Vec::new() };
+        if self.seal.has(&days) {
+            days.clear();
         }
+        days
+    }
+
+    /// These keys seal their days from now on, and no others do.
+    pub fn keep_keys(&self, keys: Vec<DayKey>) {
+        self.seal.keep(keys);
+    }
+
+    /// What puts aside the lines of days before `today` that are still in the file, and waits for that; `None` where there
+    /// are none. Blocks for a second at most.
+    #[must_use]
+    pub fn day_over(&self, today: Day) -> Option<impl FnOnce() + Send + 'static> {
+        let queue = self.queue.clone().filter(|_| self.file.as_ref().is_some_and(|file| file.is_behind(today)))?;
+        Some(move || queue.settle(today))
+    }
+
+    /// What keeps lines of `today` from being written, or those of a day before from being erased in time.
+    #[must_use]
+    pub fn trouble(&self, today: Day) -> Option<&'static str> {
+        let file = self.file.as_ref()?;
+        if !self.days_without_key(today).is_empty() {
+            return Some("keys of the next days could not be made");
+        }
+        (!file.is_sound()).then_some("lines were lost, or a day could not be put aside; the log says why")
     }
 
     /// Finds what [`AccessLogger::new`] would say of the file, changes nothing.
@@ -115,12 +158,7 @@ impl AccessLogger {
     /// # Errors
     /// What the system says of the file, or of the folder that it would be made in.
     pub fn probe(log: &LogConfig) -> io::Result<()> {
-        let AccessLog::File(path) = &log.access else { return Ok(()) };
-        if path.exists() {
-            return OpenOptions::new().append(true).open(path).map(drop);
-        }
-        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(accessat(CWD, folder, Mode::WRITE_OK | Mode::EXEC_OK, AtFlags::EACCESS)?)
+        if let AccessLog::File(path) = &log.access { DayFile::probe(path) } else { Ok(()) }
     }
 
     /// Whether lines are written at all, so that what they need is kept.
@@ -132,15 +170,21 @@ impl AccessLogger {
     /// Writes one line. Costs nothing where the stream is off.
     pub fn write(&self, access: &Access<'_>) {
         let Some(queue) = &self.queue else { return };
-        SCRATCH.with_borrow_mut(|scratch| queue.push(scratch.render(access, self.detail, self.format), WhenFull::Drop));
+        SCRATCH.with_borrow_mut(|scratch| {
+            queue.push(access.at.day(), scratch.render(access, self.detail, self.format), WhenFull::Drop);
+        });
     }
 }
 
-fn open(access: &AccessLog) -> io::Result<Option<Writer>> {
-    Ok(match access {
-        AccessLog::Off => None,
-        AccessLog::Stdout => Some(Box::new(io::stdout())),
-        AccessLog::File(path) => Some(Box::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?)),
+fn open(log: &LogConfig, seal: &Arc<Seal>) -> io::Result<(Option<Writer>, Option<Arc<FileState>>)> {
+    Ok(match &log.access {
+        AccessLog::Off => (None, None),
+        AccessLog::Stdout => (Some(Box::new(io::stdout())), None),
+        AccessLog::File(path) => {
+            let file = DayFile::open(path, log.sealed.then(|| Arc::clone(seal)))?;
+            let state = file.state();
+            (Some(Box::new(file)), Some(state))
+        }
     })
 }
 
@@ -222,11 +266,14 @@ impl Scratch {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::config::LogLevel;
+    use crate::entropy::SeededEntropy;
 
     const HEAD: Access<'static> = Access {
         at: Timestamp::from_unix_millis(1_795_530_117_042),
@@ -248,16 +295,24 @@ mod tests {
             statistics_days: 400,
             sessions_days: 1,
             codes_days: 1,
+            access_log_days: 90,
         }
+    }
+
+    fn to_file(path: &Path) -> LogConfig {
+        let (access, format) = (AccessLog::File(path.to_owned()), AccessFormat::Json);
+        LogConfig { access, format, sealed: false, level: LogLevel::Info }
+    }
+
+    fn logger(log: &LogConfig, detail: ClientAddressDetail) -> AccessLogger {
+        let entropy = Arc::new(SeededEntropy::new(1));
+        AccessLogger::new(log, &privacy(detail), &Metrics::new(), entropy).unwrap()
     }
 
     fn lines(accesses: &[Access<'_>]) -> Vec<Value> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log =
-            LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = privacy(ClientAddressDetail::Prefix);
-        let logger = AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap();
+        let logger = logger(&to_file(&path), ClientAddressDetail::Prefix);
         for access in accesses {
             logger.write(access);
         }
@@ -295,11 +350,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log =
-            LogConfig { access: AccessLog::File(path.clone()), format: AccessFormat::Json, level: LogLevel::Info };
-        let privacy = privacy(ClientAddressDetail::None);
         for _ in 0..2 {
-            AccessLogger::new(&log, &privacy, &Metrics::new()).unwrap().write(&HEAD);
+            logger(&to_file(&path), ClientAddressDetail::None).write(&HEAD);
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0);

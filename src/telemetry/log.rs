@@ -20,7 +20,7 @@ use super::log_choice;
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull};
 use super::security::TARGET as SECURITY;
-use crate::clock::Clock;
+use crate::clock::{Clock, Day};
 use crate::config::LogLevel;
 
 /// Bytes of a field's value that are kept.
@@ -56,9 +56,9 @@ pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics, level: LogLevel) -> Result
     let queue = Arc::new(LineQueue::start(Box::new(io::stdout()), Duration::ZERO, metrics.lines_lost("log"))?);
     // The subscriber lives as long as the process; the guard alone must keep the queue, so that dropping it flushes.
     let out = Arc::downgrade(&queue);
-    let out = move |line: &[u8]| {
+    let out = move |day: Day, line: &[u8]| {
         if let Some(queue) = out.upgrade() {
-            queue.push(line, WhenFull::Wait);
+            queue.push(day, line, WhenFull::Wait);
         }
     };
     install(JsonLines { clock, out }, level)?;
@@ -103,19 +103,20 @@ struct JsonLines<W> {
     out: W,
 }
 
-impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for JsonLines<W> {
+impl<S: Subscriber, W: Fn(Day, &[u8]) + 'static> Layer<S> for JsonLines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
         let Ok(map) = serializer.serialize_map(None) else { return };
         let mut fields = JsonFields(map);
-        fields.entry("time", &self.clock.now().rfc3339());
+        let now = self.clock.now();
+        fields.entry("time", &now.rfc3339());
         fields.entry("stream", stream(event));
         fields.entry("level", &event.metadata().level().as_str().to_ascii_lowercase());
         event.record(&mut fields);
         let _ = fields.0.end(); // a Vec takes every write
         line.push(b'\n');
-        (self.out)(&line);
+        (self.out)(now.day(), &line);
     }
 }
 
@@ -217,7 +218,7 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let out = {
             let written = Arc::clone(&written);
-            move |line: &[u8]| written.lock().unwrap().extend_from_slice(line)
+            move |_: Day, line: &[u8]| written.lock().unwrap().extend_from_slice(line)
         };
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_795_530_117_042)));
         let filter = EnvFilter::builder().parse(chosen).unwrap();

@@ -101,4 +101,7 @@ fn values_of_a_good_configuration_arrive() {
     assert_eq!(config.binding.retention_days, 1);
     assert_eq!(config.limits.network.period.as_secs(), 10);
     assert_eq!(config.limits.body_bytes, 1 << 30);
+    assert!(config.log.sealed);
+    let privacy = config.privacy;
+    assert_eq!((privacy.access_log_days, privacy.sessions_days, privacy.codes_days), (30, 2, 3));
 }

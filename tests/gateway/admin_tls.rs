@@ -389,6 +389,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("post /v1/keys/{id}/compromise", &["security"]),
     ("post /v1/keys/{id}/resume", &["security"]),
     ("post /v1/keys/{id}/suspend", &["security"]),
+    ("post /v1/logs/read", &["privacy", "auditor"]),
     ("post /v1/reload", &["operator"]),
     ("post /v1/retention/run", &["privacy"]),
     ("post /v1/rotations", &["security"]),

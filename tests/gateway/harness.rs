@@ -150,7 +150,7 @@ impl Harness {
         self.finish_without(&[]).await;
     }
 
-    /// As [`Harness::finish`], and searches for these secrets too. Returns the access log.
+    /// As [`Harness::finish`], and searches for these secrets too. Returns the access log, of all days.
     pub(crate) async fn finish_without(self, secrets: &[&str]) -> String {
         let metrics = self.metrics().await;
         self.running.stop(Duration::from_secs(5)).await;
@@ -160,7 +160,9 @@ impl Harness {
             assert!(!log.contains(secret), "a secret is in the log");
             assert_not_in_files(self.folder.path(), secret);
         }
-        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+        let is_log = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().starts_with("access.log");
+        let logs = files(self.folder.path()).into_iter().filter(is_log);
+        logs.map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect()
     }
 }
 

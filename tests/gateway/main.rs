@@ -23,6 +23,7 @@ mod hand_over;
 mod harness;
 mod import;
 mod keys;
+mod log_days;
 mod logs;
 mod me;
 mod me_data;

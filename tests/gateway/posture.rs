@@ -20,7 +20,7 @@ async fn promises_are_kept_and_a_key_that_leaked_is_told() {
     harness.running.upkeep().await.unwrap();
     let before = posture(&harness).await;
     assert_eq!(before["ok"], true, "{before}");
-    assert_eq!((standing(&before, "retention"), standing(&before, "access-log")), ("kept", "elsewhere"));
+    assert_eq!((standing(&before, "retention"), standing(&before, "access-log")), ("kept", "kept"));
     let canary = &before["promises"].as_array().unwrap()[11];
     assert!(canary["detail"].as_str().unwrap().starts_with("a canary is in none of "), "{canary}");
     assert!(harness.metrics().await.contains("sekisho_promise_kept{promise=\"leaked-keys\"} 1"));

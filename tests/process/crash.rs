@@ -54,7 +54,7 @@ async fn a_ticket_of_a_gateway_that_was_killed_opens_nothing() {
 async fn what_was_answered_survives_a_kill() {
     let upstream = RecordingUpstream::start().await;
     let folder = Folder::new(upstream.address);
-    folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n");
+    folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n[log]\naccess = { file = \"access.log\", sealed = true }\n");
     for round in 0..5 {
         let account = format!("account-{round}");
         let carrier = Carrier::ALL[round % 4];
@@ -93,6 +93,10 @@ async fn what_was_answered_survives_a_kill() {
         }
         let answer = gateway.handset(carrier, &tail).click_sign_in("/").await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "round {round}: revoked, yet bound");
+        // The log lost what waited to be written, and what had been is sound.
+        let read = folder.run("logs read").await;
+        assert_eq!(read.code, 0, "round {round}: {}", read.stderr);
+        assert!(read.stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
         gateway.kill().await;
     }
     assert_eq!(folder.run("check").await.code, 0, "the store is sound after every kill");

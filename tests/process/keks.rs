@@ -28,10 +28,11 @@ fn name_next(folder: &Folder) {
 async fn the_way_to_another_kek_locks_nobody_out() {
     let upstream = RecordingUpstream::start().await;
     let folder = folder(&upstream);
+    folder.append("[log]\naccess = { file = \"access.log\", sealed = true }\n");
     let gateway = folder.serve().await;
     let code = folder.code("alice").await;
     let mut alice = gateway.handset(Carrier::Docomo, "a");
-    assert_eq!(alice.enrol("/", &code).await.status, StatusCode::FOUND);
+    assert_eq!(alice.enrol("/before-the-rewrap", &code).await.status, StatusCode::FOUND);
     assert!(folder.run("keys rewrap").await.stderr.contains("names no keys.kek_next"));
 
     // Nothing is restarted: the configuration is read again. The file of the present KEK may be lost by then.
@@ -70,6 +71,10 @@ async fn the_way_to_another_kek_locks_nobody_out() {
     let gateway = folder.serve().await;
     let mut again = gateway.handset(Carrier::Docomo, "a");
     assert_eq!(again.click_sign_in("/").await.status, StatusCode::FOUND, "bound as before");
+    // The keys of log days went the same way.
+    let read = folder.run("logs read").await;
+    assert_eq!(read.code, 0, "{}", read.stderr);
+    assert!(read.stdout.contains("\"path\":\"/before-the-rewrap\""), "{}", read.stdout);
     gateway.stop().await;
 }
 

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use crate::approvals::keeps_the_approval_contract;
 use crate::backup_conformance::keeps_what_is_erased_erased;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, loaded, scheme};
+use crate::log_key_conformance::keeps_log_keys_as_the_contract_says;
 use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
@@ -125,6 +126,7 @@ keeps_pins_as_the_contract_says!(Embedded);
 keeps_what_persons_may_ask_for!(Embedded);
 counts_as_the_contract_says!(Embedded);
 keeps_what_is_erased_erased!(Embedded);
+keeps_log_keys_as_the_contract_says!(Embedded);
 
 fn open(path: &Path) -> Result<(EmbeddedStore, Opened), OpenError> {
     EmbeddedStore::open(path, Timestamp::from_unix_millis(1_795_530_000_000), &SystemEntropy::default())

@@ -11,6 +11,7 @@ mod embedded;
 mod enrolment_conformance;
 mod import_conformance;
 mod key_conformance;
+mod log_key_conformance;
 mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;

@@ -7,11 +7,9 @@ use time::format_description::well_known::Iso8601;
 
 use super::kek;
 use super::values::Context;
+use crate::config::log::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig};
 use crate::config::raw::{self, Table};
-use crate::config::types::{
-    AccessFormat, AccessLog, BackupConfig, ClientAddressDetail, KeyPeriods, KeysConfig, LogConfig, LogLevel,
-    NoticeConfig, PrivacyConfig, StoreConfig,
-};
+use crate::config::types::{BackupConfig, KeyPeriods, KeysConfig, NoticeConfig, StoreConfig};
 
 const LONGEST_TEXT: usize = 200;
 
@@ -126,6 +124,10 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
         Some(raw::Format::Clf) => AccessFormat::Common,
         Some(raw::Format::Json) | None => AccessFormat::Json,
     };
+    let sealed = raw.access.as_ref().and_then(|Table(access)| access.sealed).unwrap_or(false);
+    if sealed && raw.access.as_ref().is_some_and(|Table(access)| access.file.is_none() && access.to.is_some()) {
+        cx.report.error("log.access.sealed", "needs a file: what goes elsewhere others keep, as they get it");
+    }
     let access = match raw.access {
         None => AccessLog::Stdout,
         Some(Table(access)) => match (access.to, access.file) {
@@ -155,20 +157,16 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
         Some(raw::Level::Debug) => LogLevel::Debug,
         Some(raw::Level::Trace) => LogLevel::Trace,
     };
-    LogConfig { access, format, level }
+    LogConfig { access, format, sealed, level }
 }
 
 pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> PrivacyConfig {
     let Table(raw) = raw.unwrap_or_default();
-    for (key, written) in [
-        ("privacy.access_log_retention", raw.access_log_retention),
-        ("privacy.security_log_retention", raw.security_log_retention),
-    ] {
-        cx.days(key, written.as_deref(), 1);
-    }
+    cx.days("privacy.security_log_retention", raw.security_log_retention.as_deref(), 90);
     let audit = raw.audit_retention.map(|written| cx.days("privacy.audit_retention", Some(&written), u32::MAX));
     let audit_retention_days = audit.filter(|days| *days < u32::MAX);
     let statistics_days = cx.days("privacy.statistics_retention", raw.statistics_retention.as_deref(), 400);
+    let access_log_days = cx.days("privacy.access_log_retention", raw.access_log_retention.as_deref(), 90);
     let sessions_days = cx.days("privacy.sessions_retention", raw.sessions_retention.as_deref(), 1);
     let codes_days = cx.days("privacy.codes_retention", raw.codes_retention.as_deref(), 1);
     let statistics_floor = u64::from(cx.number("privacy.statistics_floor", raw.statistics_floor, 10, 1..=1_000_000));
@@ -179,6 +177,7 @@ pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> Pri
     };
     PrivacyConfig {
         client_address,
+        access_log_days,
         audit_retention_days,
         statistics_floor,
         statistics_days,

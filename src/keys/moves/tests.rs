@@ -108,7 +108,10 @@ impl World {
                 }
                 KeyChange::Suspend { id, suspended } => self.key(&id).suspended = suspended,
                 KeyChange::Compromise { id } => self.key(&id).compromised = true,
-                KeyChange::New(_) | KeyChange::Rewrap { .. } | KeyChange::RewrapPinSecret { .. } => {
+                KeyChange::New(_)
+                | KeyChange::Rewrap { .. }
+                | KeyChange::RewrapPinSecret { .. }
+                | KeyChange::RewrapLogKeys(_) => {
                     unreachable!("no plan has them")
                 }
             }

@@ -114,7 +114,7 @@ fn fill(conn: &Connection, draft: &Path, kind: CopyKind) -> Result<Copied, Store
     }
     copy.execute_batch("DELETE FROM tombstones;")?;
     if kind == CopyKind::Backup {
-        copy.execute_batch("DELETE FROM sessions; DELETE FROM codes; DELETE FROM code_tries;")?;
+        copy.execute_batch("DELETE FROM sessions; DELETE FROM codes; DELETE FROM code_tries; DELETE FROM log_keys;")?;
     }
     let count = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
     let texts = |sql: &str| -> Result<Vec<String>, StoreError> {

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::connection::column;
-use super::keys;
 use super::rotations::innermost;
+use super::{keys, log_keys};
 use crate::binding::KeyId;
 use crate::clock::Timestamp;
 use crate::store::{ChangeOutcome, KeyChange, KeyPurpose, KeyRecord, KeyState, StoreError};
@@ -19,6 +19,9 @@ pub(super) fn revision(conn: &Connection) -> Result<u64, StoreError> {
 pub(super) fn change(conn: &Connection, expected: u64, changes: &[KeyChange]) -> Result<ChangeOutcome, StoreError> {
     let current = revision(conn)?;
     if current != expected {
+        return Ok(ChangeOutcome::Stale);
+    }
+    if !log_keys::all_rewrapped(conn, changes)? {
         return Ok(ChangeOutcome::Stale);
     }
     if let Some(records) = in_use(conn, changes)? {
@@ -46,6 +49,7 @@ pub(super) fn erases(changes: &[KeyChange]) -> bool {
             KeyChange::Move { to: KeyState::Destroyed, .. }
                 | KeyChange::Rewrap { .. }
                 | KeyChange::RewrapPinSecret { .. }
+                | KeyChange::RewrapLogKeys(_)
         )
     };
     changes.iter().any(erases)
@@ -123,6 +127,10 @@ fn apply(conn: &Connection, change: &KeyChange) -> Result<Option<KeyPurpose>, St
         }
         KeyChange::RewrapPinSecret { wrapped } => {
             conn.prepare_cached("UPDATE schemes SET pin_secret = ?1")?.execute([wrapped])?;
+            return Ok(None);
+        }
+        KeyChange::RewrapLogKeys(rewrapped) => {
+            log_keys::rewrap(conn, rewrapped)?;
             return Ok(None);
         }
     };

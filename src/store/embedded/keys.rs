@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::bindings::generation;
 use super::connection::column;
-use super::{EmbeddedStore, key_change};
-use crate::clock::Timestamp;
+use super::{EmbeddedStore, key_change, log_keys};
+use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, RotationStore as _, SchemeRecord,
-    StoreError, StoredKeys, StretchParameters,
+    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome, LogKeyRecord,
+    RotationStore as _, SchemeRecord, StoreError, StoredKeys, StretchParameters,
 };
 
 #[async_trait]
@@ -23,6 +23,8 @@ impl KeyStore for EmbeddedStore {
             Ok(StoredKeys {
                 keys: keys(conn)?,
                 scheme: scheme(conn)?,
+                log_keys: log_keys::all(conn)?,
+                log_keys_from: log_keys::from(conn)?,
                 generation: generation(conn)?,
                 revision: key_change::revision(conn)?,
             })
@@ -36,6 +38,19 @@ impl KeyStore for EmbeddedStore {
 
     async fn change(&self, revision: u64, changes: Vec<KeyChange>) -> Result<ChangeOutcome, StoreError> {
         self.change_with(revision, changes, Vec::new(), None).await
+    }
+
+    async fn keep_log_key(&self, key: LogKeyRecord, revision: u64) -> Result<LogKeyOutcome, StoreError> {
+        self.writer.run(move |conn| log_keys::keep(conn, &key, revision)).await
+    }
+
+    async fn destroy_log_keys(&self, before: Day) -> Result<u64, StoreError> {
+        let destroyed = self.writer.run(move |conn| log_keys::destroy(conn, before)).await?;
+        if destroyed > 0 {
+            // Overwritten in place; the journal, and the file as it was before, still have the wrapped keys.
+            self.writer.fold().await?;
+        }
+        Ok(destroyed)
     }
 
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError> {

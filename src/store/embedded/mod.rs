@@ -20,6 +20,7 @@ mod file;
 mod import;
 mod key_change;
 mod keys;
+mod log_keys;
 mod news;
 mod open;
 mod pins;

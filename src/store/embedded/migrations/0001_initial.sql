@@ -10,6 +10,8 @@ CREATE TABLE meta (
     revision   INTEGER NOT NULL DEFAULT 0,
     -- 1 from the moment keys were put in: a store that had keys and has none is refused.
     had_keys   INTEGER NOT NULL DEFAULT 0 CHECK (had_keys IN (0, 1)),
+    -- Log days before this one (days since 1970) have no key any more, and never get one.
+    log_keys_from INTEGER,
     -- Wrong tries that met no live code: they cost the same write as those that did.
     stray_tries INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -30,6 +32,12 @@ CREATE TABLE keys (
     destroyed_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX keys_one_active ON keys (purpose) WHERE state = 'active';
+
+-- What seals the access log, a key a day (UTC). Destroyed at the end of the retention, and in no backup.
+CREATE TABLE log_keys (
+    day     INTEGER PRIMARY KEY,
+    wrapped BLOB    NOT NULL
+) STRICT;
 
 CREATE TABLE schemes (
     id         TEXT NOT NULL PRIMARY KEY,
