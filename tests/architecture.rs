@@ -92,7 +92,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "assertion::AssertionCache",
             "audit",
-            "backup::hex",
+            "backup",
             "binding",
             "carrier::CarrierName",
             "config",

@@ -84,7 +84,6 @@ async fn erase(
 ) -> Answer<ErasedSubject> {
     let account = account_id(account)?;
     let erased = ops.promises.subjects.erase(&account, by).await?;
-    ops.backups.bury_erased().await;
     report(&SecurityEvent::SubjectErased { by });
     Ok(Json(ErasedSubject {
         erased: ErasedCounts { bindings: erased.bindings, sessions: erased.sessions, codes: erased.codes },

@@ -167,7 +167,6 @@ impl Gateway {
     async fn erase_own(&self, visit: &Visit<'_>, current: &Current) -> Response<Body> {
         match self.promises.subjects.erase(&current.facts().account, Actor::Handset).await {
             Ok(erased) => {
-                self.backups.bury_erased().await;
                 let event = SecurityEvent::SubjectErased { by: Actor::Handset };
                 telemetry::security(&event, Some(visit.client.address), self.config.privacy.client_address);
                 let id = erased.certificate.get("id").and_then(Value::as_str).unwrap_or_default();

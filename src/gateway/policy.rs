@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::assertion::AssertionCache;
 use crate::audit::AuditTrail;
+use crate::backup::Backups;
 use crate::clock::Clock;
 use crate::config::{Config, Finding, InForce};
 use crate::keys::KeySet;
@@ -32,7 +33,7 @@ pub(super) async fn check_purposes(config: &Config, store: &EmbeddedStore) -> Re
 fn subjects(
     store: &Arc<EmbeddedStore>,
     sessions: &Arc<Sessions<AssertionCache>>,
-    audit: &Arc<AuditTrail>,
+    (audit, backups): (&Arc<AuditTrail>, &Arc<Backups>),
     keys: &Arc<KeySet>,
     clock: &Arc<dyn Clock>,
     config: &Arc<InForce>,
@@ -42,13 +43,14 @@ fn subjects(
         Arc::clone(store) as _,
         Arc::clone(sessions),
         Arc::clone(audit),
+        Arc::clone(backups),
         Arc::clone(keys),
         Arc::clone(clock),
         Arc::clone(config),
     ))
 }
 
-/// What carries the policy out; `with` are the audit trail, the clock and the configuration. Erasures that were broken off
+/// What carries the policy out; `with` are the audit trail, the ledger of backups, the clock and the configuration. Erasures that were broken off
 /// are finished then.
 ///
 /// # Errors
@@ -58,10 +60,10 @@ pub(super) async fn promises(
     keys: &Arc<KeySet>,
     rotations: &Arc<Rotations>,
     sessions: &Arc<Sessions<AssertionCache>>,
-    with: (&Arc<AuditTrail>, &Arc<dyn Clock>, &Arc<InForce>),
+    with: (&Arc<AuditTrail>, &Arc<Backups>, &Arc<dyn Clock>, &Arc<InForce>),
 ) -> Result<Promises, StoreError> {
-    let (audit, clock, config) = with;
-    let subjects = subjects(store, sessions, audit, keys, clock, config);
+    let (audit, backups, clock, config) = with;
+    let subjects = subjects(store, sessions, (audit, backups), keys, clock, config);
     subjects.finish().await?;
     let statistics = Arc::new(Statistics::new(Arc::clone(store) as _));
     let retention = Arc::new(Retention::new(RetentionParts {

@@ -116,7 +116,8 @@ impl Running {
             None => None,
         };
         let config_in_force = Arc::new(InForce::new(Arc::clone(&config)));
-        let promises = policy::promises(&store, &keys, &rotations, &sessions, (&audit, &clock, &config_in_force)).await;
+        let with = (&audit, &backups, &clock, &config_in_force);
+        let promises = policy::promises(&store, &keys, &rotations, &sessions, with).await;
         let promises = promises.map_err(|error| at_store(error.to_string()))?;
         let parts = Parts {
             bindings,

@@ -149,7 +149,7 @@ texts! {
     News { title, lead, handset_bound, wrong_pins, wrong_codes, unknown, go }
     Data { title, names, name, no_name, stop_what, stop_button, held, renamed, back }
     Label { title, lead, field, empty, button, back }
-    Erase { title, lead, then, button, back, done, done_what, receipt }
+    Erase { title, lead, then, button, back, done, done_what, backups, receipt }
     Stop { title, lead, then, button, back, done, done_what }
     Logout { title, lead, button, back }
     SignedOut { title, lead, again }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use encoding_rs::{EUC_JP, SHIFT_JIS};
 use http::HeaderValue;
 use regex::Regex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
 use super::page::{
@@ -147,6 +147,12 @@ impl Source<'_> {
 
     fn fill(text: &str, placeholder: &str, value: impl Display) -> String {
         fill(text, placeholder, value)
+    }
+
+    /// Whether backups may still hold what was erased: some are named, or the ledger did not tell.
+    fn in_backups(certificate: Option<&Map<String, Value>>) -> bool {
+        let named = certificate.and_then(|certificate| certificate.get("backups"));
+        named.is_some_and(|named| named.as_array().is_none_or(|backups| !backups.is_empty()))
     }
 
     fn days(&self, days: &u32) -> String {

@@ -86,6 +86,9 @@ fn data_pages(binding: &MeBinding, show: &mut dyn FnMut(&str, &Page<'_>)) {
         let receipt = (act == DataAct::Erase).then_some("e17");
         show(&format!("{name}-done"), &Page::Acted { act, receipt, certificate: None });
     }
+    let held = serde_json::Map::from_iter([("backups".to_owned(), serde_json::json!([{}]))]);
+    let (act, receipt, certificate) = (DataAct::Erase, Some("e17"), Some(&held));
+    show("erase-done-backups", &Page::Acted { act, receipt, certificate });
 }
 
 fn sign_in_pages(notice: &NoticeConfig, show: &mut dyn FnMut(&str, &Page<'_>)) {

@@ -14,6 +14,7 @@ use super::periods::Periods;
 use super::tongue::Tongue;
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Effect, Ends, Event, Outcome};
+use crate::backup::{Backups, Entry};
 use crate::binding::AccountId;
 use crate::clock::{Clock, Timestamp};
 use crate::config::InForce;
@@ -30,6 +31,10 @@ const LATE_ENTRIES: Duration = Duration::from_mins(2);
 
 /// What a certificate of erasure calls itself.
 pub const CERTIFICATE: &str = "sekisho/erasure/v1";
+
+/// What copies beside the store are, in a certificate.
+const OLDER_STORE: &str = "the store as it was before an upgrade or a restore; remove it";
+const PASSING_COPY: &str = "a copy that a drill works on; it goes when that is over";
 
 /// Why a request was not carried out. Nothing was changed.
 #[derive(Debug, Error)]
@@ -74,6 +79,7 @@ pub struct Subjects {
     approvals: Arc<dyn ApprovalStore>,
     sessions: Arc<Sessions<AssertionCache>>,
     audit: Arc<AuditTrail>,
+    backups: Arc<Backups>,
     keys: Arc<KeySet>,
     clock: Arc<dyn Clock>,
     config: Arc<InForce>,
@@ -90,11 +96,13 @@ pub struct Subjects {
 impl Subjects {
     /// On these ports and stages.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the gateway that an erasure reaches")]
     pub fn new(
         store: Arc<dyn SubjectStore>,
         approvals: Arc<dyn ApprovalStore>,
         sessions: Arc<Sessions<AssertionCache>>,
         audit: Arc<AuditTrail>,
+        backups: Arc<Backups>,
         keys: Arc<KeySet>,
         clock: Arc<dyn Clock>,
         config: Arc<InForce>,
@@ -104,6 +112,7 @@ impl Subjects {
             approvals,
             sessions,
             audit,
+            backups,
             keys,
             clock,
             config,
@@ -148,7 +157,7 @@ impl Subjects {
     ///
     /// Order: the account with its bindings, code and pairwise subjects in one step, so that no sign-in succeeds from there
     /// on; its sessions, and with them its open connections; the end in the audit trail; the key of its pseudonym; whose
-    /// erasure it was; the journal. A crash in between is made good at the next start ([`Subjects::finish`]).
+    /// erasure it was; the ledger of backups; the journal. A crash in between is made good at the next start ([`Subjects::finish`]).
     ///
     /// # Errors
     /// [`SubjectError`].
@@ -167,8 +176,10 @@ impl Subjects {
             let begun = begun.ok_or(SubjectError::NotThere)?;
             // An earlier call took the account and failed behind that.
             let sessions = self.sessions.end(SessionScope::Account(account.clone())).await? as u64;
-            return self.finish_one(begun, account, sessions).await;
+            return self.finish_one(begun, account, sessions, None).await;
         }
+        let there = self.store.subject(&account).await?;
+        let created_at = there.map(|record| record.created_at);
         let deed = Event::new(Action::SubjectErase, by).account(&account);
         let work = async {
             let pseudonym = self.audit.pseudonym(&account).await?;
@@ -182,7 +193,7 @@ impl Subjects {
             Ok(((erasure, sessions), effect))
         };
         let (erasure, sessions) = self.audit.act(deed, &*self.clock, work).await?;
-        self.finish_one(erasure, account, sessions).await
+        self.finish_one(erasure, account, sessions, created_at).await
     }
 
     async fn finish_one(
@@ -190,11 +201,14 @@ impl Subjects {
         erasure: ErasureRecord,
         account: AccountId,
         sessions: u64,
+        created_at: Option<Timestamp>,
     ) -> Result<Erased, SubjectError> {
         self.audit.forget(&account).await?;
         self.lately().push((account.clone(), self.clock.now()));
         self.store.finish_erasure(&erasure.id).await?;
+        self.backups.bury_erased().await;
         let scrubbed = self.scrub().await;
+        let backups = self.backups_with(created_at).await;
         let copies = self.store.copies().await?;
         let head = self.audit.head().await?.map(|tip| json!({ "seq": tip.seq, "hash": tip.hash.to_string() }));
         let certificate = json!({
@@ -214,9 +228,10 @@ impl Subjects {
                 "that an account was erased, with day and counts, under that pseudonym",
                 "lines of the security log, as long as whoever collects it keeps them",
             ],
-            "copies": copies.iter().map(|name| json!({
-                "name": name, "until": null, "what": "the store as it was before an upgrade; remove it",
+            "copies": copies.iter().map(|(name, passing)| json!({
+                "name": name, "until": null, "what": if *passing { PASSING_COPY } else { OLDER_STORE },
             })).collect::<Vec<_>>(),
+            "backups": backups,
             "audit": head,
         });
         let members = certificate.as_object().cloned().unwrap_or_default();
@@ -225,6 +240,28 @@ impl Subjects {
             StoreError::Unavailable(unsealed.to_string())
         })?;
         Ok(Erased { bindings: erasure.bindings, sessions, codes: erasure.codes, certificate })
+    }
+
+    /// The backups that may hold what was erased of an account that came to exist at `created_at`: of all that still open,
+    /// those that were not taken before it. Null where the ledger does not tell.
+    async fn backups_with(&self, created_at: Option<Timestamp>) -> Value {
+        let entries = match self.backups.list().await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(%error, "a certificate of erasure does not say which backups hold what was erased");
+                return Value::Null;
+            }
+        };
+        // A copy is made some time after its backup was asked for. Dates in RFC 3339 sort as texts.
+        let first_day = created_at.map(|at| at.day().minus_days(1).to_string()).unwrap_or_default();
+        let holds = |entry: &&Entry| entry.opens() && entry.taken_at >= first_day;
+        let shown = |entry: &Entry| {
+            json!({
+                "id": entry.id, "taken_at": entry.taken_at, "until": null,
+                "what": "an encrypted copy of the store; once it is destroyed nobody opens it, and a restore erases again first",
+            })
+        };
+        entries.iter().filter(holds).map(shown).collect()
     }
 
     /// How many erasures were begun and are not finished.

@@ -169,8 +169,9 @@ pub trait SubjectStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] also where a read that lasts keeps it from that; call it again.
     async fn scrub(&self) -> Result<(), StoreError>;
 
-    /// Names of older copies of the store that lie beside it and may hold what was erased.
-    async fn copies(&self) -> Result<Vec<String>, StoreError>;
+    /// Names of older copies of the store that lie beside it and may hold what was erased, and whether each goes by itself,
+    /// as one does that a drill works on.
+    async fn copies(&self) -> Result<Vec<(String, bool)>, StoreError>;
 
     /// Places a hold; `approval` is the one that it takes.
     async fn hold(

@@ -139,6 +139,16 @@ impl Harness {
         handset
     }
 
+    /// Takes a backup that nobody keeps; what the ledger knows of it.
+    pub(crate) async fn backup(&self) -> serde_json::Value {
+        let listed = async || -> serde_json::Value { self.admin().call(Method::GET, "/v1/backups").await.unwrap() };
+        let before = listed().await;
+        self.admin().receive(Method::POST, "/v1/backups", |_| true).await.unwrap();
+        let after = listed().await;
+        let known = before["backups"].as_array().unwrap();
+        after["backups"].as_array().unwrap().iter().find(|backup| !known.contains(backup)).unwrap().clone()
+    }
+
     /// What monitoring sees.
     pub(crate) async fn metrics(&self) -> String {
         let request = Request::builder().uri("/metrics").header("Host", "ops").body(Full::default()).unwrap();

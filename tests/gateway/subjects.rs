@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::admin_tls::{Authority, call_with};
-use crate::harness::{Carrier, Handset, Harness, contains, files};
+use crate::harness::{Answer, Carrier, Handset, Harness, contains, files};
 use crate::upgrade;
 use crate::wire::PlayedUpstream;
 
@@ -51,7 +51,11 @@ async fn entries(harness: &Harness) -> Vec<Value> {
 /// Files of the store in which `text` stands.
 fn found_in(harness: &Harness, text: &str) -> Vec<String> {
     let of_store = files(harness.folder.path());
-    let holds = |file: &std::path::PathBuf| contains(&std::fs::read(file).unwrap(), text.as_bytes());
+    let holds = |file: &std::path::PathBuf| match std::fs::read(file) {
+        Ok(content) => contains(&content, text.as_bytes()),
+        // A document of the ledger that got its name meanwhile.
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    };
     of_store.iter().filter(|file| holds(file)).map(|file| file.display().to_string()).collect()
 }
 
@@ -150,6 +154,44 @@ async fn an_erasure_takes_everything_at_once_and_says_so_under_seal() {
     drop(harness.signed_in(Carrier::Docomo, "a", name).await);
     let harness = harness.restart().await;
     assert_eq!(call(&harness, Method::GET, &format!("/v1/accounts/{name}")).await.unwrap()["bindings"], 1);
+    harness.finish().await;
+}
+
+/// Presses both buttons on the person's own page, in English.
+async fn erase_own(handset: &mut Handset) -> Answer {
+    handset.extra.push(("Accept-Language".to_owned(), "en".to_owned()));
+    let t = handset.get("/_sekisho/me").await.hidden("t");
+    let done = handset.post("/_sekisho/me/erase?guid=ON", &[("t", &t), ("sure", "1")]).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.text());
+    done
+}
+
+#[tokio::test]
+async fn the_certificate_names_the_backups_that_still_hold_what_was_erased() {
+    let harness = Harness::start().await;
+    let before = harness.backup().await;
+    harness.clock.advance(Duration::from_hours(50));
+    let mut alice = harness.signed_in(Carrier::Docomo, "a", "alice").await;
+    drop(harness.signed_in(Carrier::SoftBank, "b", "bob").await);
+    let (destroyed, with_both) = (harness.backup().await, harness.backup().await);
+    let path = format!("/v1/backups/{}", destroyed["id"].as_str().unwrap());
+    call(&harness, Method::DELETE, &path).await.unwrap();
+
+    let erased = call(&harness, Method::DELETE, "/v1/subjects/bob").await.unwrap();
+    let certificate = &erased["certificate"];
+    assert!(verify_sealed(&serde_json::to_vec(certificate).unwrap(), CERTIFICATE, &[]).ok, "{certificate}");
+    let named = certificate["backups"].as_array().unwrap();
+    assert_eq!(named.len(), 1, "neither {before} nor one that nobody opens: {certificate}");
+    assert_eq!((&named[0]["id"], &named[0]["taken_at"]), (&with_both["id"], &with_both["taken_at"]));
+    assert_eq!(named[0]["until"], Value::Null, "until somebody destroys it");
+
+    // The page of the handset's own says so too; where nothing is left it says nothing.
+    let text = "Encrypted backups hold it";
+    let page = erase_own(&mut alice).await;
+    assert!(page.text().contains(text), "{}", page.text());
+    let carol = &mut harness.signed_in(Carrier::Docomo, "c", "carol").await;
+    call(&harness, Method::DELETE, &format!("/v1/backups/{}", with_both["id"].as_str().unwrap())).await.unwrap();
+    assert!(!erase_own(carol).await.text().contains(text));
     harness.finish().await;
 }
 

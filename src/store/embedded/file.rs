@@ -14,6 +14,9 @@ const APPLICATION_ID_AT: usize = 68;
 /// Length of the head.
 const HEAD: usize = 100;
 
+/// What the folder of a copy that is being worked on is called, behind the store's own name.
+pub(super) const SHADOW: &str = ".drill";
+
 /// The store's path with every link resolved, so that one store has one lock whatever name it is opened by.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
@@ -150,13 +153,14 @@ pub(super) fn check_writable(store: &Path) -> io::Result<()> {
     })
 }
 
-/// Names of the copies that were made of the store before upgrades, and drafts that a crash left of them.
+/// Names of the copies that were made of the store before upgrades and restores, drafts that a crash left of them, and the
+/// folder of a copy that is being worked on.
 pub(super) fn copies_beside(store: &Path) -> io::Result<Vec<String>> {
     let Some(name) = store.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
-    let prefix = format!("{name}.before-v");
+    let (prefix, shadow) = (format!("{name}.before-"), format!("{name}{SHADOW}"));
     let mut found: Vec<String> = fs::read_dir(folder_of(store))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(&prefix))
+        .filter(|name| name.starts_with(&prefix) || *name == shadow)
         .collect();
     found.sort();
     Ok(found)

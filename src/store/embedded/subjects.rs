@@ -60,11 +60,17 @@ impl SubjectStore for EmbeddedStore {
         self.writer.rewrite().await
     }
 
-    async fn copies(&self) -> Result<Vec<String>, StoreError> {
+    async fn copies(&self) -> Result<Vec<(String, bool)>, StoreError> {
         self.readers
             .run(|conn| {
                 let path = conn.path().unwrap_or_default().to_owned();
-                file::copies_beside(path.as_ref()).map_err(|error| StoreError::Unavailable(error.to_string()))
+                let found = file::copies_beside(path.as_ref());
+                let found = found.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let whether = |name: String| {
+                    let passing = name.ends_with(file::SHADOW);
+                    (name, passing)
+                };
+                Ok(found.into_iter().map(whether).collect())
             })
             .await
     }
