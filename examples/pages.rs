@@ -7,8 +7,8 @@ use sekisho::carrier::{Charset, Markup};
 use sekisho::clock::{Day, Timestamp};
 use sekisho::config::{ClientAddressDetail, NoticeConfig};
 use sekisho::pages::{
-    DataAct, DataDone, Language, Me, MeBinding, MeDone, MeSession, MyData, News, NewsKind, NoticeFacts, Page, PinState,
-    Reader, render,
+    DataAct, DataDone, Language, Me, MeBinding, MeDone, MeSession, MyData, News, NewsKind, NoticeDocument, NoticeFacts,
+    NoticeNews, NoticePage, NoticeRevision, Page, PinState, ReadField, Reader, render,
 };
 use sekisho::refusal::Reason;
 

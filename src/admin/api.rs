@@ -18,7 +18,7 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
-    approvals, audit, backups, import, keys, log, logs, pins, policy, posture, process, receipts, rotations,
+    approvals, audit, backups, import, keys, log, logs, notices, pins, policy, posture, process, receipts, rotations,
     statistics, status, subjects,
 };
 use crate::audit::{Action, Effect, Event};
@@ -92,6 +92,8 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         .merge(subjects::verbs())
         .routes(routes!(statistics::stats))
         .routes(routes!(policy::show))
+        .routes(routes!(notices::history))
+        .routes(routes!(notices::one))
         .routes(routes!(posture::show))
         .routes(routes!(policy::report))
         .routes(routes!(policy::run))
@@ -122,7 +124,8 @@ async fn issue_code(
     let session = ops.keys.session().map_err(|_| Refused::KeySuspended)?;
     let deed = Event::new(Action::CodeIssue, by).account(&account);
     let work = async {
-        let issued = binding::issue_code(&*ops.bindings, &session, account.clone(), &*ops.entropy, now).await?;
+        let issued = binding::issue_code(&*ops.bindings, &session, account.clone(), None, &*ops.entropy, now).await?;
+        let issued = issued.ok_or(Refused::Internal)?;
         ops.metrics.code_issued();
         report(&SecurityEvent::CodeIssued { account: &account, by });
         Ok::<_, Refused>((issued, Effect::none()))

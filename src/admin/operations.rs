@@ -19,7 +19,7 @@ use crate::privacy::Promises;
 use crate::receipt::Receipts;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
-use crate::store::{ApprovalStore, BindingStore, KeyStore, PinStore};
+use crate::store::{ApprovalStore, BindingStore, KeyStore, NoticeStore, PinStore};
 use crate::telemetry::Metrics;
 
 /// The stages that the verbs call, and who may call which.
@@ -47,6 +47,8 @@ pub struct Operations {
     pub receipts: Arc<Receipts>,
     /// What carries the privacy policy out.
     pub promises: Promises,
+    /// What people were told.
+    pub notices: Arc<dyn NoticeStore>,
     /// Takes and destroys backups; hears of what was erased.
     pub backups: Arc<Backups>,
     /// The gateway's own uid, which has every role.

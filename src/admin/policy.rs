@@ -148,6 +148,7 @@ pub(super) async fn report(_: PolicyReader, State(ops): State<Operations>) -> An
             | Kept::UntilReleased
             | Kept::SecurityLog
             | Kept::WhileNeeded
+            | Kept::ForEver
             | Kept::Latest
             | Kept::Process => (None, None),
         };

@@ -30,9 +30,11 @@ pub enum Action {
     ClockSetBack,
     /// Another configuration comes into force; the object is the SHA-256 of its file.
     ConfigReload,
+    /// What people are told of their data is another from now on; the object is its revision date and its SHA-256.
+    NoticeChange,
     /// What the system log tells is chosen anew; the object is the choice.
     LogLevel,
-    /// An enrolment code was issued.
+    /// An enrolment code was issued; the object is the handset, where a person asked for it there.
     CodeIssue,
     /// An account is kept out, and its sessions end; the counts are of sessions.
     AccountSuspend,
@@ -146,6 +148,7 @@ impl Action {
             Self::SelfTest => "self-test",
             Self::ClockSetBack => "clock-set-back",
             Self::ConfigReload => "config-reload",
+            Self::NoticeChange => "notice-change",
             Self::LogLevel => "log-level",
             Self::CodeIssue => "code-issue",
             Self::AccountSuspend => "account-suspend",

@@ -9,7 +9,8 @@ use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 use crate::keys::SessionKeys;
 use crate::store::{
-    BindingRecord, BindingStore, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, StoreError,
+    BindingRecord, BindingStore, CodeIssuer, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode,
+    StoreError,
 };
 
 /// Draws until a code with a free selector must have come up: with 9 in 10 selectors taken, this many draws miss
@@ -76,7 +77,11 @@ pub async fn enrol_by_code(
         handset_tag: attempt.handset_tag,
     };
     match settled(store, ring, candidates, authority, per_account, entropy, now).await? {
-        EnrolOutcome::Bound(record) | EnrolOutcome::AlreadyBound(record) => Ok(bound(record).with_code()),
+        EnrolOutcome::Bound(record, issuer) | EnrolOutcome::AlreadyBound(record, issuer) => {
+            let bound = bound(record);
+            // One that a person made on another handset vouches for nothing but that.
+            Ok(if issuer == Some(CodeIssuer::Operator) { bound.with_code() } else { bound })
+        }
         EnrolOutcome::CodeInvalid | EnrolOutcome::Suspended => Err(EnrolError::CodeInvalid),
         EnrolOutcome::BindingLimit => Err(EnrolError::BindingLimit),
         EnrolOutcome::Stale => Err(EnrolError::Unsettled),
@@ -107,8 +112,8 @@ pub async fn enrol_by_console(
 ) -> Result<ByConsole, EnrolError> {
     let authority = || EnrolmentAuthority::Console { account: account.clone() };
     match settled(store, ring, candidates, authority, per_account, entropy, now).await? {
-        EnrolOutcome::Bound(record) => Ok(ByConsole::Bound(bound(record))),
-        EnrolOutcome::AlreadyBound(record) => Ok(ByConsole::AlreadyBound(bound(record))),
+        EnrolOutcome::Bound(record, _) => Ok(ByConsole::Bound(bound(record))),
+        EnrolOutcome::AlreadyBound(record, _) => Ok(ByConsole::AlreadyBound(bound(record))),
         // One answer for all: whose handset it is, and who is suspended, is not for the console to learn.
         EnrolOutcome::BindingLimit | EnrolOutcome::Suspended | EnrolOutcome::CodeInvalid => {
             Err(EnrolError::BindingLimit)
@@ -154,7 +159,8 @@ fn bound(record: BindingRecord) -> BoundAccount {
 }
 
 /// Draws a code whose selector is free, keeps its keyed hash, and creates the account if there is none. Returns the
-/// code, shown once, and the last instant it may be used.
+/// code, shown once, and the last instant it may be used. `None` where the handset `asked_by` may not ask: it is not bound to
+/// the account any more, or that is suspended; for the operator there is always one.
 ///
 /// # Errors
 /// [`StoreError`] if the store failed, or nearly all 10,000 selectors are in use.
@@ -162,17 +168,19 @@ pub async fn issue_code(
     store: &dyn BindingStore,
     keys: &SessionKeys,
     account: AccountId,
+    asked_by: Option<BindingId>,
     entropy: &dyn Entropy,
     now: Timestamp,
-) -> Result<(EnrolmentCode, Timestamp), StoreError> {
+) -> Result<Option<(EnrolmentCode, Timestamp)>, StoreError> {
     let expires_at = now.plus(EnrolmentCode::LIFETIME);
     for _ in 0..SELECTOR_DRAWS {
         let code = EnrolmentCode::generate(entropy);
         let (key, mac) = keys.code_mac(&code);
         let selector = code.selector().to_owned();
-        let new = NewCode { account: account.clone(), selector, mac, key, expires_at, issued_at: now };
+        let new = NewCode { account: account.clone(), selector, mac, key, expires_at, issued_at: now, asked_by };
         match store.issue_code(new).await? {
-            IssueOutcome::Issued => return Ok((code, expires_at)),
+            IssueOutcome::Issued => return Ok(Some((code, expires_at))),
+            IssueOutcome::NotEntitled => return Ok(None),
             IssueOutcome::SelectorTaken => {}
         }
     }

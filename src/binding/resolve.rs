@@ -25,13 +25,13 @@ impl BoundAccount {
         Self { account, binding, carrier, by_code: false }
     }
 
-    /// The same, whose person typed an enrolment code for it.
+    /// The same, whose person typed an enrolment code for it that the operator gave them.
     pub(super) const fn with_code(mut self) -> Self {
         self.by_code = true;
         self
     }
 
-    /// Whether its person typed an enrolment code just now.
+    /// Whether its person typed an enrolment code of the operator's just now.
     #[must_use]
     pub const fn by_code(&self) -> bool {
         self.by_code

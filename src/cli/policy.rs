@@ -1,4 +1,4 @@
-//! `policy show | diff`, `retention run | report`.
+//! `policy show | diff | history`, `retention run | report`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
@@ -40,6 +40,11 @@ enum PolicyVerb {
         /// What `policy show --json` printed earlier
         old: PathBuf,
     },
+    /// What people were told of their data, and from when to when
+    History {
+        /// Print all that this one says
+        id: Option<u32>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -66,6 +71,14 @@ impl Policy {
                 finish(fetch(&connection, lang.tag()), connection.json || !io::stdout().is_terminal())
             }
             PolicyVerb::Diff { old } => connection.finish(diff(&connection, &old)),
+            PolicyVerb::History { id: None } => {
+                connection.call::<admin::Notices>(Method::GET, &path(["policy", "history"]))
+            }
+            PolicyVerb::History { id: Some(id) } => {
+                let id = id.to_string();
+                let told = connection.fetch::<admin::ToldNotice>(Method::GET, &path(["policy", "history", &id]));
+                finish(told, connection.json || !io::stdout().is_terminal())
+            }
         }
     }
 }
@@ -105,6 +118,39 @@ impl Document for admin::Policy {
             vec![kind.clone(), text(purpose, "purpose"), text(purpose, "retention"), text(purpose, "legal")]
         };
         purposes.into_iter().flatten().map(row).collect()
+    }
+}
+
+impl Document for admin::Notices {
+    const COLUMNS: &'static [&'static str] = &["id", "revised", "in force from", "until", "sha256"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |notice: &admin::ShownNotice| {
+            let admin::ShownNotice { id, revision, in_force_from, in_force_until, sha256 } = notice;
+            let until = in_force_until.clone().unwrap_or_else(|| "now".to_owned());
+            vec![id.to_string(), revision.clone(), in_force_from.clone(), until, sha256.clone()]
+        };
+        self.notices.iter().map(row).collect()
+    }
+}
+
+impl Document for admin::ToldNotice {
+    const COLUMNS: &'static [&'static str] = &["of what", "what was said"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let facts = self.told.get("facts").and_then(Value::as_object).into_iter().flatten();
+        let facts = facts.map(|(name, value)| vec![name.clone(), text(value)]);
+        let sections = self.told.get("en").and_then(Value::as_array).into_iter().flatten();
+        let lines = |section: &Value, name: &str| {
+            let lines = section.get(name).and_then(Value::as_array).into_iter().flatten();
+            lines.map(&text).collect::<Vec<_>>()
+        };
+        let section = |section: &Value| {
+            let heading = section.get("heading").map(&text).unwrap_or_default();
+            vec![heading, [lines(section, "lines"), lines(section, "items")].concat().join(" ")]
+        };
+        facts.chain(sections.map(section)).collect()
     }
 }
 

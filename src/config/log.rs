@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// `[log]`.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -86,7 +88,8 @@ pub struct PrivacyConfig {
 }
 
 /// What logs say of a client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ClientAddressDetail {
     /// All of it.
     Full,

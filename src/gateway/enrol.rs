@@ -42,7 +42,8 @@ impl Gateway {
         // Read again from this request: what the page before was told is not remembered anywhere.
         let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
         let handset = self.limits.handset_key(&identifier);
-        if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, handset.as_bytes(), now) {
+        let shown_to = self.told_to(handset.as_bytes());
+        if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, &shown_to, now) {
             return Err(SignInError::FormToken);
         }
         self.limits.code(handset)?;

@@ -46,6 +46,7 @@ pub(super) struct Limits {
     sign_in_by_handset: Arc<Limiter<HandsetKey>>,
     sign_in_by_account: Arc<Limiter<AccountId>>,
     code_by_handset: Arc<Limiter<HandsetKey>>,
+    code_by_account: Arc<Limiter<AccountId>>,
     pin_by_account: Arc<Turns<AccountId>>,
     by_network: Arc<Turns<IpNet>>,
     /// By [`counted_as`].
@@ -73,6 +74,7 @@ impl Limits {
             sign_in_by_handset: Arc::new(Limiter::new(sign_in, clock)),
             sign_in_by_account: Arc::new(Limiter::new(sign_in, clock)),
             code_by_handset: Arc::new(Limiter::new(code, clock)),
+            code_by_account: Arc::new(Limiter::new(code, clock)),
             pin_by_account: Arc::new(Turns::new(pin, clock)),
             by_network: Arc::new(Turns::new(network, clock)),
             requests_by_address: requests.map(|rate| Arc::new(Limiter::new(rate, clock))),
@@ -98,6 +100,7 @@ impl Limits {
             sign_in_by_handset: kept(same_sign_in, &self.sign_in_by_handset, || Limiter::new(sign_in, clock)),
             sign_in_by_account: kept(same_sign_in, &self.sign_in_by_account, || Limiter::new(sign_in, clock)),
             code_by_handset: kept(former.code == code, &self.code_by_handset, || Limiter::new(code, clock)),
+            code_by_account: kept(former.code == code, &self.code_by_account, || Limiter::new(code, clock)),
             pin_by_account: kept(former.pin == pin, &self.pin_by_account, || Turns::new(pin, clock)),
             by_network: kept(former.network == network, &self.by_network, || Turns::new(network, clock)),
             requests_by_address,
@@ -143,6 +146,14 @@ impl Limits {
         self.code_by_handset.check(&handset)
     }
 
+    /// A code that a person asks for, to add a handset to this account.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub(super) fn code_for(&self, account: &AccountId) -> Result<(), TooOften> {
+        self.code_by_account.check(account)
+    }
+
     /// Any request from this address, which no carrier's gateway has: thousands of handsets stand behind one of those.
     ///
     /// # Errors
@@ -169,6 +180,7 @@ impl Limits {
         self.sign_in_by_handset.sweep();
         self.sign_in_by_account.sweep();
         self.code_by_handset.sweep();
+        self.code_by_account.sweep();
         self.pin_by_account.sweep();
         self.by_network.sweep();
         if let Some(requests) = &self.requests_by_address {

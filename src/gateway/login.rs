@@ -135,6 +135,12 @@ impl Gateway {
         self.enter_with(visit, opening(bound, secret, continuity), handset).await
     }
 
+    /// What a form is bound to by which an identifier is read: to whom it was shown, and what they were told. Under another
+    /// notice the page comes again, which tells that one.
+    pub(super) fn told_to(&self, whom: &[u8]) -> Vec<u8> {
+        [self.told.digest().as_slice(), whom].concat()
+    }
+
     /// An identifier is read only after the click: a link without a token of ours, a prefetch, or a page elsewhere
     /// that makes the browser ask, signs nobody in.
     fn spend_login_token(&self, visit: &Visit<'_>, now: Timestamp) -> Result<(), SignInError> {
@@ -142,7 +148,7 @@ impl Gateway {
             return Err(SignInError::NotAsked);
         }
         let token = query_value(visit.head, "t").ok_or(SignInError::NotAsked)?;
-        let ours = self.forms.redeem(&token, Form::Login, &visit.browser(), now);
+        let ours = self.forms.redeem(&token, Form::Login, &self.told_to(&visit.browser()), now);
         if ours { Ok(()) } else { Err(SignInError::FormToken) }
     }
 
@@ -285,7 +291,7 @@ impl Gateway {
 
     /// The link of a button that signs in and goes on to `to`.
     fn login_url(&self, visit: &Visit<'_>, to: &LocalPath) -> String {
-        let form_token = self.forms.issue(Form::Login, &visit.browser(), &*self.entropy, visit.now);
+        let form_token = self.forms.issue(Form::Login, &self.told_to(&visit.browser()), &*self.entropy, visit.now);
         let origin = self.identifying_origin(visit);
         let url = format!("{origin}/_sekisho/login?to={}&t={form_token}", to.as_query_value());
         match visit.carrier.and_then(|profile| profile.required_query()) {
@@ -308,7 +314,7 @@ impl Gateway {
         if !origin.is_empty() && visit.client.scheme == Scheme::Https {
             return self.sign_in_page(visit, to, reason);
         }
-        let form_token = self.forms.issue(Form::Enrol, handset.as_bytes(), &*self.entropy, visit.now);
+        let form_token = self.forms.issue(Form::Enrol, &self.told_to(handset.as_bytes()), &*self.entropy, visit.now);
         let action = match visit.carrier.and_then(|profile| profile.required_query()) {
             Some((name, value)) => format!("{origin}/_sekisho/enrol?{name}={value}"),
             None => format!("{origin}/_sekisho/enrol"),

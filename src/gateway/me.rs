@@ -48,6 +48,7 @@ impl Gateway {
             Ok(pin) => pin,
             Err(error) => return self.me_unavailable(visit, current, &error),
         };
+        let told = bindings.iter().find(|binding| binding.this).and_then(|binding| binding.told.as_deref());
         let me = Me {
             account: own.account.as_str(),
             bindings: &bindings,
@@ -55,6 +56,7 @@ impl Gateway {
             form_token: &self.me_token(visit, current),
             retention_days: self.config.binding.retention_days,
             pin_set_on: pin.map(|pin| pin.set_at.day()),
+            told,
             done,
         };
         let answer = self.page(visit, StatusCode::OK, &Page::Me(me));
@@ -119,6 +121,7 @@ pub(super) fn own_binding(binding: &BindingRecord, current: &Current) -> MeBindi
         bound_on: binding.bound_on,
         last_used_on: binding.last_used_on,
         label: None,
+        told: None,
         this: binding.id == current.facts().binding,
     }
 }

@@ -64,10 +64,12 @@ impl Gateway {
     pub(super) async fn own_handsets(&self, current: &Current) -> Result<Vec<MeBinding>, StoreError> {
         let account = &current.facts().account;
         let labels = self.promises.subjects.store.labels(account).await?;
+        let shown = self.notices.shown(account).await?;
         let bindings = self.bindings.bindings(Some(account)).await?;
         let named = |binding: &crate::store::BindingRecord| {
             let label = labels.iter().find(|(id, _)| *id == binding.id).map(|(_, label)| label.to_string());
-            MeBinding { label, ..own_binding(binding, current) }
+            let told = shown.iter().find(|(id, _)| *id == binding.id).map(|(_, notice)| notice.revision.clone());
+            MeBinding { label, told, ..own_binding(binding, current) }
         };
         Ok(bindings.iter().map(named).collect())
     }

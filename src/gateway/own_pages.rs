@@ -1,7 +1,7 @@
 //! Everything below `/_sekisho/`: which page, by which method. Nothing here reaches an upstream.
 
 use http::header::{ALLOW, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 
 use super::Gateway;
 use super::form::Form;
@@ -9,7 +9,7 @@ use super::local_path::LocalPath;
 use super::visit::{Visit, query_value};
 use crate::body::Body;
 use crate::edge::ClientBody;
-use crate::pages::{CODE_FIELD, DataAct, FORM_TOKEN_FIELD, NoticeFacts, PIN_FIELD, Page};
+use crate::pages::{CODE_FIELD, DataAct, FORM_TOKEN_FIELD, PIN_FIELD};
 use crate::refusal::Reason;
 
 impl Gateway {
@@ -26,6 +26,7 @@ impl Gateway {
             "unlock" if post || by_get(PIN_FIELD) => self.unlock(visit, body).await,
             "logout" if post || by_get(FORM_TOKEN_FIELD) => self.logout(visit, body).await,
             "me/pin" if post || by_get(FORM_TOKEN_FIELD) => self.change_pin(visit, body).await,
+            "me/add" if post || by_get(FORM_TOKEN_FIELD) => self.add_handset(visit, body).await,
             "me/remove" if post || by_get(FORM_TOKEN_FIELD) => self.remove_binding(visit, body).await,
             "me/sessions/end" if post || by_get(FORM_TOKEN_FIELD) => self.end_sessions(visit, body).await,
             "me/label" if post || by_get(FORM_TOKEN_FIELD) => self.label_own(visit, body).await,
@@ -42,6 +43,7 @@ impl Gateway {
             "logout" if read => self.logout_form(visit).await,
             "pin" if read => self.pin_again(visit).await,
             "me/pin" if read => self.pin_form(visit).await,
+            "me/add" if read => self.add_form(visit).await,
             "news" if read => self.news_page(visit).await,
             "me" if read => self.me(visit).await,
             "leave" if read || post => self.leave_page(visit, body).await,
@@ -56,7 +58,7 @@ impl Gateway {
                 self.wrong_method(visit, "GET, HEAD").await
             }
             "ticket" | "bind" => self.wrong_method(visit, "GET").await,
-            "enrol" | "pin" | "unlock" | "me/pin" | "logout" | "leave" | "me/label" => {
+            "enrol" | "pin" | "unlock" | "me/pin" | "me/add" | "logout" | "leave" | "me/label" => {
                 self.wrong_method(visit, "GET, HEAD, POST").await
             }
             "me/remove" | "me/sessions/end" | "me/erase" | "me/stop" => self.wrong_method(visit, "POST").await,
@@ -68,22 +70,5 @@ impl Gateway {
         let mut answer = self.refuse_in_place(visit, Reason::MethodNotAllowed).await;
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         answer
-    }
-
-    async fn notice(&self, visit: &Visit<'_>) -> Response<Body> {
-        let enabled = self.config.carriers.profiles().iter().filter(|profile| profile.enabled());
-        let carriers: Vec<(String, String)> = enabled
-            .filter_map(|profile| Some((profile.display_name().to_owned(), profile.header()?.to_string())))
-            .collect();
-        let facts = NoticeFacts {
-            notice: &self.config.notice,
-            carriers: &carriers,
-            retention_days: self.config.binding.retention_days,
-            session_idle: self.config.session.idle,
-            session_absolute: self.config.session.absolute,
-            client_address: self.config.privacy.client_address,
-        };
-        let answer = self.page(visit, StatusCode::OK, &Page::Notice(facts));
-        self.linked_for_all(visit, answer).await
     }
 }

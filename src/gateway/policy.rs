@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::{Gateway, notice};
 use crate::assertion::AssertionCache;
 use crate::audit::AuditTrail;
 use crate::backup::Backups;
@@ -12,7 +13,7 @@ use crate::privacy::{Promises, Retention, RetentionParts, Statistics, Subjects, 
 use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{EmbeddedStore, StoreError};
-use crate::telemetry::{ACCESS_FIELDS, METRIC_LABELS, SECURITY_FIELDS};
+use crate::telemetry::{ACCESS_FIELDS, Actor, METRIC_LABELS, SECURITY_FIELDS};
 
 /// Finds what is stored, logged or counted without a purpose.
 ///
@@ -80,4 +81,17 @@ pub(super) async fn promises(
     }));
     let (canary, proofs) = (Arc::default(), Arc::clone(store) as _);
     Ok(Promises { subjects, statistics, retention, canary, proofs })
+}
+
+/// Keeps what people are told from this start on, before anybody is.
+///
+/// # Errors
+/// [`StoreError`]: nobody may be served then.
+pub(super) async fn tell(gateway: &Gateway) -> Result<(), StoreError> {
+    let Gateway { notices, told, audit, clock, config, .. } = gateway;
+    notice::put_in_force(&**notices, told, audit, &**clock, Actor::Gateway).await?;
+    if let Some(doubt) = notice::doubt(config, &**notices).await? {
+        tracing::warn!(doubt = doubt.problem, "notice.revision is doubtful");
+    }
+    Ok(())
 }

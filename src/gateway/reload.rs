@@ -14,6 +14,7 @@ use super::descriptors::{self, Admissions};
 use super::last_minute::LastMinute;
 use super::listeners::{Change, Listeners, Listening};
 use super::log_days;
+use super::notice;
 use super::startup::at_access_log;
 use super::state::{Gateway, Setting};
 use crate::admin::{Process, ReloadError, Reloaded, Status};
@@ -149,7 +150,10 @@ impl Live {
         let config = Arc::clone(&prepared.gateway.config);
         let warnings = prepared.warnings.iter().map(ToString::to_string).collect();
         let event = Event::new(Action::ConfigReload, by).object(&config.sha256);
+        let told = Arc::clone(&prepared.gateway.told);
         let swap = async {
+            // From here on nothing fails: what people are told from now on is kept before they are.
+            notice::put_in_force(&*former.notices, &told, &former.audit, &*former.clock, by).await?;
             self.swap(&former, prepared);
             Ok::<_, ReloadError>(((), Effect::none()))
         };
@@ -197,6 +201,7 @@ impl Live {
         let health = Arc::new(Health::new(&config.upstreams, Some(&former.health)));
         let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
         warnings.extend(doubt);
+        warnings.extend(notice::doubt(&config, &*former.notices).await?);
         let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health };
         let gateway = Arc::new(former.under(setting));
         // Carriers bring names of fields: nothing is served under them before it was seen that none can be forged.

@@ -20,7 +20,7 @@ use super::descriptors::Admissions;
 use super::listeners::{Listeners, Listening};
 use super::reload::Live;
 use super::state::{Gateway, Parts, Setting};
-use super::{Worker, behind, certificates, descriptors, log_days, opening, policy, upkeep};
+use super::{Worker, behind, certificates, descriptors, log_days, notice, opening, policy, upkeep};
 use crate::admin::{self, AdminListener, AdminServer, Operations, Process};
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Event, SealError};
@@ -123,6 +123,7 @@ impl Running {
             bindings,
             pins: Arc::clone(&store) as _,
             news: Arc::clone(&store) as _,
+            notices: Arc::clone(&store) as _,
             key_store,
             audit,
             backups,
@@ -140,6 +141,7 @@ impl Running {
         let health = Arc::new(Health::new(&config.upstreams, None));
         let gateway = Gateway::new(parts, Setting { config: Arc::clone(&config), access, upstream_tls, health });
         let gateway = Arc::new(gateway);
+        policy::tell(&gateway).await.map_err(|error| at_store(error.to_string()))?;
         gateway.self_test().await;
         let background = TaskTracker::new();
         if let Some(catch_up) = catch_up {
@@ -284,6 +286,10 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
             if let Some(keks) = keks {
                 findings.extend(opening::inspect_keys(config, &store, &keks, now).await);
             }
+            match notice::doubt(config, &store).await {
+                Ok(doubt) => findings.extend(doubt),
+                Err(error) => findings.push(config.finding("store.path", error.to_string())),
+            }
         }
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }
@@ -316,6 +322,7 @@ fn rotations(
 /// What administrators work on: what the gateway works on, and the process.
 fn operations(gateway: &Gateway, store: &Arc<EmbeddedStore>, receipts: Arc<Receipts>, live: &Arc<Live>) -> Operations {
     Operations {
+        notices: Arc::clone(&gateway.notices),
         key_store: Arc::clone(&gateway.key_store),
         rotations: Arc::clone(&gateway.rotations),
         receipts,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::bind_ticket::Claimed;
 use super::form_token::{self, FormTokens};
 use super::limits::Limits;
+use super::notice::Told;
 use super::self_test::{self, SelfTestError};
 use super::ticket::{self, SignIn, Tickets};
 use super::unlock::Locked;
@@ -30,7 +31,7 @@ use crate::privacy::{Canary, Promises};
 use crate::refusal::Reason;
 use crate::rotation::Rotations;
 use crate::session::Sessions;
-use crate::store::{BindingStore, KeyStore, NewsStore, PinStore};
+use crate::store::{BindingStore, KeyStore, NewsStore, NoticeStore, PinStore};
 use crate::telemetry::{AccessLogger, Actor, Metrics, UpstreamMetrics};
 use crate::tls::UpstreamTls;
 use crate::upstream::{Health, Routes, StrippedHead, Upstreams};
@@ -43,6 +44,8 @@ pub struct Parts {
     pub pins: Arc<dyn PinStore>,
     /// What people are to be told.
     pub news: Arc<dyn NewsStore>,
+    /// What they are told of their data.
+    pub notices: Arc<dyn NoticeStore>,
     /// Wrapped keys; asked again by readiness only.
     pub key_store: Arc<dyn KeyStore>,
     /// Who did what.
@@ -87,6 +90,8 @@ pub struct Setting {
 /// [`Gateway::under`] makes the next, which shares with it all that outlives a configuration.
 pub struct Gateway {
     pub(super) config: Arc<Config>,
+    /// What the configuration tells people.
+    pub(super) told: Arc<Told>,
     pub(super) routes: Routes,
     pub(super) head_limits: HeadLimits,
     pub(super) limits: Limits,
@@ -112,6 +117,7 @@ pub struct Gateway {
     pub(super) bindings: Arc<dyn BindingStore>,
     pub(super) pins: Arc<dyn PinStore>,
     pub(super) news: Arc<dyn NewsStore>,
+    pub(super) notices: Arc<dyn NoticeStore>,
     pub(super) key_store: Arc<dyn KeyStore>,
     pub(super) audit: Arc<AuditTrail>,
     pub(super) backups: Arc<Backups>,
@@ -185,6 +191,7 @@ impl Gateway {
             bindings: Arc::clone(&self.bindings),
             pins: Arc::clone(&self.pins),
             news: Arc::clone(&self.news),
+            notices: Arc::clone(&self.notices),
             key_store: Arc::clone(&self.key_store),
             audit: Arc::clone(&self.audit),
             backups: Arc::clone(&self.backups),
@@ -214,7 +221,7 @@ impl Gateway {
 
     fn build(parts: Parts, lasting: Lasting, setting: Setting) -> Self {
         let Parts { bindings, pins, news, key_store, audit, backups, sessions, keys, lifecycle, rotations, .. } = parts;
-        let Parts { promises, metrics, clock, entropy, shutdown, admission, .. } = parts;
+        let Parts { notices, promises, metrics, clock, entropy, shutdown, admission, .. } = parts;
         let Lasting { limits, forms, leave, tickets, bind_tickets, locked, upkeep, readiness } = lasting;
         let Setting { config, access, upstream_tls, health } = setting;
         let public = &config.gateway.public_url;
@@ -232,6 +239,7 @@ impl Gateway {
             UpstreamInForce { id, metrics: metrics.upstream(&upstream.name) }
         };
         Self {
+            told: Arc::new(Told::of(&config)),
             routes: Routes::new(config.routes.clone()),
             head_limits: HeadLimits {
                 head_bytes: config.limits.head_bytes,
@@ -258,6 +266,7 @@ impl Gateway {
             bindings,
             pins,
             news,
+            notices,
             key_store,
             audit,
             backups,

@@ -30,6 +30,7 @@ pub(super) struct Texts {
     pub(super) enrol: Enrol,
     pub(super) refusal: Refusal,
     pub(super) me: Me,
+    pub(super) add: Add,
     pub(super) remove: Remove,
     pub(super) pin: Pin,
     pub(super) me_pin: MePin,
@@ -141,12 +142,13 @@ texts! {
     Me {
         title, account, handsets, this, bound, last_used, remove, no_handsets, sessions, this_session, created,
         last_seen, end_sessions, more, sign_out, stored, stored_what, utc, handset_removed, session_ended, pin, no_pin,
-        change_pin, pin_set, pin_removed, export, erase, data,
+        change_pin, pin_set, pin_removed, export, erase, data, add, told,
     }
+    Add { title, lead, secret, button, how, there, once, told }
     Remove { title, lead, then, button, back }
     Pin { title, lead, label, button, forgot, code, none, set }
     MePin { title, none, set, forgotten, old, new, again, button, advice, remove, back }
-    News { title, lead, handset_bound, wrong_pins, wrong_codes, unknown, go }
+    News { title, lead, handset_bound, wrong_pins, wrong_codes, unknown, go, notice, same, gone, long }
     Data { title, names, name, no_name, stop_what, stop_button, held, renamed, back }
     Label { title, lead, field, empty, button, back }
     Erase { title, lead, then, button, back, done, done_what, backups, receipt }
@@ -157,7 +159,7 @@ texts! {
     Notice {
         title, revised, reads, reads_what, purpose, purpose_what, stored, stored_what, kept, kept_what, session,
         session_what, cookie, cookie_what, log, log_what, log_full, log_prefix, log_none, shared, shared_what,
-        rights, rights_what,
+        rights, rights_what, former, earlier, one, in_force,
     }
 }
 

@@ -7,6 +7,7 @@
 //! which the earliest handsets can hold.
 
 mod catalogue;
+mod notice;
 mod page;
 mod reader;
 mod render;
@@ -15,10 +16,11 @@ mod style;
 #[cfg(test)]
 mod tests;
 
+pub use notice::{NoticeDocument, NoticeFacts, NoticeSection, ReadField};
 pub use page::{
     AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, DataAct, DataDone, FORM_TOKEN_FIELD, LABEL_FIELD, Me, MeBinding, MeDone,
-    MeSession, MyData, News, NewsKind, NoticeFacts, OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD,
-    TO_FIELD,
+    MeSession, MyData, News, NewsKind, NoticeNews, NoticePage, NoticeRevision, OLD_PIN_FIELD, PIN_FIELD, Page,
+    PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
 };
 pub use reader::{Language, Reader, ReaderHints};
 pub use render::{Rendered, render};

@@ -2,12 +2,11 @@
 //!
 //! No text in here is trusted: every one is escaped on its way into the markup.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
+use super::notice::{NoticeDocument, NoticeSection};
 use crate::clock::{Day, Timestamp};
-use crate::config::{ClientAddressDetail, NoticeConfig};
+use crate::config::NoticeConfig;
 use crate::refusal::Reason;
 
 /// Form field and query parameter of the single-use form token.
@@ -69,10 +68,32 @@ pub enum Page<'a> {
         /// What the operator finds the request by in the logs.
         request_id: &'a str,
     },
-    /// The privacy notice.
-    Notice(NoticeFacts<'a>),
+    /// The privacy notice, or a former one.
+    Notice(NoticePage<'a>),
     /// Self-service.
     Me(Me<'a>),
+    /// Asks before a code for another handset is issued.
+    Add {
+        /// Where the form posts, e.g. `/_sekisho/me/add?guid=ON`.
+        action: &'a str,
+        /// Goes back in [`FORM_TOKEN_FIELD`].
+        form_token: &'a str,
+        /// Whether the PIN has to be typed.
+        asks_pin: bool,
+        /// What was wrong with the last try: pin-wrong.
+        because: Option<Reason>,
+        /// As in [`Page::Pin`].
+        code_url: &'a str,
+    },
+    /// A code for another handset, shown once.
+    Added {
+        /// The enrolment code, grouped.
+        code: &'a str,
+        /// The last instant it may be used.
+        expires_at: Timestamp,
+        /// What is typed on the other handset.
+        url: &'a str,
+    },
     /// Asks before a binding is removed.
     Remove {
         /// Where the form posts, e.g. `/_sekisho/me/remove?guid=ON`.
@@ -114,6 +135,8 @@ pub enum Page<'a> {
     News {
         /// What is new, oldest first.
         news: &'a [News],
+        /// What has changed of the notice since they were told of it.
+        notice: Option<&'a NoticeNews>,
         /// Where the person wanted to go.
         to: &'a str,
     },
@@ -164,20 +187,34 @@ pub enum Page<'a> {
     },
 }
 
-/// What the privacy notice is made from: the configuration in force.
-pub struct NoticeFacts<'a> {
-    /// Who, whom to ask, and when the notice was last revised.
-    pub notice: &'a NoticeConfig,
-    /// The enabled profiles: name, and the header field its identifier is read from.
-    pub carriers: &'a [(String, String)],
-    /// Days after which an unused binding is erased.
-    pub retention_days: u32,
-    /// How long a session lives unused.
-    pub session_idle: Duration,
-    /// How long a session lives at most.
-    pub session_absolute: Duration,
-    /// What logs say of the client's address.
-    pub client_address: ClientAddressDetail,
+/// A notice, and the way to others.
+pub struct NoticePage<'a> {
+    /// What it says.
+    pub told: &'a NoticeDocument,
+    /// Days (UTC) from which and until which it was in force; `None` of the one that is.
+    pub former: Option<(Day, Day)>,
+    /// Those that were in force before it, the latest first.
+    pub earlier: &'a [NoticeRevision],
+}
+
+/// A former notice.
+pub struct NoticeRevision {
+    /// What its link says which it is by.
+    pub id: u32,
+    /// Its revision date.
+    pub revision: String,
+    /// UTC day from which it was in force.
+    pub from: Day,
+}
+
+/// That the notice has changed.
+pub struct NoticeNews {
+    /// The revision date of the one in force.
+    pub revision: String,
+    /// UTC day from which it is.
+    pub from: Day,
+    /// What has changed, in the reader's language.
+    pub changes: Vec<NoticeSection>,
 }
 
 /// What the person may see and change of what is stored about them.
@@ -194,6 +231,8 @@ pub struct Me<'a> {
     pub retention_days: u32,
     /// The day the PIN was set, if one is.
     pub pin_set_on: Option<Day>,
+    /// Revision date of the notice that the person of the handset in hand was shown last.
+    pub told: Option<&'a str>,
     /// What the form that led here has done.
     pub done: Option<MeDone>,
 }
@@ -294,6 +333,8 @@ pub struct MeBinding {
     pub last_used_on: Day,
     /// What its person calls it.
     pub label: Option<String>,
+    /// Revision date of the notice that its person was shown last.
+    pub told: Option<String>,
     /// The handset in hand.
     pub this: bool,
 }

@@ -18,23 +18,28 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::catalogue::{RefusalTexts, Texts, fill};
+use super::notice::{NoticeDocument, NoticeSection};
 use super::page::{
     AGAIN_FIELD, BINDING_FIELD, CODE_FIELD, DataAct, FORM_TOKEN_FIELD, LABEL_FIELD, MeBinding, MeDone, News, NewsKind,
-    OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD, TO_FIELD,
+    NoticeNews, NoticePage, NoticeRevision, OLD_PIN_FIELD, PIN_FIELD, Page, PinState, REMOVE_FIELD, SURE_FIELD,
+    TO_FIELD,
 };
 use super::reader::{Language, Reader};
 use super::style::STYLE;
 use crate::carrier::{Charset, Markup};
 use crate::clock::Timestamp;
-use crate::config::ClientAddressDetail;
 use crate::refusal::Reason;
 
 /// How many handsets and how many sessions the self-service page lists, so that it stays within 5 KiB with a session in
 /// every link. The others come up once some of these are removed or ended; the JSON document lists all.
 const ROWS: usize = 3;
+const SESSION_ROWS: usize = 2;
 
 /// How many handsets the page of names lists: those with a key from 2 to 6.
 const NAMED: usize = 5;
+
+/// How much of what has changed in the notice is told beside other news, in octets of UTF-8; of more, the headings.
+const TOLD: usize = 2000;
 
 /// A page as it is sent.
 pub struct Rendered {
@@ -107,6 +112,7 @@ impl Source<'_> {
             Page::Refusal { reason, .. } => &self.said(reason).title,
             Page::Notice(_) => &self.t.notice.title,
             Page::Me(_) => &self.t.me.title,
+            Page::Add { .. } | Page::Added { .. } => &self.t.add.title,
             Page::Remove { .. } => &self.t.remove.title,
             Page::Pin { .. } => &self.t.pin.title,
             Page::MePin { .. } => &self.t.me_pin.title,
@@ -159,10 +165,6 @@ impl Source<'_> {
         self.t.span(Duration::from_secs(u64::from(*days) * 86_400))
     }
 
-    fn span(&self, time: &Duration) -> String {
-        self.t.span(*time)
-    }
-
     /// A wait as people say it: over a minute, whole minutes, rounded up.
     fn wait(&self, seconds: &u64) -> String {
         let seconds = if *seconds > 60 { seconds.div_ceil(60).saturating_mul(60) } else { *seconds };
@@ -189,13 +191,29 @@ impl Source<'_> {
         fill(&fill(text, "{carrier}", self.t.carrier(&news.carrier)), "{day}", news.day)
     }
 
-    fn address_detail(&self, detail: &ClientAddressDetail) -> &str {
-        match detail {
-            ClientAddressDetail::Full => &self.t.notice.log_full,
-            ClientAddressDetail::Prefix => &self.t.notice.log_prefix,
-            ClientAddressDetail::None => &self.t.notice.log_none,
-        }
+    fn sections<'n>(&self, told: &'n NoticeDocument) -> &'n [NoticeSection] {
+        told.sections(self.reader.language)
     }
+
+    /// Changes of the notice that are told whole: the first that fit.
+    fn whole(changes: &[NoticeSection]) -> &[NoticeSection] {
+        changes.split_at_checked(fitting(changes)).map_or(changes, |(whole, _)| whole)
+    }
+
+    /// Those of which the page has the heading.
+    fn rest(changes: &[NoticeSection]) -> &[NoticeSection] {
+        changes.split_at_checked(fitting(changes)).map_or(&[], |(_, rest)| rest)
+    }
+}
+
+/// How many changes, from the first, are told in [`TOLD`] octets.
+fn fitting(changes: &[NoticeSection]) -> usize {
+    let mut told = 0_usize;
+    let fits = |section: &&NoticeSection| {
+        told += section.lines.iter().chain(&section.items).map(String::len).sum::<usize>();
+        told <= TOLD
+    };
+    changes.iter().take_while(fits).count()
 }
 
 fn document(page: &Page<'_>, language: Language) -> Value {
@@ -208,49 +226,36 @@ fn document(page: &Page<'_>, language: Language) -> Value {
                 "reason": reason.as_str(), "message": message(*reason, language), "request_id": request_id,
             } })
         }
-        Page::Notice(facts) => json!({ "notice": {
-            "controller": facts.notice.controller,
-            "contact": facts.notice.contact,
-            "revision": facts.notice.revision,
-            "reads": facts.carriers.iter()
-                .map(|(carrier, header)| json!({ "carrier": carrier, "header": header }))
-                .collect::<Vec<_>>(),
-            "retention_days": facts.retention_days,
-            "session_idle_seconds": facts.session_idle.as_secs(),
-            "session_absolute_seconds": facts.session_absolute.as_secs(),
-            "client_address": match facts.client_address {
-                ClientAddressDetail::Full => "full",
-                ClientAddressDetail::Prefix => "prefix",
-                ClientAddressDetail::None => "none",
-            },
-        } }),
+        Page::Notice(page) => notice_document(page),
         Page::Me(me) => json!({
             "account": me.account,
             "has_pin": me.pin_set_on.is_some(),
             "pin_set_on": me.pin_set_on.map(|day| day.to_string()),
             "retention_days": me.retention_days,
+            "notice_revision": me.told,
             "bindings": me.bindings.iter().map(binding_document).collect::<Vec<_>>(),
             "sessions": me.sessions.iter().map(|s| json!({
                 "id": s.id, "carrier": s.carrier, "this": s.this,
                 "created_at": s.created_at.rfc3339(), "last_seen_at": s.last_seen_at.rfc3339(),
             })).collect::<Vec<_>>(),
         }),
+        Page::Add { asks_pin, because: None, .. } => json!({ "added": false, "asks_pin": asks_pin }),
+        Page::Added { code, expires_at, url } => {
+            json!({ "code": code, "expires_at": expires_at.rfc3339(), "url": url })
+        }
         Page::Remove { binding, .. } => json!({ "removed": false, "binding": binding_document(binding) }),
         Page::Pin { because, .. } => error(because.unwrap_or(Reason::PinRequired)),
-        Page::MePin { because: Some(reason), .. } | Page::Label { because: Some(reason), .. } => error(*reason),
+        Page::MePin { because: Some(reason), .. }
+        | Page::Label { because: Some(reason), .. }
+        | Page::Add { because: Some(reason), .. } => error(*reason),
         Page::MePin { state, .. } => json!({
             "has_pin": *state != PinState::None,
             "pin_set_on": if let PinState::Set(day) = state { Some(day.to_string()) } else { None },
         }),
-        Page::News { news, .. } => json!({ "news": news.iter().map(|news| json!({
-            "kind": match news.kind {
-                NewsKind::HandsetBound => "handset-bound",
-                NewsKind::WrongPins => "wrong-pins",
-                NewsKind::WrongCodes => "wrong-codes",
-            },
-            "carrier": Some(&news.carrier).filter(|carrier| !carrier.is_empty()),
-            "day": news.day.to_string(),
-        })).collect::<Vec<_>>() }),
+        Page::News { news, notice, .. } => json!({
+            "news": news.iter().map(news_document).collect::<Vec<_>>(),
+            "notice": notice.map(changed_notice),
+        }),
         Page::Data(data) => json!({
             "handsets": data.handsets.iter().map(binding_document).collect::<Vec<_>>(), "held": data.held,
         }),
@@ -266,11 +271,38 @@ fn document(page: &Page<'_>, language: Language) -> Value {
     }
 }
 
+fn notice_document(page: &NoticePage<'_>) -> Value {
+    let earlier =
+        |one: &NoticeRevision| json!({ "id": one.id, "revision": one.revision, "from": one.from.to_string() });
+    let former = page.former.map(|(from, until)| json!({ "from": from.to_string(), "until": until.to_string() }));
+    json!({
+        "notice": page.told.facts,
+        "former": former,
+        "earlier": page.earlier.iter().map(earlier).collect::<Vec<_>>(),
+    })
+}
+
+fn news_document(news: &News) -> Value {
+    json!({
+        "kind": match news.kind {
+            NewsKind::HandsetBound => "handset-bound",
+            NewsKind::WrongPins => "wrong-pins",
+            NewsKind::WrongCodes => "wrong-codes",
+        },
+        "carrier": Some(&news.carrier).filter(|carrier| !carrier.is_empty()),
+        "day": news.day.to_string(),
+    })
+}
+
+fn changed_notice(notice: &NoticeNews) -> Value {
+    json!({ "revision": notice.revision, "from": notice.from.to_string(), "changes": notice.changes })
+}
+
 fn binding_document(binding: &MeBinding) -> Value {
     json!({
         "id": binding.id, "carrier": binding.carrier, "this": binding.this,
         "bound_on": binding.bound_on.to_string(), "last_used_on": binding.last_used_on.to_string(),
-        "label": binding.label,
+        "label": binding.label, "notice_revision": binding.told,
     })
 }
 

@@ -2,8 +2,9 @@
 // Included by both, so it takes its names from the module that includes it.
 
 use super::{
-    ClientAddressDetail, DataAct, DataDone, Day, Duration, Me, MeBinding, MeDone, MeSession, MyData, News, NewsKind,
-    NoticeConfig, NoticeFacts, Page, PinState, Reason, Timestamp,
+    ClientAddressDetail, DataAct, DataDone, Day, Duration, Language, Me, MeBinding, MeDone, MeSession, MyData, News,
+    NewsKind, NoticeConfig, NoticeDocument, NoticeFacts, NoticeNews, NoticePage, NoticeRevision, Page, PinState,
+    ReadField, Reason, Timestamp,
 };
 
 const TOKEN: &str = "q3Zf0mW8Vh2c1b7JtYx5Rw";
@@ -32,20 +33,7 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
         let page = Page::Refusal { reason: *reason, carrier: None, retry_after_seconds, request_id };
         show(&format!("refusal-{}", reason.as_str()), &page);
     }
-    let carriers =
-        [("docomo", "X-DCMGUID"), ("au", "X-UP-SUBNO"), ("softbank", "X-JPHONE-UID"), ("emobile", "X-EM-UID")]
-            .map(|(name, header)| (name.to_owned(), header.to_owned()));
-    show(
-        "notice",
-        &Page::Notice(NoticeFacts {
-            notice: &notice,
-            carriers: &carriers,
-            retention_days: 400,
-            session_idle: Duration::from_mins(30),
-            session_absolute: Duration::from_hours(12),
-            client_address: ClientAddressDetail::Prefix,
-        }),
-    );
+    notice_pages(show);
     me_pages(show);
     pin_pages(show);
     let binding = MeBinding {
@@ -54,6 +42,7 @@ pub(super) fn each_page(show: &mut dyn FnMut(&str, &Page<'_>)) {
         bound_on: Day::from_unix_days(20_700),
         last_used_on: Day::from_unix_days(20_780),
         label: Some("二台目".to_owned()),
+        told: None,
         this: true,
     };
     show("remove", &Page::Remove { action: "/_sekisho/me/remove?guid=ON", form_token: TOKEN, binding: &binding });
@@ -70,6 +59,7 @@ fn data_pages(binding: &MeBinding, show: &mut dyn FnMut(&str, &Page<'_>)) {
         bound_on: binding.bound_on,
         last_used_on: binding.last_used_on,
         label: None,
+        told: None,
         this: false,
     };
     for (name, handsets, held, done) in
@@ -123,7 +113,61 @@ fn pin_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
     let news = |kind, carrier: &str| News { kind, carrier: carrier.to_owned(), day: Day::from_unix_days(20_780) };
     let news =
         [news(NewsKind::HandsetBound, "softbank"), news(NewsKind::WrongPins, "docomo"), news(NewsKind::WrongCodes, "")];
-    show("news", &Page::News { news: &news, to: "/orders?page=2" });
+    show("news", &Page::News { news: &news, notice: None, to: "/orders?page=2" });
+    for (name, asks_pin, because) in
+        [("add", false, None), ("add-pin", true, None), ("add-pin-wrong", true, Some(Reason::PinWrong))]
+    {
+        let action = "/_sekisho/me/add?guid=ON";
+        show(name, &Page::Add { action, form_token: TOKEN, asks_pin, because, code_url });
+    }
+    let expires_at = Timestamp::from_unix_millis(1_795_530_117_042);
+    show("added", &Page::Added { code: "1234-5678-9012", expires_at, url: "https://admin.example.jp" });
+    for (name, news, reads, revision) in [
+        ("news-notice", &news[..0], "docomo", "2026-11-23"),
+        ("news-notice-same", &news[..0], "", "2026-12-01"),
+        ("news-full", &news[..], "everything", "2026-12-01"),
+    ] {
+        let was = document("2026-11-23");
+        let mut is = document(revision);
+        if reads == "docomo" {
+            is.facts.retention_days = 30;
+            is = NoticeDocument::of(is.facts);
+        }
+        let mut changes = is.changes_since(&was, Language::Japanese);
+        if reads == "everything" {
+            changes = is.ja;
+        }
+        let notice = NoticeNews { revision: revision.to_owned(), from: Day::from_unix_days(20_780), changes };
+        show(name, &Page::News { news, notice: Some(&notice), to: "/orders?page=2" });
+    }
+}
+
+fn document(revision: &str) -> NoticeDocument {
+    let reads = [("docomo", "X-DCMGUID"), ("au", "X-UP-SUBNO"), ("softbank", "X-JPHONE-UID"), ("emobile", "X-EM-UID")];
+    NoticeDocument::of(NoticeFacts {
+        controller: "Example KK".to_owned(),
+        contact: "https://example.jp/contact".to_owned(),
+        revision: revision.to_owned(),
+        reads: reads.map(|(carrier, header)| ReadField { carrier: carrier.into(), header: header.into() }).into(),
+        retention_days: 400,
+        session_idle_seconds: 1800,
+        session_absolute_seconds: 43_200,
+        client_address: ClientAddressDetail::Prefix,
+    })
+}
+
+fn notice_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
+    let told = document("2026-11-23");
+    let day = Day::from_unix_days;
+    let revision = |id: u32| NoticeRevision { id, revision: "2026-10-01".to_owned(), from: day(20_730) };
+    let earlier = [4, 3, 2, 1].map(revision);
+    for (name, former, earlier) in [
+        ("notice", None, &earlier[..0]),
+        ("notice-revised", None, &earlier[..]),
+        ("notice-former", Some((day(20_700), day(20_730))), &earlier[..2]),
+    ] {
+        show(name, &Page::Notice(NoticePage { told: &told, former, earlier }));
+    }
 }
 
 fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
@@ -139,6 +183,7 @@ fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
         bound_on: Day::from_unix_days(20_700),
         last_used_on: start.day(),
         label: (n == 0).then(|| "仕事用 & 私用".to_owned()),
+        told: Some("2026-11-23".to_owned()),
         this: n == 0,
     };
     let session = |n: u8| MeSession {
@@ -162,6 +207,7 @@ fn me_pages(show: &mut dyn FnMut(&str, &Page<'_>)) {
                 form_token: TOKEN,
                 retention_days: 400,
                 pin_set_on: (handsets > 1).then(|| Day::from_unix_days(20_700)),
+                told: Some("2026-11-23"),
                 done,
             }),
         );

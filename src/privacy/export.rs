@@ -97,7 +97,7 @@ fn records(kind: &str, facts: &Facts<'_>) -> Found {
         "labels" => record
             .bindings
             .iter()
-            .filter_map(|LabelledBinding { binding, label }| {
+            .filter_map(|LabelledBinding { binding, label, .. }| {
                 let label = label.as_ref()?;
                 Some(json!({ "binding": binding.id.to_string(), "label": label.as_str() }))
             })
@@ -148,7 +148,7 @@ fn records(kind: &str, facts: &Facts<'_>) -> Found {
     })
 }
 
-fn binding(LabelledBinding { binding, label }: &LabelledBinding) -> Value {
+fn binding(LabelledBinding { binding, label, told }: &LabelledBinding) -> Value {
     json!({
         "id": binding.id.to_string(),
         "carrier": binding.carrier.as_str(),
@@ -156,6 +156,9 @@ fn binding(LabelledBinding { binding, label }: &LabelledBinding) -> Value {
         "bound_on": binding.bound_on.to_string(),
         "last_used_on": binding.last_used_on.to_string(),
         "label": label.as_ref().map(|label| label.as_str().to_owned()),
+        "notice_told": told.as_ref().map(|notice| json!({
+            "id": notice.id, "revision": notice.revision, "in_force_from": notice.in_force_from.rfc3339(),
+        })),
     })
 }
 

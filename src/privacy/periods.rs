@@ -31,6 +31,8 @@ pub enum Kept {
     SecurityLog,
     /// As long as something needs it.
     WhileNeeded,
+    /// As long as the store.
+    ForEver,
     /// Until the next of its kind.
     Latest,
     /// Until the gateway restarts.
@@ -164,6 +166,7 @@ impl Kept {
             Self::SecurityLog => {
                 ("as long as whoever collects it keeps it".to_owned(), "収集先の定める期間".to_owned())
             }
+            Self::ForEver => ("for ever".to_owned(), "無期限".to_owned()),
             Self::WhileNeeded => ("as long as something needs it".to_owned(), "必要な間".to_owned()),
             Self::Latest => ("until the next one".to_owned(), "次の記録まで".to_owned()),
             Self::Process => ("until the gateway restarts".to_owned(), "再起動するまで".to_owned()),

@@ -130,10 +130,11 @@ pub const REGISTER: &[Purpose] = &[
             "bindings.bound_on",
             "bindings.last_used_on",
             "bindings.rev",
+            "bindings.notice",
         ],
         purpose: Text {
-            en: "to recognise an enrolled handset when its person signs in",
-            ja: "サインインのとき、登録された携帯電話かどうかを確かめる",
+            en: "to recognise an enrolled handset when its person signs in, and to tell them once when the notice has changed",
+            ja: "サインインのとき、登録された携帯電話かどうかを確かめる。「個人情報の取扱い」が変わったことを1回知らせる",
         },
         kept: Kept::Unused,
         ground: Ground::Service,
@@ -181,6 +182,7 @@ pub const REGISTER: &[Purpose] = &[
             "codes.account",
             "codes.mac",
             "codes.key",
+            "codes.issuer",
             "codes.issued_at",
             "codes.expires_at",
             "codes.wrong_tries",
@@ -228,6 +230,16 @@ pub const REGISTER: &[Purpose] = &[
         },
         kept: Kept::WithBinding,
         ground: Ground::Security,
+    },
+    Purpose {
+        kind: "notices",
+        what: Text { en: "notices that were in force", ja: "これまでの「個人情報の取扱い」" },
+        fields: &["notices.seq", "notices.revision", "notices.document", "notices.digest", "notices.in_force_from"],
+        purpose: Text {
+            en: "to show what people were told, and when", ja: "いつ何を知らせていたかを示す"
+        },
+        kept: Kept::ForEver,
+        ground: Ground::Nobody,
     },
     Purpose {
         kind: "subjects",

@@ -75,6 +75,39 @@ pub struct NewCode {
     pub expires_at: Timestamp,
     /// When it was issued.
     pub issued_at: Timestamp,
+    /// The account's own handset whose person asks for it; `None` where the operator issues it.
+    pub asked_by: Option<BindingId>,
+}
+
+impl NewCode {
+    /// Who issues it.
+    #[must_use]
+    pub const fn issuer(&self) -> CodeIssuer {
+        match self.asked_by {
+            None => CodeIssuer::Operator,
+            Some(_) => CodeIssuer::Person,
+        }
+    }
+}
+
+/// Who issued an enrolment code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeIssuer {
+    /// The operator, who knows whom they gave it to: it stands in for a PIN that was forgotten.
+    Operator,
+    /// The account's own person, for another handset.
+    Person,
+}
+
+impl CodeIssuer {
+    /// The word in stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Person => "person",
+        }
+    }
 }
 
 /// What became of a code to be kept.
@@ -84,6 +117,8 @@ pub enum IssueOutcome {
     Issued,
     /// Another live code has that selector: draw again.
     SelectorTaken,
+    /// The handset whose person asks is not bound to the account any more, or the account is suspended.
+    NotEntitled,
 }
 
 /// A binding to be made, with the proof that it may.
@@ -127,11 +162,11 @@ pub enum EnrolmentAuthority {
 /// What became of an enrolment. Only the first two changed a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnrolOutcome {
-    /// Bound; the code, if it was one, is spent.
-    Bound(BindingRecord),
+    /// Bound; the code, if it was one, is spent. With who issued that.
+    Bound(BindingRecord, Option<CodeIssuer>),
     /// It was bound to that very account before; the code is spent alike, the day of the last use is today, and the
     /// record is flattened as a sign-in would.
-    AlreadyBound(BindingRecord),
+    AlreadyBound(BindingRecord, Option<CodeIssuer>),
     /// No live code matches, or its tries are used up. A wrong try at a live code was counted; the tries of a handset
     /// that has used up its own are not, so one handset cannot burn a code for the others. Whether the selector
     /// exists does not change the work.
@@ -249,7 +284,8 @@ pub trait BindingStore: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<ImportOutcome>, StoreError>;
 
-    /// Keeps a new code and creates the account if there is none.
+    /// Keeps a new code and creates the account if there is none; one that a person asks for is kept only while the handset
+    /// that asks is bound to the account and the account is active.
     ///
     /// 11. A live code of another account with the same selector refuses; dead ones (past their end at `issued_at`, or
     ///     out of tries) are erased.

@@ -26,6 +26,7 @@ mod embedded;
 mod error;
 mod keys;
 mod news;
+mod notices;
 mod pins;
 mod proofs;
 mod receipts;
@@ -41,8 +42,8 @@ pub use approvals::{
 pub use audit::{AuditStore, NewAuditEntry, SealingKey, StoredAuditEntry, StoredCheckpoint};
 pub use backups::{BackupStore, Copied, CopyKind, Tombstone, TombstoneKind};
 pub use bindings::{
-    AccountRecord, BindingRecord, BindingStore, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, Hit,
-    ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
+    AccountRecord, BindingRecord, BindingStore, CodeIssuer, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
+    Hit, ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
 };
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, VacantPlace, WriteEvent};
 pub use error::StoreError;
@@ -51,6 +52,7 @@ pub use keys::{
     SchemeRecord, StoredKeys, StretchParameters,
 };
 pub use news::{News, NewsKind, NewsStore};
+pub use notices::{NewNotice, NoticeChange, NoticeRecord, NoticeStore, NoticeSummary};
 pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};
 pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};

@@ -51,7 +51,8 @@ pub struct News {
 /// 54. **Once.** News that were taken are gone; so are those of a binding that is.
 #[async_trait]
 pub trait NewsStore: Send + Sync + 'static {
-    /// Whether there are any for this handset.
+    /// Whether there are any for this handset, or its person was shown a notice that says something else than the one in
+    /// force ([`NoticeStore`](super::NoticeStore), clause 87).
     async fn has_news(&self, binding: BindingId) -> Result<bool, StoreError>;
 
     /// Takes them, oldest first.

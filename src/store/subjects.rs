@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{BindingRecord, News, StoreError};
+use super::{BindingRecord, News, NoticeSummary, StoreError};
 use crate::audit::Pseudonym;
 use crate::binding::{AccountId, AccountState, BindingId, Label};
 use crate::clock::{Day, Timestamp};
@@ -39,6 +39,8 @@ pub struct LabelledBinding {
     pub binding: BindingRecord,
     /// Its label, if it was given one.
     pub label: Option<Label>,
+    /// The notice that its person was shown last, if any.
+    pub told: Option<NoticeSummary>,
 }
 
 /// What is kept of an enrolment code, but for its keyed hash and its selector.

@@ -68,8 +68,9 @@ impl Bench {
 
     async fn code_for(&self, name: &str) -> EnrolmentCode {
         let issued =
-            issue_code(self.bindings(), &self.keys.session().unwrap(), account(name), &self.entropy, start()).await;
-        let (code, expires_at) = issued.unwrap();
+            issue_code(self.bindings(), &self.keys.session().unwrap(), account(name), None, &self.entropy, start())
+                .await;
+        let (code, expires_at) = issued.unwrap().unwrap();
         assert_eq!(expires_at, later(EnrolmentCode::LIFETIME));
         code
     }

@@ -368,6 +368,8 @@ const VERBS: &[(&str, &[&str])] = &[
     ("get /v1/keys/{id}/public", &["security", "auditor"]),
     ("get /v1/log", &["operator"]),
     ("get /v1/policy", &["privacy", "auditor"]),
+    ("get /v1/policy/history", &["privacy", "auditor"]),
+    ("get /v1/policy/history/{id}", &["privacy", "auditor"]),
     ("get /v1/posture", &["privacy", "auditor"]),
     ("get /v1/retention", &["privacy", "auditor"]),
     ("get /v1/rotations", &["security", "auditor"]),

@@ -15,7 +15,7 @@ async fn harness() -> Harness {
 }
 
 /// Signs in again; where that leads.
-async fn signs_in(handset: &mut Handset, to: &str) -> String {
+pub(crate) async fn signs_in(handset: &mut Handset, to: &str) -> String {
     handset.cookies.clear();
     let entered = handset.click_sign_in(to).await;
     assert_eq!(entered.status, StatusCode::FOUND, "{}", entered.text());

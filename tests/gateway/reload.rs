@@ -309,7 +309,7 @@ async fn tries_are_not_forgotten_by_a_reload() {
     for expected in [StatusCode::FORBIDDEN, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS] {
         // The form of before is good under the configuration of after.
         let page = handset.click_sign_in("/").await;
-        harness.reload(|config| config.replace("Example KK", "Another KK")).await.unwrap();
+        harness.reload(|config| config.replace("first_byte = \"5s\"", "first_byte = \"6s\"")).await.unwrap();
         assert_eq!(handset.type_code(&page, "0000-0000-0000").await.status, expected);
     }
     harness.finish().await;

@@ -80,7 +80,8 @@ async fn an_export_has_everything_with_purpose_and_retention_and_no_digest() {
     }
     let bindings = &item(&document, "bindings")["records"];
     let expected = json!([{ "id": id, "carrier": "docomo", "chain": ["k1"], "bound_on": "2026-11-24",
-                            "last_used_on": "2026-11-24", "label": "work <b>" }]);
+                            "last_used_on": "2026-11-24", "label": "work <b>", "notice_told": {
+                                "id": 1, "revision": "2026-11-23", "in_force_from": "2026-11-24T00:00:00Z" } }]);
     assert_eq!(*bindings, expected);
     assert!(item(&document, "bindings")["retention"].as_str().unwrap().contains("400 days"));
     for (kind, count) in [("account", 1), ("labels", 1), ("sessions", 1), ("codes", 1), ("subjects", 1), ("holds", 0)] {
@@ -212,13 +213,13 @@ async fn of_an_account_that_is_not_there_nothing_is_done_and_nothing_is_left() {
     let id = "00000000-0000-4000-8000-000000000000";
     let why = json!({ "reason": "x" });
     for (method, path, document) in [
-        (Method::GET, "/v1/subjects/nobody/export".to_owned(), None),
-        (Method::DELETE, "/v1/subjects/nobody".to_owned(), None),
-        (Method::POST, "/v1/subjects/nobody/stop".to_owned(), None),
-        (Method::POST, "/v1/subjects/nobody/resume".to_owned(), None),
-        (Method::POST, "/v1/subjects/nobody/hold".to_owned(), Some(&why)),
-        (Method::POST, "/v1/subjects/nobody/release".to_owned(), Some(&why)),
-        (Method::PUT, format!("/v1/subjects/nobody/bindings/{id}/label"), Some(&json!({ "label": "x" }))),
+        (Method::GET, "/v1/subjects/absentee/export".to_owned(), None),
+        (Method::DELETE, "/v1/subjects/absentee".to_owned(), None),
+        (Method::POST, "/v1/subjects/absentee/stop".to_owned(), None),
+        (Method::POST, "/v1/subjects/absentee/resume".to_owned(), None),
+        (Method::POST, "/v1/subjects/absentee/hold".to_owned(), Some(&why)),
+        (Method::POST, "/v1/subjects/absentee/release".to_owned(), Some(&why)),
+        (Method::PUT, format!("/v1/subjects/absentee/bindings/{id}/label"), Some(&json!({ "label": "x" }))),
     ] {
         let refused = harness.admin().call_with(method.clone(), &path, document).await;
         assert_eq!(reason(refused), "not-found", "{method} {path}");
@@ -228,7 +229,7 @@ async fn of_an_account_that_is_not_there_nothing_is_done_and_nothing_is_left() {
         assert_eq!(reason(call(&harness, Method::DELETE, &path).await), "account-invalid", "{account}");
     }
     assert!(entries(&harness).await.iter().all(|entry| entry["account"].is_null()), "no pseudonym came to be");
-    assert!(found_in(&harness, "nobody").is_empty());
+    assert!(found_in(&harness, "absentee").is_empty());
     harness.finish().await;
 }
 

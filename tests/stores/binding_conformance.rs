@@ -22,14 +22,14 @@ pub(crate) async fn clause_05_one_account_per_handset(backend: impl Backend) {
         async move { store.enrol(same_handset, at(1)).await.unwrap() }
     }));
     let outcomes = outcomes.await;
-    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(..))).count(), 1);
     assert_eq!(outcomes.iter().filter(|o| **o == EnrolOutcome::BindingLimit).count(), 9);
     assert_eq!(store.bindings(None).await.unwrap().len(), 1);
 
     // The same digest from another carrier is another handset.
     store.issue_code(code("other", "5555", 5)).await.unwrap();
     let other = Enrolment { carrier: carrier("au"), id: binding_id(99), ..enrolment(1, "5555", 5) };
-    assert!(matches!(store.enrol(other, at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(other, at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
 }
 
 pub(crate) async fn clause_05_a_handset_bound_under_an_older_chain_is_found(backend: impl Backend) {
@@ -55,7 +55,7 @@ pub(crate) async fn clause_06_single_use(backend: impl Backend) {
         let store = Arc::clone(&store);
         async move { store.enrol(enrolment(handset, "1234", 1), at(1)).await.unwrap() }
     }));
-    let bound = outcomes.await.into_iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count();
+    let bound = outcomes.await.into_iter().filter(|o| matches!(o, EnrolOutcome::Bound(..))).count();
     assert_eq!((bound, store.bindings(None).await.unwrap().len()), (1, 1));
     assert_eq!(store.enrol(enrolment(21, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
 }
@@ -77,11 +77,11 @@ pub(crate) async fn clause_07_counted_per_handset(backend: impl Backend) {
     for _ in 0..CodeLimits::IN_ALL {
         assert_eq!(store.enrol(enrolment(1, "1234", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     }
-    assert!(matches!(store.enrol(enrolment(2, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(2, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
 
     // A new code begins at nought, also with the same selector.
     store.issue_code(code("alice", "1234", 1)).await.unwrap();
-    assert!(matches!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(1, "1234", 1), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
 }
 
 pub(crate) async fn clause_07_counted_in_all(backend: impl Backend) {
@@ -163,7 +163,7 @@ pub(crate) async fn clause_11_codes_replace_refuse_and_die(backend: impl Backend
     assert_eq!(store.enrol(enrolment(1, "2222", 4), after).await.unwrap(), EnrolOutcome::CodeInvalid);
     let reissued = NewCode { issued_at: at(10), expires_at: at(20), ..code("bob", "2222", 5) };
     assert_eq!(store.issue_code(reissued).await.unwrap(), IssueOutcome::SelectorTaken);
-    assert!(matches!(store.enrol(enrolment(1, "2222", 4), at(10)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(1, "2222", 4), at(10)).await.unwrap(), EnrolOutcome::Bound(..)));
     store.issue_code(code("alice", "3333", 6)).await.unwrap();
     let reissued = NewCode { issued_at: after, expires_at: at(20), ..code("bob", "3333", 5) };
     assert_eq!(store.issue_code(reissued).await.unwrap(), IssueOutcome::Issued);
@@ -242,7 +242,7 @@ pub(crate) async fn bindings_and_codes_are_purged(backend: impl Backend) {
     assert_eq!(store.purge(at(10), tomorrow, 0).await.unwrap(), []);
     assert_eq!(store.purge(at(10), tomorrow, 9).await.unwrap(), [old]);
     // The code was in its last instant.
-    assert!(matches!(store.enrol(enrolment(3, "3333", 3), at(10)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(3, "3333", 3), at(10)).await.unwrap(), EnrolOutcome::Bound(..)));
     store.issue_code(code("alice", "4444", 4)).await.unwrap();
     store.purge(at(11), today(), 9).await.unwrap();
     assert_eq!(store.enrol(enrolment(4, "4444", 4), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);

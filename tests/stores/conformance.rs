@@ -12,8 +12,8 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BackupStore, BindingRecord, BindingStore, Copied, EnrolOutcome, Enrolment,
     EnrolmentAuthority, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode,
-    NewsStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore,
-    StatisticsStore, StoreError, StretchParameters, SubjectStore, TokenTransport,
+    NewsStore, NoticeStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord,
+    SessionStore, StatisticsStore, StoreError, StretchParameters, SubjectStore, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -36,6 +36,7 @@ pub(crate) trait Backend: Sized {
     fn receipts(&self) -> Arc<dyn ReceiptStore>;
     fn pins(&self) -> Arc<dyn PinStore>;
     fn news(&self) -> Arc<dyn NewsStore>;
+    fn notices(&self) -> Arc<dyn NoticeStore>;
     fn subjects(&self) -> Arc<dyn SubjectStore>;
     fn statistics(&self) -> Arc<dyn StatisticsStore>;
     fn proofs(&self) -> Arc<dyn ProofStore>;
@@ -83,6 +84,7 @@ macro_rules! keeps_the_contract {
             a_console_binds_without_a_code
             a_console_rebinds_nobody
             the_right_code_under_a_former_key
+            a_persons_code_is_their_own_and_says_so
             accounts_are_listed_and_suspended
             bindings_are_listed_and_revoked
             bindings_and_codes_are_purged
@@ -162,6 +164,7 @@ pub(crate) fn code(name: &str, selector: &str, mac: u8) -> NewCode {
         key: "s1".into(),
         expires_at: at(10),
         issued_at: at(0),
+        asked_by: None,
     }
 }
 
@@ -188,7 +191,7 @@ pub(crate) async fn bind(store: &dyn BindingStore, handset: u8, name: &str) -> B
     let selector = format!("{handset:04}");
     assert_eq!(store.issue_code(code(name, &selector, handset)).await.unwrap(), IssueOutcome::Issued);
     let outcome = store.enrol(enrolment(handset, &selector, handset), at(1)).await.unwrap();
-    let EnrolOutcome::Bound(binding) = outcome else { panic!("{outcome:?}") };
+    let EnrolOutcome::Bound(binding, _) = outcome else { panic!("{outcome:?}") };
     binding
 }
 
@@ -265,7 +268,7 @@ pub(crate) async fn clause_01_durable(backend: impl Backend) {
     let store = backend.bindings();
     assert_eq!(store.bindings(None).await.unwrap(), [bound]);
     assert_eq!(resolves(&*store, 1).await, Some(binding_id(1)));
-    assert!(matches!(store.enrol(enrolment(7, "7777", 7), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(7, "7777", 7), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
     let subjects = store.account(&account("alice")).await.unwrap().unwrap().subjects;
     assert_eq!(subjects, [("console".to_owned(), "sub-a".to_owned())]);
     assert_eq!(loaded(&*backend.sessions()).await, [session(5, "alice")]);
@@ -291,7 +294,7 @@ pub(crate) async fn clause_02_atomic(backend: impl Backend) {
     for handset in [2, 3] {
         let selector = format!("{handset}").repeat(4);
         let outcome = store.enrol(enrolment(handset, &selector, handset), at(1)).await.unwrap();
-        assert!(matches!(outcome, EnrolOutcome::Bound(_)), "{outcome:?}");
+        assert!(matches!(outcome, EnrolOutcome::Bound(..)), "{outcome:?}");
     }
 
     // A session that cannot be opened ends none.

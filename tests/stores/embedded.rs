@@ -16,9 +16,9 @@ use sekisho::entropy::SystemEntropy;
 use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BackupStore, BindingStore, ChangeOutcome, Copied, EmbeddedStore, EraseOutcome,
-    ImportedBinding, Inspection, KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, OpenError, Opened, PinStore,
-    ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore, StoreError,
-    SubjectStore, TokenTransport,
+    ImportedBinding, Inspection, KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, NoticeStore, OpenError, Opened,
+    PinStore, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore,
+    StoreError, SubjectStore, TokenTransport,
 };
 use tempfile::TempDir;
 
@@ -26,6 +26,7 @@ use crate::approvals::keeps_the_approval_contract;
 use crate::backup_conformance::keeps_what_is_erased_erased;
 use crate::conformance::{Backend, first_keys, keeps_the_contract, loaded, scheme};
 use crate::log_key_conformance::keeps_log_keys_as_the_contract_says;
+use crate::notice_conformance::keeps_notices_as_the_contract_says;
 use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
@@ -103,6 +104,10 @@ impl Backend for Embedded {
         Self { store: Arc::new(open(&path).unwrap().0), folder }
     }
 
+    fn notices(&self) -> Arc<dyn NoticeStore> {
+        Arc::clone(&self.store) as _
+    }
+
     fn medium(&self) -> Vec<u8> {
         ["store", "store-wal"].map(|name| fs::read(self.folder.path().join(name)).unwrap()).concat()
     }
@@ -122,6 +127,7 @@ keeps_the_contract!(Embedded);
 keeps_the_approval_contract!(Embedded);
 moves_records_as_the_contract_says!(Embedded);
 keeps_receipts_as_the_contract_says!(Embedded);
+keeps_notices_as_the_contract_says!(Embedded);
 keeps_pins_as_the_contract_says!(Embedded);
 keeps_what_persons_may_ask_for!(Embedded);
 counts_as_the_contract_says!(Embedded);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sekisho::binding::{AccountState, BindingDigest, Chain};
-use sekisho::store::{BindingRecord, EnrolOutcome, Enrolment, EnrolmentAuthority, NewCode};
+use sekisho::store::{BindingRecord, CodeIssuer, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode};
 
 use crate::conformance::{
     Backend, account, at, bind, binding_id, bindings_of, code, enrolment, probe, resolves, together,
@@ -23,7 +23,7 @@ pub(crate) async fn enrolment_says_why_not(backend: impl Backend) {
     assert_eq!(store.enrol(enrolment(2, "2222", 9), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     store.set_account_state(&account("alice"), AccountState::Active).await.unwrap();
     // None of the refusals spent the code.
-    assert!(matches!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(2, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
 }
 
 pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl Backend) {
@@ -33,7 +33,10 @@ pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl B
     store.issue_code(NewCode { expires_at, ..code("alice", "2222", 2) }).await.unwrap();
     let again = Enrolment { per_account: 1, id: binding_id(8), ..enrolment(1, "2222", 2) };
     let used = BindingRecord { last_used_on: at(2 * 24 * 60).day(), ..bound };
-    assert_eq!(store.enrol(again, at(2 * 24 * 60)).await.unwrap(), EnrolOutcome::AlreadyBound(used.clone()));
+    assert_eq!(
+        store.enrol(again, at(2 * 24 * 60)).await.unwrap(),
+        EnrolOutcome::AlreadyBound(used.clone(), Some(CodeIssuer::Operator))
+    );
     assert_eq!(store.bindings(None).await.unwrap(), [used]);
 
     // Found under an older chain, it is flattened as by a sign-in.
@@ -44,7 +47,7 @@ pub(crate) async fn enrolment_of_a_bound_handset_spends_the_code(backend: impl B
         chain: Chain::parse("k2").unwrap(),
         ..enrolment(1, "4444", 4)
     };
-    let EnrolOutcome::AlreadyBound(binding) = store.enrol(flat, at(1)).await.unwrap() else { panic!("it is bound") };
+    let EnrolOutcome::AlreadyBound(binding, _) = store.enrol(flat, at(1)).await.unwrap() else { panic!("it is bound") };
     assert_eq!(store.bindings(None).await.unwrap(), std::slice::from_ref(&binding));
     assert_eq!((binding.chain.to_string(), resolves(&*store, 12).await), ("k2".to_owned(), Some(binding.id)));
     assert_eq!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
@@ -60,7 +63,7 @@ pub(crate) async fn a_console_binds_without_a_code(backend: impl Backend) {
     store.issue_code(code("alice", "2222", 2)).await.unwrap();
     for (handset, name) in [(1, "alice"), (2, "new")] {
         let outcome = store.enrol(by_console(handset, name), at(1)).await.unwrap();
-        let EnrolOutcome::Bound(binding) = outcome else { panic!("{outcome:?}") };
+        let EnrolOutcome::Bound(binding, _) = outcome else { panic!("{outcome:?}") };
         assert_eq!((binding.account, resolves(&*store, handset).await), (account(name), Some(binding.id)));
     }
     let created = store.account(&account("new")).await.unwrap().unwrap();
@@ -68,10 +71,10 @@ pub(crate) async fn a_console_binds_without_a_code(backend: impl Backend) {
     let later = at(24 * 60);
     let again = Enrolment { per_account: 1, id: binding_id(9), ..by_console(2, "new") };
     let outcome = store.enrol(again, later).await.unwrap();
-    let EnrolOutcome::AlreadyBound(binding) = outcome else { panic!("{outcome:?}") };
+    let EnrolOutcome::AlreadyBound(binding, _) = outcome else { panic!("{outcome:?}") };
     assert_eq!((binding.id, binding.last_used_on), (binding_id(2), later.day()));
     // The account's own code is not spent by it.
-    assert!(matches!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(enrolment(3, "2222", 2), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
 
     drop(store);
     let backend = backend.restart();
@@ -99,7 +102,7 @@ pub(crate) async fn a_console_rebinds_nobody(backend: impl Backend) {
         async move { store.enrol(Enrolment { id, ..by_console(5, name) }, at(1)).await.unwrap() }
     }));
     let outcomes = outcomes.await;
-    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(_))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|o| matches!(o, EnrolOutcome::Bound(..))).count(), 1);
     assert_eq!(outcomes.iter().filter(|o| **o == EnrolOutcome::BindingLimit).count(), 1);
 }
 
@@ -115,5 +118,31 @@ pub(crate) async fn the_right_code_under_a_former_key(backend: impl Backend) {
         assert_eq!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::CodeInvalid);
     }
     let macs = vec![("s1".into(), [1; 32]), ("s2".into(), [2; 32])];
-    assert!(matches!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(typed(macs), at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
+}
+
+pub(crate) async fn a_persons_code_is_their_own_and_says_so(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    bind(&*store, 1, "alice").await;
+    bind(&*store, 2, "bob").await;
+    let asked = |name: &str, handset: u8| NewCode { asked_by: Some(binding_id(handset)), ..code(name, "5555", 5) };
+    for (name, handset) in [("alice", 2), ("alice", 9), ("carol", 1)] {
+        assert_eq!(
+            store.issue_code(asked(name, handset)).await.unwrap(),
+            IssueOutcome::NotEntitled,
+            "{name} {handset}"
+        );
+    }
+    assert!(store.account(&account("carol")).await.unwrap().is_none(), "nobody is made");
+    store.set_account_state(&account("alice"), AccountState::Suspended).await.unwrap();
+    assert_eq!(store.issue_code(asked("alice", 1)).await.unwrap(), IssueOutcome::NotEntitled);
+    store.set_account_state(&account("alice"), AccountState::Active).await.unwrap();
+    assert_eq!(store.issue_code(asked("alice", 1)).await.unwrap(), IssueOutcome::Issued);
+    let EnrolOutcome::Bound(binding, issuer) = store.enrol(enrolment(3, "5555", 5), at(1)).await.unwrap() else {
+        panic!("it is a code");
+    };
+    assert_eq!((binding.account, issuer), (account("alice"), Some(CodeIssuer::Person)));
+    store.issue_code(code("alice", "6666", 6)).await.unwrap();
+    let again = store.enrol(enrolment(3, "6666", 6), at(1)).await.unwrap();
+    assert!(matches!(again, EnrolOutcome::AlreadyBound(_, Some(CodeIssuer::Operator))), "{again:?}");
 }

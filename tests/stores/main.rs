@@ -12,6 +12,7 @@ mod enrolment_conformance;
 mod import_conformance;
 mod key_conformance;
 mod log_key_conformance;
+mod notice_conformance;
 mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;

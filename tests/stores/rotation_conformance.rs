@@ -253,7 +253,7 @@ pub(crate) async fn clause_22_a_place_given_to_another_record_is_left_alone(back
         generation: generation(&backend).await,
         ..enrolment(2, "2222", 2)
     };
-    assert!(matches!(store.enrol(new, at(1)).await.unwrap(), EnrolOutcome::Bound(_)));
+    assert!(matches!(store.enrol(new, at(1)).await.unwrap(), EnrolOutcome::Bound(..)));
     let records = vec![moved(&read[0], "k1,k2", 11)];
     let outcome = backend.rotations().wrap(batch(&backend, "r1", fence, records).await).await;
     assert_eq!(outcome, Ok(WrapOutcome::Wrapped(0)));

@@ -203,14 +203,20 @@ pub(super) fn create_account(conn: &Connection, account: &AccountId, now: Timest
     Ok(())
 }
 
-/// Puts a new binding in, under the store's scheme.
-pub(super) fn insert(conn: &Connection, record: &BindingRecord, digest: &BindingDigest) -> Result<(), StoreError> {
+/// Puts a new binding in, under the store's scheme. `told`: its person has just seen the sign-in page, which tells them the
+/// notice in force.
+pub(super) fn insert(
+    conn: &Connection,
+    record: &BindingRecord,
+    digest: &BindingDigest,
+    told: bool,
+) -> Result<(), StoreError> {
     let mut scheme = conn.prepare_cached("SELECT id FROM schemes ORDER BY rowid")?;
     let scheme: Option<String> = scheme.query_row([], |row| row.get(0)).optional()?;
     let scheme = scheme.ok_or_else(|| StoreError::Corrupt("a binding before there are keys".into()))?;
     conn.prepare_cached(
-        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on, notice) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?9 THEN (SELECT max(seq) FROM notices) END)",
     )?
     .execute((
         record.id.to_string(),
@@ -221,6 +227,7 @@ pub(super) fn insert(conn: &Connection, record: &BindingRecord, digest: &Binding
         digest.as_bytes(),
         record.bound_on.unix_days(),
         record.last_used_on.unix_days(),
+        told,
     ))?;
     Ok(())
 }
@@ -271,13 +278,21 @@ fn stands(conn: &Connection, leaked: &[KeyId], id: BindingId) -> Result<bool, St
 }
 
 fn used(conn: &Connection, id: BindingId, day: Day, flat: &Probe, made_under: u64) -> Result<bool, StoreError> {
-    conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1 AND last_used_on < ?2")?
-        .execute((id.to_string(), day.unix_days()))?;
+    note_use(conn, id, day)?;
     let in_force = generation(conn)? == made_under;
     if in_force {
         flatten(conn, id, flat)?;
     }
     Ok(in_force)
+}
+
+/// The day of the last use, which never moves back; an imported binding's first use tells its person the notice in force.
+pub(super) fn note_use(conn: &Connection, id: BindingId, day: Day) -> Result<(), StoreError> {
+    let sql = "UPDATE bindings SET last_used_on = max(last_used_on, ?2), \
+               notice = coalesce(notice, (SELECT max(seq) FROM notices)) \
+               WHERE id = ?1 AND (last_used_on < ?2 OR notice IS NULL)";
+    conn.prepare_cached(sql)?.execute((id.to_string(), day.unix_days()))?;
+    Ok(())
 }
 
 /// Takes the record off every key but that of `flat`, which the key ring in force made. Whether it moved.

@@ -3,14 +3,14 @@
 use rusqlite::Connection;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::bindings::{account_state, create_account, first_hit, flatten, generation, insert};
+use super::bindings::{account_state, create_account, first_hit, flatten, generation, insert, note_use};
 use super::connection::column;
 use super::news;
 use crate::binding::{AccountId, AccountState};
 use crate::clock::Timestamp;
 use crate::store::{
-    BindingRecord, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode, NewsKind, Probe,
-    SERIES, StoreError,
+    BindingRecord, CodeIssuer, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority, IssueOutcome, NewCode,
+    NewsKind, Probe, SERIES, StoreError,
 };
 
 /// Binds the handset, or says why not. Runs in one transaction of the only writer, so nothing comes in between.
@@ -36,19 +36,26 @@ pub(super) fn enrol(conn: &Connection, enrolment: &Enrolment, now: Timestamp) ->
         Some(binding) if binding.account != entitled.account => Ok(EnrolOutcome::BindingLimit),
         Some(binding) => {
             spend(conn, &enrolment.authority)?;
-            Ok(EnrolOutcome::AlreadyBound(use_today(conn, enrolment, binding, now)?))
+            Ok(EnrolOutcome::AlreadyBound(use_today(conn, enrolment, binding, now)?, entitled.issuer))
         }
         None if entitled.bindings >= enrolment.per_account => Ok(EnrolOutcome::BindingLimit),
         None => {
             spend(conn, &enrolment.authority)?;
             create_account(conn, &entitled.account, now)?;
-            Ok(EnrolOutcome::Bound(bind(conn, enrolment, &entitled.account, now)?))
+            Ok(EnrolOutcome::Bound(bind(conn, enrolment, &entitled.account, now)?, entitled.issuer))
         }
     }
 }
 
 /// Keeps a code. The account comes to be if there is none; its older code ends.
 pub(super) fn issue_code(conn: &Connection, code: &NewCode) -> Result<IssueOutcome, StoreError> {
+    if let Some(handset) = code.asked_by {
+        let own =
+            "SELECT 1 FROM bindings JOIN accounts USING (account) WHERE id = ?1 AND account = ?2 AND state = 'active'";
+        if !conn.prepare_cached(own)?.exists((handset.to_string(), code.account.as_str()))? {
+            return Ok(IssueOutcome::NotEntitled);
+        }
+    }
     let taken = "SELECT 1 FROM codes WHERE selector = ?1 AND account <> ?2 AND expires_at >= ?3 AND wrong_tries < ?4";
     let (account, issued_at) = (code.account.as_str(), code.issued_at.unix_millis());
     if conn.prepare_cached(taken)?.exists((&code.selector, account, issued_at, CodeLimits::IN_ALL))? {
@@ -58,9 +65,17 @@ pub(super) fn issue_code(conn: &Connection, code: &NewCode) -> Result<IssueOutco
     conn.prepare_cached("DELETE FROM codes WHERE account = ?1")?.execute([account])?;
     create_account(conn, &code.account, code.issued_at)?;
     conn.prepare_cached(
-        "INSERT INTO codes (selector, account, mac, key, issued_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO codes (selector, account, mac, key, issuer, issued_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
-    .execute((&code.selector, account, code.mac, &code.key, issued_at, code.expires_at.unix_millis()))?;
+    .execute((
+        &code.selector,
+        account,
+        code.mac,
+        &code.key,
+        code.issuer().as_str(),
+        issued_at,
+        code.expires_at.unix_millis(),
+    ))?;
     Ok(IssueOutcome::Issued)
 }
 
@@ -85,6 +100,8 @@ struct Entitled {
     account: AccountId,
     state: AccountState,
     bindings: u32,
+    /// Of its code.
+    issuer: Option<CodeIssuer>,
 }
 
 /// The account of that name; one that is not there yet is active and has nothing.
@@ -98,7 +115,7 @@ fn named(conn: &Connection, account: &AccountId) -> Result<Entitled, StoreError>
         Some(row) => (account_state(row)?, column(row, "bindings", Some)?),
         None => (AccountState::Active, 0),
     };
-    Ok(Entitled { account: account.clone(), state, bindings })
+    Ok(Entitled { account: account.clone(), state, bindings, issuer: None })
 }
 
 /// Compares what was typed with the code that the selector names. A wrong try is counted, in the same transaction.
@@ -110,7 +127,7 @@ fn try_code(
     now: Timestamp,
 ) -> Result<Option<Entitled>, StoreError> {
     let mut select = conn.prepare_cached(
-        "SELECT c.account, c.mac, c.key, a.state, \
+        "SELECT c.account, c.mac, c.key, c.issuer, a.state, \
          (SELECT count(*) FROM bindings b WHERE b.account = c.account) AS bindings \
          FROM codes c JOIN accounts a USING (account) LEFT JOIN code_tries t ON t.selector = c.selector AND t.handset_tag = ?2 \
          WHERE c.selector = ?1 AND c.expires_at >= ?3 AND c.wrong_tries < ?4 AND coalesce(t.wrong_tries, 0) < ?5",
@@ -129,6 +146,7 @@ fn try_code(
             account: column(row, "account", |text: String| AccountId::parse(&text).ok())?,
             state: account_state(row)?,
             bindings: column(row, "bindings", Some)?,
+            issuer: Some(column(row, "issuer", |word: String| issuer(&word))?),
         }));
     }
     let account = column(row, "account", |text: String| AccountId::parse(&text).ok())?;
@@ -144,6 +162,10 @@ fn try_code(
     )?
     .execute((selector, handset_tag))?;
     Ok(None)
+}
+
+fn issuer(word: &str) -> Option<CodeIssuer> {
+    [CodeIssuer::Operator, CodeIssuer::Person].into_iter().find(|issuer| issuer.as_str() == word)
 }
 
 /// Whether the hash under the key that made the stored one equals it; all are compared, in constant time.
@@ -174,7 +196,7 @@ fn bind(
         bound_on: today,
         last_used_on: today,
     };
-    insert(conn, &record, &enrolment.digest)?;
+    insert(conn, &record, &enrolment.digest, true)?;
     news::tell_others(conn, account, record.id, today)?;
     Ok(record)
 }
@@ -191,7 +213,6 @@ fn use_today(
         binding.chain = flat.chain;
     }
     binding.last_used_on = binding.last_used_on.max(now.day());
-    conn.prepare_cached("UPDATE bindings SET last_used_on = ?2 WHERE id = ?1")?
-        .execute((binding.id.to_string(), binding.last_used_on.unix_days()))?;
+    note_use(conn, binding.id, binding.last_used_on)?;
     Ok(binding)
 }

@@ -52,7 +52,7 @@ fn import_one(
         bound_on: today,
         last_used_on: today,
     };
-    insert(conn, &record, &binding.digest)?;
+    insert(conn, &record, &binding.digest, false)?;
     Ok(ImportOutcome::Bound)
 }
 

@@ -22,6 +22,7 @@ mod key_change;
 mod keys;
 mod log_keys;
 mod news;
+mod notices;
 mod open;
 mod pins;
 mod place;

@@ -13,7 +13,9 @@ use crate::store::{News, NewsKind, NewsStore, StoreError};
 #[async_trait]
 impl NewsStore for EmbeddedStore {
     async fn has_news(&self, binding: BindingId) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM news WHERE binding = ?1";
+        let sql = "SELECT 1 FROM news WHERE binding = ?1 UNION ALL SELECT 1 FROM bindings b \
+                   JOIN notices shown ON shown.seq = b.notice JOIN notices latest ON latest.seq = (SELECT max(seq) FROM notices) \
+                   WHERE b.id = ?1 AND shown.digest <> latest.digest";
         self.readers.run(move |conn| Ok(conn.prepare_cached(sql)?.exists([binding.to_string()])?)).await
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::approvals::carry_out;
 use super::bindings::{account_state, binding};
 use super::connection::column;
-use super::{EmbeddedStore, file, news};
+use super::{EmbeddedStore, file, news, notices};
 use crate::audit::Pseudonym;
 use crate::binding::{AccountId, BindingId, Label};
 use crate::clock::{Day, Timestamp};
@@ -215,6 +215,7 @@ fn subject(conn: &Connection, account: &AccountId) -> Result<Option<SubjectRecor
     let mut select = conn.prepare_cached("SELECT * FROM accounts WHERE account = ?1")?;
     let mut rows = select.query(name)?;
     let Some(row) = rows.next()? else { return Ok(None) };
+    let shown = notices::shown(conn, account)?;
     let mut bindings = conn.prepare_cached(
         "SELECT b.*, l.label FROM bindings b LEFT JOIN binding_labels l ON l.binding = b.id WHERE account = ?1 \
          ORDER BY b.seq",
@@ -222,7 +223,9 @@ fn subject(conn: &Connection, account: &AccountId) -> Result<Option<SubjectRecor
     let bindings = bindings.query_and_then(name, |row| {
         let label =
             column(row, "label", |text: Option<String>| text.map(|text| Label::parse(&text).ok()).or(Some(None)))?;
-        Ok::<_, StoreError>(LabelledBinding { binding: binding(row)?, label })
+        let binding = binding(row)?;
+        let told = shown.iter().find(|(id, _)| *id == binding.id).map(|(_, notice)| notice.clone());
+        Ok::<_, StoreError>(LabelledBinding { binding, label, told })
     })?;
     let mut code = conn.prepare_cached("SELECT issued_at, expires_at, wrong_tries FROM codes WHERE account = ?1")?;
     let code = code.query_and_then(name, |row| {

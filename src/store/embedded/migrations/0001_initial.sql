@@ -81,6 +81,7 @@ CREATE TABLE codes (
     account     TEXT    NOT NULL UNIQUE REFERENCES accounts ON DELETE CASCADE,
     mac         BLOB    NOT NULL CHECK (length(mac) = 32),
     key         TEXT    NOT NULL,
+    issuer      TEXT    NOT NULL CHECK (issuer IN ('operator', 'person')),
     issued_at   INTEGER NOT NULL,
     expires_at  INTEGER NOT NULL,
     wrong_tries INTEGER NOT NULL DEFAULT 0
@@ -93,7 +94,23 @@ CREATE TABLE code_tries (
     PRIMARY KEY (selector, handset_tag)
 ) STRICT;
 
--- `rev` counts the changes of chain and digest, for compare-and-set.
+-- What people are told, since when. The last one is in force.
+CREATE TABLE notices (
+    seq           INTEGER PRIMARY KEY,
+    revision      TEXT    NOT NULL,
+    document      TEXT    NOT NULL,
+    digest        BLOB    NOT NULL CHECK (length(digest) = 32),
+    in_force_from INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER notices_behind_the_last BEFORE INSERT ON notices
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM notices)
+BEGIN SELECT raise(ABORT, 'a notice stands behind the last'); END;
+CREATE TRIGGER notices_stay BEFORE UPDATE ON notices
+BEGIN SELECT raise(ABORT, 'notices do not change'); END;
+CREATE TRIGGER notices_remain BEFORE DELETE ON notices
+BEGIN SELECT raise(ABORT, 'notices do not go'); END;
+
+-- `rev` counts the changes of chain and digest, for compare-and-set. `notice` is what its person was shown last.
 CREATE TABLE bindings (
     seq          INTEGER PRIMARY KEY,
     id           TEXT    NOT NULL UNIQUE,
@@ -105,6 +122,7 @@ CREATE TABLE bindings (
     bound_on     INTEGER NOT NULL,
     last_used_on INTEGER NOT NULL,
     rev          INTEGER NOT NULL DEFAULT 0,
+    notice       INTEGER REFERENCES notices,
     -- The digest first: it tells two records apart at its first bytes.
     UNIQUE (digest, carrier)
 ) STRICT;
