@@ -1,4 +1,4 @@
-//! What prose cannot keep true: who may import whom, where a crate is named, the map of the folders, the samples.
+//! What prose cannot keep true: who may import whom, where a crate is named, the map of the folders, the samples, the tests that pages name.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::collections::BTreeSet;
@@ -307,33 +307,57 @@ fn deployment_samples_load() {
 fn every_threat_has_its_file_and_its_test() {
     let page = fs::read_to_string(root().join("docs/threats.md")).unwrap();
     let file = Regex::new(r"`((?:src|tests|docs|deploy|fuzz)/[\w./-]+|deny\.toml)`").unwrap();
-    let test = Regex::new(r"`([\w./-]+\.rs)::(\w+)`").unwrap();
     let (mut gaps, mut rows, mut tests) = (Vec::new(), 0, 0);
-    let attacks =
-        page.split("| attack |").skip(1).flat_map(|table| table.lines().skip(2).take_while(|l| !l.is_empty()));
-    for row in attacks {
+    for row in rows_of(&page, "| attack |") {
         rows += 1;
         let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
         assert_eq!(cells.len(), 4, "{row}");
         let named = file.captures_iter(cells[1]).filter(|named| !root().join(&named[1]).exists());
         gaps.extend(named.map(|named| format!("{}: no file {}", cells[0], &named[1])));
-        let mut shown = test.captures_iter(cells[2]).peekable();
-        if shown.peek().is_none() && !cells[2].starts_with("none: ") {
-            gaps.push(format!("{}: no test", cells[0]));
-        }
-        for shown in shown {
-            tests += 1;
-            let source = fs::read_to_string(root().join(&shown[1])).unwrap_or_default();
-            // Clauses of a port become tests by a macro.
-            let before =
-                if shown[1].ends_with("conformance.rs") { r"pub\(crate\)" } else { r"test\b[^\n]*\](?:\s+#\[[^\n]*)*" };
-            if !Regex::new(&format!(r"{before}\s+(?:async )?fn {}\(", &shown[2])).unwrap().is_match(&source) {
-                gaps.push(format!("{}: no test {}::{}", cells[0], &shown[1], &shown[2]));
-            }
+        if !cells[2].starts_with("none: ") {
+            tests += look_for_tests(cells[0], cells[2], &mut gaps);
         }
     }
     assert!(gaps.is_empty(), "docs/threats.md:\n{}", gaps.join("\n"));
     assert!(rows > 50 && tests > 80, "{rows} rows, {tests} tests");
+}
+
+#[test]
+fn every_invariant_of_a_rotation_has_its_test() {
+    let page = fs::read_to_string(root().join("docs/rotation.md")).unwrap();
+    let mut gaps = Vec::new();
+    let mut numbers = Vec::new();
+    for row in rows_of(&page, "| invariant |") {
+        let (invariant, shown_by) = row.trim_matches(['|', ' ']).split_once(" | ").unwrap();
+        numbers.push(invariant.split('.').next().unwrap().parse::<u32>().unwrap());
+        look_for_tests(invariant, shown_by, &mut gaps);
+    }
+    assert!(gaps.is_empty(), "docs/rotation.md:\n{}", gaps.join("\n"));
+    assert_eq!(numbers, (1..=16).collect::<Vec<_>>());
+}
+
+/// The rows of each table of `page` whose first line begins with `head`.
+fn rows_of<'a>(page: &'a str, head: &'a str) -> impl Iterator<Item = &'a str> {
+    page.split(head).skip(1).flat_map(|table| table.lines().skip(2).take_while(|line| !line.is_empty()))
+}
+
+/// Looks for each test that `cell` names, at least one, and notes in `gaps` what is missing of `what`. Returns how many it names.
+fn look_for_tests(what: &str, cell: &str, gaps: &mut Vec<String>) -> usize {
+    static TEST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`([\w./-]+\.rs)::(\w+)`").unwrap());
+    let shown: Vec<_> = TEST.captures_iter(cell).collect();
+    if shown.is_empty() {
+        gaps.push(format!("{what}: no test"));
+    }
+    for shown in &shown {
+        let source = fs::read_to_string(root().join(&shown[1])).unwrap_or_default();
+        // Clauses of a port become tests by a macro.
+        let before =
+            if shown[1].ends_with("conformance.rs") { r"pub\(crate\)" } else { r"test\b[^\n]*\](?:\s+#\[[^\n]*)*" };
+        if !Regex::new(&format!(r"{before}\s+(?:async )?fn {}\(", &shown[2])).unwrap().is_match(&source) {
+            gaps.push(format!("{what}: no test {}::{}", &shown[1], &shown[2]));
+        }
+    }
+    shown.len()
 }
 
 fn root() -> &'static Path {

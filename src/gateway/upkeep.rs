@@ -62,12 +62,16 @@ impl Gateway {
         self.look_after_log_days(now).await;
         self.promises.retention.round().await?;
         self.promises.statistics.flush().await?;
-        self.promises.subjects.finish().await?;
         match self.rotations.advance(now, false).await {
             Err(RotationError::Store(error)) => return Err(error),
             Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
             Ok(()) => {}
         }
+        // What the old key alone made goes from the file as what was erased does.
+        if self.rotations.has_wrapped() {
+            self.promises.subjects.note_erased();
+        }
+        self.promises.subjects.finish().await?;
         self.key_upkeep().await?;
         self.backups.bury().await?;
         self.backups.witness(now).await?;

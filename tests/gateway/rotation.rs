@@ -1,5 +1,6 @@
 //! The binding keys are replaced while handsets sign in, enrol and are imported.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use sekisho::clock::Clock as _;
 use sekisho::rotation::RotationError;
 use serde_json::{Value, json};
 
-use crate::harness::{Carrier, Handset, Harness};
+use crate::harness::{Carrier, Handset, Harness, files};
 use crate::import::{import, many};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -77,6 +78,24 @@ async fn signs_in(harness: &Harness, n: usize) -> Handset {
     handset
 }
 
+/// The digests of all bindings.
+fn digests(harness: &Harness) -> HashSet<Vec<u8>> {
+    let store = rusqlite::Connection::open(harness.folder.path().join("store.db")).unwrap();
+    let mut select = store.prepare("SELECT digest FROM bindings").unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// How many of `digests` stand anywhere in the gateway's files: store, journal, whatever lies beside.
+fn found(harness: &Harness, digests: &HashSet<Vec<u8>>) -> usize {
+    let bytes: Vec<Vec<u8>> = files(harness.folder.path()).iter().map(|file| std::fs::read(file).unwrap()).collect();
+    // Most places are no digest's by their first two bytes.
+    let start = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let mut starts = vec![false; 1 << 16];
+    digests.iter().for_each(|digest| starts[start(digest)] = true);
+    let windows = bytes.iter().flat_map(|bytes| bytes.windows(32)).filter(|window| starts[start(window)]);
+    windows.filter(|window| digests.contains(*window)).collect::<HashSet<_>>().len()
+}
+
 #[tokio::test]
 async fn keys_are_replaced_while_handsets_sign_in() {
     let harness = harness().await;
@@ -87,6 +106,8 @@ async fn keys_are_replaced_while_handsets_sign_in() {
     }
     let mut small = harness.signed_in(Carrier::Docomo, "a", "small-space").await;
     let code = harness.code("newcomer").await;
+    let digests = digests(&harness);
+    assert_eq!((digests.len(), found(&harness, &digests)), (1001, 1001));
 
     let rotation = start(&harness, json!({})).await.unwrap();
     assert_eq!((&rotation["id"], &rotation["from"], &rotation["to"]), (&"r1".into(), &"k1".into(), &"k2".into()));
@@ -109,6 +130,10 @@ async fn keys_are_replaced_while_handsets_sign_in() {
     assert_eq!((&draining["flattened"], &draining["unwrapped"]), (&60.into(), &0.into()));
     assert_eq!(chains(&harness).await, json!([{"chain":["k1","k2"],"bindings":941},{"chain":["k2"],"bindings":261}]));
     assert!(draining["wrapped"].as_u64().unwrap() >= 941);
+
+    // Of what the old key alone made no file of the store has anything, once upkeep has cleaned up behind the wrap.
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(found(&harness, &digests), 0);
 
     // No session ended, and whoever was bound before signs in after.
     for handset in &mut before {

@@ -18,6 +18,7 @@ use crate::conformance::{
 macro_rules! moves_records_as_the_contract_says {
     ($backend:ty) => {
         moves_records_as_the_contract_says! { $backend:
+            clause_01_a_batch_that_was_answered_is_durable
             clause_19_forwards
             clause_20_proven_unused
             clause_20_no_key_is_drained_past_which_a_wrap_may_still_lead
@@ -211,6 +212,30 @@ pub(crate) async fn clause_21_exactly_one_is_active(backend: impl Backend) {
         let active = keys.iter().filter(|key| key.purpose == purpose && key.state == KeyState::Active);
         assert_eq!(active.count(), 1, "{purpose:?}");
     }
+}
+
+pub(crate) async fn clause_01_a_batch_that_was_answered_is_durable(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    for (handset, name) in [(1, "alice"), (2, "bob"), (3, "carol")] {
+        bind(&*store, handset, name).await;
+    }
+    begin(&backend, "r1", "k1", "k2").await;
+    let fence = backend.rotations().take_fence("r1").await.unwrap().unwrap();
+    let mut read = all_wrappable(&backend, K2).await;
+    let last = read.pop().unwrap();
+    let records = read.iter().zip(11..).map(|(record, digest)| moved(record, "k1,k2", digest)).collect::<Vec<_>>();
+    let batch = batch(&backend, "r1", fence, records).await;
+    let cursor = batch.cursor;
+    assert_eq!(backend.rotations().wrap(batch).await, Ok(WrapOutcome::Wrapped(2)));
+    drop(store);
+    let backend = backend.restart();
+    assert_eq!(chains(&backend).await, [("k1".to_owned(), 1), ("k1,k2".to_owned(), 2)]);
+    let store = backend.bindings();
+    assert_eq!((resolves(&*store, 11).await, resolves(&*store, 12).await), (Some(binding_id(1)), Some(binding_id(2))));
+    assert_eq!((resolves(&*store, 1).await, resolves(&*store, 3).await), (None, Some(binding_id(3))));
+    let rotation = rotation_of(&backend, "r1").await;
+    assert_eq!((counts(&rotation), rotation.cursor), ((3, 2, 0), cursor), "records and journal in one step");
+    assert_eq!(all_wrappable(&backend, K2).await.iter().map(|left| left.position).collect::<Vec<_>>(), [last.position]);
 }
 
 pub(crate) async fn clause_22_a_batch_that_runs_twice_moves_nothing_twice(backend: impl Backend) {
