@@ -386,7 +386,7 @@ mod tests {
     }
 
     fn commitment(id: &str) -> [u8; 32] {
-        [id.as_bytes()[1]; 32]
+        std::array::from_fn(|at| id.as_bytes()[at % id.len()])
     }
 
     fn key(id: &str, state: KeyState) -> KeyRecord {
