@@ -111,30 +111,38 @@ impl DayFile {
     /// What the system says, or [`io::ErrorKind::NotFound`] where no key seals that day. The lines are lost then, and never
     /// written in clear.
     pub fn append(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
-        let done = self.append_to(day, lines);
-        if self.state.fault.swap(done.is_err(), Ordering::AcqRel) != done.is_err() {
-            match &done {
-                Ok(()) => tracing::info!("the access log is written again"),
-                Err(error) => tracing::error!(%error, %day, "lines of the access log are lost"),
+        let aside = self.put_aside_for(day, lines);
+        let done = if self.foreign && aside.is_err() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
+        let done = done.and_then(|()| self.append_to(day, lines, aside.is_ok()));
+        let fault = aside.is_err() || done.is_err();
+        if self.state.fault.swap(fault, Ordering::AcqRel) != fault {
+            match (&aside, &done) {
+                (_, Err(error)) => tracing::error!(%error, %day, "lines of the access log are lost"),
+                (Err(error), Ok(())) => tracing::error!(%error, "a day of the access log could not be put aside"),
+                (Ok(()), Ok(())) => tracing::info!("the access log is as it should be again"),
             }
         }
         done
     }
 
-    fn append_to(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
+    fn put_aside_for(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
         let stays = self.day.is_none_or(|of_file| of_file == day || of_file.minus_days(1) == day);
-        if self.regular && (!stays || (self.foreign && !lines.is_empty())) {
-            self.put_aside()?;
-        }
+        let due = self.regular && (!stays || (self.foreign && !lines.is_empty()));
+        if due { self.put_aside() } else { Ok(()) }
+    }
+
+    /// `begun` says whether the file is of the day that it should be of. If not, what is written to it goes with its first day,
+    /// once it can be put aside; sealed lines are under the key of their own day all the same.
+    fn append_to(&mut self, day: Day, lines: &[u8], begun: bool) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
-        let day = self.day.unwrap_or(day);
+        let day = self.day.filter(|_| begun).unwrap_or(day);
         match self.seal.clone() {
             None => self.file.write_all(lines)?,
             Some(seal) => self.append_sealed(&seal, day, lines)?,
         }
-        if self.regular {
+        if self.regular && begun {
             self.note(Some(day));
         }
         Ok(())
@@ -412,6 +420,29 @@ mod tests {
         assert_eq!((text(&path), state.is_sound()), (String::new(), false));
         file.append(DAY, b"kept\n").unwrap();
         assert!(state.is_sound());
+    }
+
+    #[test]
+    fn where_a_day_cannot_be_put_aside_no_line_is_lost_and_that_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        for seal in [None, Some(seal())] {
+            let path = folder.path().join(if seal.is_some() { "sealed.log" } else { "clear.log" });
+            let mut file = DayFile::open(&path, seal).unwrap();
+            let state = file.state();
+            file.append(DAY, b"one\n").unwrap();
+            // All names of that day are taken.
+            for name in std::iter::once(String::new()).chain((1..1000).map(|n| format!(".{n}"))) {
+                fs::write(format!("{}.2026-11-26{name}", path.display()), "").unwrap();
+            }
+            file.append(NEXT, b"two\n").unwrap();
+            assert!(!state.is_sound() && state.is_behind(NEXT));
+            fs::remove_file(format!("{}.2026-11-26", path.display())).unwrap();
+            file.append(NEXT, b"three\n").unwrap();
+            assert!(state.is_sound() && !state.is_behind(NEXT));
+            let (aside, sealed) = (format!("{}.2026-11-26", path.display()), path.ends_with("sealed.log"));
+            let lines = |path: &Path| if sealed { opened(path).0 } else { text(path) };
+            assert_eq!((lines(Path::new(&aside)), lines(&path)), ("one\ntwo\n".to_owned(), "three\n".to_owned()));
+        }
     }
 
     #[test]
