@@ -85,15 +85,10 @@ impl Running {
         let audit = Arc::new(audit);
         let (backups, behind) = behind::open_ledger(&config, &store, &audit, now).await.map_err(one)?;
         let shutdown = CancellationToken::new();
-        let bindings: Arc<dyn BindingStore> = Arc::clone(&store) as _;
         let loaded = load_sessions(&store, &config.session, now).await;
         let sessions = loaded.map_err(|error| at_store(error.to_string()))?;
 
-        let access = AccessLogger::new(&config.log, &config.privacy, &metrics, Arc::clone(&entropy))
-            .map_err(|error| one(config.finding("log.access", at_access_log(&error))))?;
-        log_days::keep_ahead(&access, &lifecycle, now)
-            .await
-            .map_err(|error| one(log_days::finding(&config, &error)))?;
+        let access = open_access_log(&config, &metrics, &entropy, &lifecycle, now).await.map_err(one)?;
         let admissions = admissions(&config, cores);
         let change =
             Listeners::default().change(&config, &certificates, &admissions, &mut inherited, cores, &shutdown)?;
@@ -120,7 +115,7 @@ impl Running {
         let promises = policy::promises(&store, &keys, &rotations, &sessions, with).await;
         let promises = promises.map_err(|error| at_store(error.to_string()))?;
         let parts = Parts {
-            bindings,
+            bindings: Arc::clone(&store) as _,
             pins: Arc::clone(&store) as _,
             news: Arc::clone(&store) as _,
             notices: Arc::clone(&store) as _,
@@ -294,6 +289,20 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }
     findings
+}
+
+/// The access stream, with the keys of its days where it is sealed.
+async fn open_access_log(
+    config: &Config,
+    metrics: &Metrics,
+    entropy: &Arc<dyn Entropy>,
+    lifecycle: &Lifecycle,
+    now: Timestamp,
+) -> Result<AccessLogger, Finding> {
+    let access = AccessLogger::new(&config.log, &config.privacy, metrics, Arc::clone(entropy))
+        .map_err(|error| config.finding("log.access", at_access_log(&error)))?;
+    log_days::keep_ahead(&access, lifecycle, now).await.map_err(|error| log_days::finding(config, &error))?;
+    Ok(access)
 }
 
 fn rotations(

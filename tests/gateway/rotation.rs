@@ -91,7 +91,9 @@ fn found(harness: &Harness, digests: &HashSet<Vec<u8>>) -> usize {
     // Most places are no digest's by their first two bytes.
     let start = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
     let mut starts = vec![false; 1 << 16];
-    digests.iter().for_each(|digest| starts[start(digest)] = true);
+    for digest in digests {
+        starts[start(digest)] = true;
+    }
     let windows = bytes.iter().flat_map(|bytes| bytes.windows(32)).filter(|window| starts[start(window)]);
     windows.filter(|window| digests.contains(*window)).collect::<HashSet<_>>().len()
 }
