@@ -18,8 +18,8 @@ use super::operations::Operations;
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
-    approvals, audit, backups, import, keys, log, logs, notices, pins, policy, posture, process, receipts, rotations,
-    statistics, status, subjects,
+    approvals, audit, backups, drills, import, keys, log, logs, notices, pins, policy, posture, process, receipts,
+    rotations, statistics, status, subjects,
 };
 use crate::audit::{Action, Effect, Event};
 use crate::binding::{self, AccountId, AccountIdError, AccountState, BindingId};
@@ -103,6 +103,8 @@ fn verbs(answers: Arc<Answers>) -> (Router<Operations>, utoipa::openapi::OpenApi
         // stream. It may be asked again as it is.
         .routes(routes!(import::import))
         .routes(routes!(logs::read))
+        // Changes nothing, and its answer is a stream.
+        .routes(routes!(drills::compromise))
         // The answer is a file, which no memory keeps.
         .routes(routes!(backups::list, backups::take))
         .split_for_parts()
@@ -423,6 +425,7 @@ mod tests {
             "post /v1/approvals/{id}",
             "post /v1/backups",
             "post /v1/bindings/import",
+            "post /v1/drills/compromise",
             "post /v1/keys",
             "post /v1/keys/rewrap",
             "post /v1/keys/{id}/activate",

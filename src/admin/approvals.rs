@@ -27,8 +27,8 @@ use crate::binding::AccountId;
 use crate::clock::Timestamp;
 use crate::config::{AdminConfig, ClientAddressDetail, Principal, Role};
 use crate::store::{
-    AnswerOutcome, ApprovalRecord, ApprovalState, ApprovedAction, ApprovedOutcome, ChangeOutcome, GivenApproval,
-    KeyChange, NewApproval,
+    AnswerOutcome, ApprovalRecord, ApprovalState, ApprovedAction, ApprovedOutcome, ChangeOutcome, KeyChange,
+    NewApproval,
 };
 use crate::telemetry::{Actor, SecurityEvent, security};
 
@@ -71,6 +71,12 @@ impl ApprovalPolicy {
         }
     }
 
+    /// How many people it takes to destroy a key, and what those are called who may agree to it.
+    pub(super) fn to_destroy_keys(&self) -> (u32, Vec<String>) {
+        let people: BTreeSet<String> = self.of_keys.iter().map(|(_, person)| shown(person).to_owned()).collect();
+        (self.needs, people.into_iter().collect())
+    }
+
     /// The person that `by` is, if it is one who may approve `action`.
     fn approver(&self, by: Actor, action: ApprovedAction) -> Option<String> {
         let is = |principal: &Principal| match (principal, by) {
@@ -94,6 +100,11 @@ impl ApprovalPolicy {
 fn person(people: &BTreeMap<String, Vec<Principal>>, principal: &Principal) -> String {
     let known = people.iter().find(|(_, principals)| principals.contains(principal));
     known.map_or_else(|| principal.to_string(), |(name, _)| format!("person:{name}"))
+}
+
+/// What a person is called where people read it.
+fn shown(person: &str) -> &str {
+    person.strip_prefix("person:").or_else(|| person.strip_prefix("cert:")).unwrap_or(person)
 }
 
 /// Why somebody wants something: one line, 256 characters at most, empty if nobody said.
@@ -372,10 +383,6 @@ pub struct Approval {
 
 impl Approval {
     fn of(record: &ApprovalRecord) -> Self {
-        let shown = |given: &GivenApproval| {
-            let name = given.by.strip_prefix("person:").or_else(|| given.by.strip_prefix("cert:"));
-            name.unwrap_or(&given.by).to_owned()
-        };
         Self {
             id: record.id.clone(),
             action: record.action.as_str().to_owned(),
@@ -383,7 +390,7 @@ impl Approval {
             reason: record.reason.clone(),
             state: record.state.as_str().to_owned(),
             needs: record.needs,
-            given: record.given.iter().map(shown).collect(),
+            given: record.given.iter().map(|given| shown(&given.by).to_owned()).collect(),
             revision: record.revision,
             asked_by: record.asked_by.clone(),
             asked_at: record.asked_at.rfc3339(),
@@ -398,6 +405,7 @@ impl Approval {
 mod tests {
     use super::*;
     use crate::config::CertificateName;
+    use crate::store::GivenApproval;
 
     fn certificate(name: &str) -> CertificateName {
         CertificateName::parse(name).unwrap()

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{ImportEvent, ImportProgress, Imported, Refusal, RefusalDetail};
+use super::drills::{DrillEvent, DrillProgress, ShownDrill};
 use super::logs::{LogEvent, LogsRead};
 use crate::config::Origin;
 use crate::tls::CertifiedClient;
@@ -232,9 +233,8 @@ impl AdminClient {
         path_and_query: &str,
         kind: &'static str,
         lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        mut judge: impl FnMut(E) -> Result<Option<T>, ClientError>,
+        judge: impl FnMut(E) -> Result<Option<T>, ClientError>,
     ) -> Result<T, ClientError> {
-        let broken_off = || ClientError::BrokenOff { place: self.place() };
         // Nothing is sent before the gateway said yes, so its no is not lost in a connection that it closes.
         let (accepted, may_send) = oneshot::channel();
         let may_send = stream::once(may_send).filter_map(|_| std::future::ready(None));
@@ -245,6 +245,42 @@ impl AdminClient {
             return self.document(answer).await;
         }
         let _ = accepted.send(()); // a connection that ended meanwhile says so below
+        self.events(answer, judge).await
+    }
+
+    /// Has a leak of `key`, or of the active binding key, rehearsed, and reads how far that is while it goes on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing is left of the drill.
+    pub async fn drill(
+        &self,
+        key: Option<&str>,
+        mut progress: impl FnMut(DrillProgress),
+    ) -> Result<ShownDrill, ClientError> {
+        let body = serde_json::json!({ "key": key }).to_string();
+        let sent = self.send(Method::POST, "/v1/drills/compromise", JSON, Full::new(Bytes::from(body)));
+        let (answer, _connection) = timeout(PATIENCE, sent).await.unwrap_or_else(|_| Err(self.silent()))?;
+        if answer.status() != StatusCode::OK {
+            return self.document(answer).await;
+        }
+        let judge = |event| match event {
+            DrillEvent::Progress { progress: stage } => {
+                progress(stage);
+                Ok(None)
+            }
+            DrillEvent::Done(drilled) => Ok(Some(*drilled)),
+            DrillEvent::Refused(refusal) => Err(ClientError::Refused(refusal.error)),
+        };
+        self.events(answer, judge).await
+    }
+
+    /// Reads an answer's lines, JSON objects that `judge` looks at until it has what was asked for.
+    async fn events<E: DeserializeOwned, T>(
+        &self,
+        answer: Response<Incoming>,
+        mut judge: impl FnMut(E) -> Result<Option<T>, ClientError>,
+    ) -> Result<T, ClientError> {
+        let broken_off = || ClientError::BrokenOff { place: self.place() };
         let mut events = answer.into_body();
         let mut text = Vec::new();
         loop {

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::approvals::Approved;
+use super::compromise::CompromiseReport;
 use crate::assertion::jwk_of_point;
 use crate::clock::Timestamp;
-use crate::rotation;
 use crate::store::{KeyPurpose, KeyRecord};
 
 /// What a key is for, in a request.
@@ -71,42 +71,7 @@ pub struct Key {
     pub commitment: String,
     /// What was done, in the answer to `compromise` of a binding key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub report: Option<CompromiseReport>,
-}
-
-/// What was done when a binding key was said to have leaked.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct CompromiseReport {
-    /// Bindings that the key had a part in; each takes a new enrolment code to sign in again.
-    pub bindings: u64,
-    /// Sessions of those that ended.
-    pub sessions_ended: usize,
-    /// The rotation that moves the bindings off the key, if any has to.
-    pub rotation: Option<String>,
-    /// What was done and when, in order.
-    pub steps: Vec<CompromiseStep>,
-}
-
-/// A step, and when it was done.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct CompromiseStep {
-    /// `flagged`, `replaced`, `sessions-ended` or `wrapping`.
-    pub step: String,
-    /// When.
-    pub at: String,
-}
-
-impl From<rotation::CompromiseReport> for CompromiseReport {
-    fn from(report: rotation::CompromiseReport) -> Self {
-        let step =
-            |step: &rotation::CompromiseStep| CompromiseStep { step: step.what.to_owned(), at: step.at.rfc3339() };
-        Self {
-            bindings: report.bindings,
-            sessions_ended: report.sessions_ended,
-            rotation: report.rotation.map(|progress| progress.record.id),
-            steps: report.steps.iter().map(step).collect(),
-        }
-    }
+    pub report: Option<Box<CompromiseReport>>,
 }
 
 impl Key {

@@ -15,11 +15,11 @@ use utoipa_axum::routes;
 use super::access::{Security, SecurityReader};
 use super::approvals::Reason;
 use super::body::{Asked, NoFields};
-use super::destroy;
 use super::if_match::{RevisionMatch, etag};
 use super::key_documents::{Key, Keys, PublicKey, Purpose, Rewrapped};
 use super::operations::Operations;
 use super::refused::Refused;
+use super::{compromise, destroy};
 use crate::assertion::jwk_of_point;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
@@ -202,7 +202,9 @@ async fn compromise(
     };
     let done = ops.audit.act(event, &*ops.clock, work).await?;
     let mut document = document(&ops, &id).await?;
-    document.1.report = done.map(Into::into);
+    if let Some(done) = done {
+        document.1.report = Some(Box::new(compromise::report(&ops, done, ops.clock.now()).await));
+    }
     Ok(tagged(document))
 }
 

@@ -12,9 +12,11 @@ mod audit;
 mod backups;
 mod body;
 mod client;
+mod compromise;
 mod connection;
 mod destroy;
 mod documents;
+mod drills;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod if_match;
@@ -49,10 +51,12 @@ pub use approvals::{Approval, Approvals, Approved};
 pub use audit::{AuditEntry, AuditHead, AuditKeyPrint, AuditPage, AuditPseudonym, AuditVerdict};
 pub use backups::{Backup, Backups};
 pub use client::{AdminClient, AdminUrl, ClientError, Place};
+pub use compromise::{ApprovalsToEnd, CompromiseReport, CompromiseStep, ExposedBackup, NoticesDue};
 pub use documents::{
     Account, Accounts, Binding, Bindings, ImportEvent, ImportProgress, Imported, IssuedCode, Refusal, RefusalDetail,
     RefusedLine, Revoked, Session, Sessions,
 };
+pub use drills::{DrillEvent, DrillFindings, DrillProgress, DrillSeconds, ShownDrill};
 pub use key_documents::{Destroyed, Key, Keys, PublicKey, Purpose, Rewrapped};
 pub use listener::AdminListener;
 pub use log::LogLevel;

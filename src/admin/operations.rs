@@ -17,7 +17,7 @@ use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::privacy::Promises;
 use crate::receipt::Receipts;
-use crate::rotation::Rotations;
+use crate::rotation::{Drill, Rotations};
 use crate::session::Sessions;
 use crate::store::{ApprovalStore, BindingStore, KeyStore, NoticeStore, PinStore};
 use crate::telemetry::Metrics;
@@ -39,6 +39,8 @@ pub struct Operations {
     pub key_store: Arc<dyn KeyStore>,
     /// Rotations of the binding keys.
     pub rotations: Arc<Rotations>,
+    /// What rehearses a leak of one of those.
+    pub drill: Arc<Drill>,
     /// What waits for people.
     pub approvals: Arc<dyn ApprovalStore>,
     /// What changes the keys.

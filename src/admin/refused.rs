@@ -75,6 +75,12 @@ pub(super) enum Refused {
     RevisionStale,
     #[error("a backup is being taken; ask again when it is done")]
     BackupBusy,
+    #[error("a drill is under way; ask again when it is done")]
+    DrillBusy,
+    #[error("the drill was given up: no record of its copy was moved for a minute; the gateway's log says why")]
+    DrillStalled,
+    #[error("a drill copies the store beside it, which takes {needs} bytes on its disk; {free} are free")]
+    NoSpace { needs: u64, free: u64 },
     #[error("the ledger of backups cannot be used; the gateway's log says why")]
     LedgerUnusable,
     #[error("{0}")]
@@ -158,6 +164,9 @@ impl Refused {
             Self::KeyState(_) | Self::RotationState(_) => (StatusCode::CONFLICT, "key-state"),
             Self::RotationLimit(_) => (StatusCode::CONFLICT, "rotation-limit"),
             Self::BackupBusy => (StatusCode::CONFLICT, "backup-busy"),
+            Self::DrillBusy => (StatusCode::CONFLICT, "drill-busy"),
+            Self::DrillStalled => (StatusCode::SERVICE_UNAVAILABLE, "drill-stalled"),
+            Self::NoSpace { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no-space"),
             Self::LedgerUnusable => (StatusCode::SERVICE_UNAVAILABLE, "ledger-unusable"),
             Self::KekFailed(_) | Self::FlaggedAlone(_) => (StatusCode::SERVICE_UNAVAILABLE, "kek-unavailable"),
             Self::WouldLoseBindings(_) => (StatusCode::CONFLICT, "would-lose-bindings"),
@@ -272,7 +281,7 @@ impl IntoResponses for Refused {
             (
                 "409",
                 "idempotency-key-busy, key-state, rotation-limit, would-lose-bindings, kek, key-in-use, already-approved, approval-ended, receipt-not-due, \
-                 configuration-refused, subject-held, subject-not-held, backup-busy",
+                 configuration-refused, subject-held, subject-not-held, backup-busy, drill-busy",
             ),
             ("412", "revision-stale"),
             ("413", "body-too-large"),

@@ -80,6 +80,8 @@ pub enum Action {
     KeyResume,
     /// A key has leaked; the object is its id.
     KeyCompromise,
+    /// A leak of a key is rehearsed on a copy of the store; the object is the key, the count is of bindings that it concerns.
+    CompromiseDrill,
     /// A key is wiped; the object is its id.
     KeyDestroy,
     /// Every key is wrapped under another KEK; the count is of keys.
@@ -174,6 +176,7 @@ impl Action {
             Self::KeySuspend => "key-suspend",
             Self::KeyResume => "key-resume",
             Self::KeyCompromise => "key-compromise",
+            Self::CompromiseDrill => "compromise-drill",
             Self::KeysRewrap => "keys-rewrap",
             Self::BackupTake => "backup-take",
             Self::BackupDestroy => "backup-destroy",

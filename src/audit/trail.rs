@@ -103,7 +103,8 @@ impl AuditTrail {
                 tracing::error!(%error, "the audit trail was changed while no gateway ran");
                 let event = Event::new(Action::AuditMismatch, GATEWAY).outcome(Outcome::Failed);
                 let at = if let SealError::Changed(bad) = error { bad.seq } else { 0 };
-                trail.note(event.object(format_args!("entry {at}")), now).await?;
+                let event = event.object(format_args!("entry {at}"));
+                trail.note(event, now).await?;
             }
         }
         if let Some(behind) = trail.behind_last_entry(head, now).await? {

@@ -13,6 +13,7 @@ use super::backups::{Backup, Backups, Restore};
 use super::bindings::Bindings;
 use super::carriers::Carriers;
 use super::codes::Codes;
+use super::drill::Drill;
 use super::failure::Exit;
 use super::keys::Keys;
 use super::log::Log;
@@ -116,6 +117,8 @@ enum Command {
     Audit(Audit),
     /// The keys of a running gateway
     Keys(Keys),
+    /// What would be if a key had leaked, found out on a copy
+    Drill(Drill),
     /// What a person may ask for: their data, its erasure, a stop
     Subject(Subject),
     /// How many signed in, per day and carrier; nobody is counted by themselves
@@ -156,6 +159,7 @@ impl Command {
             Self::Sessions(sessions) => sessions.run(),
             Self::Audit(audit) => audit.run(),
             Self::Keys(keys) => keys.run(),
+            Self::Drill(drill) => drill.run(),
             Self::Subject(subject) => subject.run(),
             Self::Stats(stats) => stats.run(),
             Self::Policy(policy) => policy.run(),
@@ -228,6 +232,9 @@ mod tests {
             "rotation receipt r1 --json",
             "rotation verify file --json --audit-key a --audit-key b --store s",
             "sessions revoke --account alice",
+            "drill compromise",
+            "drill compromise k1 --json",
+            "keys compromise k1 --reason stolen --no-wait",
             "approvals list --json",
             "approvals approve p1",
             "approvals deny p1 --json",

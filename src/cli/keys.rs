@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde_json::json;
 
+use super::compromise;
 use super::connection::{Connection, path};
 use super::output::Document;
 use crate::admin::{self, Destroyed, Key, PublicKey, Rewrapped};
@@ -44,6 +45,9 @@ enum Verb {
         /// Why it counts as leaked; not for secrets or anybody's personal data
         #[arg(long)]
         reason: String,
+        /// Do not wait until the records of a binding key are moved off it
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Wipe a drained key that cooled off (keys.cooling); waits for the approvals that admin.approvals wants
     Destroy {
@@ -98,9 +102,8 @@ impl Keys {
             Verb::Activate(id) => step(&id, "activate"),
             Verb::Suspend(id) => step(&id, "suspend"),
             Verb::Resume(id) => step(&id, "resume"),
-            Verb::Compromise { id, reason } => {
-                let path = path(["keys", &id.id, "compromise"]);
-                connection.call_with::<Key>(Method::POST, &path, &json!({ "reason": reason }))
+            Verb::Compromise { id, reason, no_wait } => {
+                connection.finish(compromise::run(&connection, &id.id, &reason, no_wait))
             }
             Verb::Destroy { id, reason } => {
                 let document = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
@@ -147,7 +150,8 @@ impl Document for Key {
         ];
         let dated = dated.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         let rows = always.into_iter().chain(dated).chain([("commitment", self.commitment.clone())]);
-        rows.map(|(name, value)| vec![name.to_owned(), value]).collect()
+        let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
+        rows.chain(self.report.iter().flat_map(|report| compromise::rows(report))).collect()
     }
 }
 

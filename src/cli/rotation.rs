@@ -135,12 +135,9 @@ fn status(connection: &Connection, id: &str, follow: bool) -> Result<ShownRotati
     let follow = follow && io::stderr().is_terminal();
     connection.run(async |client| {
         let mut shown = look(&client, id).await?;
-        let bar = ProgressBar::new(shown.rotation.total).with_style(style());
+        let bar = bar(shown.rotation.total);
         while follow && moves(&shown) {
-            let rotation = &shown.rotation;
-            bar.set_position(rotation.total.saturating_sub(rotation.unwrapped));
-            let eta = rotation.eta_seconds.map(|seconds| format!(", {seconds} s left"));
-            bar.set_message(format!("{}/s{}", rotation.rate, eta.unwrap_or_default()));
+            tell(&bar, &shown.rotation);
             tokio::time::sleep(LOOK).await;
             shown = look(&client, id).await?;
         }
@@ -149,7 +146,19 @@ fn status(connection: &Connection, id: &str, follow: bool) -> Result<ShownRotati
     })
 }
 
-async fn look(client: &AdminClient, id: &str) -> Result<ShownRotation, ClientError> {
+/// A bar of so many bindings, on stderr, and only if that is a terminal.
+pub(super) fn bar(total: u64) -> ProgressBar {
+    ProgressBar::new(total).with_style(style())
+}
+
+/// Has `bar` say how far `rotation` is.
+pub(super) fn tell(bar: &ProgressBar, rotation: &admin::Rotation) {
+    bar.set_position(rotation.total.saturating_sub(rotation.unwrapped));
+    let eta = rotation.eta_seconds.map(|seconds| format!(", {seconds} s left"));
+    bar.set_message(format!("{}/s{}", rotation.rate, eta.unwrap_or_default()));
+}
+
+pub(super) async fn look(client: &AdminClient, id: &str) -> Result<ShownRotation, ClientError> {
     client.call(Method::GET, &path(["rotations", id])).await
 }
 

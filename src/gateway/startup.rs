@@ -30,7 +30,7 @@ use crate::edge::{BoundListener, Inherited, Workers};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::receipt::Receipts;
-use crate::rotation::Rotations;
+use crate::rotation::{Drill, Rotations};
 use crate::session::{SessionPolicy, Sessions};
 use crate::store::{
     ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, RotationStore, SessionStore,
@@ -334,6 +334,12 @@ fn operations(gateway: &Gateway, store: &Arc<EmbeddedStore>, receipts: Arc<Recei
         notices: Arc::clone(&gateway.notices),
         key_store: Arc::clone(&gateway.key_store),
         rotations: Arc::clone(&gateway.rotations),
+        drill: Arc::new(Drill::new(
+            Arc::clone(&gateway.rotations),
+            Arc::clone(store) as _,
+            Arc::clone(&gateway.entropy),
+            Arc::clone(&gateway.clock),
+        )),
         receipts,
         approvals: Arc::clone(store) as Arc<dyn ApprovalStore>,
         bindings: Arc::clone(&gateway.bindings),

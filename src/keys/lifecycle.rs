@@ -132,11 +132,11 @@ impl Lifecycle {
         set: Arc<KeySet>,
         keys: Arc<dyn KeyStore>,
         rotations: Arc<dyn RotationStore>,
-        kek: Kek,
+        kek: impl Into<Arc<Kek>>,
         entropy: Arc<dyn Entropy>,
         periods: KeyPeriods,
     ) -> Self {
-        let (kek, periods) = (ArcSwap::from_pointee(kek), ArcSwap::from_pointee(periods));
+        let (kek, periods) = (ArcSwap::new(kek.into()), ArcSwap::from_pointee(periods));
         let (held, shown) = (tokio::sync::Mutex::default(), Mutex::default());
         Self { set, keys, rotations, kek, entropy, periods, held, shown }
     }

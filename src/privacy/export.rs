@@ -40,6 +40,11 @@ const NOT_OURS: Text = Text {
 const ONLY_ONCE_ERASED: Text =
     Text { en: "nothing, as long as the account exists", ja: "アカウントがある間は、ありません" };
 
+const NOTHING_ELSE: Text = Text {
+    en: "nothing that is not above; it is a copy of that, and there is none but while a drill runs",
+    ja: "上記と同じ内容の複製で、訓練中だけ存在します",
+};
+
 /// The document.
 pub(super) fn document(facts: &Facts<'_>, tongue: Tongue) -> Value {
     let Facts { record, periods, notice, now, .. } = facts;
@@ -144,6 +149,7 @@ fn records(kind: &str, facts: &Facts<'_>) -> Found {
         "approvals" => facts.approvals.iter().map(approval).collect(),
         "access-log" => return Found::Elsewhere(NO_ACCOUNT_THERE),
         "erasures" => return Found::Elsewhere(ONLY_ONCE_ERASED),
+        "drill" => return Found::Elsewhere(NOTHING_ELSE),
         _ => return Found::Elsewhere(NOT_OURS),
     })
 }
@@ -236,7 +242,7 @@ mod tests {
         {
             let written = document(&facts, tongue);
             assert_eq!(written["items"][1]["what"], expected);
-            assert_eq!(written["items"].as_array().unwrap().len(), 15);
+            assert_eq!(written["items"].as_array().unwrap().len(), 16);
         }
     }
 }

@@ -275,6 +275,18 @@ pub const REGISTER: &[Purpose] = &[
         ground: Ground::Nobody,
     },
     Purpose {
+        kind: "drill",
+        what: Text { en: "the copy that a drill works on", ja: "訓練用の一時的な複製" },
+        // The columns of the store, as they are there.
+        fields: &[],
+        purpose: Text {
+            en: "to rehearse what is done when a key leaks; it is erased when the drill is over",
+            ja: "鍵の漏えいに備えた訓練のため。訓練が終わりしだい消去する",
+        },
+        kept: Kept::WhileNeeded,
+        ground: Ground::Security,
+    },
+    Purpose {
         kind: "erasures",
         what: Text { en: "that an account was erased", ja: "消去の記録" },
         fields: &[

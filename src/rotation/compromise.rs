@@ -2,10 +2,10 @@
 
 use super::engine::{Plan, Rotations, View, step};
 use super::error::RotationError;
-use super::progress::{Census, Progress, key_id};
+use super::progress::{Progress, key_id};
 use crate::clock::{Clock, Timestamp};
 use crate::keys::{KekError, KeysError, LifecycleError, Moment};
-use crate::store::{KeyChange, KeyRecord, KeyState, RotationRecord, RotationState};
+use crate::store::{KeyChange, KeyRecord, KeyState, Reach, RotationRecord, RotationState};
 
 /// What was done when a key was said to have leaked.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct CompromiseReport {
     /// Why, in the words of whoever said so.
     pub reason: String,
     /// Records whose chain contains it. They sign nobody in until the PIN or a new code took them off it.
-    pub bindings: u64,
+    pub reach: Reach,
     /// Sessions that were opened by those, and ended.
     pub sessions_ended: usize,
     /// The rotation that moves the records, if any has to.
@@ -27,7 +27,7 @@ pub struct CompromiseReport {
 /// A step, and when it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompromiseStep {
-    /// `flagged`, `replaced`, `sessions-ended`, `wrapping`.
+    /// `flagged`, `replaced`, `sessions-ended`, `wrapping`; of a drill `wrapped`, too.
     pub what: &'static str,
     /// When.
     pub at: Timestamp,
@@ -81,7 +81,7 @@ impl Rotations {
         }
         let sessions_ended = self.end_fallen().await?;
         steps.push(CompromiseStep { what: "sessions-ended", at: clock.now() });
-        let bindings = Census::new(self.store.chains().await?).containing(key_id(id)?);
+        let reach = self.store.reach(key_id(id)?).await?;
         let rotation = match rotation {
             Some(rotation) => {
                 steps.push(CompromiseStep { what: "wrapping", at: clock.now() });
@@ -89,14 +89,7 @@ impl Rotations {
             }
             None => None,
         };
-        Ok(CompromiseReport {
-            key: id.to_owned(),
-            reason: reason.to_owned(),
-            bindings,
-            sessions_ended,
-            rotation,
-            steps,
-        })
+        Ok(CompromiseReport { key: id.to_owned(), reason: reason.to_owned(), reach, sessions_ended, rotation, steps })
     }
 
     /// Without a key to take its place: nobody comes in by the one that leaked, and who did is out.

@@ -50,6 +50,10 @@ pub struct Rotations {
     pub(super) moved: Notify,
     /// Whether the last record was wrapped since somebody asked.
     pub(super) wrapped: AtomicBool,
+    /// Milliseconds that the runner has rested.
+    pub(super) rested: AtomicU64,
+    /// Whose copy this is, if it is one: then nobody is told, and those are made way for who sign in there.
+    pub(super) rehearses: Option<Arc<Self>>,
     /// Held for a whole change; what the last census saw.
     pub(super) changing: Mutex<super::steps::Counted>,
 }
@@ -118,8 +122,16 @@ impl Rotations {
             wake: Notify::new(),
             moved: Notify::new(),
             wrapped: AtomicBool::new(false),
+            rested: AtomicU64::new(0),
+            rehearses: None,
             changing: Mutex::default(),
         }
+    }
+
+    /// Has it work on a copy of what `live` rotates.
+    #[must_use]
+    pub(super) fn rehearsing(self, live: Arc<Self>) -> Self {
+        Self { rehearses: Some(live), ..self }
     }
 
     /// Bindings that are unused are kept for so many days from now on.

@@ -9,6 +9,7 @@
 
 mod again;
 mod compromise;
+mod drill;
 mod engine;
 mod error;
 mod pace;
@@ -17,6 +18,7 @@ mod steps;
 mod worker;
 
 pub use compromise::{CompromiseReport, CompromiseStep};
+pub use drill::{Drill, DrillError, DrillReport, DrillStage, DrillTerms};
 pub use engine::{MOST_OPEN, Rotations, Start};
 pub use error::RotationError;
 pub use progress::Progress;

@@ -76,7 +76,8 @@ impl Pace {
         (took * rest).min(LONGEST_REST)
     }
 
-    fn beside_sign_ins(&self, monotonic: Duration) -> bool {
+    /// Whether somebody signed in lately.
+    pub(super) fn beside_sign_ins(&self, monotonic: Duration) -> bool {
         match self.last_sign_in.load(Ordering::Relaxed) {
             0 => false,
             millis => monotonic.saturating_sub(Duration::from_millis(millis - 1)) < RECENT,

@@ -49,9 +49,9 @@ impl Census {
         self.count(|chain| chain.outermost() <= key)
     }
 
-    /// Records whose chain contains `key`.
-    pub(super) fn containing(&self, key: KeyId) -> u64 {
-        self.count(|chain| chain.keys().contains(&key))
+    /// Records whose digest `key` alone made.
+    pub(super) fn made_by(&self, key: KeyId) -> u64 {
+        self.count(|chain| chain.keys() == [key])
     }
 
     fn count(&self, which: impl Fn(&Chain) -> bool) -> u64 {

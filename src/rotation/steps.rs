@@ -92,8 +92,10 @@ impl Rotations {
             {
                 tracing::warn!(%error, "the receipt was not issued; it is when somebody asks for it");
             }
-            if let Some(reached) = reached {
+            if reached.is_some() {
                 self.wrapped.store(true, Ordering::Relaxed);
+            }
+            if let Some(reached) = reached.filter(|_| self.rehearses.is_none()) {
                 let event = SecurityEvent::Rotation { id, step: reached, by: None };
                 security(&event, None, ClientAddressDetail::None);
             }

@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// Records of a batch of a drill: a sign-in that comes meanwhile is not seen before its end.
+const MOST_OF_A_DRILL: u32 = 4096;
+
 /// Why a pass over the records ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -66,10 +69,11 @@ impl Rotations {
             return Ok(Pass::Idle);
         }
         let Some(fence) = self.store.take_fence(&record.id).await? else { return Ok(Pass::Idle) };
-        let urgent = view.keys().any(|key| key.compromised && key.state != KeyState::Destroyed);
+        let leaked = view.keys().any(|key| key.compromised && key.state != KeyState::Destroyed);
+        let urgent = leaked && self.rehearses.is_none();
         // The records are the truth: what the cursor has passed is looked at once more.
         let mut from_start = record.cursor == 0;
-        let mut size = self.pace.size();
+        let mut size = self.batch_size();
         let mut records = self.prepare(&ring, record.cursor, size).await?;
         while !shutdown.is_cancelled() {
             let Some(cursor) = records.iter().map(|record| record.position).max() else {
@@ -99,9 +103,15 @@ impl Rotations {
                 WrapOutcome::Stale => return Ok(Pass::Again),
             }
             records = next?;
+            if let Some(live) = &self.rehearses
+                && live.pace.beside_sign_ins(live.clock.monotonic())
+            {
+                self.pace.sign_in(self.clock.monotonic());
+            }
             let rest = self.pace.rest_after(count, took, self.store.strain(), self.clock.monotonic(), urgent);
-            size = self.pace.size();
+            size = self.batch_size();
             if !rest.is_zero() {
+                self.rested.fetch_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     () = sleep(rest) => {}
@@ -118,6 +128,11 @@ impl Rotations {
             self.metrics.rotation_rate(rate);
         }
         Ok(Pass::Idle)
+    }
+
+    fn batch_size(&self) -> u32 {
+        let size = self.pace.size();
+        if self.rehearses.is_some() { size.min(MOST_OF_A_DRILL) } else { size }
     }
 
     /// The next records as they are to be; computed where it holds nobody up.

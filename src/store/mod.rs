@@ -32,6 +32,7 @@ mod proofs;
 mod receipts;
 mod rotations;
 mod sessions;
+mod shadow;
 mod statistics;
 mod subjects;
 
@@ -56,8 +57,11 @@ pub use notices::{NewNotice, NoticeChange, NoticeRecord, NoticeStore, NoticeSumm
 pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict, SERIES};
 pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
-pub use rotations::{RotationRecord, RotationState, RotationStore, Scanned, Strain, WrapBatch, WrapOutcome, Wrappable};
+pub use rotations::{
+    Reach, RotationRecord, RotationState, RotationStore, Scanned, Strain, WrapBatch, WrapOutcome, Wrappable,
+};
 pub use sessions::{Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, TokenTransport};
+pub use shadow::{Shadow, ShadowError, ShadowPorts, ShadowStore};
 pub use statistics::{Counted, DayCount, StatisticsStore};
 pub use subjects::{
     DueBindings, EraseOutcome, ErasureRecord, HoldOutcome, HoldRecord, KeptCode, LabelledBinding, Standing,

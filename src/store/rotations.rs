@@ -129,6 +129,17 @@ pub enum WrapOutcome {
     Stale,
 }
 
+/// Whom a key that leaked concerns, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Bindings whose chain contains the key.
+    pub bindings: u64,
+    /// Of those, the ones whose account has a PIN: it takes them off the key. The others take a new code.
+    pub with_pin: u64,
+    /// Accounts that they belong to.
+    pub accounts: u64,
+}
+
 /// A binding as an auditor's scan sees it.
 pub struct Scanned {
     /// Its place in the order of the scan.
@@ -182,6 +193,9 @@ pub trait RotationStore: Send + Sync + 'static {
     /// How many records each chain has, of chains that any has, in migration order. Counted, not remembered: reads
     /// every record.
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError>;
+
+    /// Whom `key` concerns. Counted, not remembered: reads every record.
+    async fn reach(&self, key: KeyId) -> Result<Reach, StoreError>;
 
     /// How many bindings were last used before `day`.
     async fn unused_since(&self, day: Day) -> Result<u64, StoreError>;

@@ -385,6 +385,7 @@ const VERBS: &[(&str, &[&str])] = &[
     ("post /v1/approvals/{id}", &["security", "privacy"]),
     ("post /v1/backups", &["operator"]),
     ("post /v1/bindings/import", &["operator"]),
+    ("post /v1/drills/compromise", &["security"]),
     ("post /v1/keys", &["security"]),
     ("post /v1/keys/rewrap", &["security"]),
     ("post /v1/keys/{id}/activate", &["security"]),

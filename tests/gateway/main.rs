@@ -15,6 +15,7 @@ mod bind;
 mod certificates;
 mod connections;
 mod csrf;
+mod drill;
 mod enrolment;
 mod failures;
 mod form_fields;

@@ -299,7 +299,7 @@ async fn a_key_that_leaked_signs_nobody_in() {
 
     let rotations = harness.running.rotations();
     let report = rotations.compromise("k1", "laptop lost", None, &*harness.clock).await.unwrap();
-    assert_eq!((report.bindings, report.sessions_ended), (199, 1));
+    assert_eq!((report.reach.bindings, report.sessions_ended), (199, 1));
     assert_eq!(report.rotation.unwrap().record.id, "r1", "it is on its way out already");
     assert_eq!(victim.get("/").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(moved_on.get("/").await.status, StatusCode::OK, "by a new digest");

@@ -14,10 +14,10 @@ async fn harness() -> Harness {
     .await
 }
 
-async fn compromise(harness: &Harness, key: &str) {
+async fn compromise(harness: &Harness, key: &str) -> Value {
     let asked = json!({ "reason": "laptop lost" });
     let path = format!("/v1/keys/{key}/compromise");
-    let _: Value = harness.admin().call_with(Method::POST, &path, Some(&asked)).await.unwrap();
+    harness.admin().call_with(Method::POST, &path, Some(&asked)).await.unwrap()
 }
 
 /// The binding key that makes new records.
@@ -97,7 +97,25 @@ async fn without_a_pin_it_takes_a_code_and_so_it_does_for_who_forgot_it() {
     let harness = harness().await;
     let mut alice = with_pin(&harness, Carrier::SoftBank, "a", "alice").await;
     let mut bob = harness.signed_in(Carrier::SoftBank, "b", "bob").await;
-    compromise(&harness, "k1").await;
+    drop(harness.signed_in(Carrier::Docomo, "b", "bob").await);
+    let (backup, gone) = (harness.backup().await, harness.backup().await);
+    let gone = format!("/v1/backups/{}", gone["id"].as_str().unwrap());
+    let _: Value = harness.admin().call(Method::DELETE, &gone).await.unwrap();
+    let report = &compromise(&harness, "k1").await["report"];
+    let counts = ["bindings", "bindings_with_pin", "bindings_without_pin", "accounts", "sessions_ended"];
+    assert_eq!(counts.map(|count| report[count].as_u64().unwrap()), [3, 1, 2, 2, 3], "{report}");
+    assert_eq!((&report["key"], &report["reason"]), (&"k1".into(), &"laptop lost".into()));
+    assert_eq!(report["backups"].as_array().unwrap().len(), 1, "one that nobody opens concerns nobody: {report}");
+    assert_eq!((&report["backups"][0]["id"], &report["backups"][0]["bindings"]), (&backup["id"], &3.into()));
+    assert_eq!(report["approvals"], json!({ "needs": 1, "approvers": [] }));
+    let due =
+        json!({ "preliminary_by": "2026-11-29", "final_by": "2026-12-24", "final_by_if_malicious": "2027-01-23" });
+    assert_eq!(report["notices"], due);
+    let destroy = format!("sekisho backups destroy {}", backup["id"].as_str().unwrap());
+    assert!(report["next"].as_array().unwrap().contains(&destroy.into()), "{report}");
+    // Backups from after the wrap hold nothing that the fresh key had no part in.
+    let later = compromise(&harness, &active(&harness).await).await["report"].clone();
+    assert_eq!((&later["backups"], &later["key"]), (&json!([]), &"k2".into()), "{later}");
     let page = bob.click_sign_in("/").await;
     assert!(page.text().contains("action=\"/_sekisho/enrol"), "{}", page.text());
     let stranger = harness.handset(Carrier::SoftBank, "z").click_sign_in("/").await;
@@ -107,7 +125,7 @@ async fn without_a_pin_it_takes_a_code_and_so_it_does_for_who_forgot_it() {
     let form = alice.get(&page.link("/_sekisho/login?")).await;
     let entered = alice.type_code(&form, &harness.code("alice").await).await;
     assert_eq!(entered.status, StatusCode::FOUND, "{}", entered.text());
-    assert_eq!(chain(&harness, "alice").await, json!(["k2"]));
+    assert_eq!(chain(&harness, "alice").await, json!(["k3"]));
     harness.finish().await;
 }
 

@@ -139,7 +139,8 @@ async fn an_old_copy_of_the_file_is_found_out_and_a_key_that_leaked_since_lets_n
     fs::copy(&store, folder.path("old")).unwrap();
 
     let gateway = folder.serve().await;
-    folder.document("keys compromise k1 --reason stolen").await;
+    let leaked = folder.document("keys compromise k1 --reason stolen").await;
+    assert_eq!(leaked["report"]["steps"].as_array().unwrap().last().unwrap()["step"], "wrapped", "{leaked}");
     assert_eq!(signs_in(&gateway, "a").await, StatusCode::FORBIDDEN);
     gateway.stop().await;
     fs::copy(folder.path("old"), &store).unwrap();

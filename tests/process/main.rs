@@ -23,6 +23,7 @@ mod check;
 mod command_line;
 mod crash;
 mod deploy;
+mod drill;
 mod faults;
 mod floods;
 mod journey;

@@ -13,7 +13,7 @@ use sekisho::store::{
     ApprovalStore, AuditStore, BackupStore, BindingRecord, BindingStore, Copied, EnrolOutcome, Enrolment,
     EnrolmentAuthority, ImportedBinding, IssueOutcome, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, NewCode,
     NewsStore, NoticeStore, PinStore, Probe, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord,
-    SessionStore, StatisticsStore, StoreError, StretchParameters, SubjectStore, TokenTransport,
+    SessionStore, ShadowStore, StatisticsStore, StoreError, StretchParameters, SubjectStore, TokenTransport,
 };
 use tokio::task::JoinSet;
 
@@ -43,6 +43,9 @@ pub(crate) trait Backend: Sized {
     fn backups(&self) -> Arc<dyn BackupStore>;
     /// The store that a copy of this one is.
     fn opened(&self, copied: Copied) -> Self;
+    fn shadows(&self) -> Arc<dyn ShadowStore>;
+    /// Whether anything of a shadow is anywhere.
+    fn has_shadow(&self) -> bool;
     /// All that it keeps, as an attacker with the medium reads it.
     fn medium(&self) -> Vec<u8>;
     /// The same data after a crash: whatever was not durable is gone.

@@ -17,8 +17,8 @@ use sekisho::session::{SessionId, TokenHash};
 use sekisho::store::{
     ApprovalStore, AuditStore, BackupStore, BindingStore, ChangeOutcome, Copied, EmbeddedStore, EraseOutcome,
     ImportedBinding, Inspection, KeyChange, KeyRecord, KeyState, KeyStore, NewsStore, NoticeStore, OpenError, Opened,
-    PinStore, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, StatisticsStore,
-    StoreError, SubjectStore, TokenTransport,
+    PinStore, ProofStore, ReceiptStore, RotationStore, SchemeRecord, SessionRecord, SessionStore, ShadowStore,
+    StatisticsStore, StoreError, SubjectStore, TokenTransport,
 };
 use tempfile::TempDir;
 
@@ -30,6 +30,7 @@ use crate::notice_conformance::keeps_notices_as_the_contract_says;
 use crate::pin_conformance::keeps_pins_as_the_contract_says;
 use crate::receipt_conformance::keeps_receipts_as_the_contract_says;
 use crate::rotation_conformance::moves_records_as_the_contract_says;
+use crate::shadow_conformance::lends_shadows_as_the_contract_says;
 use crate::statistics_conformance::counts_as_the_contract_says;
 use crate::subject_conformance::keeps_what_persons_may_ask_for;
 
@@ -112,9 +113,33 @@ impl Backend for Embedded {
         ["store", "store-wal"].map(|name| fs::read(self.folder.path().join(name)).unwrap()).concat()
     }
 
+    fn shadows(&self) -> Arc<dyn ShadowStore> {
+        Arc::clone(&self.store) as _
+    }
+
+    fn has_shadow(&self) -> bool {
+        let names = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let known = ["store", "store-wal", "store-shm", "store.lock"];
+        let others: Vec<_> = names.filter(|name| !known.contains(&name.to_str().unwrap())).collect();
+        if others.is_empty() {
+            return false;
+        }
+        assert_eq!(others, ["store.drill"]);
+        let mode = |path: &str| fs::metadata(self.folder.path().join(path)).unwrap().mode() & 0o777;
+        assert_eq!((mode("store.drill"), mode("store.drill/store")), (0o700, 0o600));
+        true
+    }
+
     /// Opens a copy of the files as they are at this instant, as a crash would leave them: the running store is not told.
     fn restart(self) -> Self {
         let folder = TempDir::new().unwrap();
+        let shadow = self.folder.path().join("store.drill");
+        if shadow.exists() {
+            fs::create_dir(folder.path().join("store.drill")).unwrap();
+            for file in fs::read_dir(shadow).unwrap().map(|entry| entry.unwrap()) {
+                fs::copy(file.path(), folder.path().join("store.drill").join(file.file_name())).unwrap();
+            }
+        }
         for suffix in ["", "-wal"] {
             let name = format!("store{suffix}");
             fs::copy(self.folder.path().join(&name), folder.path().join(&name)).unwrap();
@@ -129,6 +154,7 @@ moves_records_as_the_contract_says!(Embedded);
 keeps_receipts_as_the_contract_says!(Embedded);
 keeps_notices_as_the_contract_says!(Embedded);
 keeps_pins_as_the_contract_says!(Embedded);
+lends_shadows_as_the_contract_says!(Embedded);
 keeps_what_persons_may_ask_for!(Embedded);
 counts_as_the_contract_says!(Embedded);
 keeps_what_is_erased_erased!(Embedded);

@@ -17,5 +17,6 @@ mod pin_conformance;
 mod receipt_conformance;
 mod rotation_conformance;
 mod session_conformance;
+mod shadow_conformance;
 mod statistics_conformance;
 mod subject_conformance;

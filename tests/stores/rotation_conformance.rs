@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use sekisho::binding::{BindingDigest, Chain, KeyId};
 use sekisho::store::{
-    ChangeOutcome, EnrolOutcome, Enrolment, KeyChange, KeyPurpose, KeyRecord, KeyState, RotationRecord, RotationState,
-    StoreError, WrapBatch, WrapOutcome, Wrappable,
+    ChangeOutcome, EnrolOutcome, Enrolment, KeyChange, KeyPurpose, KeyRecord, KeyState, Over, PinRecord, Reach,
+    RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable,
 };
 
 use crate::conformance::{
-    Backend, at, bind, binding_id, bindings_of, carrier, code, enrolment, first_keys, probe, resolves, today,
+    Backend, account, at, bind, binding_id, bindings_of, carrier, code, enrolment, first_keys, probe, resolves, today,
 };
 
 /// One test a clause for the backend `$backend`.
@@ -34,6 +34,7 @@ macro_rules! moves_records_as_the_contract_says {
             changes_are_all_or_none
             rotations_come_back_as_they_were_put
             records_are_visited_scanned_and_purged
+            whom_a_key_concerns_is_counted
         }
     };
     ($backend:ty: $($clause:ident)+) => {
@@ -514,6 +515,33 @@ pub(crate) async fn rotations_come_back_as_they_were_put(backend: impl Backend) 
     drop(rotations);
     let backend = backend.restart();
     assert_eq!(backend.rotations().rotations().await.unwrap()[0], changed);
+}
+
+pub(crate) async fn whom_a_key_concerns_is_counted(backend: impl Backend) {
+    let store = bindings_of(&backend).await;
+    for (handset, name) in [(1, "alice"), (2, "alice"), (3, "bob"), (4, "carol"), (5, "dora")] {
+        bind(&*store, handset, name).await;
+    }
+    for (name, handset) in [("alice", 1), ("carol", 4)] {
+        let pin = PinRecord { salt: [1; 16], mac: [1; 32], set_at: at(3) };
+        assert!(backend.pins().set_pin(&account(name), pin, Over::Nothing, binding_id(handset)).await.unwrap());
+    }
+    begin(&backend, "r1", "k1", "k2").await;
+    // One handset is past the old key, and another is found by both.
+    store.used(binding_id(4), today(), probe("k2", 44), generation(&backend).await).await.unwrap();
+    let rotations = backend.rotations();
+    let fence = rotations.take_fence("r1").await.unwrap().unwrap();
+    let first = moved(&rotations.wrappable(K2, 0, 1).await.unwrap()[0], "k1,k2", 99);
+    let wrapped = rotations.wrap(batch(&backend, "r1", fence, vec![first]).await).await.unwrap();
+    assert_eq!(wrapped, WrapOutcome::Wrapped(1));
+    for (key, reach) in [
+        (K1, Reach { bindings: 4, with_pin: 2, accounts: 3 }),
+        (K2, Reach { bindings: 2, with_pin: 2, accounts: 2 }),
+        (K3, Reach::default()),
+        (KeyId::new(11), Reach::default()),
+    ] {
+        assert_eq!(rotations.reach(key).await.unwrap(), reach, "{key}");
+    }
 }
 
 pub(crate) async fn records_are_visited_scanned_and_purged(backend: impl Backend) {

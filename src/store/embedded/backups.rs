@@ -6,6 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, Row};
+use tokio::time::Instant;
 
 use super::EmbeddedStore;
 use super::connection::{Access, column, connect};
@@ -18,6 +19,9 @@ use crate::store::{BackupStore, Copied, CopyKind, StoreError, Tombstone, Tombsto
 pub(super) const COPY: &str = ".copy";
 /// Pages of a slice, 4 MiB: between two, whoever waits for the disk gets it.
 const SLICE: i32 = 1024;
+
+/// The rest after a slice of a shadow, as a multiple of what it took.
+const SHADOW_REST: u32 = 3;
 
 #[async_trait]
 impl BackupStore for EmbeddedStore {
@@ -95,16 +99,19 @@ fn copy(conn: &Connection, draft: &Path, kind: CopyKind) -> Result<Copied, Store
 }
 
 /// Returns what is in the copy; its file is a stand-in.
-fn fill(conn: &Connection, draft: &Path, kind: CopyKind) -> Result<Copied, StoreError> {
+pub(super) fn fill(conn: &Connection, draft: &Path, kind: CopyKind) -> Result<Copied, StoreError> {
     let mut copy = connect(draft, Access::Create)?;
     // A copy that breaks off is thrown away.
     copy.execute_batch("PRAGMA synchronous = OFF")?;
     {
         let backup = Backup::new(conn, &mut copy)?;
         loop {
+            let begun = Instant::now();
             // The reader is in a transaction: each slice is of the same instant.
             match backup.step(SLICE)? {
                 StepResult::Done => break,
+                // Nobody waits for a drill: the disk is others' for most of the time.
+                StepResult::More if kind == CopyKind::Shadow => std::thread::sleep(begun.elapsed() * SHADOW_REST),
                 StepResult::More => std::thread::yield_now(),
                 other @ (StepResult::Busy | StepResult::Locked | _) => {
                     return Err(StoreError::Unavailable(format!("another program holds the store: {other:?}")));

@@ -33,6 +33,7 @@ mod receipts;
 mod rotations;
 mod schema;
 mod sessions;
+mod shadow;
 mod statistics;
 mod subjects;
 mod writer;

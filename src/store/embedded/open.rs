@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -13,7 +14,7 @@ use super::connection::{Access, Place, connect, is_damage};
 use super::reader::Readers;
 use super::schema::Format;
 use super::writer::{WriteEvent, Writer};
-use super::{backups, damage, file, schema, writer};
+use super::{backups, damage, file, schema, shadow, writer};
 use crate::clock::Timestamp;
 use crate::entropy::{Entropy, random};
 use crate::store::StoreError;
@@ -37,6 +38,8 @@ pub struct EmbeddedStore {
     pub(super) store_id: [u8; 16],
     pub(super) path: PathBuf,
     lock: Mutex<Option<File>>,
+    /// Whether there is a shadow.
+    pub(super) shadowed: Arc<AtomicBool>,
 }
 
 /// What opening did.
@@ -137,6 +140,7 @@ impl EmbeddedStore {
         file::check_writable(path).map_err(unusable)?;
         let lock = file::lock(path).map_err(|error| not_locked(path, &error))?;
         backups::remove_leftovers(path).map_err(unusable)?;
+        shadow::remove_leftovers(path).map_err(unusable)?;
         let found = examine(format, path)?;
         if found.is_none() {
             create(format, path, now, entropy)?;
@@ -162,7 +166,8 @@ impl EmbeddedStore {
         let copier = Readers::start(1, &place, Access::Read).map_err(unusable)?;
         let writer = Writer::start(place, conn).map_err(unusable)?;
         let (path, lock) = (path.clone(), Mutex::new(Some(lock)));
-        Ok((Self { readers, surveyor, copier, writer, store_id, path, lock }, opened))
+        let shadowed = Arc::default();
+        Ok((Self { readers, surveyor, copier, writer, store_id, path, lock, shadowed }, opened))
     }
 
     /// Looks at the store that [`EmbeddedStore::open`] would open: finds what it would, changes nothing.
@@ -192,6 +197,7 @@ impl EmbeddedStore {
             store_id: found.store_id,
             path: path.clone(),
             lock: Mutex::new(lock),
+            shadowed: Arc::default(),
         }))
     }
 

@@ -12,8 +12,8 @@ use super::{EmbeddedStore, key_change};
 use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyPurpose, RotationRecord, RotationState, RotationStore, StoreError, Strain, WrapBatch,
-    WrapOutcome, Wrappable,
+    ChangeOutcome, KeyChange, KeyPurpose, Reach, RotationRecord, RotationState, RotationStore, StoreError, Strain,
+    WrapBatch, WrapOutcome, Wrappable,
 };
 
 /// The number of a chain's innermost key, in SQL: what stands behind the first letter, up to the comma.
@@ -122,6 +122,17 @@ impl RotationStore for EmbeddedStore {
 
     async fn chains(&self) -> Result<Vec<(Chain, u64)>, StoreError> {
         self.readers.run(chains).await
+    }
+
+    async fn reach(&self, key: KeyId) -> Result<Reach, StoreError> {
+        let sql = "SELECT count(*) AS bindings, count(DISTINCT account) AS accounts, \
+                   count(CASE WHEN EXISTS (SELECT 1 FROM pins WHERE pins.account = bindings.account) THEN 1 END) AS with_pin \
+                   FROM bindings WHERE ',' || chain || ',' LIKE '%,' || ?1 || ',%'";
+        let read = |row: &Row<'_>| {
+            let count = |name| count(row, name);
+            Ok(Reach { bindings: count("bindings")?, with_pin: count("with_pin")?, accounts: count("accounts")? })
+        };
+        self.surveyor.run(move |conn| conn.prepare(sql)?.query_row([key.to_string()], |row| Ok(read(row)))?).await
     }
 
     async fn unused_since(&self, day: Day) -> Result<u64, StoreError> {
