@@ -159,7 +159,12 @@ async fn exposed(ops: &Operations, key: &str) -> Option<Vec<ExposedBackup>> {
         }
     };
     let concerned = |entry: &Entry| entry.opens() && entry.digests_under.iter().any(|under| under == key);
-    let shown =
-        |entry: Entry| ExposedBackup { id: entry.id, taken_at: entry.taken_at, bindings: entry.bindings, until: None };
+    let days = ops.config.config().backup.retention_days;
+    let shown = |entry: Entry| ExposedBackup {
+        until: days.and_then(|days| entry.until(days)).map(|day| day.to_string()),
+        id: entry.id,
+        taken_at: entry.taken_at,
+        bindings: entry.bindings,
+    };
     Some(entries.into_iter().filter(concerned).map(shown).collect())
 }

@@ -98,12 +98,14 @@ pub struct RetentionCounts {
     pub log_keys: u64,
     /// Entries of the audit trail, some at a time.
     pub audit: u64,
+    /// Backups whose key was destroyed.
+    pub backups: u64,
 }
 
 impl RetentionRun {
     fn of(round: Round, dry_run: bool) -> Self {
-        let Round { bindings, held, statistics, log_files, log_keys, audit, clock_doubted, .. } = round;
-        let erased = RetentionCounts { bindings, statistics, log_files, log_keys, audit };
+        let Round { bindings, held, statistics, log_files, log_keys, backups, audit, clock_doubted, .. } = round;
+        let erased = RetentionCounts { bindings, statistics, log_files, log_keys, audit, backups };
         Self { dry_run, erased, held, clock_doubted }
     }
 }

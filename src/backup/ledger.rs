@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::hex::{hex, unhex};
+use crate::clock::{Day, Timestamp};
 use crate::store::{Tombstone, TombstoneKind};
 
 /// The format of what is written here.
@@ -129,6 +130,13 @@ impl Entry {
     /// Its key, wrapped; `None` once destroyed.
     pub(crate) fn wrapped(&self) -> Option<Vec<u8>> {
         unhex(self.wrapped.as_deref()?)
+    }
+
+    /// The last day on which its file opens where backups are kept for so many days.
+    #[must_use]
+    pub fn until(&self, retention_days: u32) -> Option<Day> {
+        let taken = Timestamp::parse(&self.taken_at)?.day();
+        Some(Day::from_unix_days(taken.unix_days().saturating_add_unsigned(retention_days)))
     }
 
     /// Whether its file can still be opened by somebody.

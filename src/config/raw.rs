@@ -110,7 +110,7 @@ tables! {
 
     Store { path: String, url: Secret, sessions: Secret }
 
-    Backup { ledger: String }
+    Backup { ledger: String, retention: String }
 
     Limits {
         sign_in: String,

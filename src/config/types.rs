@@ -389,6 +389,8 @@ pub struct BackupConfig {
     pub ledger: PathBuf,
     /// Whether the operator chose it.
     pub chosen: bool,
+    /// Days after which the key of a backup is destroyed; `None`: only when somebody says so.
+    pub retention_days: Option<u32>,
 }
 
 /// `[limits]`.

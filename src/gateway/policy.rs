@@ -74,6 +74,7 @@ pub(super) async fn promises(
         statistics: Arc::clone(&statistics),
         subjects: Arc::clone(&subjects),
         keys: Arc::clone(store) as _,
+        backups: Arc::clone(backups),
         proofs: Arc::clone(store) as _,
         audit: Arc::clone(audit),
         clock: Arc::clone(clock),

@@ -16,6 +16,7 @@ use super::statistics::Statistics;
 use super::subjects::Subjects;
 use crate::assertion::AssertionCache;
 use crate::audit::{Action, AuditTrail, Effect, Event, SealError};
+use crate::backup::{BackupError, Backups, Entry};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Day, Timestamp};
 use crate::config::{AccessLog, Config, InForce};
@@ -49,6 +50,8 @@ pub struct Round {
     pub log_keys: u64,
     /// Whether files of the log could not be erased.
     pub files_stay: bool,
+    /// Backups whose key was destroyed.
+    pub backups: u64,
     /// Entries of the audit trail; at most [`AuditTrail::MOST_ERASED`] a round.
     pub audit: u64,
     /// Whether nothing that goes by age was erased, because the clock was set or is far from the store's last use.
@@ -90,6 +93,8 @@ pub struct RetentionParts {
     pub subjects: Arc<Subjects>,
     /// The keys of log days.
     pub keys: Arc<dyn KeyStore>,
+    /// Copies of the store.
+    pub backups: Arc<Backups>,
     /// Where it is noted that a round ran.
     pub proofs: Arc<dyn ProofStore>,
     /// Who did what.
@@ -171,6 +176,7 @@ impl Retention {
                     round.files_stay = true;
                 }
             }
+            round.backups = self.destroy_backups(now).await?;
         }
         self.note(&mut state, round, now).await
     }
@@ -185,6 +191,29 @@ impl Retention {
                 Err(error) => return (unused, Err(error)),
             }
         }
+    }
+
+    /// Destroys the keys of backups that are old enough.
+    async fn destroy_backups(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let RetentionParts { backups, audit, clock, .. } = &self.parts;
+        let mut destroyed = 0;
+        for entry in self.old_backups(now).await? {
+            let deed = Event::new(Action::BackupDestroy, Actor::Retention).object(&entry.id);
+            let by = Actor::Retention.to_string();
+            let work = async {
+                let gone = backups.destroy(&entry.id, &by, now).await.map_err(unusable)?;
+                Ok::<_, StoreError>((u64::from(gone.is_some()), Effect::none()))
+            };
+            destroyed += audit.act(deed, &**clock, work).await?;
+        }
+        Ok(destroyed)
+    }
+
+    /// Backups that open and are past their last day.
+    async fn old_backups(&self, now: Timestamp) -> Result<Vec<Entry>, StoreError> {
+        let Some(days) = self.parts.config.config().backup.retention_days else { return Ok(Vec::new()) };
+        let past = |entry: &Entry| entry.opens() && entry.until(days).is_some_and(|last| now.day() > last);
+        Ok(self.parts.backups.list().await.map_err(unusable)?.into_iter().filter(past).collect())
     }
 
     /// Once a day, and again at once while there is more.
@@ -253,6 +282,7 @@ impl Retention {
                 None => 0,
             },
             files_stay: false,
+            backups: self.old_backups(now).await?.len() as u64,
             clock_doubted: self.state.lock().await.doubted,
         })
     }
@@ -280,7 +310,8 @@ impl Retention {
 
     async fn note(&self, state: &mut State, round: Round, now: Timestamp) -> Result<Round, StoreError> {
         let RetentionParts { subjects, proofs, .. } = &self.parts;
-        let erased = round.bindings + round.statistics + round.audit + round.log_files + round.log_keys > 0;
+        let logs = round.log_files + round.log_keys;
+        let erased = round.bindings + round.statistics + round.audit + logs + round.backups > 0;
         // What sessions and codes that ended have left goes once a day, with all else that comes of age then; at start it went.
         if erased || state.scrubbed_on.replace(now.day()).is_some_and(|day| day != now.day()) {
             subjects.note_erased();
@@ -288,7 +319,8 @@ impl Retention {
         let ok = !round.clock_doubted && !round.files_stay;
         let due = state.noted.is_none_or(|at| now.since(at) >= NOTED_EVERY || at > now) || ok != state.noted_ok;
         if erased || due {
-            let Round { bindings, held, statistics, log_files, log_keys, files_stay, audit, clock_doubted } = round;
+            let Round { bindings, held, statistics, log_files, log_keys, files_stay, backups, audit, clock_doubted } =
+                round;
             let why = match (clock_doubted, files_stay) {
                 (true, _) => "the clock is doubted; ",
                 (false, true) => "log files could not be erased; ",
@@ -296,7 +328,7 @@ impl Retention {
             };
             let detail = format!(
                 "{why}erased: bindings {bindings}, statistics {statistics}, audit entries {audit}, log files {log_files}, \
-                 log keys {log_keys}; held: {held}"
+                 log keys {log_keys}, backups {backups}; held: {held}"
             );
             let proof = Proof { name: RETENTION_PROOF.to_owned(), at: now, ok, detail };
             proofs.note_proof(proof).await?;
@@ -304,4 +336,9 @@ impl Retention {
         }
         Ok(round)
     }
+}
+
+/// To a round the ledger is a part of the store: the next one tries again.
+fn unusable(error: BackupError) -> StoreError {
+    if let BackupError::Store(error) = error { error } else { StoreError::Unavailable(error.to_string()) }
 }

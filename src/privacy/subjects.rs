@@ -255,9 +255,11 @@ impl Subjects {
         // A copy is made some time after its backup was asked for. Dates in RFC 3339 sort as texts.
         let first_day = created_at.map(|at| at.day().minus_days(1).to_string()).unwrap_or_default();
         let holds = |entry: &&Entry| entry.opens() && entry.taken_at >= first_day;
+        let days = self.config.config().backup.retention_days;
         let shown = |entry: &Entry| {
+            let until = days.and_then(|days| entry.until(days)).map(|day| day.to_string());
             json!({
-                "id": entry.id, "taken_at": entry.taken_at, "until": null,
+                "id": entry.id, "taken_at": entry.taken_at, "until": until,
                 "what": "an encrypted copy of the store; once it is destroyed nobody opens it, and a restore erases again first",
             })
         };

@@ -60,13 +60,13 @@ pub trait Shadow: Send + Sync {
 
 /// Copies to work on.
 ///
-/// 80. **Of one instant.** A shadow holds what the store held at one instant between call and answer, sessions included. No
+/// 95. **Of one instant.** A shadow holds what the store held at one instant between call and answer, sessions included. No
 ///     other call waits for the copy.
-/// 81. **Apart.** What is done to a shadow changes nothing in the store, and nothing of it is kept anywhere but in its own
+/// 96. **Apart.** What is done to a shadow changes nothing in the store, and nothing of it is kept anywhere but in its own
 ///     place, which is this user's alone.
-/// 82. **Gone.** Nothing is left of a shadow after `erase`, nor after it is dropped; of one whose process died nothing is
+/// 97. **Gone.** Nothing is left of a shadow after `erase`, nor after it is dropped; of one whose process died nothing is
 ///     left once the store is opened again.
-/// 83. **One.** There is one shadow of a store at a time, and none where it could leave the store without room.
+/// 98. **One.** There is one shadow of a store at a time, and none where it could leave the store without room.
 #[async_trait]
 pub trait ShadowStore: Send + Sync + 'static {
     /// Copies the store.

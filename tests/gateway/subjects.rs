@@ -169,7 +169,7 @@ async fn erase_own(handset: &mut Handset) -> Answer {
 
 #[tokio::test]
 async fn the_certificate_names_the_backups_that_still_hold_what_was_erased() {
-    let harness = Harness::start().await;
+    let harness = Harness::with(|config| format!("{config}\n[backup]\nretention = \"3d\"\n")).await;
     let before = harness.backup().await;
     harness.clock.advance(Duration::from_hours(50));
     let mut alice = harness.signed_in(Carrier::Docomo, "a", "alice").await;
@@ -184,14 +184,36 @@ async fn the_certificate_names_the_backups_that_still_hold_what_was_erased() {
     let named = certificate["backups"].as_array().unwrap();
     assert_eq!(named.len(), 1, "neither {before} nor one that nobody opens: {certificate}");
     assert_eq!((&named[0]["id"], &named[0]["taken_at"]), (&with_both["id"], &with_both["taken_at"]));
-    assert_eq!(named[0]["until"], Value::Null, "until somebody destroys it");
+    assert_eq!(named[0]["until"], "2026-11-29", "the last day by backup.retention");
 
     // The page of the handset's own says so too; where nothing is left it says nothing.
     let text = "Encrypted backups hold it";
     let page = erase_own(&mut alice).await;
     assert!(page.text().contains(text), "{}", page.text());
+    let states = async || {
+        let listed = call(&harness, Method::GET, "/v1/backups").await.unwrap();
+        let state = |backup: &Value| {
+            let all = listed["backups"].as_array().unwrap();
+            all.iter().find(|entry| entry["id"] == backup["id"]).unwrap()["state"].as_str().unwrap().to_owned()
+        };
+        [&before, &with_both].map(state)
+    };
+    // The first one's last day is the 27th, the other's the 29th.
+    harness.clock.advance(Duration::from_hours(46));
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(states().await, ["destroyed", "whole"]);
     let carol = &mut harness.signed_in(Carrier::Docomo, "c", "carol").await;
-    call(&harness, Method::DELETE, &format!("/v1/backups/{}", with_both["id"].as_str().unwrap())).await.unwrap();
+    harness.clock.advance(Duration::from_hours(47));
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(states().await, ["destroyed", "whole"], "on its last day it opens");
+    harness.clock.advance(Duration::from_hours(1));
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(states().await, ["destroyed", "destroyed"]);
+    let ended = entries(&harness).await;
+    let by_age = ended.iter().filter(|entry| entry["action"] == "backup-destroy" && entry["actor"] == "retention");
+    assert_eq!(by_age.count(), 4, "each begun and done: {ended:?}");
+    carol.cookies.clear();
+    assert_eq!(carol.click_sign_in("/").await.status, StatusCode::FOUND);
     assert!(!erase_own(carol).await.text().contains(text));
     harness.finish().await;
 }

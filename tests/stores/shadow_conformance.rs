@@ -11,10 +11,10 @@ use crate::conformance::{Backend, at, bind, binding_id, bindings_of, loaded, ope
 macro_rules! lends_shadows_as_the_contract_says {
     ($backend:ty) => {
         lends_shadows_as_the_contract_says! { $backend:
-            clause_80_of_one_instant
-            clause_81_apart
-            clause_82_gone
-            clause_83_one
+            clause_95_of_one_instant
+            clause_96_apart
+            clause_97_gone
+            clause_98_one
         }
     };
     ($backend:ty: $($clause:ident)+) => {
@@ -31,7 +31,7 @@ async fn shadow(backend: &impl Backend) -> Result<Box<dyn Shadow>, ShadowError> 
     backend.shadows().shadow(entropy, at(0)).await
 }
 
-pub(crate) async fn clause_80_of_one_instant(backend: impl Backend) {
+pub(crate) async fn clause_95_of_one_instant(backend: impl Backend) {
     let store = bindings_of(&backend).await;
     bind(&*store, 1, "alice").await;
     open_all(&*backend.sessions(), &[session(1, "alice")]).await;
@@ -46,7 +46,7 @@ pub(crate) async fn clause_80_of_one_instant(backend: impl Backend) {
     shadow.erase().await.unwrap();
 }
 
-pub(crate) async fn clause_81_apart(backend: impl Backend) {
+pub(crate) async fn clause_96_apart(backend: impl Backend) {
     let store = bindings_of(&backend).await;
     bind(&*store, 1, "alice").await;
     let shadow = shadow(&backend).await.unwrap();
@@ -63,7 +63,7 @@ pub(crate) async fn clause_81_apart(backend: impl Backend) {
     assert!(resolves(&*store, 1).await.is_some());
 }
 
-pub(crate) async fn clause_82_gone(backend: impl Backend) {
+pub(crate) async fn clause_97_gone(backend: impl Backend) {
     let store = bindings_of(&backend).await;
     bind(&*store, 1, "alice").await;
     for erased in [true, false] {
@@ -83,7 +83,7 @@ pub(crate) async fn clause_82_gone(backend: impl Backend) {
     shadow(&backend).await.unwrap().erase().await.unwrap();
 }
 
-pub(crate) async fn clause_83_one(backend: impl Backend) {
+pub(crate) async fn clause_98_one(backend: impl Backend) {
     let store = bindings_of(&backend).await;
     bind(&*store, 1, "alice").await;
     let first = shadow(&backend).await.unwrap();

@@ -46,7 +46,9 @@ pub(super) fn backup(
         beside.push(LEDGER);
         beside.into()
     };
-    Some(BackupConfig { ledger, chosen })
+    let retention = raw.retention.map(|written| cx.days("backup.retention", Some(&written), u32::MAX));
+    let retention_days = retention.filter(|days| *days < u32::MAX);
+    Some(BackupConfig { ledger, chosen, retention_days })
 }
 
 pub(super) fn keys(raw: Option<Table<raw::Keys>>, cx: &mut Context) -> Option<KeysConfig> {
