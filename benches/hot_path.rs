@@ -13,6 +13,7 @@ use sekisho::carrier::{Carriers, Networks, ProfileSpec};
 use sekisho::config::{Access, Assurance, RouteConfig};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies};
 use sekisho::session::{CookiePresence, SessionCookie};
+use sekisho::trace::UpstreamCall;
 use sekisho::upstream::{Forwarded, Routes, StrippedHead};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 32 * 1024, headers: 100, url_bytes: 8 * 1024 };
@@ -83,8 +84,8 @@ fn stages(criterion: &mut Criterion) {
     });
 
     criterion.bench_function("strip the head, add what the gateway says", |b| {
-        let forwarded =
-            Forwarded { client: &client, host: "admin.example.jp", request_id: "0123456789abcdef0123456789abcdef" };
+        let (request_id, call) = ("0123456789abcdef0123456789abcdef", UpstreamCall::default());
+        let forwarded = Forwarded { client: &client, host: "admin.example.jp", request_id, call: &call };
         let strip = |head| StrippedHead::of(head, carriers.reserved()).unwrap().with(None, &forwarded);
         b.iter_batched(head, strip, BatchSize::SmallInput);
     });

@@ -49,6 +49,9 @@ pub mod logs;
 
 pub mod telemetry;
 
+#[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "what is recorded leaves by the feature alone"))]
+pub mod trace;
+
 pub mod body;
 pub mod refusal;
 pub mod tls;

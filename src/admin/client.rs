@@ -24,7 +24,7 @@ use super::documents::{ImportEvent, ImportProgress, Imported, Refusal, RefusalDe
 use super::drills::{DrillEvent, DrillProgress, ShownDrill};
 use super::logs::{LogEvent, LogsRead};
 use crate::config::Origin;
-use crate::tls::CertifiedClient;
+use crate::tls::VerifyingClient;
 
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/x-ndjson";
@@ -141,7 +141,7 @@ pub struct AdminClient {
 
 enum Way {
     Socket(PathBuf),
-    Tls(AdminUrl, CertifiedClient),
+    Tls(AdminUrl, VerifyingClient),
 }
 
 impl AdminClient {
@@ -153,7 +153,7 @@ impl AdminClient {
 
     /// A client of the gateway whose admin listener is at `url`.
     #[must_use]
-    pub const fn over_tls(url: AdminUrl, client: CertifiedClient) -> Self {
+    pub const fn over_tls(url: AdminUrl, client: VerifyingClient) -> Self {
         Self { way: Way::Tls(url, client) }
     }
 

@@ -13,7 +13,7 @@ use super::failure::{Failure, Findings};
 use super::output::{Document, end, finish};
 use crate::admin::{AdminClient, AdminUrl, ClientError};
 use crate::config::{ClientCertificate, Config};
-use crate::tls::CertifiedClient;
+use crate::tls::VerifyingClient;
 
 const SOCKET: &str = "SEKISHO_SOCKET";
 const ADMIN_URL: &str = "SEKISHO_ADMIN_URL";
@@ -110,7 +110,9 @@ impl Connection {
     pub(super) fn run<T>(&self, work: impl AsyncFnOnce(AdminClient) -> Result<T, ClientError>) -> Result<T, Failure> {
         let client = match self.way(&|name| std::env::var_os(name))? {
             Way::Socket(path) => AdminClient::new(&path),
-            Way::Tls { url, shown, ca } => AdminClient::over_tls(url, CertifiedClient::load(&shown, ca.as_deref())?),
+            Way::Tls { url, shown, ca } => {
+                AdminClient::over_tls(url, VerifyingClient::load(Some(&shown), ca.as_deref())?)
+            }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(work(client))?)

@@ -112,9 +112,11 @@ impl Config {
             iter::once((format!("listener[{i}].tls.key"), tls.first)).chain(additional)
         });
         let certificates = pairs.filter_map(|(place, pair)| open_to_others(&pair.key).map(|problem| (place, problem)));
+        let headers = self.trace.iter().flat_map(|trace| &trace.headers);
+        let headers = headers.filter_map(|(name, secret)| Some((format!("trace.headers.{name}"), secret.doubt()?)));
         let warning =
             |(key, problem): (String, String)| Finding { severity: Severity::Warning, ..self.finding(&key, problem) };
-        keks.chain(certificates).map(warning).collect()
+        keks.chain(certificates).chain(headers).map(warning).collect()
     }
 
     /// The KEK to change to, as the file names it now: what the next start will read.
@@ -188,6 +190,7 @@ impl<C> Config<C> {
             notice: self.notice,
             log: self.log,
             privacy: self.privacy,
+            trace: self.trace,
         }
     }
 }
@@ -199,9 +202,9 @@ fn without_tls12(profile: &Profile) -> Option<String> {
 }
 
 /// The parts that the offline tools do without. What is neither theirs nor one of these is a slip of the pen.
-const OTHER_PARTS: [&str; 13] = [
+const OTHER_PARTS: [&str; 14] = [
     "listener", "admin", "upstream", "route", "session", "binding", "store", "backup", "limits", "keys", "notice",
-    "log", "privacy",
+    "log", "privacy", "trace",
 ];
 
 /// What the offline tools need of a configuration: who is believed, and which profiles there are.

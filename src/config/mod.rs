@@ -17,6 +17,7 @@ mod origin;
 mod raw;
 mod secret_source;
 mod size;
+mod trace;
 mod types;
 
 pub use certificate_name::CertificateName;
@@ -28,4 +29,5 @@ pub use load::Identification;
 pub use log::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig};
 pub use origin::Origin;
 pub use secret_source::{SecretError, SecretSource};
+pub use trace::{CollectorUrl, TraceConfig, TraceSampling};
 pub use types::*;

@@ -40,6 +40,7 @@ tables! {
         notice: Table<Notice>,
         log: Table<Log>,
         privacy: Table<Privacy>,
+        trace: Table<Trace>,
     }
 
     Gateway { public_url: String, plain_url: String, hosts: Vec<String>, trusted_proxies: Vec<String> }
@@ -155,6 +156,15 @@ tables! {
         statistics_floor: i64,
     }
 
+    Trace {
+        endpoint: String,
+        ratio: f64,
+        sampling: Sampling,
+        headers: BTreeMap<String, Secret>,
+        ca: String,
+        service: String,
+    }
+
     SecretTable { file: String, env: String, credential: String }
 }
 
@@ -178,6 +188,7 @@ words! {
     Destination { Stdout, Off }
     Format { Json, Clf }
     ClientAddress { Full, Prefix, None }
+    Sampling { Ratio, Parent }
 }
 
 /// `route.assurance`.
@@ -375,6 +386,7 @@ mod tests {
             keys::<Log>("log"),
             keys::<AccessLog>("log.access"),
             keys::<Privacy>("privacy"),
+            keys::<Trace>("trace"),
         ]
         .concat()
         .into_iter()

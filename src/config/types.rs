@@ -12,6 +12,7 @@ use super::duration::Rate;
 use super::log::{LogConfig, PrivacyConfig};
 use super::origin::Origin;
 use super::secret_source::SecretSource;
+use super::trace::TraceConfig;
 use crate::carrier::{Carriers, ProfileSpec};
 use crate::edge::{HostAllowList, TrustedProxies};
 use crate::store::StretchParameters;
@@ -56,6 +57,8 @@ pub struct Config<C = Carriers> {
     pub log: LogConfig,
     /// `[privacy]`.
     pub privacy: PrivacyConfig,
+    /// `[trace]`, if there is one.
+    pub trace: Option<TraceConfig>,
 }
 
 /// What the operator wrote about carriers, by profile name; not yet judged.

@@ -6,9 +6,10 @@ use std::time::Instant;
 use http::{Method, Request, StatusCode, Version};
 
 use super::Gateway;
-use crate::edge::Client;
+use crate::edge::{Client, Connection};
 use crate::entropy::{Entropy, random};
 use crate::telemetry::Access;
+use crate::trace::{Asked, RequestTrace};
 
 /// The status that is logged where the client left before there was an answer; never sent.
 const CLIENT_LEFT: u16 = 499;
@@ -21,27 +22,39 @@ pub(super) struct AccessLine<'g> {
     pub(super) request_id: RequestId,
     pub(super) client: Option<Client>,
     pub(super) status: u16,
+    pub(super) trace: RequestTrace,
 }
 
 impl<'g> AccessLine<'g> {
-    pub(super) fn begin<B>(gateway: &'g Gateway, request_id: RequestId, request: &Request<B>) -> Self {
+    pub(super) fn begin<B>(
+        gateway: &'g Gateway,
+        request_id: RequestId,
+        connection: &Connection,
+        request: &Request<B>,
+    ) -> Self {
         let asked = gateway
             .access
             .is_on()
             .then(|| (request.method().clone(), request.uri().path().to_owned(), request.version()));
-        Self { gateway, started: Instant::now(), asked, request_id, client: None, status: CLIENT_LEFT }
+        let trace = gateway.tracer.begin(request, || Asked {
+            request_id: request_id.as_str(),
+            scheme: connection.scheme.as_str(),
+            by_proxy: gateway.config.gateway.trusted_proxies.trusts(connection.peer.ip()),
+        });
+        Self { gateway, started: Instant::now(), asked, request_id, client: None, status: CLIENT_LEFT, trace }
     }
 }
 
 impl Drop for AccessLine<'_> {
     fn drop(&mut self) {
-        let Self { gateway, started, asked, request_id, client, status } = self;
+        let Self { gateway, started, asked, request_id, client, status, trace } = self;
         if std::thread::panicking() {
             // The client gets a 500 from the listener.
             *status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
         }
         let duration = started.elapsed();
         gateway.metrics.request(*status, duration);
+        trace.finish((*status != CLIENT_LEFT).then_some(*status));
         let Some((method, path, version)) = asked else { return };
         let carrier = client.and_then(|client| gateway.config.carriers.match_source(&client));
         gateway.access.write(&Access {

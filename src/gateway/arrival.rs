@@ -7,12 +7,13 @@ use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::access_line::RequestId;
+use super::access_line::{AccessLine, RequestId};
 use crate::clock::Timestamp;
 use crate::edge::{Client, ClientBody, HeadError, RawHead};
 use crate::links::{FormEncoding, UrlTokens, take_token};
 use crate::refusal::Reason;
 use crate::session::{CookiePresence, SessionCookie, SessionToken};
+use crate::trace::RequestTrace;
 
 /// Whether the body is a form as browsers send one, unless told otherwise.
 pub(super) fn is_form(head: &RawHead) -> bool {
@@ -30,6 +31,7 @@ pub(super) struct Arrival {
     pub(super) client: Client,
     pub(super) request_id: RequestId,
     pub(super) now: Timestamp,
+    pub(super) trace: RequestTrace,
 }
 
 /// What a request holds of a session.
@@ -52,7 +54,7 @@ impl Arrival {
     pub(super) fn of(
         mut head: RawHead,
         client: Client,
-        request_id: RequestId,
+        line: &AccessLine<'_>,
         now: Timestamp,
     ) -> Result<Self, HeadError> {
         // Every spelling of the key has one of these.
@@ -68,7 +70,9 @@ impl Arrival {
         } else {
             UrlTokens::None
         };
-        Ok(Self { head, url, client, request_id, now })
+        let (request_id, trace) = (line.request_id, line.trace.clone());
+        trace.host(head.host().unwrap_or_default());
+        Ok(Self { head, url, client, request_id, now, trace })
     }
 
     /// Takes the token out of the body of a posted form: of its first field, where it counts as one in the URL would, and

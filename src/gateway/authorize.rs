@@ -61,6 +61,7 @@ impl Share {
         let gateway = &*self.gateway;
         // A body would be the request's own, and nothing of it counts.
         let (parts, _) = request.into_parts();
+        line.trace.route(AUTHORIZE);
         match gateway.judge(connection, parts, line).await {
             Ok(assertion) => allow(assertion),
             Err(refusal) => gateway.deny(&refusal),
@@ -90,8 +91,7 @@ impl Gateway {
         line.client = Some(client);
         let carrier = self.config.carriers.match_source(&client).map(|profile| profile.name().clone());
         let refused = |reason| Refusal { reason, carrier: carrier.clone(), client: Some(client) };
-        let arrival =
-            Arrival::of(head, client, line.request_id, self.clock.now()).map_err(|error| refused(error.into()))?;
+        let arrival = Arrival::of(head, client, line, self.clock.now()).map_err(|error| refused(error.into()))?;
         self.may_request(&client).map_err(|_| refused(Reason::RateLimited))?;
         if arrival.is_contradictory() {
             return Err(refused(Reason::MalformedRequest));

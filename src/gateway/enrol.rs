@@ -20,6 +20,7 @@ use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret};
 use crate::store::Counted;
 use crate::telemetry::{self, Actor, SecurityEvent};
+use crate::trace::Stage;
 
 impl Gateway {
     /// `POST /_sekisho/enrol`: binds the handset that sent this very request to the account of the typed code.
@@ -40,7 +41,11 @@ impl Gateway {
         self.rotations.sign_in_begins();
         let now = self.clock.now();
         // Read again from this request: what the page before was told is not remembered anywhere.
-        let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
+        let trace = &visit.arrival.trace;
+        let identifier = {
+            let _stage = trace.stage(Stage::Identify);
+            self.config.carriers.identify(visit.head, &visit.client)?
+        };
         let handset = self.limits.handset_key(&identifier);
         let shown_to = self.told_to(handset.as_bytes());
         if !self.forms.redeem(form.field(FORM_TOKEN_FIELD), form_token::Form::Enrol, &shown_to, now) {
@@ -54,7 +59,10 @@ impl Gateway {
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: from here on only the key ring can read the identifier.
-        let candidates = self.keys.binding.digest(identifier).await?;
+        let candidates = {
+            let _stage = trace.stage(Stage::Digest);
+            self.keys.binding.digest(identifier).await?
+        };
         let per_account = self.config.binding.per_account;
         let (bindings, keys) = (Arc::clone(&self.bindings), Arc::clone(&self.keys));
         let (audit, entropy) = (Arc::clone(&self.audit), Arc::clone(&self.entropy));
@@ -65,7 +73,10 @@ impl Gateway {
             audit.note(event.object(bound.binding()), now).await?;
             Ok::<_, EnrolError>(bound)
         });
-        let bound = match enrolled.await {
+        let stage = trace.stage(Stage::Enrol);
+        let enrolled = enrolled.await;
+        drop(stage);
+        let bound = match enrolled {
             Ok(bound) => bound,
             Err(EnrolError::CodeInvalid) => return Err(SignInError::Code(handset, Reason::CodeInvalid)),
             Err(EnrolError::BindingLimit) => return Err(SignInError::Code(handset, Reason::BindingLimit)),

@@ -74,7 +74,7 @@ impl Share {
         let session = current.as_ref().filter(|_| applicant.is_none()).map(Current::ended);
         let ends = Ends { session, shutdown: &gateway.shutdown };
         let asks_plainly = links.is_some() || applicant.as_ref().is_some_and(Applicant::may_need_links);
-        let Arrival { head, client, request_id, .. } = arrival;
+        let Arrival { head, client, request_id, trace, .. } = arrival;
         // What a failure page needs, kept before the head ends.
         let hints = ReaderHints::of(&head);
         let fail = |reason| {
@@ -90,11 +90,13 @@ impl Share {
             }
         };
         gateway.metrics.headers_stripped(stripped.stripped() as u64);
-        let request =
-            stripped.with(assertion, &Forwarded { client: &client, host: &host, request_id: request_id.as_str() });
+        let mut call = trace.upstream(&upstream.name);
+        let forwarded = Forwarded { client: &client, host: &host, request_id: request_id.as_str(), call: &call };
+        let request = stripped.with(assertion, &forwarded);
         let body = LimitedBody { body, most_bytes: route.body_bytes };
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
+                call.answered(answered.response.status().as_u16());
                 gateway.count_upstream(route.upstream, None);
                 match gateway.answer_of_console(answered, applicant, upstream, &client, links).await {
                     Ok(mut answer) => {
@@ -116,6 +118,7 @@ impl Share {
                     UpstreamError::BodyIdle => Reason::RequestTimeout,
                     UpstreamError::SessionEnded => Reason::SessionExpired,
                 };
+                call.failed(reason.as_str());
                 gateway.count_upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
                 linked(fail(reason), links)

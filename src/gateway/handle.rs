@@ -105,7 +105,7 @@ impl Share {
             Err(UnknownSource) => return early(Reason::UnknownSourceAddress, &ReaderHints::of(&head)),
         };
         line.client = Some(client);
-        let mut arrival = match Arrival::of(head, client, request_id, gateway.clock.now()) {
+        let mut arrival = match Arrival::of(head, client, line, gateway.clock.now()) {
             Ok(arrival) => arrival,
             Err(error) => return early(error.into(), &ReaderHints::default()),
         };
@@ -137,9 +137,16 @@ impl Share {
                     let visit = Visit::of(&gateway, &arrival);
                     gateway.own_page(&visit, body).await
                 });
-                page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()))
+                let answer = page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()));
+                if answer.status() != StatusCode::NOT_FOUND {
+                    line.trace.own_page();
+                }
+                answer
             }
-            Destination::Route(route) => self.forward(Passage { route, arrival, body, upgrade }).await,
+            Destination::Route(route) => {
+                line.trace.route(&route.path);
+                self.forward(Passage { route, arrival, body, upgrade }).await
+            }
         }
     }
 }
@@ -157,7 +164,7 @@ impl Handler for Worker {
                 }
             };
         }
-        let mut line = AccessLine::begin(gateway, self.request_ids.next(), &request);
+        let mut line = AccessLine::begin(gateway, self.request_ids.next(), &connection, &request);
         let answer = match connection.serves {
             Serves::ForwardAuth => share.authorize(connection, request, &mut line).await,
             // Administrators do not come this way: their listener accepts by itself.

@@ -25,6 +25,7 @@ use crate::refusal::Reason;
 use crate::session::{Opening, SessionSecret, TokenHash};
 use crate::store::{Counted, StoreError, TokenTransport};
 use crate::telemetry::{self, SecurityEvent};
+use crate::trace::Stage;
 
 /// Query parameter of the button's link that says by what to sign in, where that is not the handset alone.
 const BY: &str = "by";
@@ -110,14 +111,24 @@ impl Gateway {
         self.rotations.sign_in_begins();
         let now = self.clock.now();
         self.spend_login_token(visit, now)?;
-        let identifier = self.config.carriers.identify(visit.head, &visit.client)?;
+        let trace = &visit.arrival.trace;
+        let identifier = {
+            let _stage = trace.stage(Stage::Identify);
+            self.config.carriers.identify(visit.head, &visit.client)?
+        };
         let handset = self.limits.handset_key(&identifier);
         self.limits.sign_in(handset)?;
         let secret = SessionSecret::generate(&*self.entropy);
         let continuity = Opening::continuity_of(&secret, &identifier);
         // By value: from here on only the key ring can read the identifier.
-        let candidates = self.keys.binding.digest(identifier).await?;
-        let bound = match binding::resolve(&*self.bindings, &self.keys.binding, candidates, now).await {
+        let candidates = {
+            let _stage = trace.stage(Stage::Digest);
+            self.keys.binding.digest(identifier).await?
+        };
+        let stage = trace.stage(Stage::Resolve);
+        let resolved = binding::resolve(&*self.bindings, &self.keys.binding, candidates, now).await;
+        drop(stage);
+        let bound = match resolved {
             Ok(bound) => bound,
             Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
             Err(BindingError::Unproven(unproven)) => {
@@ -197,7 +208,10 @@ impl Gateway {
     ) -> Result<Opened, SignInError> {
         let delivery = self.delivery(visit.head, &visit.client, &visit.user_agent, true)?;
         let replaces = replaced_session(visit.arrival);
-        match self.open_session(&visit.client, opening, delivery, replaces, self.clock.now()).await {
+        let stage = visit.arrival.trace.stage(Stage::OpenSession);
+        let opened = self.open_session(&visit.client, opening, delivery, replaces, self.clock.now()).await;
+        drop(stage);
+        match opened {
             Ok(opened) => Ok(opened),
             Err(NotOpened::Gone) => Err(SignInError::NotBound(handset)),
             Err(NotOpened::Store(error)) => Err(error.into()),

@@ -14,6 +14,7 @@ use crate::rotation::Rotations;
 use crate::session::Sessions;
 use crate::store::{EmbeddedStore, StoreError};
 use crate::telemetry::{ACCESS_FIELDS, Actor, METRIC_LABELS, SECURITY_FIELDS};
+use crate::trace::SPAN_FIELDS;
 
 /// Finds what is stored, logged or counted without a purpose.
 ///
@@ -22,8 +23,12 @@ use crate::telemetry::{ACCESS_FIELDS, Actor, METRIC_LABELS, SECURITY_FIELDS};
 pub(super) async fn check_purposes(config: &Config, store: &EmbeddedStore) -> Result<(), Vec<Finding>> {
     let at_store = |problem| config.finding("store.path", problem);
     let mut there = store.fields().await.map_err(|error| vec![at_store(error.to_string())])?;
-    for (place, fields) in [("log.access", ACCESS_FIELDS), ("log.security", SECURITY_FIELDS), ("metric", METRIC_LABELS)]
-    {
+    for (place, fields) in [
+        ("log.access", ACCESS_FIELDS),
+        ("log.security", SECURITY_FIELDS),
+        ("metric", METRIC_LABELS),
+        ("span", SPAN_FIELDS),
+    ] {
         there.extend(fields.iter().map(|field| format!("{place}.{field}")));
     }
     let findings: Vec<Finding> = without_purpose(&there).into_iter().map(at_store).collect();

@@ -26,6 +26,7 @@ use crate::privacy::Promise;
 use crate::session::SessionPolicy;
 use crate::store::StoreError;
 use crate::telemetry::{Actor, Redirection, ReloadOutcome, configure_log};
+use crate::trace::Tracer;
 use crate::upstream::Health;
 
 /// What a reload replaces, and what it needs for that.
@@ -193,7 +194,11 @@ impl Live {
         {
             findings.push(log_days::finding(&config, &error));
         }
-        let (Some(listeners), Some((access, redirection)), true) = (listeners, access, findings.is_empty()) else {
+        let tracer = Tracer::start(config.trace.as_ref(), &former.metrics, &former.clock, &former.entropy);
+        let tracer = tracer.map_err(|error| findings.push(config.finding(error.key(), error.to_string()))).ok();
+        let (Some(listeners), Some((access, redirection)), Some(tracer), true) =
+            (listeners, access, tracer, findings.is_empty())
+        else {
             findings.extend(warnings);
             findings.sort_by_key(|finding| finding.line);
             return Err(ReloadError::Findings(findings));
@@ -202,7 +207,7 @@ impl Live {
         let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
         warnings.extend(doubt);
         warnings.extend(notice::doubt(&config, &*former.notices).await?);
-        let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health };
+        let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer };
         let gateway = Arc::new(former.under(setting));
         // Carriers bring names of fields: nothing is served under them before it was seen that none can be forged.
         if let Err(error) = gateway.prove().await {

@@ -37,7 +37,11 @@ use crate::store::{
     StoreError, WriteEvent,
 };
 use crate::telemetry::{AccessLogger, Actor, Metrics};
+use crate::trace::Tracer;
 use crate::upstream::Health;
+
+/// How long the last spans may take at a stop, once the last requests were answered.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
 pub struct Running {
@@ -88,7 +92,7 @@ impl Running {
         let loaded = load_sessions(&store, &config.session, now).await;
         let sessions = loaded.map_err(|error| at_store(error.to_string()))?;
 
-        let access = open_access_log(&config, &metrics, &entropy, &lifecycle, now).await.map_err(one)?;
+        let (access, tracer) = records(&config, &metrics, &clock, &entropy, &lifecycle).await.map_err(one)?;
         let admissions = admissions(&config, cores);
         let change =
             Listeners::default().change(&config, &certificates, &admissions, &mut inherited, cores, &shutdown)?;
@@ -134,7 +138,8 @@ impl Running {
             admission: Arc::clone(&admissions.clients),
         };
         let health = Arc::new(Health::new(&config.upstreams, None));
-        let gateway = Gateway::new(parts, Setting { config: Arc::clone(&config), access, upstream_tls, health });
+        let gateway =
+            Gateway::new(parts, Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer });
         let gateway = Arc::new(gateway);
         policy::tell(&gateway).await.map_err(|error| at_store(error.to_string()))?;
         gateway.self_test().await;
@@ -238,6 +243,7 @@ impl Running {
         if tokio::time::timeout(deadline, self.background.wait()).await.is_err() {
             tracing::warn!("an operator's call was still at work at the deadline");
         }
+        gateway.tracer.close(LAST_SPANS).await;
         if let Err(error) = gateway.sessions.sweep(gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }
@@ -274,6 +280,9 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
     findings.extend(taken_places(config, &Inherited::default(), cores));
     findings.extend(descriptors::connections(config, descriptors::allowed_at_most(), cores).1);
     behind::inspect_ledger(config, &mut findings);
+    if let Err(error) = Tracer::inspect(config.trace.as_ref()) {
+        findings.push(config.finding(error.key(), error.to_string()));
+    }
     let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
         Ok(Inspection::NotThere) => {}
@@ -289,20 +298,6 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
         Err(error) => findings.push(config.finding("store.path", error.to_string())),
     }
     findings
-}
-
-/// The access stream, with the keys of its days where it is sealed.
-async fn open_access_log(
-    config: &Config,
-    metrics: &Metrics,
-    entropy: &Arc<dyn Entropy>,
-    lifecycle: &Lifecycle,
-    now: Timestamp,
-) -> Result<AccessLogger, Finding> {
-    let access = AccessLogger::new(&config.log, &config.privacy, metrics, Arc::clone(entropy))
-        .map_err(|error| config.finding("log.access", at_access_log(&error)))?;
-    log_days::keep_ahead(&access, lifecycle, now).await.map_err(|error| log_days::finding(config, &error))?;
-    Ok(access)
 }
 
 fn rotations(
@@ -387,6 +382,23 @@ fn serve_admin(
             });
         }
     });
+}
+
+/// Where requests are written to: the access stream, and spans.
+async fn records(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    lifecycle: &Lifecycle,
+) -> Result<(AccessLogger, Tracer), Finding> {
+    let access = AccessLogger::new(&config.log, &config.privacy, metrics, Arc::clone(entropy))
+        .map_err(|error| config.finding("log.access", at_access_log(&error)))?;
+    // Where the access log is sealed, its days need their keys.
+    log_days::keep_ahead(&access, lifecycle, clock.now()).await.map_err(|error| log_days::finding(config, &error))?;
+    let tracer = Tracer::start(config.trace.as_ref(), metrics, clock, entropy)
+        .map_err(|error| config.finding(error.key(), error.to_string()))?;
+    Ok((access, tracer))
 }
 
 fn count_writes(store: &EmbeddedStore, metrics: &Arc<Metrics>) {

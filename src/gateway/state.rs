@@ -34,6 +34,7 @@ use crate::session::Sessions;
 use crate::store::{BindingStore, KeyStore, NewsStore, NoticeStore, PinStore};
 use crate::telemetry::{AccessLogger, Actor, Metrics, UpstreamMetrics};
 use crate::tls::UpstreamTls;
+use crate::trace::Tracer;
 use crate::upstream::{Health, Routes, StrippedHead, Upstreams};
 
 /// What [`Gateway::new`] is made of: everything that was opened before.
@@ -84,6 +85,8 @@ pub struct Setting {
     pub upstream_tls: Arc<UpstreamTls>,
     /// What probes say of its upstreams.
     pub health: Arc<Health>,
+    /// What records requests for a collector.
+    pub tracer: Tracer,
 }
 
 /// The gateway under one configuration: stages, stores, keys, clock and entropy. A request has one from its head to its end;
@@ -128,6 +131,7 @@ pub struct Gateway {
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access: AccessLogger,
+    pub(super) tracer: Tracer,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) shutdown: CancellationToken,
@@ -223,7 +227,7 @@ impl Gateway {
         let Parts { bindings, pins, news, key_store, audit, backups, sessions, keys, lifecycle, rotations, .. } = parts;
         let Parts { notices, promises, metrics, clock, entropy, shutdown, admission, .. } = parts;
         let Lasting { limits, forms, leave, tickets, bind_tickets, locked, upkeep, readiness } = lasting;
-        let Setting { config, access, upstream_tls, health } = setting;
+        let Setting { config, access, upstream_tls, health, tracer } = setting;
         let public = &config.gateway.public_url;
         let plain = &config.gateway.plain_url;
         let needs_plain =
@@ -277,6 +281,7 @@ impl Gateway {
             lifecycle,
             metrics,
             access,
+            tracer,
             clock,
             entropy,
             shutdown,

@@ -147,7 +147,7 @@ fn records(kind: &str, facts: &Facts<'_>) -> Found {
         }
         "audit" => audit(facts),
         "approvals" => facts.approvals.iter().map(approval).collect(),
-        "access-log" => return Found::Elsewhere(NO_ACCOUNT_THERE),
+        "access-log" | "traces" => return Found::Elsewhere(NO_ACCOUNT_THERE),
         "erasures" => return Found::Elsewhere(ONLY_ONCE_ERASED),
         "drill" => return Found::Elsewhere(NOTHING_ELSE),
         _ => return Found::Elsewhere(NOT_OURS),

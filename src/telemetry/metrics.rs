@@ -14,7 +14,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::figures::Figures;
 use super::histogram::DurationHistogram;
-use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome};
+use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
@@ -65,6 +65,8 @@ pub struct Metrics {
     key_ages: [Gauge; KeyPurpose::ALL.len()],
     promises: Family<[(&'static str, String); 1], Gauge>,
     lines_lost: Labelled<1>,
+    /// In the order of [`SpanOutcome::WORDS`].
+    spans: [Counter; SpanOutcome::WORDS.len()],
     /// In the order of [`ReloadOutcome::WORDS`].
     reloads: [Counter; ReloadOutcome::WORDS.len()],
     in_force_since: Gauge,
@@ -122,6 +124,8 @@ impl Metrics {
         let help = "1 while a promise of the privacy policy is kept, by promise; some seconds old";
         let promises = register(&mut registry, "promise_kept", help);
         let lines_lost = register(&mut registry, "log_lines_lost", "Log lines that never reached their stream");
+        let spans: Labelled<1> =
+            register(&mut registry, "trace_spans", "Spans of sampled requests, by what came of them");
         let reloads: Labelled<1> =
             register(&mut registry, "config_reloads", "Reloads of the configuration, by outcome");
         let in_force_since = Gauge::default();
@@ -169,6 +173,7 @@ impl Metrics {
             key_ages: KeyPurpose::ALL
                 .map(|purpose| key_age.get_or_create_owned(&[("purpose", purpose.as_str().to_owned())])),
             lines_lost,
+            spans: SpanOutcome::WORDS.map(|word| spans.get_or_create_owned(&[("outcome", word.to_owned())])),
             reloads: ReloadOutcome::WORDS.map(|word| reloads.get_or_create_owned(&[("outcome", word.to_owned())])),
             in_force_since,
             store_behind,
@@ -370,6 +375,13 @@ impl Metrics {
     /// The counter of lines that never reached `stream`.
     pub(super) fn lines_lost(&self, stream: &'static str) -> Counter {
         self.lines_lost.get_or_create_owned(&[("stream", stream.to_owned())])
+    }
+
+    /// So many spans came to this end.
+    pub fn spans(&self, outcome: SpanOutcome, count: u64) {
+        if let Some(spans) = self.spans.get(outcome as usize) {
+            spans.inc_by(count);
+        }
     }
 
     /// `OpenMetrics` 1.0 text, which Prometheus reads.

@@ -24,6 +24,6 @@ pub use histogram::Observed;
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use log_choice::{LogChoice, LogInForce, NoLogChoice, choose_log, configure_log, log_in_force};
 pub use metrics::{METRIC_LABELS, Metrics, UpstreamMetrics};
-pub use outcomes::{BindOutcome, PinOutcome, ReloadOutcome};
+pub use outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SECURITY_FIELDS, SecurityEvent, security};

@@ -47,6 +47,22 @@ impl BindOutcome {
     }
 }
 
+/// What became of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanOutcome {
+    /// The collector took it.
+    Sent,
+    /// More waited than may.
+    QueueFull,
+    /// The collector was away, slow, or refused it.
+    NotTaken,
+}
+
+impl SpanOutcome {
+    /// In their order.
+    pub(super) const WORDS: [&'static str; 3] = ["sent", "queue-full", "not-taken"];
+}
+
 /// What a typed PIN came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinOutcome {

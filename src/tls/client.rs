@@ -1,4 +1,4 @@
-//! The command line's side of the admin API: a client that shows a certificate.
+//! A client that verifies whom it talks to: the command line's, with a certificate of its own, and that of spans.
 
 use std::io;
 use std::path::Path;
@@ -13,19 +13,19 @@ use super::TlsError;
 use super::upstream::{ClientStream, client, roots_of, system_roots};
 use crate::config::ClientCertificate;
 
-/// A client with a certificate of its own, which verifies whom it talks to. HTTP/1.1 only.
-pub struct CertifiedClient {
+/// A client that verifies whom it talks to, with a certificate of its own where one was given. HTTP/1.1 only.
+pub struct VerifyingClient {
     config: Arc<ClientConfig>,
 }
 
-impl CertifiedClient {
-    /// Reads what is shown, and whom to trust: the authorities in `ca` (PEM) and nobody else, or the system's.
+impl VerifyingClient {
+    /// Reads what is shown, if anything, and whom to trust: the authorities in `ca` (PEM) and nobody else, or the system's.
     ///
     /// # Errors
     /// [`TlsError`], which names the file at fault.
-    pub fn load(shown: &ClientCertificate, ca: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn load(shown: Option<&ClientCertificate>, ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = ca.map_or_else(system_roots, roots_of)?;
-        Ok(Self { config: client(roots, Some(shown))?.config })
+        Ok(Self { config: client(roots, shown)?.config })
     }
 
     /// Shakes hands with `host`, a DNS name or an address (IPv6 with or without brackets), and verifies that it is

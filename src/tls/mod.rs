@@ -1,7 +1,7 @@
 //! TLS on both sides: the only folder that names rustls, so that swapping it is one diff.
 //!
 //! In: PEM files named by the configuration. Out: [`ListenerTlsConfig`] for listeners, [`UpstreamTls`] for https
-//! upstreams, [`CertifiedClient`] for the command line, all proved usable before a socket is opened. TLS 1.2 and 1.3 with ring; nothing older is spoken.
+//! upstreams, [`VerifyingClient`] for the command line and for spans, all proved usable before a socket is opened. TLS 1.2 and 1.3 with ring; nothing older is spoken.
 //! What a client certificate names is read here; what that name may do is for `admin` to say.
 
 mod by_name;
@@ -21,7 +21,7 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use thiserror::Error;
 
-pub use client::CertifiedClient;
+pub use client::VerifyingClient;
 pub(crate) use identity::client_name;
 pub use identity::{NameError, certificate_name};
 pub(crate) use listener::agreed_on_h2;

@@ -16,7 +16,6 @@ mod route;
 mod sanitize;
 mod send;
 mod splice;
-mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -16,10 +16,10 @@ use super::cookies::clean_cookies;
 use super::fields::{
     connection_options, is_hop_by_hop, is_identity, is_relied_on, remove_where, without_own_query, without_query_keys,
 };
-use super::trace::set_trace_context;
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::carrier::ReservedFields;
 use crate::edge::{Client, RawHead, fold};
+use crate::trace::{UpstreamCall, set_trace_context};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -55,6 +55,8 @@ pub struct Forwarded<'a> {
     pub host: &'a str,
     /// `X-Request-Id`: 32 lower-case hex digits. Also the trace id of `traceparent` where the client sent none.
     pub request_id: &'a str,
+    /// The step of its trace that the upstream is.
+    pub call: &'a UpstreamCall,
 }
 
 /// A request that may be sent: the client's copies of our fields are gone, and there is one assertion or none.
@@ -150,7 +152,7 @@ impl StrippedHead {
         set(&mut fields, X_FORWARDED_FOR, HeaderValue::try_from(forwarded.client.address.ip().to_string()).ok());
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(forwarded.client.scheme.as_str()));
         set(&mut fields, X_REQUEST_ID, HeaderValue::from_str(forwarded.request_id).ok());
-        set_trace_context(&mut fields, forwarded.request_id);
+        set_trace_context(&mut fields, forwarded.request_id, forwarded.call);
         set(&mut fields, ASSERTION_FIELD, assertion);
         UpstreamRequest { method, target, fields, upgrade }
     }
@@ -487,7 +489,9 @@ mod tests {
     fn finished(fields: &[(&str, &str)], assertion: Option<&'static str>) -> HeaderMap {
         let head = head(request("/", fields));
         let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Https, &head).unwrap();
-        let forwarded = Forwarded { client: &client, host: "admin.example.jp:8443", request_id: REQUEST_ID };
+        let call = UpstreamCall::default();
+        let forwarded =
+            Forwarded { client: &client, host: "admin.example.jp:8443", request_id: REQUEST_ID, call: &call };
         StrippedHead::strip(head, &StandIn).unwrap().add(assertion.map(HeaderValue::from_static), &forwarded).fields
     }
 

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sekisho::admin::{AdminClient, AdminUrl, ClientError};
 use sekisho::clock::{Clock as _, SystemClock};
 use sekisho::config::{ClientCertificate, Serves};
-use sekisho::tls::CertifiedClient;
+use sekisho::tls::VerifyingClient;
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -445,7 +445,7 @@ async fn the_command_line_shows_its_certificate_and_verifies_the_gateway() {
     let client = |certificate: &Certificate, ca: &Authority, host: &str, port: u16| {
         let url = AdminUrl::parse(&format!("https://{host}:{port}")).unwrap();
         let shown = ClientCertificate { certificate: certificate.pem_file.clone(), key: certificate.key_file.clone() };
-        let certified = CertifiedClient::load(&shown, Some(&ca.ca_file())).unwrap();
+        let certified = VerifyingClient::load(Some(&shown), Some(&ca.ca_file())).unwrap();
         AdminClient::over_tls(url, certified)
     };
     let asked = async |client: AdminClient| client.call::<Value>(Method::GET, "/v1/accounts").await;

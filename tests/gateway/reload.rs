@@ -228,6 +228,15 @@ async fn what_is_not_sound_changes_nothing_and_every_finding_is_told() {
     assert!(metrics.contains(&refusals) && metrics.contains("sekisho_config_reloads_total{outcome=\"done\"} 0"));
     assert_eq!(entries(&harness, "config-reload").await, []);
     assert!(!harness.folder.path().join("other.db").exists() && !harness.folder.path().join("other.sock").exists());
+    #[cfg(not(feature = "otel"))]
+    {
+        let trace = |config| format!("{config}\n[trace]\nendpoint = \"http://127.0.0.1:4318\"\n");
+        let findings = harness.reload(trace).await.unwrap_err();
+        assert!(
+            findings.iter().any(|finding| finding.contains(": trace: needs a build with the feature")),
+            "{findings:?}"
+        );
+    }
     // Several at once are told at once.
     let findings = harness
         .reload(|config| config.replace("path = \"store.db\"", "path = \"o.db\"").replace("passes = 1", "passes = 2"))

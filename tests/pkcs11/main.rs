@@ -1,6 +1,6 @@
 //! The KEK in a PKCS#11 token: the real binary and `SoftHSM2`, made by the commands of docs/kek.md.
 //!
-//! Needs `--features pkcs11`, softhsm2, opensc and a C compiler; `tests/run pkcs11` installs them.
+//! Needs `--features pkcs11`, softhsm2, opensc and a C compiler; `tests/run features` installs them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
 

@@ -12,6 +12,7 @@ mod limits;
 mod listeners;
 mod routes;
 mod sessions;
+mod trace;
 mod upstreams;
 mod values;
 mod version;
@@ -86,6 +87,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let notice = house::notice(raw.notice, &mut cx);
     let log = house::log(raw.log, &mut cx);
     let privacy = house::privacy(raw.privacy, &mut cx);
+    let trace = trace::check(raw.trace, &mut cx);
 
     let report = cx.report;
     let config = match (gateway.clone(), store.zip(backup), keys, notice) {
@@ -108,6 +110,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
             notice,
             log,
             privacy,
+            trace,
         }),
         _ => None,
     };

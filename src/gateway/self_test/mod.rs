@@ -31,6 +31,7 @@ use crate::config::{
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::privacy::Canary;
 use crate::tls::UpstreamTls;
+use crate::trace::UpstreamCall;
 use crate::upstream::{Destination, Ends, Forwarded, Health, LimitedBody, Routes, StripError, StrippedHead, Upstreams};
 
 /// The whole test takes some milliseconds; what takes this long will not end.
@@ -221,7 +222,9 @@ impl Stage {
         let Ok(Destination::Route(route)) = self.routes.find(head.path()) else { return None };
         let upstream = route.upstream;
         let host = head.host()?.to_owned();
-        let forwarded = Forwarded { client: &client, host: &host, request_id: "00000000000000000000000000000000" };
+        let call = UpstreamCall::default();
+        let forwarded =
+            Forwarded { client: &client, host: &host, request_id: "00000000000000000000000000000000", call: &call };
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
         let answered = self
             .upstreams

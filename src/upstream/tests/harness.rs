@@ -25,6 +25,7 @@ use crate::config::{
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
+use crate::trace::UpstreamCall;
 use crate::upstream::{Ends, Forwarded, Health, LimitedBody, StrippedHead, Upstreams};
 
 /// Long enough never to fire in a test that passes.
@@ -168,8 +169,8 @@ async fn pass(
     let limits = HeadLimits { head_bytes: 65_536, headers: 100, url_bytes: 8192 };
     let head = RawHead::read(parts, &limits).unwrap();
     let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Http, &head).unwrap();
-    let forwarded =
-        Forwarded { client: &client, host: "admin.example.jp", request_id: "0199aa00112233448899aabbccddeeff" };
+    let (request_id, call) = ("0199aa00112233448899aabbccddeeff", UpstreamCall::default());
+    let forwarded = Forwarded { client: &client, host: "admin.example.jp", request_id, call: &call };
     let request = StrippedHead::strip(head, &StandIn).unwrap().add(None, &forwarded);
     match upstreams
         .send(
