@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it goes through all steps with a handful of bindings. The folder
-//! decides the figures: every commit reaches its disk.
+//! decides the figures: every commit reaches its disk. What sign-ins notice of a rotation is measured in turns: it is paused
+//! for a while, then runs for a while, so that a disk that others make slow is as slow for both.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark; what breaks may panic")]
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,13 +38,15 @@ const HOUR: Duration = Duration::from_hours(1);
 const BATCH: usize = 2000;
 /// Sign-ins a second while others are measured.
 const RATE: u32 = 50;
+/// How often, and for how long, a rotation is paused and runs beside them.
+const TURNS: usize = 6;
+const TURN: Duration = Duration::from_secs(10);
 
 fn main() {
     let measured = std::env::args().any(|argument| argument == "--bench");
     let asked = std::env::var("SEKISHO_BENCH_BINDINGS").ok().map(|count| count.parse().unwrap());
     let count = asked.unwrap_or(if measured { 1_000_000 } else { 500 });
-    let quiet = if measured { Duration::from_secs(10) } else { Duration::from_millis(100) };
-    let beside = if measured { Duration::from_secs(30) } else { Duration::from_secs(1) };
+    let (turns, turn) = if measured { (TURNS, TURN) } else { (2, Duration::from_millis(300)) };
     let folder = match std::env::var_os("SEKISHO_BENCH_DIR") {
         Some(folder) => tempfile::tempdir_in(folder),
         None => tempfile::tempdir(),
@@ -53,21 +56,17 @@ fn main() {
 
     let (imported, cpu, rss) = measure(|| bench.import(count));
     report("imported", count, imported, cpu, rss, &bench);
-    let before = sign_ins(&bench, count, || thread::sleep(quiet));
-    println!("sign-ins, nothing else going on: {before}");
-    // The runner counts sign-ins as going on for some seconds after the last.
-    thread::sleep(if measured { Duration::from_secs(6) } else { Duration::ZERO });
-
-    let (moved, cpu, rss) = measure(|| bench.rotate());
-    report("wrapped, nothing else going on", count, moved, cpu, rss, &bench);
     let (seen, cpu, rss) = measure(|| assert_eq!(bench.survey(), count));
     report("surveyed for a receipt", count, seen, cpu, rss, &bench);
-
-    // How fast it goes is what sign-ins leave it: it is looked at for a while, not to its end.
-    let (mut moved, mut took) = (0, Duration::ZERO);
-    let during = sign_ins(&bench, count, || (moved, took) = bench.rotate_for(beside));
-    println!("wrapped beside sign-ins: {}", rate(moved, took));
-    println!("sign-ins meanwhile: {during}");
+    // A rotation surveys all records before it begins, for its receipt: that is no part of how fast they move.
+    let (begun, _, _) = measure(|| bench.begin());
+    println!("begun, with a survey of all: {begun:.2?}");
+    let (moved, cpu, rss) = measure(|| bench.wait_until_wrapped());
+    report("wrapped, nothing else going on", count, moved, cpu, rss, &bench);
+    let only_wrap = std::env::var_os("SEKISHO_BENCH_ONLY_WRAP").is_some();
+    if !only_wrap {
+        bench.beside_sign_ins(count, turns, turn);
+    }
     bench.shutdown.cancel();
 }
 
@@ -79,6 +78,8 @@ struct Bench {
     rotations: Arc<Rotations>,
     entropy: Arc<SystemEntropy>,
     shutdown: CancellationToken,
+    /// So that other handsets sign in in each turn.
+    next: AtomicUsize,
 }
 
 impl Bench {
@@ -134,7 +135,7 @@ impl Bench {
         let shutdown = CancellationToken::new();
         let (runner, ends) = (Arc::clone(&rotations), shutdown.clone());
         thread::spawn(move || wait(runner.run(ends)));
-        Self { folder, store, keys, rotations, entropy, shutdown }
+        Self { folder, store, keys, rotations, entropy, shutdown, next: AtomicUsize::new(0) }
     }
 
     fn import(&self, count: usize) {
@@ -160,32 +161,54 @@ impl Bench {
         });
     }
 
-    /// Begins a rotation, and waits until every record is under the new key.
-    fn rotate(&self) {
+    fn begin(&self) -> String {
+        wait(self.rotations.start(Start::default(), now())).unwrap().record.id
+    }
+
+    /// Waits until every record is under the new key.
+    fn wait_until_wrapped(&self) {
         wait(async {
-            self.rotations.start(Start::default(), now()).await.unwrap();
             while self.store.rotations().await.unwrap().iter().any(|r| r.state == RotationState::Running) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
     }
 
-    /// Begins a rotation, and looks at it until every record is under the new key, `most` at most. How many are, and how long
-    /// it took.
-    fn rotate_for(&self, most: Duration) -> (usize, Duration) {
-        let began = Instant::now();
-        wait(async {
-            let id = self.rotations.start(Start::default(), now()).await.unwrap().record.id;
-            loop {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                let rotations = self.store.rotations().await.unwrap();
-                let ours = rotations.iter().find(|rotation| rotation.id == id).unwrap();
-                if ours.state != RotationState::Running || began.elapsed() >= most {
-                    let moved = usize::try_from(ours.wrapped).unwrap();
-                    return (moved, began.elapsed());
-                }
+    /// Signs handsets in while a rotation is paused and while it runs, in turns.
+    fn beside_sign_ins(self: &Arc<Self>, count: usize, turns: usize, turn: Duration) {
+        let before = sign_ins(self, count, || thread::sleep(turn));
+        println!("sign-ins before a rotation: {}", summary(before));
+        let id = self.begin();
+        if wait(self.rotations.pause(&id, None, now())).is_err() {
+            return println!("too few bindings: the rotation was over at once");
+        }
+        let (mut paused, mut running) = (Vec::new(), Vec::new());
+        let (mut moved, mut spent) = (0, Duration::ZERO);
+        for _ in 0..turns {
+            paused.extend(sign_ins(self, count, || thread::sleep(turn)));
+            let (before, _) = self.wrapped(&id);
+            wait(self.rotations.resume(&id, None, now())).unwrap();
+            let began = Instant::now();
+            running.extend(sign_ins(self, count, || thread::sleep(turn)));
+            // The last of them may have waited.
+            spent += began.elapsed();
+            let (after, runs) = self.wrapped(&id);
+            moved += after - before;
+            if !runs || wait(self.rotations.pause(&id, None, now())).is_err() {
+                println!("it was over before the measurement was");
+                break;
             }
-        })
+        }
+        println!("sign-ins while it is paused: {}", summary(paused));
+        println!("sign-ins while it runs: {}", summary(running));
+        println!("wrapped beside them: {}", rate(moved, spent));
+    }
+
+    /// How many records it has moved, and whether it still runs.
+    fn wrapped(&self, id: &str) -> (usize, bool) {
+        let rotations = wait(self.store.rotations()).unwrap();
+        let ours = rotations.iter().find(|rotation| rotation.id == id).unwrap();
+        (usize::try_from(ours.wrapped).unwrap(), ours.state == RotationState::Running)
     }
 
     fn survey(&self) -> usize {
@@ -198,7 +221,8 @@ impl Bench {
         let ring = &self.keys.binding;
         let candidates = ring.digest(handset(number)).await.ok().unwrap();
         let found = resolve(&*self.store, ring, candidates, now()).await;
-        let (account, binding, carrier) = found.unwrap().into_parts();
+        let (bound, used) = found.unwrap();
+        let (account, binding, carrier) = bound.into_parts();
         let bytes: [u8; 16] = random(&*self.entropy);
         let record = SessionRecord {
             token_hash: SessionSecret::generate(&*self.entropy).token().hash(),
@@ -216,7 +240,8 @@ impl Bench {
             last_seen_at: now(),
             expires_at: now().plus(Duration::from_hours(12)),
         };
-        self.store.open(record, 3, None).await.unwrap();
+        let (noted, opened) = tokio::join!(used.note(&*self.store, ring), self.store.open(record, 3, None));
+        noted.and(opened.map(drop)).unwrap();
         assert!(self.store.stands(binding).await.unwrap());
     }
 
@@ -227,13 +252,13 @@ impl Bench {
 }
 
 /// Signs handsets in, [`RATE`] a second, while `meanwhile` runs; how long they took.
-fn sign_ins(bench: &Arc<Bench>, count: usize, meanwhile: impl FnOnce()) -> String {
+fn sign_ins(bench: &Arc<Bench>, count: usize, meanwhile: impl FnOnce()) -> Vec<Duration> {
     let ends = Arc::new(AtomicBool::new(false));
     let (bench_of_thread, end) = (Arc::clone(bench), Arc::clone(&ends));
+    let mut number = bench.next.fetch_add(1, Ordering::Relaxed);
     let signing_in = thread::spawn(move || {
         let mut took = Vec::new();
         let mut due = Instant::now();
-        let mut number = 0;
         while took.is_empty() || !end.load(Ordering::Acquire) {
             // From when it was due: one that waits makes the next ones wait, and they are counted too.
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -246,7 +271,10 @@ fn sign_ins(bench: &Arc<Bench>, count: usize, meanwhile: impl FnOnce()) -> Strin
     });
     meanwhile();
     ends.store(true, Ordering::Release);
-    let mut took = signing_in.join().unwrap();
+    signing_in.join().unwrap()
+}
+
+fn summary(mut took: Vec<Duration>) -> String {
     took.sort_unstable();
     let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len() - 1)).unwrap();
     format!("{} of them, median {:.1?}, p99 {:.1?}, worst {:.1?}", took.len(), at(50), at(99), at(100))

@@ -140,9 +140,14 @@ impl Bench {
         let continuity = Opening::continuity_of(&secret, &identifier);
         let candidates = self.keys.binding.digest(identifier).await.ok().unwrap();
         let found = resolve(&*self.store, &self.keys.binding, candidates, now()).await;
-        let (account, binding, carrier) = found.unwrap().into_parts();
+        let (bound, used) = found.unwrap();
+        let (account, binding, carrier) = bound.into_parts();
         let opening = Opening { account, binding, carrier, secret, continuity, by_code: false, pin_at: None };
-        self.sessions.open(opening, TokenTransport::Cookie, None, &self.entropy, now()).await.unwrap();
+        let (noted, opened) = tokio::join!(
+            used.note(&*self.store, &self.keys.binding),
+            self.sessions.open(opening, TokenTransport::Cookie, None, &self.entropy, now())
+        );
+        noted.and(opened.map(drop)).unwrap();
         assert!(self.store.stands(binding).await.unwrap());
     }
 }

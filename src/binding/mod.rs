@@ -25,5 +25,5 @@ pub use import::{DigestedLine, ImportLine, ImportRefusal};
 pub use keyring::{BindingKey, Candidates, DigestError, KeyRing, LiveKeys, LiveKeysError, Wrapping};
 pub use label::{Label, LabelError};
 pub use pin::{Pin, PinError, PinHasher, RightPin, try_pin};
-pub use resolve::{BindingError, BoundAccount, Unproven, resolve};
+pub use resolve::{BindingError, BoundAccount, Unproven, Use, resolve};
 pub use stretch::{AUTO_STRETCH, StretchOutOfRange, Stretcher};

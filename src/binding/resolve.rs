@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{AccountId, AccountState, BindingId, Candidates, DigestError, KeyRing, PinError, RightPin};
 use crate::carrier::CarrierName;
-use crate::clock::Timestamp;
+use crate::clock::{Day, Timestamp};
 use crate::store::{BindingRecord, BindingStore, Hit, Probe, StoreError};
 
 /// How often a look-up is repeated while the key ring moves. A rotation moves it four times, days apart.
@@ -145,7 +145,18 @@ impl Unproven {
     }
 }
 
-/// Looks a handset up under all its chains; then notes the use and flattens the record, at most once a day.
+/// A sign-in that the store is to be told of: the day of use, and the record as the active key alone makes it.
+///
+/// Apart from the look-up, so that it is written together with the session. Where it is lost with the machine, the next
+/// sign-in writes it.
+#[must_use = "nothing is written before `note`"]
+pub struct Use {
+    candidates: Candidates,
+    record: BindingRecord,
+    day: Day,
+}
+
+/// Looks a handset up under all its chains. [`Use::note`] is to follow once it comes in.
 ///
 /// The generation of the key ring is read before and after (`rotation.md` §3): where it moved, or is not the one of
 /// the digests, a miss is no proof, and `ring` makes the digests again.
@@ -158,7 +169,7 @@ pub async fn resolve(
     ring: &KeyRing,
     candidates: Candidates,
     now: Timestamp,
-) -> Result<BoundAccount, BindingError> {
+) -> Result<(BoundAccount, Use), BindingError> {
     let mut candidates = candidates;
     for _ in 0..ATTEMPTS {
         let before = store.generation().await?;
@@ -166,7 +177,10 @@ pub async fn resolve(
         // Read after a hit too, so that a suspended account takes as long as an unknown handset.
         let after = store.generation().await?;
         match judge(hit, candidates.generation, before, after) {
-            Verdict::Bound(hit) => return signed_in(store, ring, candidates, hit, now).await,
+            Verdict::Bound(Hit { binding: record, .. }) => {
+                let bound = BoundAccount::new(record.account.clone(), record.id, record.carrier.clone());
+                return Ok((bound, Use { candidates, record, day: now.day() }));
+            }
             Verdict::NotBound => return Err(BindingError::NotBound),
             Verdict::Unproven(hit) => return Err(BindingError::Unproven(Box::new(unproven(candidates, hit)))),
             Verdict::Outdated => candidates = ring.again(&candidates).await?.ok_or(BindingError::Unsettled)?,
@@ -203,28 +217,29 @@ fn unproven(candidates: Candidates, hit: Hit) -> Unproven {
     Unproven { account, binding: id, carrier, flat: Probe { chain, digest } }
 }
 
-async fn signed_in(
-    store: &dyn BindingStore,
-    ring: &KeyRing,
-    mut candidates: Candidates,
-    hit: Hit,
-    now: Timestamp,
-) -> Result<BoundAccount, BindingError> {
-    let record = hit.binding;
-    let flattened = record.chain == candidates.flat.0;
-    if record.last_used_on < now.day() || !flattened {
+impl Use {
+    /// Notes the use and flattens the record, at most once a day; again with newer keys where they moved meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the handset is found all the same.
+    pub async fn note(self, store: &dyn BindingStore, ring: &KeyRing) -> Result<(), StoreError> {
+        let Self { mut candidates, record, day } = self;
+        let flattened = record.chain == candidates.flat.0;
+        if record.last_used_on >= day && flattened {
+            return Ok(());
+        }
         for _ in 0..ATTEMPTS {
             let (chain, digest) = candidates.flat.clone();
             let flat = Probe { chain, digest };
-            if store.used(record.id, now.day(), flat, candidates.generation).await? || flattened {
+            if store.used(record.id, day, flat, candidates.generation).await? || flattened {
                 break;
             }
             // Who is found stays found: where no newer keys come, the next sign-in flattens it.
             let Ok(Some(again)) = ring.again(&candidates).await else { break };
             candidates = again;
         }
+        Ok(())
     }
-    Ok(BoundAccount::new(record.account, record.id, record.carrier))
 }
 
 #[cfg(test)]
@@ -232,7 +247,6 @@ mod tests {
     use super::*;
     use crate::binding::{Chain, KeyId};
     use crate::carrier::RawIdentifier;
-    use crate::clock::Day;
 
     fn hit(account_state: AccountState) -> Hit {
         let binding = BindingRecord {

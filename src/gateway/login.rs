@@ -128,8 +128,8 @@ impl Gateway {
         let stage = trace.stage(Stage::Resolve);
         let resolved = binding::resolve(&*self.bindings, &self.keys.binding, candidates, now).await;
         drop(stage);
-        let bound = match resolved {
-            Ok(bound) => bound,
+        let (bound, used) = match resolved {
+            Ok(found) => found,
             Err(BindingError::NotBound) => return Err(SignInError::NotBound(handset)),
             Err(BindingError::Unproven(unproven)) => {
                 return Err(self.lock(visit, *unproven, (secret, continuity), handset).await?);
@@ -143,7 +143,16 @@ impl Gateway {
         if wants_code(visit) {
             return Err(SignInError::NotBound(handset));
         }
-        self.enter_with(visit, opening(bound, secret, continuity), handset).await
+        // Together, so that both are in the commit that the handset waits for.
+        let (noted, entered) = tokio::join!(
+            used.note(&*self.bindings, &self.keys.binding),
+            self.enter_with(visit, opening(bound, secret, continuity), handset)
+        );
+        if let Err(error) = noted {
+            // It holds nobody up: the next sign-in notes it.
+            tracing::warn!(%error, "the day of use was not noted, nor the record taken to the active key");
+        }
+        entered
     }
 
     /// What a form is bound to by which an identifier is read: to whom it was shown, and what they were told. Under another

@@ -97,8 +97,20 @@ impl Bench {
     }
 
     async fn sign_in(&self, identifier: RawIdentifier, now: Timestamp) -> Result<BoundAccount, BindingError> {
-        resolve(self.bindings(), &self.keys.binding, self.digest(identifier).await, now).await
+        come_in(self.bindings(), &self.keys.binding, self.digest(identifier).await, now).await
     }
+}
+
+/// A look-up, and what is written of the sign-in.
+async fn come_in(
+    store: &dyn BindingStore,
+    ring: &KeyRing,
+    candidates: Candidates,
+    now: Timestamp,
+) -> Result<BoundAccount, BindingError> {
+    let (bound, used) = resolve(store, ring, candidates, now).await?;
+    used.note(store, ring).await?;
+    Ok(bound)
 }
 
 fn key(number: u8, state: KeyState) -> BindingKey {
@@ -224,15 +236,15 @@ async fn digests_of_another_key_ring_are_made_again() {
         candidates
     };
     let known = other(bench.digest(handset("alpha", "0000001")).await);
-    assert!(resolve(bench.bindings(), &bench.keys.binding, known, start()).await.is_ok());
+    assert!(come_in(bench.bindings(), &bench.keys.binding, known, start()).await.is_ok());
     let unknown = async || other(bench.digest(handset("alpha", "0000002")).await);
-    let outcome = resolve(bench.bindings(), &bench.keys.binding, unknown().await, start()).await;
+    let outcome = come_in(bench.bindings(), &bench.keys.binding, unknown().await, start()).await;
     assert!(not_bound(&outcome), "a proof, once the digests are those of the ring in force");
 
     // A ring that stays behind its store refuses, and the code stays.
     let behind = ring_of(vec![key(1, KeyState::Active)], 9);
     let stale = async || behind.digest(handset("alpha", "0000002")).await.ok().unwrap();
-    let outcome = resolve(bench.bindings(), &behind, stale().await, start()).await;
+    let outcome = come_in(bench.bindings(), &behind, stale().await, start()).await;
     assert!(matches!(outcome, Err(BindingError::Unsettled)));
     let code = bench.code_for("alice").await;
     let attempt = || CodeAttempt::new(&bench.keys.session().unwrap(), &code, &handset("alpha", "0000002"));
@@ -258,14 +270,14 @@ async fn a_sign_in_under_a_newer_key_flattens_the_record() {
     enrol_by_code(bench.bindings(), &first, candidates, attempt, PER_ACCOUNT, &bench.entropy, start()).await.unwrap();
     assert_eq!(chain().await, "k1");
     assert!(
-        not_bound(&resolve(bench.bindings(), &second, digest(&second).await, start()).await),
+        not_bound(&come_in(bench.bindings(), &second, digest(&second).await, start()).await),
         "not under k2 alone yet"
     );
-    assert!(resolve(bench.bindings(), &both, digest(&both).await, start()).await.is_ok());
+    assert!(come_in(bench.bindings(), &both, digest(&both).await, start()).await.is_ok());
     assert_eq!(chain().await, "k2");
-    assert!(resolve(bench.bindings(), &second, digest(&second).await, start()).await.is_ok());
+    assert!(come_in(bench.bindings(), &second, digest(&second).await, start()).await.is_ok());
     assert!(
-        not_bound(&resolve(bench.bindings(), &first, digest(&first).await, start()).await),
+        not_bound(&come_in(bench.bindings(), &first, digest(&first).await, start()).await),
         "k1 finds nothing any more"
     );
 }

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use sekisho::binding::{AccountId, AccountState, BindingId, resolve};
+use sekisho::binding::{AccountId, AccountState, BindingId};
 use sekisho::carrier::CarrierName;
 use sekisho::clock::{Day, Timestamp};
 use sekisho::store::{
@@ -14,7 +14,7 @@ use sekisho::store::{
 };
 
 use crate::harness::handset;
-use crate::{Bench, account, later, not_bound, start};
+use crate::{Bench, account, come_in, later, not_bound, start};
 
 /// The real store, and what it was asked.
 struct Watched {
@@ -105,7 +105,7 @@ async fn unknown_suspended_and_revoked_handsets_cost_the_same_calls() {
     let watched = Watched { bench, asked: Mutex::default() };
     for who in ["0000001", "0000002", "0000003"] {
         let candidates = watched.bench.digest(handset("alpha", who)).await;
-        assert!(not_bound(&resolve(&watched, &watched.bench.keys.binding, candidates, now).await), "{who}");
+        assert!(not_bound(&come_in(&watched, &watched.bench.keys.binding, candidates, now).await), "{who}");
         let asked = std::mem::take(&mut *watched.asked.lock().unwrap());
         assert_eq!(asked, ["generation", "resolve 1 probes", "generation"], "{who}");
     }
@@ -120,7 +120,7 @@ async fn a_use_is_written_once_a_day() {
     for (hours, written) in [(0, false), (24, true), (24, false), (0, false)] {
         let candidates = watched.bench.digest(handset("alpha", "0000001")).await;
         let now = later(std::time::Duration::from_hours(hours));
-        assert!(resolve(&watched, &watched.bench.keys.binding, candidates, now).await.is_ok());
+        assert!(come_in(&watched, &watched.bench.keys.binding, candidates, now).await.is_ok());
         let asked = std::mem::take(&mut *watched.asked.lock().unwrap());
         assert_eq!(asked.iter().any(|call| call == "used"), written, "after {hours} h: {asked:?}");
     }

@@ -77,7 +77,9 @@ impl Rotated {
 
     async fn sign_in(&self, handset: u8) {
         let candidates = self.keys.set().binding.digest(RawIdentifier::canary(&[handset; 32])).await.ok().unwrap();
-        resolve(&*self.store, &self.keys.set().binding, candidates, at(4)).await.unwrap();
+        let ring = &self.keys.set().binding;
+        let (_, used) = resolve(&*self.store, ring, candidates, at(4)).await.unwrap();
+        used.note(&*self.store, ring).await.unwrap();
     }
 
     async fn wrap_all(&self) -> WrapOutcome {

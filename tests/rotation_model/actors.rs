@@ -49,7 +49,11 @@ async fn by_the_gateway(world: &World, turn: &Turn, handset: usize) -> Option<se
         let candidates = world.digest(handset).await;
         turn.ends().await;
         match resolve(&world.store, &world.ring, candidates, now()).await {
-            Ok(bound) => return Some(bound.binding()),
+            Ok((bound, used)) => {
+                turn.ends().await;
+                used.note(&world.store, &world.ring).await.unwrap();
+                return Some(bound.binding());
+            }
             Err(BindingError::NotBound) => return None,
             Err(BindingError::Unsettled) => {}
             Err(error) => panic!("{error}"),
