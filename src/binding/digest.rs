@@ -1,6 +1,7 @@
 //! The values that stand for a handset in the store: digest, chain of keys, random id.
 
 use std::fmt;
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -44,14 +45,16 @@ impl fmt::Display for KeyId {
 pub struct ChainError;
 
 /// The keys that made a digest, innermost first: `[k1]`, or `[k1,k2]` once k2 wrapped it.
+///
+/// Shared: millions of records have one of a handful.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Chain(Box<[KeyId]>);
+pub struct Chain(Arc<[KeyId]>);
 
 impl Chain {
     /// A digest made by one key alone.
     #[must_use]
     pub fn flat(key: KeyId) -> Self {
-        Self(Box::new([key]))
+        Self(Arc::new([key]))
     }
 
     /// A chain of keys, innermost first.
@@ -125,6 +128,14 @@ impl BindingDigest {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The exclusive or of its four words: a quarter of its size tells nearly all digests apart, and any bit that differs in it
+    /// is seen.
+    #[must_use]
+    pub fn fold(&self) -> i64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        words.iter().fold(0, |folded, word| folded ^ i64::from_be_bytes(*word))
     }
 }
 

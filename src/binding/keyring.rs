@@ -15,7 +15,7 @@ use super::{BindingDigest, Chain, KeyId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::keys::{framed, mac, subkey};
 use crate::secret::SecretBytes;
-use crate::store::{KeyState, Probe, Wrappable};
+use crate::store::{KeyState, Probe, Wrappable, Wrapped};
 
 /// First byte of every hashed message; another layout gets another number.
 const MESSAGE_VERSION: u8 = 1;
@@ -176,15 +176,36 @@ impl Wrapping {
     /// The record under every live key that is younger than its outermost one, in their order; `None` where there is
     /// none.
     #[must_use]
-    pub fn wrap(&self, record: &Wrappable) -> Option<Wrappable> {
-        let outermost = record.chain.outermost();
-        let mut wrapped: Option<(Chain, BindingDigest)> = None;
-        for key in self.0.keys.iter().filter(|key| key.id > outermost) {
-            let (chain, digest) = wrapped.as_ref().map_or((&record.chain, &record.digest), |(c, d)| (c, d));
-            wrapped = Some((chain.under(key.id), key.wrap(digest)));
+    pub fn wrap(&self, record: &Wrappable) -> Option<Wrapped> {
+        self.wrap_all([record]).pop()
+    }
+
+    /// As [`Wrapping::wrap`], of many; those that it would give nothing for are left out.
+    pub fn wrap_all<'r>(&self, records: impl IntoIterator<Item = &'r Wrappable>) -> Vec<Wrapped> {
+        // Neighbours mostly have the same.
+        let mut led: Option<(Chain, Chain)> = None;
+        let mut wrapped = Vec::new();
+        for Wrappable { position, rev, chain: before, digest } in records {
+            let mut younger = self.younger_than(before.outermost()).peekable();
+            if younger.peek().is_none() {
+                continue;
+            }
+            let chain = match &led {
+                Some((from, to)) if from == before => to.clone(),
+                _ => {
+                    let keys = self.younger_than(before.outermost());
+                    let to = keys.fold(before.clone(), |chain, key| chain.under(key.id));
+                    led.insert((before.clone(), to)).1.clone()
+                }
+            };
+            let digest = younger.fold(digest.clone(), |digest, key| key.wrap(&digest));
+            wrapped.push(Wrapped { position: *position, rev: *rev, before: before.clone(), chain, digest });
         }
-        let (chain, digest) = wrapped?;
-        Some(Wrappable { position: record.position, rev: record.rev, chain, digest })
+        wrapped
+    }
+
+    fn younger_than(&self, outermost: KeyId) -> impl Iterator<Item = &LiveKey> {
+        self.0.keys.iter().filter(move |key| key.id > outermost)
     }
 }
 

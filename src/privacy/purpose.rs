@@ -127,6 +127,7 @@ pub const REGISTER: &[Purpose] = &[
             "bindings.scheme",
             "bindings.chain",
             "bindings.digest",
+            "bindings.folded",
             "bindings.bound_on",
             "bindings.last_used_on",
             "bindings.rev",

@@ -98,7 +98,10 @@ fn wrapped(ring: &Wrapping, record: CanaryRecord) -> CanaryRecord {
     let CanaryRecord { octets, dormant, chain, digest } = record;
     // As the runner that wraps bindings does it; a canary has no place among them.
     let as_it_was = Wrappable { position: 0, rev: 0, chain, digest };
-    let Wrappable { chain, digest, .. } = ring.wrap(&as_it_was).unwrap_or(as_it_was);
+    let (chain, digest) = match ring.wrap(&as_it_was) {
+        Some(wrapped) => (wrapped.chain, wrapped.digest),
+        None => (as_it_was.chain, as_it_was.digest),
+    };
     CanaryRecord { octets, dormant, chain, digest }
 }
 

@@ -62,7 +62,7 @@ impl Pace {
         let target = if alone { ALONE } else { BESIDE };
         let fitting = u128::from(size) * target.as_micros() / took.as_micros().max(1);
         // Grown step by step: one quick batch proves little. Shrunk at once.
-        let most = size.saturating_mul(2).clamp(FEWEST, MOST);
+        let most = size.saturating_mul(4).clamp(FEWEST, MOST);
         let next = u32::try_from(fitting).unwrap_or(MOST).clamp(FEWEST, most);
         self.size.store(next, Ordering::Relaxed);
         if alone {
@@ -131,6 +131,6 @@ mod tests {
         assert_eq!(pace.size(), 100);
         assert_eq!(pace.rest_after(10_000, took, FELT, 2 * SECOND, true), Duration::ZERO, "a key has leaked");
         assert_eq!(pace.rest_after(10_000, took, FELT, 6 * SECOND, false), Duration::ZERO, "nobody signs in any more");
-        assert_eq!(pace.size(), 20_000);
+        assert_eq!(pace.size(), 40_000);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Rotations, View};
 use super::error::RotationError;
 use crate::binding::Wrapping;
-use crate::store::{KeyState, RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable};
+use crate::store::{KeyState, RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrapped};
 
 /// How often the runner looks for work that nobody told it of.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -136,13 +136,13 @@ impl Rotations {
     }
 
     /// The next records as they are to be; computed where it holds nobody up.
-    async fn prepare(&self, ring: &Arc<Wrapping>, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
+    async fn prepare(&self, ring: &Arc<Wrapping>, after: u64, limit: u32) -> Result<Vec<Wrapped>, StoreError> {
         let read = self.store.wrappable(ring.active(), after, limit).await?;
         let ring = Arc::clone(ring);
         let computed = tokio::task::spawn_blocking(move || {
-            let mut records: Vec<Wrappable> = read.iter().filter_map(|record| ring.wrap(record)).collect();
+            let mut records = ring.wrap_all(&read);
             // As the store's index has them, which then writes neighbours one after the other.
-            records.sort_unstable_by(|one, other| one.digest.as_bytes().cmp(other.digest.as_bytes()));
+            records.sort_unstable_by_key(|record| record.digest.fold());
             records
         });
         // Only the end of the runtime, or a defect, ends it early.

@@ -95,6 +95,20 @@ pub struct Wrappable {
     pub digest: BindingDigest,
 }
 
+/// A record as it is to be, if it is still as it was read.
+pub struct Wrapped {
+    /// Its place, as read.
+    pub position: u64,
+    /// Its changes so far, as read.
+    pub rev: u64,
+    /// The keys that made its digest, as read.
+    pub before: Chain,
+    /// The keys that make the new one; its outermost is younger than that of `before`.
+    pub chain: Chain,
+    /// The new digest.
+    pub digest: BindingDigest,
+}
+
 /// Records as they are to be, if they are still as they were read.
 pub struct WrapBatch {
     /// Which rotation moves them.
@@ -105,8 +119,8 @@ pub struct WrapBatch {
     pub generation: u64,
     /// Where the next batch starts.
     pub cursor: u64,
-    /// The records, in any order: place and `rev` as read, chain and digest as they are to be.
-    pub records: Vec<Wrappable>,
+    /// The records, in any order.
+    pub records: Vec<Wrapped>,
 }
 
 /// How long the store takes for what others ask of it, lately and on average; zero where nobody asked yet.
@@ -154,13 +168,15 @@ pub struct Scanned {
 
 /// Rotations, and moving what they move. The same consistency domain as keys and bindings.
 ///
-/// 22. **Compare and set.** `wrap` moves a record only if it still is as it was read: same place, same `rev`, and an
-///     outermost key older than the new one, judged in the step that moves it. So a batch that runs twice moves nothing
-///     twice.
+/// 22. **Compare and set.** `wrap` moves a record only if it still is as it was read: same place, same `rev`, same chain,
+///     whose outermost key is older than the new one, judged in the step that moves it. So a batch that runs twice moves
+///     nothing twice.
 /// 23. **Fenced.** Only the runner that took the latest fencing token writes, with a key ring that is in force.
 /// 24. **One step.** Records, cursor and counts of a batch become durable together; of one that is taken in parts, because
-///     others wait for the store, records and counts of each part, and the cursor with the last. As
-///     every other change they are durable when `wrap` returns (clause 1).
+///     others wait for the store, records and counts of each part, and the cursor with the last. They
+///     survive the end of the process when `wrap` returns, and that of the machine once any change does that comes after
+///     (clause 1), such as the one that lets go of the old key. What is lost with the machine before is moved again: the
+///     records tell.
 /// 25. **Counted.** A record that leaves the old key by a sign-in is counted in the step that moves it.
 #[async_trait]
 pub trait RotationStore: Send + Sync + 'static {

@@ -85,7 +85,7 @@ impl Rotated {
     async fn wrap_all(&self) -> WrapOutcome {
         let wrapping = self.keys.set().binding.wrapping().ok().unwrap();
         let records = self.store.wrappable(wrapping.active(), 0, 100).await.unwrap();
-        let records = records.iter().filter_map(|record| wrapping.wrap(record)).collect();
+        let records = wrapping.wrap_all(&records);
         let (fence, generation) = (self.store.take_fence("r1").await.unwrap().unwrap(), wrapping.generation());
         self.store.wrap(WrapBatch { rotation: "r1".into(), fence, generation, cursor: 1, records }).await.unwrap()
     }

@@ -6,7 +6,7 @@ use sekisho::binding::{BindingError, ByConsole, EnrolError, KeyId, enrol_by_cons
 use sekisho::clock::Day;
 use sekisho::store::{
     BindingStore as _, ChangeOutcome, KeyChange, KeyPurpose, KeyState, KeyStore as _, RotationRecord, RotationState,
-    RotationStore as _, Scanned, WrapBatch, WrapOutcome, Wrappable,
+    RotationStore as _, Scanned, WrapBatch, WrapOutcome, Wrapped,
 };
 
 use crate::turns::{Actor, Turn};
@@ -204,7 +204,7 @@ pub(crate) fn drive(world: &Rc<World>) -> Actor {
                 return; // another rotation began
             }
             let generation = wrapping.generation();
-            let records: Vec<_> = records.iter().filter_map(|record| wrapping.wrap(record)).collect();
+            let records = wrapping.wrap_all(&records);
             turn.ends().await;
             let batch = || WrapBatch {
                 rotation: newest.id.clone(),
@@ -213,7 +213,12 @@ pub(crate) fn drive(world: &Rc<World>) -> Actor {
                 cursor: last,
                 records: records
                     .iter()
-                    .map(|r| Wrappable { chain: r.chain.clone(), digest: r.digest.clone(), ..*r })
+                    .map(|r| Wrapped {
+                        before: r.before.clone(),
+                        chain: r.chain.clone(),
+                        digest: r.digest.clone(),
+                        ..*r
+                    })
                     .collect(),
             };
             if !matches!(world.store.wrap(batch()).await.unwrap(), WrapOutcome::Wrapped(_)) {

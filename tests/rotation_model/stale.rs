@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use ring::{hkdf, hmac};
 use rusqlite::Connection;
-use sekisho::binding::KeyId;
+use sekisho::binding::{BindingDigest, KeyId};
 use sekisho::store::{KeyPurpose, KeyState, KeyStore as _, RotationStore as _};
 
 use crate::turns::Actor;
@@ -28,16 +28,17 @@ pub(crate) fn drive(world: &Rc<World>) -> Actor {
             let found = conn.query_row(read, [place], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)));
             let Ok((chain, digest)) = found else { continue };
             let wrapped = wrap(&active, &digest);
-            let write = "UPDATE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE seq = ?1";
-            conn.execute(write, (place, format!("{chain},{active}"), wrapped)).unwrap();
+            let folded = BindingDigest::from_bytes(wrapped).fold();
+            let write = "UPDATE bindings SET chain = ?2, digest = ?3, folded = ?4, rev = rev + 1 WHERE seq = ?1";
+            conn.execute(write, (place, format!("{chain},{active}"), wrapped, folded)).unwrap();
         }
     })
 }
 
 /// `wrap(k, d)` of `ARCHITECTURE.md`, "Digests and key states".
-fn wrap(key: &str, digest: &[u8]) -> Vec<u8> {
+fn wrap(key: &str, digest: &[u8]) -> [u8; 32] {
     let number: u8 = key[1..].parse().unwrap();
     let pseudorandom = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&[number; 32]);
     let sub = hmac::Key::from(pseudorandom.expand(&[b"sekisho/wrap/v1"], hmac::HMAC_SHA256).unwrap());
-    hmac::sign(&sub, digest).as_ref().to_vec()
+    hmac::sign(&sub, digest).as_ref().try_into().unwrap()
 }

@@ -371,6 +371,19 @@ async fn damage_is_found_before_a_sign_in_meets_it() {
 }
 
 #[tokio::test]
+async fn a_handset_that_is_bound_twice_or_that_nothing_finds_is_damage() {
+    let two_carriers = "INSERT INTO accounts (account, state, created_at) VALUES ('a', 'active', 0); \
+        INSERT INTO bindings (id, account, carrier, scheme, chain, digest, folded, bound_on, last_used_on) VALUES \
+        ('1', 'a', 'docomo', 'v1', 'k1', zeroblob(32), 0, 0, 0), ('2', 'a', 'au', 'v1', 'k1', zeroblob(32), 0, 0, 0)";
+    let (_folder, path) = closed_store(|file| file.execute_batch(two_carriers).unwrap()).await;
+    assert!(open(&path).is_ok(), "of two carriers they are two");
+    for (damage, expected) in [("carrier = 'docomo'", "bound twice"), ("folded = 1", "index leads to")] {
+        Connection::open(&path).unwrap().execute_batch(&format!("UPDATE bindings SET {damage}")).unwrap();
+        assert!(matches!(refusal(&path), OpenError::Corrupt { what, .. } if what.contains(expected)), "{expected}");
+    }
+}
+
+#[tokio::test]
 async fn looking_reads_the_keys_and_changes_nothing() {
     let (_folder, path) = closed_store(|_| ()).await;
     let before = snapshot(&path);

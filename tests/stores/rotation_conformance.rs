@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sekisho::binding::{BindingDigest, Chain, KeyId};
 use sekisho::store::{
     ChangeOutcome, EnrolOutcome, Enrolment, KeyChange, KeyPurpose, KeyRecord, KeyState, Over, PinRecord, Reach,
-    RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable,
+    RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable, Wrapped,
 };
 
 use crate::conformance::{
@@ -109,12 +109,12 @@ async fn rotation_of(backend: &impl Backend, id: &str) -> RotationRecord {
 }
 
 /// The record as a wrap leads it to `chain`; its digest becomes `digest`.
-fn moved(record: &Wrappable, chain: &str, digest: u8) -> Wrappable {
+fn moved(record: &Wrappable, chain: &str, digest: u8) -> Wrapped {
     let (chain, digest) = (Chain::parse(chain).unwrap(), BindingDigest::from_bytes([digest; 32]));
-    Wrappable { position: record.position, rev: record.rev, chain, digest }
+    Wrapped { position: record.position, rev: record.rev, before: record.chain.clone(), chain, digest }
 }
 
-async fn batch(backend: &impl Backend, rotation: &str, fence: u64, records: Vec<Wrappable>) -> WrapBatch {
+async fn batch(backend: &impl Backend, rotation: &str, fence: u64, records: Vec<Wrapped>) -> WrapBatch {
     let cursor = records.last().map_or(0, |record| record.position);
     WrapBatch { rotation: rotation.into(), fence, generation: generation(backend).await, cursor, records }
 }

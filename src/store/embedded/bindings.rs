@@ -27,7 +27,7 @@ impl BindingStore for EmbeddedStore {
 
     async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError> {
         let carrier = carrier.clone();
-        let digests: Vec<[u8; 32]> = probes.iter().map(|probe| *probe.digest.as_bytes()).collect();
+        let digests: Vec<BindingDigest> = probes.iter().map(|probe| probe.digest.clone()).collect();
         self.readers.run(move |conn| first_hit(conn, &carrier, digests.iter())).await
     }
 
@@ -180,14 +180,15 @@ pub(super) fn generation(conn: &Connection) -> Result<u64, StoreError> {
 pub(super) fn first_hit<'a>(
     conn: &Connection,
     carrier: &CarrierName,
-    digests: impl Iterator<Item = &'a [u8; 32]>,
+    digests: impl Iterator<Item = &'a BindingDigest>,
 ) -> Result<Option<Hit>, StoreError> {
-    let sql = "SELECT * FROM bindings JOIN accounts USING (account) WHERE carrier = ?1 AND digest = ?2";
+    let sql = "SELECT * FROM bindings JOIN accounts USING (account) \
+               WHERE folded = ?1 AND digest = ?2 AND carrier = ?3";
     let mut select = conn.prepare_cached(sql)?;
     let leaked = leaked(conn)?;
     let mut first = None;
     for digest in digests {
-        let mut rows = select.query((carrier.as_str(), digest))?;
+        let mut rows = select.query((digest.fold(), digest.as_bytes(), carrier.as_str()))?;
         let found = rows.next()?.map(|row| hit(row, &leaked)).transpose()?;
         first = first.or(found);
     }
@@ -203,6 +204,13 @@ pub(super) fn create_account(conn: &Connection, account: &AccountId, now: Timest
     Ok(())
 }
 
+/// Whether a binding has that digest: no other may get it.
+fn is_taken(conn: &Connection, carrier: &str, digest: &BindingDigest) -> Result<bool, StoreError> {
+    let mut select =
+        conn.prepare_cached("SELECT 1 FROM bindings WHERE folded = ?1 AND digest = ?2 AND carrier = ?3")?;
+    Ok(select.exists((digest.fold(), digest.as_bytes(), carrier))?)
+}
+
 /// Puts a new binding in, under the store's scheme. `told`: its person has just seen the sign-in page, which tells them the
 /// notice in force.
 pub(super) fn insert(
@@ -214,9 +222,13 @@ pub(super) fn insert(
     let mut scheme = conn.prepare_cached("SELECT id FROM schemes ORDER BY rowid")?;
     let scheme: Option<String> = scheme.query_row([], |row| row.get(0)).optional()?;
     let scheme = scheme.ok_or_else(|| StoreError::Corrupt("a binding before there are keys".into()))?;
+    if is_taken(conn, record.carrier.as_str(), digest)? {
+        // Whoever asks has looked in the same transaction.
+        return Err(StoreError::Corrupt("a handset would be bound twice".into()));
+    }
     conn.prepare_cached(
-        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, bound_on, last_used_on, notice) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?9 THEN (SELECT max(seq) FROM notices) END)",
+        "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, folded, bound_on, last_used_on, notice) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?10 THEN (SELECT max(seq) FROM notices) END)",
     )?
     .execute((
         record.id.to_string(),
@@ -225,6 +237,7 @@ pub(super) fn insert(
         scheme,
         record.chain.to_string(),
         digest.as_bytes(),
+        digest.fold(),
         record.bound_on.unix_days(),
         record.last_used_on.unix_days(),
         told,
@@ -298,21 +311,21 @@ pub(super) fn note_use(conn: &Connection, id: BindingId, day: Day) -> Result<(),
 /// Takes the record off every key but that of `flat`, which the key ring in force made. Whether it moved.
 pub(super) fn flatten(conn: &Connection, id: BindingId, flat: &Probe) -> Result<bool, StoreError> {
     let id = id.to_string();
-    let mut select = conn.prepare_cached("SELECT chain FROM bindings WHERE id = ?1")?;
+    let mut select = conn.prepare_cached("SELECT chain, carrier FROM bindings WHERE id = ?1")?;
     let mut rows = select.query([&id])?;
     let Some(row) = rows.next()? else { return Ok(false) };
     let chain = column(row, "chain", |text: String| Chain::parse(&text).ok())?;
+    let carrier: String = column(row, "carrier", Some)?;
     // Records only move towards newer keys, or a look-up that probes in that order would miss one on the move.
     let overtaken = flat.chain.outermost() < chain.outermost();
-    if chain == flat.chain || overtaken {
+    if chain == flat.chain || overtaken || is_taken(conn, &carrier, &flat.digest)? {
         return Ok(false);
     }
-    let sql = "UPDATE OR IGNORE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE id = ?1";
-    let moved = conn.prepare_cached(sql)?.execute((id, flat.chain.to_string(), flat.digest.as_bytes()))?;
-    if moved > 0 {
-        rotations::count_flattened(conn, &chain, &flat.chain)?;
-    }
-    Ok(moved > 0)
+    let sql = "UPDATE bindings SET chain = ?2, digest = ?3, folded = ?4, rev = rev + 1 WHERE id = ?1";
+    let digest = &flat.digest;
+    conn.prepare_cached(sql)?.execute((id, flat.chain.to_string(), digest.as_bytes(), digest.fold()))?;
+    rotations::count_flattened(conn, &chain, &flat.chain)?;
+    Ok(true)
 }
 
 fn accounts(conn: &Connection, account: Option<&AccountId>) -> Result<Vec<AccountRecord>, StoreError> {

@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::schema::Format;
+use crate::binding::BindingDigest;
 
 /// Defects named in a refusal; the first ones tell enough.
 const DEFECTS: usize = 5;
@@ -36,8 +37,26 @@ pub(super) fn find(format: Format, conn: &Connection, version: u32) -> rusqlite:
     if version == 0 {
         return Ok(Some("it does not tell its format".into()));
     }
-    let step = format.first_foreign_step(conn, version)?;
-    Ok(step.map(|step| format!("step {step} of its format is not the one this program knows")))
+    if let Some(step) = format.first_foreign_step(conn, version)? {
+        return Ok(Some(format!("step {step} of its format is not the one this program knows")));
+    }
+    lost_or_twofold(conn)
+}
+
+/// A binding that no look-up would find, or two for one handset.
+fn lost_or_twofold(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut select = conn.prepare("SELECT digest, folded FROM bindings NOT INDEXED")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if row.get(0).map(BindingDigest::from_bytes)?.fold() != row.get::<_, i64>(1)? {
+            return Ok(Some("a digest in table bindings is not the one that its index leads to".into()));
+        }
+    }
+    // Hardly two of all digests look the same there, so that next to nothing is left to be compared.
+    let sql = "SELECT 1 FROM bindings WHERE folded IN (SELECT folded FROM bindings GROUP BY folded HAVING count(*) > 1) \
+               GROUP BY digest, carrier HAVING count(*) > 1";
+    let twofold = conn.prepare(sql)?.exists([])?;
+    Ok(twofold.then(|| "a handset is bound twice in table bindings".to_owned()))
 }
 
 fn check(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {

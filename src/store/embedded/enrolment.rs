@@ -18,7 +18,7 @@ pub(super) fn enrol(conn: &Connection, enrolment: &Enrolment, now: Timestamp) ->
     if generation(conn)? != enrolment.generation {
         return Ok(EnrolOutcome::Stale);
     }
-    let digests = enrolment.probes.iter().map(|probe| probe.digest.as_bytes());
+    let digests = enrolment.probes.iter().map(|probe| &probe.digest);
     let bound = first_hit(conn, &enrolment.carrier, digests)?.map(|hit| hit.binding);
     let entitled = match &enrolment.authority {
         EnrolmentAuthority::Code { selector, macs, handset_tag } => {

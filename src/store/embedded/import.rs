@@ -32,7 +32,7 @@ fn import_one(
     per_account: u32,
     now: Timestamp,
 ) -> Result<ImportOutcome, StoreError> {
-    let digests = binding.probes.iter().map(|probe| probe.digest.as_bytes());
+    let digests = binding.probes.iter().map(|probe| &probe.digest);
     if let Some(hit) = first_hit(conn, &binding.carrier, digests)? {
         let own = hit.binding.account == binding.account;
         return Ok(if own { ImportOutcome::AlreadyBound } else { ImportOutcome::BoundElsewhere });

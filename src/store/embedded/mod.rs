@@ -12,6 +12,7 @@ mod audit;
 mod backups;
 mod bindings;
 mod burden;
+mod chains;
 mod checkpointer;
 mod connection;
 mod damage;

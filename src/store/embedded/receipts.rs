@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::EmbeddedStore;
+use super::chains::Chains;
 use super::connection::column;
 use crate::binding::{BindingDigest, BindingId, Chain};
 use crate::clock::Timestamp;
@@ -50,17 +51,10 @@ fn survey(conn: &Connection, visit: &mut Visit) -> Result<(), StoreError> {
     // Ids are text in lower case, so that their order is that of their bytes.
     let mut select = conn.prepare_cached("SELECT seq, id, chain, digest FROM bindings ORDER BY id")?;
     let mut rows = select.query([])?;
-    // By place, and a chain only where it differs from the one before: a survey reads millions.
-    let mut former: Option<(String, Chain)> = None;
+    // By place, not by name: a survey reads millions.
+    let mut chains = Chains::default();
     while let Some(row) = rows.next()? {
-        let text = row.get_ref(2)?.as_str().map_err(|_| corrupt("chain"))?;
-        let chain = match former.take() {
-            Some(same) if same.0 == text => former.insert(same).1.clone(),
-            _ => {
-                let chain = Chain::parse(text).map_err(|_| corrupt("chain"))?;
-                former.insert((text.to_owned(), chain)).1.clone()
-            }
-        };
+        let chain = chains.read(row.get_ref(2)?)?.clone();
         visit(&Scanned {
             position: row
                 .get_ref(0)?

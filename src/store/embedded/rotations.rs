@@ -4,16 +4,17 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
 
 use super::bindings::generation;
+use super::chains::Chains;
 use super::connection::column;
 use super::{EmbeddedStore, key_change};
 use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
     ChangeOutcome, KeyChange, KeyPurpose, Reach, RotationRecord, RotationState, RotationStore, StoreError, Strain,
-    WrapBatch, WrapOutcome, Wrappable,
+    WrapBatch, WrapOutcome, Wrappable, Wrapped,
 };
 
 /// The number of a chain's innermost key, in SQL: what stands behind the first letter, up to the comma.
@@ -77,23 +78,7 @@ impl RotationStore for EmbeddedStore {
     }
 
     async fn wrappable(&self, active: KeyId, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
-        // No key is younger than the active one, so every other outermost key is older.
-        let sql = "SELECT seq, rev, chain, digest FROM bindings \
-                   WHERE seq > ?1 AND chain <> ?2 AND chain NOT LIKE '%,' || ?2 ORDER BY seq LIMIT ?3";
-        self.readers
-            .run(move |conn| {
-                let mut select = conn.prepare_cached(sql)?;
-                let read = |row: &Row<'_>| {
-                    Ok(Wrappable {
-                        position: count(row, "seq")?,
-                        rev: count(row, "rev")?,
-                        chain: chain(row)?,
-                        digest: digest(row)?,
-                    })
-                };
-                select.query_and_then((position(after)?, active.to_string(), limit), read)?.collect()
-            })
-            .await
+        self.readers.run(move |conn| wrappable(conn, active, after, limit)).await
     }
 
     async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError> {
@@ -110,7 +95,11 @@ impl RotationStore for EmbeddedStore {
                 WrapOutcome::Fenced | WrapOutcome::Stale => return Ok(outcome),
             }
             if left.peek().is_none() {
-                self.writer.sync().await?;
+                // Beside others it goes to the disk while nobody waits, rather than with the next of them. Alone it goes there
+                // with the journal, while the next batch is written.
+                if self.writer.was_waited_for_lately() {
+                    self.writer.sync().await?;
+                }
                 return Ok(WrapOutcome::Wrapped(moved));
             }
         }
@@ -196,6 +185,28 @@ pub(super) fn count_flattened(conn: &Connection, before: &Chain, after: &Chain) 
         }
     }
     Ok(())
+}
+
+fn wrappable(conn: &Connection, active: KeyId, after: u64, limit: u32) -> Result<Vec<Wrappable>, StoreError> {
+    let mut select = conn.prepare_cached("SELECT seq, rev, chain, digest FROM bindings WHERE seq > ?1 ORDER BY seq")?;
+    let mut rows = select.query([position(after)?])?;
+    // Judged here, and read by place: for each of millions the same would be worked out in SQL.
+    let mut chains = Chains::default();
+    let mut found = Vec::new();
+    while found.len() < usize::try_from(limit).unwrap_or(usize::MAX)
+        && let Some(row) = rows.next()?
+    {
+        let chain = chains.read(row.get_ref(2)?)?;
+        if chain.outermost() < active {
+            found.push(Wrappable {
+                position: number(row, 0).ok_or_else(|| corrupt("seq"))?,
+                rev: number(row, 1).ok_or_else(|| corrupt("rev"))?,
+                chain: chain.clone(),
+                digest: row.get(3).map(BindingDigest::from_bytes).map_err(|_| corrupt("digest"))?,
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Counted here: SQLite would sort all records for it, of which a store has millions and a handful of chains.
@@ -289,7 +300,7 @@ fn keep(conn: &Connection, rotations: &[RotationRecord], count_total: Option<&st
     Ok(())
 }
 
-type Records = Peekable<IntoIter<Wrappable>>;
+type Records = Peekable<IntoIter<Wrapped>>;
 
 /// What is left of a batch.
 struct Slice {
@@ -315,51 +326,17 @@ fn wrap(
     if generation(conn)? != made_by {
         return Ok((WrapOutcome::Stale, records));
     }
-    let mut select = conn.prepare_cached("SELECT chain, rev FROM bindings WHERE seq = ?1")?;
-    let sql = "UPDATE bindings SET chain = ?2, digest = ?3, rev = rev + 1 WHERE seq = ?1";
-    let mut update = conn.prepare_cached(sql)?;
-    // A store has a handful of chains: each is read and written once a batch.
-    let mut known: Vec<(String, KeyId)> = Vec::new();
-    let mut written: Option<(Chain, String)> = None;
-    // The same of moves.
-    let mut moves: Vec<((KeyId, KeyId), u64)> = Vec::new();
+    let mut moving = Mover::new(conn)?;
     let mut seen = 0_u32;
     while let Some(record) = records.next_if(|_| seen == 0 || !seen.is_multiple_of(BREATH) || !is_waited_for()) {
         seen += 1;
-        let place = position(record.position)?;
-        let found = select.query_row([place], |row| {
-            let text = row.get_ref(0)?.as_str()?;
-            let outermost = known.iter().find(|(known, _)| known == text).map(|(_, outermost)| *outermost);
-            Ok((outermost.ok_or_else(|| text.to_owned()), row.get::<_, i64>(1)?))
-        });
-        let Some((before, rev)) = found.optional()? else { continue };
-        let before = match before {
-            Ok(outermost) => outermost,
-            Err(text) => {
-                let chain = Chain::parse(&text).map_err(|_| StoreError::Corrupt("column chain".into()))?;
-                known.push((text, chain.outermost()));
-                chain.outermost()
-            }
-        };
-        let after = record.chain.outermost();
-        // Its place may have been given to a new record since, with a `rev` that began anew: that one is under the
-        // active key.
-        if rev != position(record.rev)? || before >= after {
-            continue;
-        }
-        let (_, text) = match &mut written {
-            Some(same) if same.0 == record.chain => same,
-            other => other.insert((record.chain.clone(), record.chain.to_string())),
-        };
-        update.execute((place, &*text, record.digest.as_bytes()))?;
-        match moves.iter_mut().find(|(kind, _)| *kind == (before, after)) {
-            Some((_, count)) => *count += 1,
-            None => moves.push(((before, after), 1)),
-        }
+        moving.move_one(&record)?;
     }
+    let moves = moving.moves;
     for rotation in &open {
         let (_, to) = binding_keys(rotation)?;
-        let wrapped = moves.iter().filter(|((before, after), _)| *before < to && to <= *after).map(|(_, n)| n).sum();
+        let past = |before: &Chain, after: &Chain| before.outermost() < to && to <= after.outermost();
+        let wrapped = moves.iter().filter(|((before, after), _)| past(before, after)).map(|(_, n)| n).sum();
         conn.prepare_cached("UPDATE rotations SET wrapped = wrapped + ?2 WHERE id = ?1")?
             .execute((&rotation.id, position(wrapped)?))?;
     }
@@ -371,21 +348,81 @@ fn wrap(
     Ok((WrapOutcome::Wrapped(moves.iter().map(|(_, count)| count).sum()), records))
 }
 
+/// In SQL, whether a record is as it was read. Its place may have been given to a new one since, with a `rev` that began
+/// anew: that one has another chain.
+macro_rules! as_read {
+    () => {
+        "chain = ?1 AND seq = ?2 AND rev = ?3"
+    };
+}
+
+/// Moves records one by one, each by one statement that compares and sets.
+struct Mover<'conn> {
+    conn: &'conn Connection,
+    update: CachedStatement<'conn>,
+    /// From which chain to which, and how many: neighbours mostly have the same. The statement still has those of the last.
+    moves: Vec<((Chain, Chain), u64)>,
+    bound: Option<(Chain, Chain)>,
+}
+
+impl<'conn> Mover<'conn> {
+    fn new(conn: &'conn Connection) -> Result<Self, StoreError> {
+        let sql = concat!(
+            "UPDATE bindings SET chain = ?4, digest = ?5, folded = ?6, rev = rev + 1 WHERE ",
+            as_read!(),
+            " AND NOT EXISTS (SELECT 1 FROM bindings AS other \
+             WHERE other.folded = ?6 AND other.digest = ?5 AND other.carrier = bindings.carrier)"
+        );
+        Ok(Self { conn, update: conn.prepare_cached(sql)?, moves: Vec::new(), bound: None })
+    }
+
+    fn move_one(&mut self, record: &Wrapped) -> Result<(), StoreError> {
+        let Wrapped { position: place, rev, before, chain: after, digest } = record;
+        if before.outermost() >= after.outermost() {
+            return Ok(());
+        }
+        if self.bound.as_ref().is_none_or(|(from, to)| (from, to) != (before, after)) {
+            self.update.raw_bind_parameter(1, before.to_string())?;
+            self.update.raw_bind_parameter(4, after.to_string())?;
+            self.bound = Some((before.clone(), after.clone()));
+        }
+        self.update.raw_bind_parameter(2, position(*place)?)?;
+        self.update.raw_bind_parameter(3, position(*rev)?)?;
+        self.update.raw_bind_parameter(5, digest.as_bytes())?;
+        self.update.raw_bind_parameter(6, digest.fold())?;
+        if self.update.raw_execute()? == 0 {
+            let still = concat!("SELECT 1 FROM bindings WHERE ", as_read!());
+            let params = (before.to_string(), position(*place)?, position(*rev)?);
+            return if self.conn.prepare_cached(still)?.exists(params)? {
+                Err(StoreError::Corrupt("two bindings would have one digest".into()))
+            } else {
+                Ok(())
+            };
+        }
+        match self.moves.iter_mut().find(|((from, to), _)| (from, to) == (before, after)) {
+            Some((_, count)) => *count += 1,
+            None => self.moves.push(((before.clone(), after.clone()), 1)),
+        }
+        Ok(())
+    }
+}
+
 fn binding_keys(rotation: &RotationRecord) -> Result<(KeyId, KeyId), StoreError> {
     let id = |text: &str| KeyId::parse(text).map_err(|_| StoreError::Corrupt(format!("a key of {}", rotation.id)));
     Ok((id(&rotation.from)?, id(&rotation.to)?))
 }
 
-fn chain(row: &Row<'_>) -> Result<Chain, StoreError> {
-    column(row, "chain", |text: String| Chain::parse(&text).ok())
-}
-
-fn digest(row: &Row<'_>) -> Result<BindingDigest, StoreError> {
-    column(row, "digest", |bytes| Some(BindingDigest::from_bytes(bytes)))
-}
-
 fn binding_id(row: &Row<'_>) -> Result<BindingId, StoreError> {
     column(row, "id", |text: String| BindingId::parse(&text))
+}
+
+/// A count by its place among the columns.
+fn number(row: &Row<'_>, place: usize) -> Option<u64> {
+    row.get_ref(place).ok()?.as_i64().ok()?.try_into().ok()
+}
+
+fn corrupt(column: &str) -> StoreError {
+    StoreError::Corrupt(format!("column {column}"))
 }
 
 fn count(row: &Row<'_>, name: &'static str) -> Result<u64, StoreError> {

@@ -20,6 +20,9 @@ use crate::store::StoreError;
 /// Most calls in one transaction: bounds how long the first waits for the last.
 const MAX_BATCH: usize = 256;
 
+/// How long ago somebody waited who is likely to have company soon.
+const LATELY: Duration = Duration::from_secs(1);
+
 /// What a store tells of each write that somebody waits for: first that it waits, then that it does no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteEvent {
@@ -107,6 +110,11 @@ impl Writer {
         synced.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Whether others have waited lately, so that what is left for the disk would be in somebody's way.
+    pub(super) fn was_waited_for_lately(&self) -> bool {
+        self.queue.was_waited_for(LATELY)
+    }
+
     /// For work that nobody waits for, which asks it now and then: whether somebody waits for it to end.
     pub(super) fn is_waited_for(&self) -> impl Fn() -> bool + Send + 'static {
         let queue = Arc::clone(&self.queue);
@@ -157,6 +165,8 @@ enum Message {
 trait Job: Send {
     /// Does the work in a savepoint. An error means that the whole transaction is lost.
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
+    /// Does the work in a transaction that is its own. An error means that SQLite ended it.
+    fn run_alone(&mut self, conn: &Connection) -> Result<(), StoreError>;
     /// Answers, after the transaction ended with `batch`.
     fn settle(self: Box<Self>, batch: &Result<(), StoreError>);
 }
@@ -211,6 +221,20 @@ where
             execute(conn, "ROLLBACK TO job")?;
         }
         execute(conn, "RELEASE job")?;
+        self.outcome = Some(outcome);
+        Ok(())
+    }
+
+    fn run_alone(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        // No savepoint: for that SQLite keeps a copy of every page that changes.
+        execute(conn, "BEGIN IMMEDIATE")?;
+        let outcome = work(conn);
+        match &outcome {
+            Ok(_) => execute(conn, "COMMIT")?,
+            Err(error) if conn.is_autocommit() => return Err(error.clone()),
+            Err(_) => execute(conn, "ROLLBACK")?,
+        }
         self.outcome = Some(outcome);
         Ok(())
     }
@@ -332,9 +356,7 @@ impl Thread {
         let held = connected(&self.place, &mut self.conn)?;
         held.sync(Syncs::Checkpoints)?;
         let conn = held.in_place()?;
-        execute(conn, "BEGIN IMMEDIATE")?;
-        job.run(conn)?;
-        execute(conn, "COMMIT")?;
+        job.run_alone(conn)?;
         held.in_place().map(drop)
     }
 }
