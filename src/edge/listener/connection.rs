@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, End, Protocol, Watchdog};
+use super::cork::{Cork, corked};
 use super::terms::Place;
 use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
@@ -38,8 +40,8 @@ pub struct Connection {
 
 /// Answers requests; one instance a worker, so that what it holds is never shared between cores.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. A panic is answered with 500 and ends nothing else, so what requests share must stand one
-    /// that stops between any two awaits.
+    /// Answers one request. A panic of the future is answered with 500 and ends nothing else, so what requests share must
+    /// stand one that stops between any two awaits.
     fn handle(
         self: Arc<Self>,
         connection: Connection,
@@ -114,22 +116,29 @@ impl<H: Handler> Server<H> {
     {
         let activity = Activity::new(protocol);
         let watchdog = Watchdog::new(Arc::clone(&activity), limits.timeouts);
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), place));
+        let stream = Watched::new(stream, Arc::clone(&activity), place);
         let handler = Arc::clone(&self.handler);
         let service = service_fn(move |request| {
-            let guard = RequestGuard::new(&activity);
-            // Boxed: a connection keeps room for one, in all the time that it is idle.
-            Box::pin(answer(Arc::clone(&handler), connection, request, guard))
+            let guard = Some(RequestGuard::new(&activity));
+            let answering = AssertUnwindSafe(Arc::clone(&handler).handle(connection, request)).catch_unwind();
+            // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
+            // nothing may hold it twice, as an async function holds what it is given and awaits.
+            Answering { future: Box::pin(answering), guard }
         });
         match protocol {
             Protocol::Http1 => {
-                let serving = http1_within(limits).serve_connection(io, service).with_upgrades();
+                let serving = http1_within(limits).serve_connection(TokioIo::new(stream), service).with_upgrades();
                 drive(serving, watchdog, closing, http1::UpgradeableConnection::graceful_shutdown).await;
             }
             Protocol::Http2 => {
-                let serving = http2_within(limits).serve_connection(io, service);
+                let (stream, cork) = corked(stream);
+                let serving = http2_within(limits).serve_connection(TokioIo::new(stream), service);
+                let serving = Uncorking { serving, cork };
                 // Boxed, so that HTTP/1 over TLS does not keep the room that HTTP/2 needs.
-                Box::pin(drive(serving, watchdog, closing, http2::Connection::graceful_shutdown)).await;
+                Box::pin(drive(serving, watchdog, closing, |uncorking| {
+                    Pin::new(&mut uncorking.get_mut().serving).graceful_shutdown();
+                }))
+                .await;
             }
         }
     }
@@ -198,19 +207,54 @@ where
     }
 }
 
-async fn answer<H: Handler>(
-    handler: Arc<H>,
-    connection: Connection,
-    request: Request<Incoming>,
-    guard: RequestGuard,
-) -> Result<Response<Answer>, Infallible> {
-    let answered = AssertUnwindSafe(async { handler.handle(connection, request).await }).catch_unwind().await;
-    let response = answered.unwrap_or_else(|_| {
+/// An HTTP/2 connection, whose frames leave when it was polled.
+struct Uncorking<C, T> {
+    serving: C,
+    cork: Cork<T>,
+}
+
+impl<C, T> Future for Uncorking<C, T>
+where
+    C: Future<Output = hyper::Result<()>> + Unpin,
+    T: AsyncWrite + Unpin,
+{
+    type Output = hyper::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let this = self.get_mut();
+        let ended = Pin::new(&mut this.serving).poll(cx);
+        match (ended, this.cork.poll_out(cx)) {
+            // Its client is gone, which reading finds out as well, only later.
+            (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(Ok(())),
+            (ended, _) => ended,
+        }
+    }
+}
+
+/// A request that is being answered; a panic is an answer too.
+struct Answering<F> {
+    future: Pin<Box<F>>,
+    guard: Option<RequestGuard>,
+}
+
+impl<F: Future<Output = std::thread::Result<Response<Body>>>> Future for Answering<F> {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let handled = ready!(this.future.as_mut().poll(cx));
+        let guard = this.guard.take().unwrap_or_else(|| unreachable!("it is polled to its end once"));
+        Poll::Ready(Ok(answer(handled, guard)))
+    }
+}
+
+fn answer(handled: std::thread::Result<Response<Body>>, guard: RequestGuard) -> Response<Answer> {
+    let response = handled.unwrap_or_else(|_| {
         // What the panic says may quote the request.
         tracing::error!("a request handler panicked; answered 500");
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     });
-    Ok(response.map(|body| guard.answer(body)))
+    response.map(|body| guard.answer(body))
 }

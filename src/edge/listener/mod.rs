@@ -9,6 +9,7 @@ mod activity;
 mod admission;
 mod bind;
 mod connection;
+mod cork;
 mod inherited;
 mod proxy_header;
 mod pulse;
