@@ -13,9 +13,9 @@ pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource,
 pub use client_body::ClientBody;
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
-pub(crate) use listener::serve_stream;
 pub use listener::{
     Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
     ListenerHandle, OpenConnection, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,
     parse_proxy_header,
 };
+pub(crate) use listener::{Coalescing, serve_stream};

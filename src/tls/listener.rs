@@ -13,6 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -25,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::config::{ListenerTls, ServerCertificate};
 
 /// A client's connection after its handshake.
-pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+pub type ServerStream<T = TcpStream> = tokio_rustls::server::TlsStream<T>;
 
 /// A listener's certificates and keys, proved to fit together and to be valid now.
 ///
@@ -117,7 +118,10 @@ impl ListenerTlsConfig {
     ///
     /// # Errors
     /// The client's mistake or absence, in words of the TLS library.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<ServerStream> {
+    pub(crate) async fn accept<T>(&self, tcp: T) -> io::Result<ServerStream<T>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         TlsAcceptor::from(Arc::clone(&self.server)).accept(tcp).await
     }
 }
@@ -143,7 +147,7 @@ fn server(certificates: &Arc<ByName>, clients: Option<Arc<dyn ClientCertVerifier
 }
 
 /// Whether client and server agreed on HTTP/2 (ALPN, RFC 7301).
-pub(crate) fn agreed_on_h2(stream: &ServerStream) -> bool {
+pub(crate) fn agreed_on_h2<T>(stream: &ServerStream<T>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(ALPN_H2)
 }
 

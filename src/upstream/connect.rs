@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config::UpstreamServer;
+use crate::edge::Coalescing;
 use crate::tls::{TlsError, UpstreamTls};
 
 /// Why there is no connection; for the log alone.
@@ -53,7 +54,7 @@ where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(io)).await?;
+    let (sender, connection) = handshake(TokioIo::new(Coalescing(io))).await?;
     // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
     tokio::spawn(async move {
         let _ = connection.with_upgrades().await;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::Protocol;
 use super::admission::Full;
+use super::coalesce::Coalescing;
 use super::connection::{Connection, Handler, Server};
 use super::proxy_header::{self, ProxyHeaderError};
 use super::terms::{ListenerHandle, Place, TermsInForce};
@@ -105,6 +106,7 @@ async fn greet<H: Handler>(mut tcp: TcpStream, mut accepted: Accepted, server: A
     }
     let Accepted { connection, terms, closing, place } = accepted;
     let limits = terms.terms.limits;
+    let tcp = Coalescing(tcp);
     let Some(tls) = &terms.terms.tls else {
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
         return server.serve(tcp, Protocol::Http1, connection, &limits, &closing, Some(place)).await;
@@ -114,7 +116,7 @@ async fn greet<H: Handler>(mut tcp: TcpStream, mut accepted: Accepted, server: A
 }
 
 async fn shake_hands<H: Handler>(
-    tcp: TcpStream,
+    tcp: Coalescing<TcpStream>,
     connection: Connection,
     place: Place,
     tls: &ListenerTlsConfig,

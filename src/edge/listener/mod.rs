@@ -8,6 +8,7 @@ mod accept;
 mod activity;
 mod admission;
 mod bind;
+mod coalesce;
 mod connection;
 mod cork;
 mod inherited;
@@ -22,6 +23,7 @@ mod workers;
 
 pub use admission::{Admission, ConnectionLimits};
 pub use bind::{BindError, BoundListener};
+pub(crate) use coalesce::Coalescing;
 pub(crate) use connection::serve_stream;
 pub use connection::{Connection, Handler};
 pub use inherited::{Inherited, InheritedError};
