@@ -17,13 +17,15 @@ use super::pool::Lease;
 use crate::body::BodyError;
 use crate::edge::ClientBody;
 
-/// A client's body on its way to an upstream.
-pub(super) struct RequestBody {
+/// A client's body on its way to an upstream; nothing where there is none, as in most requests.
+pub(super) struct RequestBody(Option<Box<Upload>>);
+
+struct Upload {
     inner: ClientBody,
     /// Bytes that may still come.
     left: u64,
     watch: Watch,
-    progress: Option<Arc<Progress>>,
+    progress: Arc<Progress>,
 }
 
 impl RequestBody {
@@ -35,9 +37,12 @@ impl RequestBody {
         idle: Duration,
         ended: Option<&Arc<CancellationToken>>,
     ) -> (Self, Option<Arc<Progress>>) {
-        let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new()));
-        let ended = ended.filter(|_| progress.is_some());
-        (Self { inner, left: limit, watch: Watch::new(idle, ended), progress: progress.clone() }, progress)
+        if inner.is_end_stream() {
+            return (Self(None), None);
+        }
+        let progress = Arc::new(Progress::new());
+        let upload = Upload { inner, left: limit, watch: Watch::new(idle, ended), progress: Arc::clone(&progress) };
+        (Self(Some(Box::new(upload))), Some(progress))
     }
 }
 
@@ -46,16 +51,14 @@ impl HttpBody for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.watch.poll_frame(&mut this.inner, cx));
-        if let Some(progress) = &this.progress {
-            progress.moved();
-        }
+        let Some(upload) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let frame = ready!(upload.watch.poll_frame(&mut upload.inner, cx));
+        upload.progress.moved();
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            match this.left.checked_sub(data.len() as u64) {
-                Some(left) => this.left = left,
+            match upload.left.checked_sub(data.len() as u64) {
+                Some(left) => upload.left = left,
                 None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
             }
         }
@@ -63,11 +66,11 @@ impl HttpBody for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.0.as_ref().is_none_or(|upload| upload.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |upload| upload.inner.size_hint())
     }
 }
 
@@ -87,10 +90,9 @@ impl Progress {
         self.moved_after.store(millis, Ordering::Relaxed);
     }
 
-    /// What is left of `limit` since the last movement.
-    pub(super) fn left_of(&self, limit: Duration) -> Option<Duration> {
-        let end = Duration::from_millis(self.moved_after.load(Ordering::Relaxed)) + limit;
-        end.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())
+    /// When it moved last, or began.
+    pub(super) fn moved_at(&self) -> Instant {
+        self.started + Duration::from_millis(self.moved_after.load(Ordering::Relaxed))
     }
 }
 
@@ -157,19 +159,41 @@ impl HttpBody for UpstreamBody {
     }
 }
 
+/// A timer that is moved only when it fires: what is waited for comes before that nearly always, and then it was not
+/// touched.
+#[derive(Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once it is `end`, which may be another one each time.
+    pub(super) fn poll_at(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+}
+
 /// Notices that a body stands still, or that the session it belongs to has ended. Timer and notice are made when the
-/// body is first waited for, and the timer is moved only when it fires, so that a flowing body touches neither.
+/// body is first waited for, so that one that flows touches neither.
 struct Watch {
     limit: Duration,
     since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     ended: Option<Arc<CancellationToken>>,
     notice: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Watch {
     fn new(limit: Duration, ended: Option<&Arc<CancellationToken>>) -> Self {
-        Self { limit, since: None, timer: None, ended: ended.cloned(), notice: None }
+        Self { limit, since: None, alarm: Alarm::default(), ended: ended.cloned(), notice: None }
     }
 
     fn poll_frame(
@@ -191,19 +215,14 @@ impl Watch {
             }
         }
         let end = *self.since.get_or_insert_with(Instant::now) + self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= end {
-                return Poll::Ready(Some(Err(BodyError::Idle)));
-            }
-            timer.as_mut().reset(end);
-        }
-        Poll::Pending
+        self.alarm.poll_at(end, cx).map(|()| Some(Err(BodyError::Idle)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::time::advance;
 
     use super::*;
@@ -214,10 +233,22 @@ mod tests {
         let progress = Progress::new();
         advance(Duration::from_secs(20)).await;
         progress.moved();
-        assert_eq!(progress.left_of(LIMIT), Some(LIMIT));
+        assert_eq!(progress.moved_at(), Instant::now());
         advance(Duration::from_secs(20)).await;
-        assert_eq!(progress.left_of(LIMIT), Some(Duration::from_secs(10)));
-        advance(Duration::from_secs(10)).await;
-        assert_eq!(progress.left_of(LIMIT), None);
+        assert_eq!(progress.moved_at() + LIMIT, Instant::now() + Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_goes_off_at_the_end_that_it_was_given_last() {
+        let mut alarm = Alarm::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (now, end, is_due) in
+            [(0, 1, false), (1, 3, false), (2, 3, false), (2, 2, true), (2, 9, false), (9, 9, true)]
+        {
+            advance(at(now) - Instant::now()).await;
+            let due = poll_fn(|cx| Poll::Ready(alarm.poll_at(at(end), cx))).await;
+            assert_eq!(due.is_ready(), is_due, "at {now} s for {end} s");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::flow::RequestBody;
+use super::flow::{Alarm, RequestBody};
 use super::health::ServerHealth;
 use crate::config::{UpstreamConfig, UpstreamServer};
 
@@ -86,13 +86,23 @@ pub(super) struct Server {
 #[derive(Default)]
 struct State {
     /// Oldest first.
-    idle: VecDeque<Idle>,
+    idle: VecDeque<Link>,
     failed_at: Option<Instant>,
 }
 
-struct Idle {
-    sender: Sender,
-    since: Instant,
+/// A connection, for one exchange after another.
+pub(super) struct Link {
+    pub(super) sender: Sender,
+    /// When its last request was sent. Its idle time counts from there: the server's own reckoning starts no earlier.
+    pub(super) asked_at: Instant,
+    /// For the first byte of an answer.
+    pub(super) alarm: Alarm,
+}
+
+impl Link {
+    pub(super) fn new(sender: Sender) -> Self {
+        Self { sender, asked_at: Instant::now(), alarm: Alarm::default() }
+    }
 }
 
 impl Server {
@@ -117,14 +127,14 @@ impl Server {
         Outstanding(Arc::clone(self))
     }
 
-    /// The connection that became idle last and can take a request.
-    pub(super) fn take_idle(&self) -> Option<Sender> {
+    /// The connection that became idle last and can take a request, which will be sent `now`.
+    pub(super) fn take_idle(&self, now: Instant) -> Option<Link> {
         let mut state = self.state();
         while let Some(newest) = state.idle.pop_back() {
-            if newest.since.elapsed() >= self.keep() {
-                state.idle.clear(); // the others are older
+            if now.duration_since(newest.asked_at) >= self.keep() {
+                drop(newest);
             } else if newest.sender.is_ready() {
-                return Some(newest.sender);
+                return Some(Link { asked_at: now, ..newest });
             }
             // Else it is closed, or the end of its request is still being sent: nothing to wait for.
         }
@@ -139,18 +149,18 @@ impl Server {
         self.state().failed_at.filter(|at| now.duration_since(*at) < PASS_OVER)
     }
 
-    fn give_back(&self, sender: Sender) {
-        if sender.is_closed() {
+    fn give_back(&self, link: Link) {
+        if link.sender.is_closed() {
             return;
         }
-        let since = Instant::now();
+        let now = link.asked_at;
         let mut state = self.state();
         while state.idle.len() >= MAX_IDLE
-            || state.idle.front().is_some_and(|oldest| since.duration_since(oldest.since) >= self.keep())
+            || state.idle.front().is_some_and(|oldest| now.duration_since(oldest.asked_at) >= self.keep())
         {
             state.idle.pop_front();
         }
-        state.idle.push_back(Idle { sender, since });
+        state.idle.push_back(link);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -169,14 +179,14 @@ impl Drop for Outstanding {
 
 /// A connection in use by one exchange; dropping it closes the connection.
 pub(super) struct Lease {
-    pub(super) sender: Sender,
+    pub(super) link: Link,
     pub(super) outstanding: Outstanding,
 }
 
 impl Lease {
     /// The exchange is over: the next request may have the connection.
     pub(super) fn give_back(self) {
-        self.outstanding.0.give_back(self.sender);
+        self.outstanding.0.give_back(self.link);
     }
 }
 
@@ -224,7 +234,7 @@ mod tests {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
         tokio::spawn(connection);
         sender.ready().await.unwrap();
-        Lease { sender, outstanding: server.begin() }.give_back();
+        Lease { link: Link::new(sender), outstanding: server.begin() }.give_back();
         other_end
     }
 
@@ -232,13 +242,13 @@ mod tests {
     async fn idle_connections_are_kept_for_a_while() {
         let servers = servers(1);
         let server = servers.pick().unwrap();
-        assert!(server.take_idle().is_none());
+        assert!(server.take_idle(Instant::now()).is_none());
         let _first = add_idle(server).await;
         advance(KEEP / 2).await;
         let _second = add_idle(server).await;
         advance(KEEP / 2).await;
-        assert!(server.take_idle().is_some(), "the second");
-        assert!(server.take_idle().is_none(), "the first is too old");
+        assert!(server.take_idle(Instant::now()).is_some(), "the second");
+        assert!(server.take_idle(Instant::now()).is_none(), "the first is too old");
     }
 
     #[tokio::test]
@@ -248,8 +258,8 @@ mod tests {
         let _open = add_idle(server).await;
         drop(add_idle(server).await);
         tokio::task::yield_now().await;
-        assert!(server.take_idle().is_some());
-        assert!(server.take_idle().is_none());
+        assert!(server.take_idle(Instant::now()).is_some());
+        assert!(server.take_idle(Instant::now()).is_none());
     }
 
     #[tokio::test]
@@ -276,10 +286,10 @@ mod tests {
         assert_eq!([port(&next.all[0]), port(&next.all[1])], [1, 2]);
         assert_eq!(next.all[0].outstanding.load(Ordering::Relaxed), 1);
         assert!(next.all[0].failed_recently(Instant::now()).is_some());
-        assert!(next.all[1].take_idle().is_none());
+        assert!(next.all[1].take_idle(Instant::now()).is_none());
         assert_eq!(next.all[0].state().idle.len(), 1);
         advance(KEEP / 2).await;
-        assert!(next.all[0].take_idle().is_none(), "connections are kept for as long as is said now");
+        assert!(next.all[0].take_idle(Instant::now()).is_none(), "connections are kept for as long as is said now");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,8 +4,10 @@
 //! one had been closed before the request was written (the codec then gives it back).
 
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
@@ -13,14 +15,14 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, BindClaim};
 use super::connect::connect;
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::health::Health;
-use super::pool::{Lease, Sender, Servers};
+use super::pool::{Lease, Link, Servers};
 use super::sanitize::UpstreamRequest;
 use super::splice::splice;
 use crate::body::{Body, BodyError};
@@ -83,6 +85,15 @@ struct Upstream {
     name: Box<str>,
     servers: Servers,
     timeout: UpstreamTimeouts,
+}
+
+/// A request that is ready to be sent.
+struct Outgoing<'u> {
+    upstream: &'u Upstream,
+    /// Until it is on its way.
+    request: Option<Request<RequestBody>>,
+    progress: Option<Arc<Progress>>,
+    upgrade: Option<OnUpgrade>,
 }
 
 /// What ends an exchange before its own end.
@@ -149,14 +160,32 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`UpstreamError`]; once a head was given back, failures show in its body.
-    pub async fn send(
+    pub fn send<'a>(
+        &'a self,
+        upstream: usize,
+        request: UpstreamRequest,
+        body: LimitedBody,
+        upgrade: Option<OnUpgrade>,
+        ends: Ends<'a>,
+    ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send + 'a {
+        // Composed before there is a future, which would carry the room for what it was composed of.
+        let mut outgoing = self.compose(upstream, request, body, upgrade, ends);
+        async move {
+            // In place: what is moved out of a future's captures has room in it twice.
+            let Outgoing { upstream, request, progress, upgrade } = outgoing.as_mut().map_err(|error| *error)?;
+            let (lease, response) = self.exchange(upstream, request, progress.as_deref()).await?;
+            upstream.answered(lease, response, upgrade.take(), ends)
+        }
+    }
+
+    fn compose(
         &self,
         upstream: usize,
         request: UpstreamRequest,
         body: LimitedBody,
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
-    ) -> Result<Answered, UpstreamError> {
+    ) -> Result<Outgoing<'_>, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
         let LimitedBody { body, most_bytes } = body;
         if body.size_hint().lower() > most_bytes {
@@ -164,46 +193,35 @@ impl Upstreams {
         }
         let upgrade = upgrade.filter(|_| request.upgrade);
         let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
-        let request = compose(request, body, upgrade.is_some());
-        let (lease, mut response) = self.exchange(upstream, request, progress.as_deref()).await?;
-
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked, so nobody would check what the client says next.
-            let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
-            let server = hyper::upgrade::on(&mut response);
-            tokio::spawn(splice(client, server, ends.any(), lease.outstanding));
-            let (response, bind) = switching(response);
-            return Ok(Answered { response, bind });
-        }
-        let (mut head, body) = response.into_parts();
-        let bind = answer::strip(&mut head.headers);
-        head.version = Version::HTTP_11;
-        let body = Body::Upstream(UpstreamBody::new(body, upstream.timeout.idle, ends.session, lease));
-        Ok(Answered { response: Response::from_parts(head, body), bind })
+        let request = Some(compose(request, body, upgrade.is_some()));
+        Ok(Outgoing { upstream, request, progress, upgrade })
     }
 
+    /// Sends the request, which it takes once it is on its way.
     async fn exchange(
         &self,
         upstream: &Upstream,
-        mut request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         progress: Option<&Progress>,
     ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
         for _ in 0..upstream.servers.len() {
             let Some(server) = upstream.servers.pick() else { return Err(UpstreamError::NoneHealthy) };
             let outstanding = server.begin();
-            while let Some(mut sender) = server.take_idle() {
-                match upstream.ask(&mut sender, request, progress).await? {
-                    Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
-                    Asked::Unsent(returned) => request = *returned,
+            let now = Instant::now();
+            while let Some(mut link) = server.take_idle(now) {
+                if let Some(response) = upstream.ask(&mut link, request, progress).await? {
+                    return Ok((Lease { link, outstanding }, response));
                 }
             }
             // Boxed, as every request would carry the room that a TLS handshake needs.
             let connecting = connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect);
             match Box::pin(connecting).await {
-                Ok(mut sender) => match upstream.ask(&mut sender, request, progress).await? {
-                    Asked::Answered(response) => return Ok((Lease { sender, outstanding }, response)),
-                    Asked::Unsent(returned) => request = *returned,
-                },
+                Ok(sender) => {
+                    let mut link = Link::new(sender);
+                    if let Some(response) = upstream.ask(&mut link, request, progress).await? {
+                        return Ok((Lease { link, outstanding }, response));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(
                         upstream = %upstream.name, server = %server.address, %error,
@@ -217,37 +235,59 @@ impl Upstreams {
     }
 }
 
-enum Asked {
-    Answered(Response<Incoming>),
-    /// The connection was closed before the request was written.
-    Unsent(Box<Request<RequestBody>>),
-}
-
 impl Upstream {
+    /// The answer; `None` if the connection was closed before the request was written, which then is back.
     async fn ask(
         &self,
-        sender: &mut Sender,
-        request: Request<RequestBody>,
+        link: &mut Link,
+        request: &mut Option<Request<RequestBody>>,
         progress: Option<&Progress>,
-    ) -> Result<Asked, UpstreamError> {
-        let mut asking = pin!(sender.try_send_request(request));
-        let mut wait = self.timeout.first_byte;
-        loop {
-            match timeout(wait, asking.as_mut()).await {
-                Ok(Ok(response)) => return Ok(Asked::Answered(response)),
-                Ok(Err(mut error)) => {
-                    return match error.take_message() {
-                        Some(request) => Ok(Asked::Unsent(Box::new(request))),
-                        None => Err(blame(&error.into_error())),
-                    };
-                }
-                // While the client's body flows, the upstream need not answer.
-                Err(_) => {
-                    let left = progress.and_then(|progress| progress.left_of(self.timeout.first_byte));
-                    wait = left.ok_or(UpstreamError::Timeout)?;
-                }
+    ) -> Result<Option<Response<Incoming>>, UpstreamError> {
+        let Link { sender, asked_at, alarm } = link;
+        let Some(sent) = request.take() else { return Err(UpstreamError::Unreachable) };
+        let mut asking = pin!(sender.try_send_request(sent));
+        let answered = poll_fn(|cx| {
+            if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
+                return Poll::Ready(Some(answered));
             }
+            // While the client's body flows, the upstream need not answer.
+            let since = progress.map_or(*asked_at, |progress| progress.moved_at().max(*asked_at));
+            alarm.poll_at(since + self.timeout.first_byte, cx).map(|()| None)
+        });
+        match answered.await {
+            Some(Ok(response)) => Ok(Some(response)),
+            Some(Err(mut error)) => match error.take_message() {
+                Some(returned) => {
+                    *request = Some(returned);
+                    Ok(None)
+                }
+                None => Err(blame(&error.into_error())),
+            },
+            None => Err(UpstreamError::Timeout),
         }
+    }
+
+    /// The answer as it goes on. An upgrade is spliced from here on.
+    fn answered(
+        &self,
+        lease: Lease,
+        mut response: Response<Incoming>,
+        upgrade: Option<OnUpgrade>,
+        ends: Ends<'_>,
+    ) -> Result<Answered, UpstreamError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked, so nobody would check what the client says next.
+            let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
+            let server = hyper::upgrade::on(&mut response);
+            tokio::spawn(splice(client, server, ends.any(), lease.outstanding));
+            let (response, bind) = switching(response);
+            return Ok(Answered { response, bind });
+        }
+        let (mut head, body) = response.into_parts();
+        let bind = answer::strip(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let body = Body::Upstream(UpstreamBody::new(body, self.timeout.idle, ends.session, lease));
+        Ok(Answered { response: Response::from_parts(head, body), bind })
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Activity {
 
 /// No moment.
 const NONE: u64 = 0;
+/// The moment at which somebody asks: most heads are complete before anybody does, and then no clock was read for them.
+const JUST_NOW: u64 = u64::MAX;
 
 impl Activity {
     /// A connection of which nothing has come yet; its first head is awaited from now on.
@@ -65,7 +67,7 @@ impl Activity {
     pub(super) fn bytes_came(&self) {
         if self.protocol == Protocol::Http1 && self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == NONE
         {
-            self.head_since.store(self.stamp(), Relaxed);
+            self.head_since.store(JUST_NOW, Relaxed);
         }
     }
 
@@ -118,6 +120,10 @@ impl Activity {
     fn moment(&self, stamp: &AtomicU64) -> Option<Instant> {
         match stamp.load(Relaxed) {
             NONE => None,
+            JUST_NOW => {
+                stamp.store(self.stamp(), Relaxed);
+                Some(Instant::now())
+            }
             stamp => Some(self.started + Duration::from_millis(stamp)),
         }
     }
