@@ -222,7 +222,7 @@ impl From<BackupError> for Refused {
                 tracing::error!(%error, "a call about backups failed");
                 Self::LedgerUnusable
             }
-            BackupError::Archive(error) => {
+            error @ (BackupError::Archive(_) | BackupError::Destroyed) => {
                 tracing::error!(%error, "a call about backups failed");
                 Self::Internal
             }

@@ -228,6 +228,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
+        let _unchanged = self.lock();
         let listed = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(|error| self.io(".", error))?,
@@ -237,7 +238,7 @@ impl Ledger {
             let name = file.map_err(|error| self.io(".", error))?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|id| is_id(id));
             if let Some(id) = id {
-                entries.extend(self.entry(id)?);
+                entries.extend(self.stored(id)?);
             }
         }
         entries.sort_by(|one, other| (&other.taken_at, &other.id).cmp(&(&one.taken_at, &one.id)));
@@ -249,6 +250,12 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn entry(&self, id: &str) -> Result<Option<Entry>, LedgerError> {
+        let _unchanged = self.lock();
+        self.stored(id)
+    }
+
+    /// For who holds the lock: what is replaced is overwritten, and must not be read then.
+    fn stored(&self, id: &str) -> Result<Option<Entry>, LedgerError> {
         if !is_id(id) {
             return Ok(None);
         }
@@ -268,23 +275,38 @@ impl Ledger {
         self.write(&name_of(&entry.id), entry)
     }
 
+    /// Notes that the whole of a backup was handed out. `false` if its key was destroyed meanwhile, which stays so.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub(super) fn complete(&self, id: &str, bytes: u64) -> Result<bool, LedgerError> {
+        let _changing = self.lock();
+        let Some(mut entry) = self.stored(id)?.filter(Entry::opens) else { return Ok(false) };
+        entry.bytes = Some(bytes);
+        self.write(&name_of(id), &entry)?;
+        Ok(true)
+    }
+
     /// Takes the key of a backup away; what is left of it tells that there was one. `None` if it is not known here.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub(super) fn destroy(&self, id: &str, at: &str, by: &str) -> Result<Option<Entry>, LedgerError> {
         let _changing = self.lock();
-        let Some(mut entry) = self.entry(id)? else { return Ok(None) };
+        let Some(mut entry) = self.stored(id)? else { return Ok(None) };
         if !entry.opens() {
             return Ok(Some(entry));
         }
         entry.wrapped = None;
         entry.destroyed_at = Some(at.to_owned());
         entry.destroyed_by = Some(by.to_owned());
-        // In place first: the file that is replaced would stay on the disk as it was.
+        // Replaced first, so that whoever reads meanwhile, or starts after a crash, finds the one entry or the other; what
+        // was replaced would stay on the disk as it was.
         let name = name_of(id);
-        overwrite(&self.folder.join(&name)).map_err(|error| self.io(&name, error))?;
+        let former = OpenOptions::new().write(true).open(self.folder.join(&name));
+        let former = former.map_err(|error| self.io(&name, error))?;
         self.write(&name, &entry)?;
+        overwrite(former).map_err(|error| self.io(&name, error))?;
         Ok(Some(entry))
     }
 
@@ -409,8 +431,8 @@ fn read_line(line: &str) -> Option<Tombstone> {
     shaped.then(|| Tombstone { kind, id: id.to_owned() })
 }
 
-fn overwrite(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
+/// Writes over all of a file, whether it still has a name or not.
+fn overwrite(mut file: File) -> io::Result<()> {
     let length = file.metadata()?.len();
     io::copy(&mut io::repeat(b' ').take(length), &mut file)?;
     file.sync_all()
@@ -497,6 +519,12 @@ mod tests {
         let again = ledger.destroy(&"01".repeat(16), "2026-11-27T00:00:00Z", "uid:3").unwrap().unwrap();
         assert_eq!(again, destroyed, "the first time counts");
         assert!(ledger.destroy(&"05".repeat(16), "", "").unwrap().is_none());
+        // The last of it was on its way out.
+        assert!(!ledger.complete(&"01".repeat(16), 5).unwrap());
+        assert_eq!(ledger.entry(&"01".repeat(16)).unwrap(), Some(destroyed));
+        ledger.keep(&entry(2, "2026-11-24T00:00:00Z")).unwrap();
+        assert!(ledger.complete(&"02".repeat(16), 5).unwrap());
+        assert_eq!(ledger.entry(&"02".repeat(16)).unwrap().unwrap().bytes, Some(5));
     }
 
     #[test]

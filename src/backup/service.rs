@@ -36,6 +36,9 @@ pub enum BackupError {
     /// The copy could not be written as an archive.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// Its key was destroyed while it was taken.
+    #[error("the key of this backup was destroyed while it was taken; nobody can open what there is of it")]
+    Destroyed,
     /// The process ends.
     #[error("the gateway stops")]
     Stopping,

@@ -71,10 +71,11 @@ impl Taking {
             self.writer.push(&clear, &mut out)?;
             return Ok((out.into(), Some(self)));
         }
-        let Self { writer, length, mut entry, ledger, turn, .. } = self;
+        let Self { writer, length, entry, ledger, turn, .. } = self;
         writer.finish(&mut out)?;
-        entry.bytes = Some(length);
-        ledger.keep(&entry)?;
+        if !ledger.complete(&entry.id, length)? {
+            return Err(BackupError::Destroyed);
+        }
         drop(turn);
         Ok((out.into(), None))
     }

@@ -214,9 +214,11 @@ async fn settle_former(config: &Config, now: Timestamp) -> Result<(), RestoreErr
     backups.behind().await.map_err(|error| match error {
         BackupError::Ledger(error) => RestoreError::Ledger(error),
         BackupError::Store(error) => RestoreError::Settling(error),
-        error @ (BackupError::Busy | BackupError::Kek(_) | BackupError::Archive(_) | BackupError::Stopping) => {
-            RestoreError::Settling(StoreError::Unavailable(error.to_string()))
-        }
+        error @ (BackupError::Busy
+        | BackupError::Kek(_)
+        | BackupError::Archive(_)
+        | BackupError::Destroyed
+        | BackupError::Stopping) => RestoreError::Settling(StoreError::Unavailable(error.to_string())),
     })?;
     backups.settle(now).await?;
     drop(backups);
