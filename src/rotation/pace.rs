@@ -10,18 +10,22 @@ const RECENT: Duration = Duration::from_secs(5);
 /// How long a batch may take when nobody signs in, or a key has leaked: the longer, the more records share the pages of
 /// the index that they are written to. The store breaks it off for whoever comes.
 const ALONE: Duration = Duration::from_secs(1);
-/// The same beside sign-ins: what one of them waits for at worst.
-const BESIDE: Duration = Duration::from_millis(1);
+/// The same beside sign-ins: about what one of them waits for at worst.
+const BESIDE: Duration = Duration::from_millis(4);
 /// Records in a batch: fewer are not worth a commit, more would take too much memory.
 const FEWEST: u32 = 16;
 const MOST: u32 = 100_000;
-/// Beside sign-ins, the rest after a batch as a multiple of it: at least, and at most.
+/// Beside sign-ins, the rest after a batch as a multiple of it: at least, at first, and at most.
 const LEAST_REST: u32 = 4;
-const MOST_REST: u32 = 500;
+const FIRST_REST: u32 = 50;
+const MOST_REST: u32 = 5000;
 /// The longest rest, in any case.
-const LONGEST_REST: Duration = Duration::from_millis(500);
-/// What sign-ins may take longer for records that move, in percent of what they take without.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// What sign-ins may take longer that meet records on the move, in percent of what they take without.
 const TOLERATED: u32 = 10;
+/// How many may take longer than that, in parts per million. At half of one in a hundred, the slowest one in a hundred of
+/// all is hardly slower than it was.
+const TOLERATED_SHARE: u32 = 5000;
 
 /// The size of batches and the rest between them; learns from how long the last one took, and from what others notice.
 pub(super) struct Pace {
@@ -34,7 +38,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) const fn new() -> Self {
-        Self { last_sign_in: AtomicU64::new(0), size: AtomicU32::new(FEWEST), rest: AtomicU32::new(MOST_REST / 10) }
+        Self { last_sign_in: AtomicU64::new(0), size: AtomicU32::new(FEWEST), rest: AtomicU32::new(FIRST_REST) }
     }
 
     /// Somebody signs in at `monotonic`.
@@ -69,7 +73,8 @@ impl Pace {
             return Duration::ZERO;
         }
         let rest = self.rest.load(Ordering::Relaxed);
-        let felt = strain.with > strain.without + strain.without * TOLERATED / 100;
+        let slower = strain.with > strain.without + strain.without * TOLERATED / 100;
+        let felt = slower && strain.share > TOLERATED_SHARE;
         // Longer at once, shorter little by little.
         let rest = if felt { rest + rest / 2 } else { rest - (rest / 16).max(1) }.clamp(LEAST_REST, MOST_REST);
         self.rest.store(rest, Ordering::Relaxed);
@@ -91,8 +96,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    const UNFELT: Strain = Strain { without: Duration::from_millis(10), with: Duration::from_millis(11) };
-    const FELT: Strain = Strain { without: Duration::from_millis(10), with: Duration::from_micros(11_001) };
+    const FELT: Strain =
+        Strain { without: Duration::from_millis(10), with: Duration::from_micros(11_001), share: 5001 };
+    /// By too few, and not enough.
+    const SELDOM: Strain = Strain { share: 5000, ..FELT };
+    const UNFELT: Strain = Strain { with: Duration::from_millis(11), ..FELT };
 
     #[test]
     fn alone_it_grows_to_what_fits_and_does_not_rest() {
@@ -114,21 +122,23 @@ mod tests {
         pace.sign_in(SECOND);
         let took = Duration::from_millis(1);
         let rest = |strain| pace.rest_after(100, took, strain, 2 * SECOND, false);
+        assert_eq!(rest(FELT), took * (FIRST_REST + FIRST_REST / 2));
         for _ in 0..200 {
             rest(UNFELT);
         }
-        assert_eq!(rest(UNFELT), took * LEAST_REST);
+        assert_eq!(rest(SELDOM), took * LEAST_REST);
         assert_eq!(rest(FELT), took * 6);
-        assert_eq!(rest(UNFELT), took * 5);
+        assert_eq!(rest(SELDOM), took * 5);
         for _ in 0..20 {
             rest(FELT);
         }
         assert_eq!(rest(FELT), LONGEST_REST);
-        assert_eq!(pace.size(), 100);
+        assert_eq!(pace.size(), 400);
 
-        let took = Duration::from_millis(100);
+        let took = Duration::from_millis(400);
         assert_eq!(pace.rest_after(10_000, took, FELT, 2 * SECOND, false), LONGEST_REST);
         assert_eq!(pace.size(), 100);
+        let took = Duration::from_millis(100);
         assert_eq!(pace.rest_after(10_000, took, FELT, 2 * SECOND, true), Duration::ZERO, "a key has leaked");
         assert_eq!(pace.rest_after(10_000, took, FELT, 6 * SECOND, false), Duration::ZERO, "nobody signs in any more");
         assert_eq!(pace.size(), 40_000);

@@ -110,7 +110,8 @@ impl Rotations {
             }
             let rest = self.pace.rest_after(count, took, self.store.strain(), self.clock.monotonic(), urgent);
             size = self.batch_size();
-            if !rest.is_zero() {
+            // Behind the last there is nothing to make way with.
+            if !rest.is_zero() && !records.is_empty() {
                 self.rested.fetch_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
                 tokio::select! {
                     () = shutdown.cancelled() => {}

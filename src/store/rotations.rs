@@ -123,13 +123,15 @@ pub struct WrapBatch {
     pub records: Vec<Wrapped>,
 }
 
-/// How long the store takes for what others ask of it, lately and on average; zero where nobody asked yet.
+/// How long the store takes for the changes that others ask of it, lately and on average; zero where nobody asked yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strain {
-    /// While no records are moved.
+    /// Of those that met no records on the move.
     pub without: Duration,
-    /// While or right after some were.
+    /// Of those that waited while some were moved or brought to the disk.
     pub with: Duration,
+    /// How many did that, in parts per million.
+    pub share: u32,
 }
 
 /// What became of a batch.

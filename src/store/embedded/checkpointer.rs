@@ -11,6 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 
 use super::connection::{Access, Held, Place};
+use super::writer::Told;
 use crate::store::StoreError;
 
 /// Pages in the journal from which on it is brought into the file: what SQLite takes for itself.
@@ -25,12 +26,12 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(place: Place) -> io::Result<Self> {
+    pub(super) fn start(place: Place, told: Arc<Told>) -> io::Result<Self> {
         // One call that waits is as good as many.
         let (wake, calls) = sync_channel(1);
         let turn = Arc::new(Mutex::new(()));
         let of_thread = Arc::clone(&turn);
-        let work = move || checkpoint(&place, &calls, &of_thread);
+        let work = move || checkpoint(&place, &calls, &of_thread, &told);
         let thread = Builder::new().name("store-checkpoint".into()).spawn(work)?;
         Ok(Self { wake: Some(wake), turn, thread: Some(thread) })
     }
@@ -62,10 +63,11 @@ impl Drop for Checkpointer {
     }
 }
 
-fn checkpoint(place: &Place, calls: &Receiver<()>, turn: &Mutex<()>) {
+fn checkpoint(place: &Place, calls: &Receiver<()>, turn: &Mutex<()>, told: &Told) {
     let mut held: Option<Held> = None;
     while calls.recv().is_ok() {
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _load = told.burden.checkpoint();
         let done = match &held {
             Some(held) => bring_in(held),
             None => place.connect(Access::Write).and_then(|new| bring_in(held.insert(new))),

@@ -55,7 +55,7 @@ impl Writer {
     /// Starts the thread on an open connection.
     pub(super) fn start(place: Place, conn: Held) -> io::Result<Self> {
         let (told, queue) = (Arc::<Told>::default(), Arc::new(Queue::new()));
-        let checkpointer = Checkpointer::start(place.clone())?;
+        let checkpointer = Checkpointer::start(place.clone(), Arc::clone(&told))?;
         let of_thread = Arc::clone(&queue);
         let to_sync = Some(Box::new(place.clone()));
         let thread = Thread { place, conn: Some(conn), queue: of_thread, checkpointer, told: Arc::clone(&told) };
@@ -105,6 +105,7 @@ impl Writer {
     /// Waits until all that was answered before is on the disk. Neither the writing thread nor anybody else waits with it.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
         let Some(place) = self.place.clone() else { return Err(StoreError::Closed) };
+        let _load = self.told.burden.work();
         let synced = tokio::task::spawn_blocking(move || place.sync());
         // Only the end of the runtime ends it early.
         synced.await.unwrap_or(Err(StoreError::Closed))
@@ -196,8 +197,8 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.told.burden.answered(self.since);
         let took = self.since.elapsed();
-        self.told.burden.answered(took);
         if let Some(tell) = self.told.observer.get() {
             tell(WriteEvent::Answered(took));
         }
@@ -272,11 +273,12 @@ impl Thread {
                     for job in batch {
                         job.settle(&result);
                     }
-                    self.told.burden.relieved();
                 }
                 Turn::Patient(Message::Job(mut job)) => {
+                    let told = Arc::clone(&self.told);
+                    let load = told.burden.work();
                     let result = self.attempt(|thread| thread.commit_alone(&mut *job));
-                    self.told.burden.burdened();
+                    drop(load);
                     job.settle(&result);
                 }
                 Turn::First(Message::Fold(reply)) | Turn::Patient(Message::Fold(reply)) => {
