@@ -87,8 +87,11 @@ pub(super) async fn put_in_force(
 ///
 /// # Errors
 /// [`StoreError`].
-pub(super) async fn doubt(config: &Config, notices: &dyn NoticeStore) -> Result<Option<Finding>, StoreError> {
-    let told = Told::of(config);
+pub(super) async fn doubt(
+    config: &Config,
+    told: &Told,
+    notices: &dyn NoticeStore,
+) -> Result<Option<Finding>, StoreError> {
     let revision = &told.document.facts.revision;
     let listed = notices.notices(None, MOST_LISTED).await?;
     let other = listed.iter().find(|former| former.revision == *revision && former.digest != told.digest);

@@ -96,7 +96,7 @@ pub(super) async fn promises(
 pub(super) async fn tell(gateway: &Gateway) -> Result<(), StoreError> {
     let Gateway { notices, told, audit, clock, config, .. } = gateway;
     notice::put_in_force(&**notices, told, audit, &**clock, Actor::Gateway).await?;
-    if let Some(doubt) = notice::doubt(config, &**notices).await? {
+    if let Some(doubt) = notice::doubt(config, told, &**notices).await? {
         tracing::warn!(doubt = doubt.problem, "notice.revision is doubtful");
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! How the promises stand now: gathers what `crate::privacy::posture` judges, for whoever asks and for the metric.
 
+use super::notice;
 use super::reload::Live;
 use crate::privacy::{Evidence, Promise, posture};
 use crate::store::StoreError;
@@ -12,6 +13,7 @@ impl Live {
     pub(super) async fn posture_now(&self) -> Result<Vec<Promise>, StoreError> {
         let gateway = self.gateway.load_full();
         let promises = &gateway.promises;
+        let doubt = notice::doubt(&gateway.config, &gateway.told, &*gateway.notices).await?;
         let evidence = Evidence {
             now: gateway.clock.now(),
             started_at: self.started_at,
@@ -22,6 +24,7 @@ impl Live {
             scrubbed_at: promises.subjects.scrubbed_at(),
             access_log: gateway.access.trouble(gateway.clock.now().day()),
             unfinished: promises.subjects.unfinished().await?,
+            notice_doubt: doubt.as_ref().map(|doubt| doubt.problem.as_str()),
         };
         let stand = posture(&gateway.config, &evidence);
         for promise in &stand {

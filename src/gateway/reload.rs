@@ -206,7 +206,6 @@ impl Live {
         let health = Arc::new(Health::new(&config.upstreams, Some(&former.health)));
         let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
         warnings.extend(doubt);
-        warnings.extend(notice::doubt(&config, &*former.notices).await?);
         let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer };
         let gateway = Arc::new(former.under(setting));
         // Carriers bring names of fields: nothing is served under them before it was seen that none can be forged.
@@ -214,6 +213,7 @@ impl Live {
             let finding = |problem| config.finding("carriers", problem);
             return Err(ReloadError::Findings(error.problems().into_iter().map(finding).collect()));
         }
+        warnings.extend(notice::doubt(&config, &gateway.told, &*former.notices).await?);
         Ok(Prepared { gateway, redirection, listeners, connections, lists, warnings })
     }
 

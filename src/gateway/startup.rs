@@ -290,7 +290,7 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
             if let Some(keks) = keks {
                 findings.extend(opening::inspect_keys(config, &store, &keks, now).await);
             }
-            match notice::doubt(config, &store).await {
+            match notice::doubt(config, &notice::Told::of(config), &store).await {
                 Ok(doubt) => findings.extend(doubt),
                 Err(error) => findings.push(config.finding("store.path", error.to_string())),
             }

@@ -85,6 +85,8 @@ pub struct Evidence<'e> {
     pub access_log: Option<&'static str>,
     /// Erasures that were begun and are not finished.
     pub unfinished: usize,
+    /// That the revision date of the notice stood over something else before.
+    pub notice_doubt: Option<&'e str>,
 }
 
 /// The names of all promises, in their order.
@@ -106,7 +108,7 @@ pub const PROMISES: [&str; 12] = [
 /// Each promise under `config`, in the order of [`PROMISES`].
 #[must_use]
 pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
-    let Evidence { now, started_at, unforgeable, unfinished, .. } = *evidence;
+    let Evidence { now, started_at, unforgeable, unfinished, notice_doubt, .. } = *evidence;
     let seen_now = Some(now);
     let judged = |holds, otherwise| if holds { Standing::Kept } else { otherwise };
     let floor = config.privacy.statistics_floor;
@@ -196,9 +198,11 @@ pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
             PROMISES[10],
             "purpose and period are told beforehand",
             format!("notice.revision = {}", config.notice.revision),
-            Standing::Kept,
+            judged(notice_doubt.is_none(), Standing::Broken),
             seen_now,
-            "the sign-in page and the notice are made from the configuration in force".into(),
+            notice_doubt
+                .unwrap_or("sign-in page and notice are made from the configuration in force, and kept with their date")
+                .into(),
         ),
         canary(evidence),
     ]
@@ -410,6 +414,7 @@ mod tests {
             scrubbed_at: Some(NOW.minus(DAY)),
             access_log: None,
             unfinished: 0,
+            notice_doubt: None,
         };
         change(&mut evidence);
         let stand = posture(config, &evidence);
@@ -427,6 +432,7 @@ mod tests {
         let log_in_file = parsed(&config_text("auto").replace("to = \"off\"", "file = \"a\""));
         assert_eq!(bad(&log_in_file, &fresh, |_| {}), [""; 0]);
         assert_eq!(bad(&log_in_file, &fresh, |e| e.access_log = Some("lost")), ["access-log"]);
+        assert_eq!(bad(&ours, &fresh, |e| e.notice_doubt = Some("another")), ["notice"]);
         for (index, name, most) in [(0, "retention", 2), (1, "canary", 26)] {
             let [seen, other] = [index, 1 - index].map(|index| fresh[index].clone());
             let old = |hours| vec![other.clone(), proof(&seen.name, Duration::from_hours(hours), true)];

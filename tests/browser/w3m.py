@@ -4,7 +4,7 @@
     tests/browser/w3m.py target/debug/sekisho [HANDSET...]
 
 Sign-in page, button, enrolment code by its form, console and a form of it, self-service, sign out; then again without a
-code; then the handset is removed. Once as an i-mode handset of 2006, once as one of 1999 that cannot post, and once as a
+code; then a code for another handset is made, and this one is removed. Once as an i-mode handset of 2006, once as one of 1999 that cannot post, and once as a
 J-PHONE of 2002 that drops the query of a form's URL, all without cookies, so that the session travels in links; and once
 as an au handset of 2004, whose cookies its carrier keeps.
 Needs w3m, and nothing but Python's standard library. Exits 0, or 1 with what went wrong.
@@ -259,6 +259,13 @@ def walk(handset, code):
     page = handset.open(page.link("/_sekisho/login"))
     shows(page, "the console, without a code", "表示 /orders")
     secrets |= set(re.findall(r"[?&]_sk=([\w-]+)", page.url))
+    page = handset.open(page.link("/_sekisho/me"))
+    page = handset.open(page.link("/_sekisho/me/add"))
+    page = handset.send(page, "/_sekisho/me/add")
+    made = re.search(r"\d{4}-\d{4}-\d{4}", page.source)
+    if not made:
+        raise Failed(f"{handset.name}: {page.url} shows no code for another handset:\n{page.source}")
+    secrets |= {made[0], made[0].replace("-", "")}
     page = handset.open(page.link("/_sekisho/me"))
     handset.send(page, "/_sekisho/me/remove")
     page = handset.open(start)

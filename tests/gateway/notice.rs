@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::forms_by_get::FIRST;
 use crate::harness::{Carrier, Handset, Harness};
 use crate::news::signs_in;
+use crate::posture::{posture, standing};
 use crate::url_sessions::{Cookieless, begun, token};
 
 const NEWS: &str = "/_sekisho/news?to=/orders";
@@ -189,7 +190,9 @@ async fn a_fact_that_changes_under_the_same_date_is_doubtful_and_told_all_the_sa
     // It stays doubtful until another day is written; that alone is news, too.
     let again = harness.reload(|config| format!("{config}\n# the same\n")).await.unwrap();
     assert!(again.warnings.iter().any(|warning| warning.contains("notice.revision")), "{:?}", again.warnings);
+    assert_eq!(standing(&posture(&harness).await, "notice"), "broken");
     let dated = harness.reload(|config| revised(&config)).await.unwrap();
+    assert_eq!(standing(&posture(&harness).await, "notice"), "kept");
     assert!(!dated.warnings.iter().any(|warning| warning.contains("notice.revision")), "{:?}", dated.warnings);
     assert_eq!(signs_in(&mut handset, "/orders").await, NEWS);
     let page = handset.get(NEWS).await.text();

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use crate::harness::Harness;
 
-async fn posture(harness: &Harness) -> Value {
+pub(crate) async fn posture(harness: &Harness) -> Value {
     harness.admin().call(Method::GET, "/v1/posture").await.unwrap()
 }
 
-fn standing<'p>(posture: &'p Value, name: &str) -> &'p str {
+pub(crate) fn standing<'p>(posture: &'p Value, name: &str) -> &'p str {
     let promises = posture["promises"].as_array().unwrap();
     promises.iter().find(|promise| promise["name"] == name).unwrap()["standing"].as_str().unwrap()
 }

@@ -81,14 +81,44 @@ async fn the_policy_is_shown_and_what_changed_of_it() {
     assert_eq!(folder.document(&diff).await, json!({ "changed": false, "changes": [] }));
     let report = folder.document("retention report").await;
     assert_eq!(report["clock_doubted"], false);
-    gateway.stop().await;
+    let mut handset = gateway.handset(Carrier::SoftBank, "n");
+    assert_eq!(handset.enrol("/", &folder.code("alice").await).await.status, StatusCode::FOUND);
+    gateway.kill().await;
 
-    folder.append("[privacy]\nstatistics_retention = \"30d\"\n");
-    let gateway = folder.serve().await;
+    // Under the same date another notice, which is told once, whenever the gateway is killed.
+    folder.append("[privacy]\nstatistics_retention = \"30d\"\nclient_address = \"none\"\n");
+    let checked = folder.run("check").await;
+    assert!(checked.code == 0 && checked.stderr.contains("notice.revision: warning"), "{checked:?}");
+    assert!(checked.stderr.contains("privacy.client_address"), "{checked:?}");
+    let mut gateway = folder.serve().await;
+    for told in [false, true] {
+        handset.gateway = gateway.address("handset");
+        handset.cookies.clear();
+        let entered = handset.click_sign_in("/").await;
+        let news = entered.header("location").unwrap().split_once("/_sekisho/news").map(|(_, query)| query.to_owned());
+        assert_eq!(news.is_some(), !told, "{:?}", entered.header("location"));
+        if let Some(query) = news {
+            gateway.kill().await;
+            gateway = folder.serve().await;
+            handset.gateway = gateway.address("handset");
+            let page = handset.get(&format!("/_sekisho/news{query}")).await;
+            assert!(page.text().contains("接続元アドレスは記録しません"), "{}", page.text());
+            gateway.kill().await;
+            gateway = folder.serve().await;
+        }
+    }
+    let history = folder.document("policy history").await;
+    let kept = history["notices"].as_array().unwrap();
+    assert_eq!((kept.len(), &kept[0]["in_force_until"], &kept[1]["revision"]), (2, &json!(null), &json!("2026-11-23")));
+    let former = folder.document("policy history 1").await;
+    assert_eq!(former["told"]["facts"]["client_address"], "prefix", "{former}");
+    assert_eq!(folder.run("policy history 3").await.code, 1);
     let changes = folder.document(&diff).await;
     let at: Vec<_> = changes["changes"].as_array().unwrap().iter().map(|change| change["at"].clone()).collect();
-    assert_eq!(at, ["purposes.statistics.retention", "settings.privacy.statistics_retention"], "{changes}");
-    assert_eq!((&changes["changes"][1]["was"], &changes["changes"][1]["is"]), (&"400d".into(), &"30d".into()));
+    let expected =
+        ["purposes.statistics.retention", "settings.privacy.client_address", "settings.privacy.statistics_retention"];
+    assert_eq!(at, expected, "{changes}");
+    assert_eq!((&changes["changes"][2]["was"], &changes["changes"][2]["is"]), (&"400d".into(), &"30d".into()));
     for text in ["", "{}", "[]", "{\"purposes\":{},\"settings\":7}"] {
         folder.write("old.json", text);
         let ended = folder.run(&diff).await;
