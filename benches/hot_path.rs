@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::Request;
 use http::request::Parts;
+use http::{HeaderValue, Request};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec};
 use sekisho::config::{Access, Assurance, RouteConfig};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies};
@@ -85,7 +85,8 @@ fn stages(criterion: &mut Criterion) {
 
     criterion.bench_function("strip the head, add what the gateway says", |b| {
         let (request_id, call) = ("0123456789abcdef0123456789abcdef", UpstreamCall::default());
-        let forwarded = Forwarded { client: &client, host: "admin.example.jp", request_id, call: &call };
+        let host = HeaderValue::from_static("admin.example.jp");
+        let forwarded = Forwarded { client: &client, host: Some(&host), request_id, call: &call };
         let strip = |head| StrippedHead::of(head, carriers.reserved()).unwrap().with(None, &forwarded);
         b.iter_batched(head, strip, BatchSize::SmallInput);
     });

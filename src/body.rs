@@ -34,7 +34,7 @@ pub enum Body {
     /// An upstream's answer, passed on as it comes.
     Upstream(UpstreamBody),
     /// A page whose links are rewritten as it passes.
-    Linked(LinkedBody),
+    Linked(Box<LinkedBody>),
 }
 
 impl Body {

@@ -159,6 +159,15 @@ impl RawHead {
         self.authority().or_else(|| self.text(&HOST))
     }
 
+    /// The same as the value of a field; the field's own where it was one.
+    #[must_use]
+    pub fn host_value(&self) -> Option<HeaderValue> {
+        match self.authority() {
+            Some(authority) => HeaderValue::from_str(authority).ok(),
+            None => self.single(&HOST).cloned(),
+        }
+    }
+
     /// Ends the head, for the upstream stage alone, which takes out what must not pass.
     pub(crate) fn into_parts(self) -> (Method, Uri, HeaderMap) {
         (self.method, self.uri, self.headers)

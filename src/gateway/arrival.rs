@@ -75,18 +75,26 @@ impl Arrival {
         Ok(Self { head, url, client, request_id, now, trace })
     }
 
+    /// How the fields of the body are written, if it is a posted form, which may hold a token.
+    pub(super) fn form_encoding(&self, body: &Incoming) -> Option<FormEncoding> {
+        if *self.head.method() != Method::POST || body.is_end_stream() {
+            return None;
+        }
+        FormEncoding::of(self.head.text(&CONTENT_TYPE).unwrap_or_default())
+    }
+
     /// Takes the token out of the body of a posted form: of its first field, where it counts as one in the URL would, and
     /// of any other, where it is worth nothing; gives back the body as it goes on. Beside a cookie none is worth anything.
     ///
     /// # Errors
     /// [`Reason::MalformedRequest`], [`Reason::RequestTimeout`]: the body broke off, or stood still for `idle`.
-    pub(super) async fn take_from_form(&mut self, body: Incoming, idle: Duration) -> Result<ClientBody, Reason> {
+    pub(super) async fn take_from_form(
+        &mut self,
+        body: Incoming,
+        encoding: FormEncoding,
+        idle: Duration,
+    ) -> Result<ClientBody, Reason> {
         let mut body = ClientBody::from(body);
-        if *self.head.method() != Method::POST || body.is_end_stream() {
-            return Ok(body);
-        }
-        let content_type = self.head.text(&CONTENT_TYPE).unwrap_or_default();
-        let Some(encoding) = FormEncoding::of(content_type) else { return Ok(body) };
         if !self.has_cookie() {
             let start = tokio::time::timeout(idle, body.peek(encoding.first_field_length())).await;
             let start = start.map_err(|_| Reason::RequestTimeout)?.map_err(|_| Reason::MalformedRequest)?;

@@ -6,6 +6,7 @@ use http::Response;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
+use super::access_line::RequestId;
 use super::arrival::Arrival;
 use super::console::{Applicant, Withheld};
 use super::handle::Share;
@@ -13,116 +14,182 @@ use super::respond::retry_after_in;
 use super::session_check::{Current, Presented};
 use super::url_session::linked;
 use super::visit::Visit;
-use crate::assertion::{Assertion, Claims, UpstreamIdentity};
+use crate::assertion::{Assertion, Claims, UpstreamId, UpstreamIdentity};
 use crate::body::Body;
 use crate::clock::Timestamp;
 use crate::config::{Access, RouteConfig, SubjectKind, UpstreamConfig};
-use crate::edge::ClientBody;
+use crate::edge::{Client, ClientBody};
 use crate::entropy::random;
 use crate::keys::sid;
-use crate::links::ask_plainly;
+use crate::links::{LinkPlan, ask_plainly};
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
-use crate::upstream::{Ends, Forwarded, LimitedBody, StripError, StrippedHead, UpstreamError};
+use crate::trace::UpstreamCall;
+use crate::upstream::{
+    Answered, Ends, Forwarded, LimitedBody, StripError, StrippedHead, UpstreamError, UpstreamRequest,
+};
 
 /// One request on its way to an upstream.
 pub(super) struct Passage<'r> {
     pub(super) route: &'r RouteConfig,
-    pub(super) arrival: Arrival,
+    pub(super) arrival: Box<Arrival>,
     pub(super) body: ClientBody,
     pub(super) upgrade: Option<OnUpgrade>,
 }
 
+/// What is kept of a request whose head has ended, until there is an answer.
+struct Behind {
+    client: Client,
+    request_id: RequestId,
+    /// What a failure page needs.
+    hints: ReaderHints,
+    applicant: Option<Box<Applicant>>,
+    links: Option<Box<LinkPlan>>,
+}
+
 impl Share {
     /// Proxies a request, if its route lets it through.
+    ///
+    /// Boxed is what few requests wait for: the future of each would carry the room for it.
     pub(super) async fn forward(&self, passage: Passage<'_>) -> Response<Body> {
         let gateway = &*self.gateway;
         let Passage { route, arrival, body, upgrade } = passage;
-        let visit = || Visit::of(gateway, &arrival);
         let current = match gateway.presented_session(&arrival).await {
             Presented::Live(current) => Some(current),
-            Presented::Refused(reason) => return gateway.refuse_session(&visit(), reason),
+            Presented::Refused(reason) => return gateway.refuse_session(&Visit::of(gateway, &arrival), reason),
             Presented::Nothing if route.access == Access::Session => {
-                let visit = visit();
+                let visit = Visit::of(gateway, &arrival);
                 return gateway.sign_in_page(&visit, &visit.wanted(), Reason::SignInRequired);
             }
-            Presented::Ended if route.access == Access::Session => return gateway.expired(&visit()),
+            Presented::Ended if route.access == Access::Session => {
+                return gateway.expired(&Visit::of(gateway, &arrival));
+            }
             Presented::Nothing | Presented::Ended => None,
         };
         if upgrade.is_some() && gateway.has_foreign_origin(&arrival.head) {
-            return gateway.refuse(&visit(), Reason::ForeignOrigin);
+            return gateway.refuse(&Visit::of(gateway, &arrival), Reason::ForeignOrigin);
         }
         if let Some(current) = &current
             && gateway.lacks_pin(route, current, arrival.now)
         {
-            let visit = visit();
-            return gateway.pin_page(&visit, current, &visit.wanted(), Reason::PinRequired).await;
+            let page = async {
+                let visit = Visit::of(gateway, &arrival);
+                gateway.pin_page(&visit, current, &visit.wanted(), Reason::PinRequired).await
+            };
+            return Box::pin(page).await;
         }
         let Some(upstream) = gateway.config.upstreams.get(route.upstream) else {
-            return gateway.refuse(&visit(), Reason::NoRoute);
+            return gateway.refuse(&Visit::of(gateway, &arrival), Reason::NoRoute);
         };
-        let links = current.as_ref().and_then(|current| gateway.links_of(&arrival, current));
         let assertion = match &current {
             None => None,
             Some(current) => match gateway.assertion(current, route.upstream, upstream, arrival.now).await {
                 Ok(assertion) => Some(assertion),
-                Err(reason) => return linked(gateway.refuse(&visit(), reason), links),
+                Err(reason) => {
+                    let links = gateway.links_of(&arrival, current);
+                    return linked(gateway.refuse(&Visit::of(gateway, &arrival), reason), links);
+                }
             },
         };
-        let applicant = gateway.applicant(route, upstream, &arrival);
+        let (behind, request, mut call) = match gateway.depart(route, upstream, arrival, current.as_ref(), assertion) {
+            Ok(departed) => departed,
+            Err(refused) => return *refused,
+        };
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
-        let session = current.as_ref().filter(|_| applicant.is_none()).map(Current::ended);
+        let session = current.as_ref().filter(|_| behind.applicant.is_none()).map(Current::ended);
         let ends = Ends { session, shutdown: &gateway.shutdown };
-        let asks_plainly = links.is_some() || applicant.as_ref().is_some_and(Applicant::may_need_links);
-        let Arrival { head, client, request_id, trace, .. } = arrival;
-        // What a failure page needs, kept before the head ends.
-        let hints = ReaderHints::of(&head);
-        let fail = |reason| {
-            let carrier = gateway.config.carriers.match_source(&client).map(|profile| profile.name());
-            gateway.answer_failure(reason, carrier, gateway.reader(&hints, &client), client.scheme, &request_id)
-        };
-        let host = head.host().unwrap_or_default().to_owned();
-        let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
-            Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
-            Ok(stripped) => stripped,
-            Err(StripError::ConnectionNamesProtected | StripError::Malformed) => {
-                return linked(fail(Reason::MalformedRequest), links);
-            }
-        };
-        gateway.metrics.headers_stripped(stripped.stripped() as u64);
-        let mut call = trace.upstream(&upstream.name);
-        let forwarded = Forwarded { client: &client, host: &host, request_id: request_id.as_str(), call: &call };
-        let request = stripped.with(assertion, &forwarded);
         let body = LimitedBody { body, most_bytes: route.body_bytes };
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {
             Ok(answered) => {
-                call.answered(answered.response.status().as_u16());
                 gateway.count_upstream(route.upstream, None);
-                match gateway.answer_of_console(answered, applicant, upstream, &client, links).await {
-                    Ok(mut answer) => {
-                        gateway.protect_transport(&mut answer, client.scheme);
-                        answer
-                    }
-                    Err((Withheld { reason, retry_after }, links)) => {
-                        linked(retry_after_in(fail(reason), retry_after), links)
-                    }
-                }
+                call.answered(answered.response.status().as_u16());
+                let scheme = behind.client.scheme;
+                let mut answer = match answered.bind {
+                    None => linked(answered.response, behind.links()),
+                    Some(_) => Box::pin(gateway.answer_that_binds(answered, behind, upstream)).await,
+                };
+                gateway.protect_transport(&mut answer, scheme);
+                answer
             }
             Err(error) => {
-                let reason = match error {
-                    UpstreamError::Unreachable => Reason::UpstreamUnreachable,
-                    UpstreamError::NoneHealthy => Reason::NoHealthyUpstream,
-                    UpstreamError::Timeout => Reason::UpstreamTimeout,
-                    UpstreamError::BodyTooLarge => Reason::BodyTooLarge,
-                    UpstreamError::BodyMalformed => Reason::MalformedRequest,
-                    UpstreamError::BodyIdle => Reason::RequestTimeout,
-                    UpstreamError::SessionEnded => Reason::SessionExpired,
-                };
+                let reason: Reason = error.into();
                 call.failed(reason.as_str());
                 gateway.count_upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
-                linked(fail(reason), links)
+                linked(behind.failure(gateway, reason), behind.links())
             }
+        }
+    }
+}
+
+impl Gateway {
+    /// Ends the request's head: what may pass of it, with what the gateway says, and what is kept.
+    fn depart(
+        &self,
+        route: &RouteConfig,
+        upstream: &UpstreamConfig,
+        arrival: Box<Arrival>,
+        current: Option<&Current>,
+        assertion: Option<Assertion>,
+    ) -> Result<(Behind, UpstreamRequest, UpstreamCall), Box<Response<Body>>> {
+        let links = current.and_then(|current| self.links_of(&arrival, current)).map(Box::new);
+        let applicant = self.applicant(route, upstream, &arrival).map(Box::new);
+        let asks_plainly = links.is_some() || applicant.as_deref().is_some_and(Applicant::may_need_links);
+        let Arrival { head, client, request_id, trace, .. } = *arrival;
+        let behind = Behind { client, request_id, hints: ReaderHints::of(&head), applicant, links };
+        let host = head.host_value();
+        let stripped = match StrippedHead::of(head, self.config.carriers.reserved()) {
+            Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
+            Ok(stripped) => stripped,
+            Err(StripError::ConnectionNamesProtected | StripError::Malformed) => {
+                let failure = behind.failure(self, Reason::MalformedRequest);
+                return Err(Box::new(linked(failure, behind.links())));
+            }
+        };
+        self.metrics.headers_stripped(stripped.stripped() as u64);
+        let call = trace.upstream(&upstream.name);
+        let forwarded =
+            Forwarded { client: &client, host: host.as_ref(), request_id: request_id.as_str(), call: &call };
+        let request = stripped.with(assertion, &forwarded);
+        Ok((behind, request, call))
+    }
+
+    /// What the client gets of an answer that says whom its handset should be bound to.
+    async fn answer_that_binds(&self, answered: Answered, behind: Behind, upstream: &UpstreamConfig) -> Response<Body> {
+        let Behind { client, request_id, hints, applicant, links } = behind;
+        let (applicant, links) = (applicant.map(|applicant| *applicant), links.map(|links| *links));
+        match self.answer_of_console(answered, applicant, upstream, &client, links).await {
+            Ok(answer) => answer,
+            Err((Withheld { reason, retry_after }, links)) => {
+                let behind = Behind { client, request_id, hints, applicant: None, links: None };
+                linked(retry_after_in(behind.failure(self, reason), retry_after), links)
+            }
+        }
+    }
+}
+
+impl Behind {
+    fn failure(&self, gateway: &Gateway, reason: Reason) -> Response<Body> {
+        let Self { client, request_id, hints, .. } = self;
+        let carrier = gateway.config.carriers.match_source(client).map(|profile| profile.name());
+        gateway.answer_failure(reason, carrier, gateway.reader(hints, client), client.scheme, request_id)
+    }
+
+    fn links(self) -> Option<LinkPlan> {
+        self.links.map(|links| *links)
+    }
+}
+
+impl From<UpstreamError> for Reason {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Unreachable => Self::UpstreamUnreachable,
+            UpstreamError::NoneHealthy => Self::NoHealthyUpstream,
+            UpstreamError::Timeout => Self::UpstreamTimeout,
+            UpstreamError::BodyTooLarge => Self::BodyTooLarge,
+            UpstreamError::BodyMalformed => Self::MalformedRequest,
+            UpstreamError::BodyIdle => Self::RequestTimeout,
+            UpstreamError::SessionEnded => Self::SessionExpired,
         }
     }
 }
@@ -137,15 +204,26 @@ impl Gateway {
         upstream: &UpstreamConfig,
         now: Timestamp,
     ) -> Result<Assertion, Reason> {
-        let cache = current.state();
         let with_pin = current.has_pin(now, self.config.session.pin_for);
         let id = self.upstream_id(index).ok_or(Reason::NoRoute)?;
-        let kept = |kid| cache.fresh(id, kid, with_pin, now);
+        let kept = |kid| current.state().fresh(id, kid, with_pin, now);
         match self.keys.signer().kid().map(kept) {
-            Some(Some(assertion)) => return Ok(assertion),
-            Some(None) => {}
-            None => return Err(Reason::KeySuspended),
+            Some(Some(assertion)) => Ok(assertion),
+            // Boxed: it is asked for once in half a minute.
+            Some(None) => Box::pin(self.fresh_assertion(current, id, with_pin, upstream, now)).await,
+            None => Err(Reason::KeySuspended),
         }
+    }
+
+    async fn fresh_assertion(
+        &self,
+        current: &Current,
+        id: UpstreamId,
+        with_pin: bool,
+        upstream: &UpstreamConfig,
+        now: Timestamp,
+    ) -> Result<Assertion, Reason> {
+        let cache = current.state();
         let record = current.facts();
         let identity = if let Some(identity) = cache.identity(id) {
             identity

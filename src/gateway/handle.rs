@@ -18,7 +18,7 @@ use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
-use crate::edge::{Client, Connection, Handler, HeadError, RawHead, Scheme, TurnedAway, UnknownSource};
+use crate::edge::{Client, ClientBody, Connection, Handler, HeadError, RawHead, Scheme, TurnedAway, UnknownSource};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
@@ -68,83 +68,113 @@ impl Worker {
     }
 }
 
+/// A request whose head, host and client were accepted.
+struct Arrived {
+    /// Boxed, so that it stays in one place however many stages pass it on.
+    arrival: Box<Arrival>,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+}
+
 impl Share {
-    async fn handset(
+    /// Judges what needs no waiting for. Not asynchronous: what it looks at would take room in every request's future.
+    fn arrive(
         &self,
-        connection: Connection,
+        connection: &Connection,
         request: Request<Incoming>,
         line: &mut AccessLine<'_>,
-    ) -> Response<Body> {
+    ) -> Result<Arrived, Box<Response<Body>>> {
         let gateway = &*self.gateway;
         let request_id = line.request_id;
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let early = |reason, hints: &ReaderHints| {
             let reader = Gateway::reader_of(hints, None, &UserAgent::parse(hints.user_agent()));
-            gateway.refuse_early(reason, reader, &connection, &request_id)
+            Box::new(gateway.refuse_early(reason, reader, connection, &request_id))
         };
         if let Err(error) = gateway.config.gateway.hosts.check_parts(&parts) {
-            return early(error.into(), &ReaderHints::of_refused(&parts.headers));
+            return Err(early(error.into(), &ReaderHints::of_refused(&parts.headers)));
         }
         if !gateway.may_serve() {
-            return early(Reason::NotReady, &ReaderHints::of_refused(&parts.headers));
+            return Err(early(Reason::NotReady, &ReaderHints::of_refused(&parts.headers)));
         }
         // Before the head is judged: a CONNECT has no path.
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             let mut answer = early(Reason::MethodNotAllowed, &ReaderHints::of_refused(&parts.headers));
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(SERVED_METHODS));
-            return answer;
+            return Err(answer);
         }
         let head = match RawHead::take(&mut parts, &gateway.head_limits) {
             Ok(head) => head,
-            Err(error) => return early(error.into(), &ReaderHints::of_refused(&parts.headers)),
+            Err(error) => return Err(early(error.into(), &ReaderHints::of_refused(&parts.headers))),
         };
         let proxies = &gateway.config.gateway.trusted_proxies;
         let client = match proxies.resolve(connection.peer.ip(), connection.scheme, &head) {
             Ok(client) => client,
-            Err(UnknownSource) => return early(Reason::UnknownSourceAddress, &ReaderHints::of(&head)),
+            Err(UnknownSource) => return Err(early(Reason::UnknownSourceAddress, &ReaderHints::of(&head))),
         };
         line.client = Some(client);
-        let mut arrival = match Arrival::of(head, client, line, gateway.clock.now()) {
-            Ok(arrival) => arrival,
-            Err(error) => return early(error.into(), &ReaderHints::default()),
+        let arrival = match Arrival::of(head, client, line, gateway.clock.now()) {
+            Ok(arrival) => Box::new(arrival),
+            Err(error) => return Err(early(error.into(), &ReaderHints::default())),
         };
         if let Err(TooOften { retry_after }) = gateway.may_request(&client) {
-            return gateway.refuse_for_now(&Visit::of(gateway, &arrival), retry_after);
+            return Err(Box::new(gateway.refuse_for_now(&Visit::of(gateway, &arrival), retry_after)));
         }
-        let body = match arrival.take_from_form(body, gateway.config.limits.timeouts.body_idle).await {
-            Ok(body) => body,
-            Err(reason) => return gateway.refuse(&Visit::of(gateway, &arrival), reason),
+        Ok(Arrived { arrival, body, upgrade })
+    }
+
+    async fn handset(&self, arrived: Arrived, connection: &Connection) -> Response<Body> {
+        let gateway = &*self.gateway;
+        let Arrived { mut arrival, body, upgrade } = arrived;
+        let body = match arrival.form_encoding(&body) {
+            None => ClientBody::from(body),
+            // Boxed, as all that most requests do not do: each would carry the room for it.
+            Some(encoding) => {
+                let idle = gateway.config.limits.timeouts.body_idle;
+                match Box::pin(arrival.take_from_form(body, encoding, idle)).await {
+                    Ok(body) => body,
+                    Err(reason) => return gateway.refuse(&Visit::of(gateway, &arrival), reason),
+                }
+            }
         };
-        let visit = || Visit::of(gateway, &arrival);
         if arrival.is_contradictory() {
-            return gateway.refuse(&visit(), Reason::MalformedRequest);
+            return gateway.refuse(&Visit::of(gateway, &arrival), Reason::MalformedRequest);
         }
         let destination = match gateway.routes.find(arrival.head.path()) {
             Ok(destination) => destination,
-            Err(RouteRefusal::Ambiguous) => return gateway.refuse_in_place(&visit(), Reason::PathAmbiguous).await,
-            Err(RouteRefusal::NoRoute) => return gateway.refuse_in_place(&visit(), Reason::NoRoute).await,
+            Err(refusal) => {
+                let reason = match refusal {
+                    RouteRefusal::Ambiguous => Reason::PathAmbiguous,
+                    RouteRefusal::NoRoute => Reason::NoRoute,
+                };
+                let refused = async { gateway.refuse_in_place(&Visit::of(gateway, &arrival), reason).await };
+                return Box::pin(refused).await;
+            }
         };
-        let in_the_clear = gateway.hands_over(client.scheme);
-        if in_the_clear && !IN_THE_CLEAR.contains(&arrival.head.path()) {
-            return gateway.to_public_url(&visit());
+        if gateway.hands_over(arrival.client.scheme) && !IN_THE_CLEAR.contains(&arrival.head.path()) {
+            return gateway.to_public_url(&Visit::of(gateway, &arrival));
         }
         match destination {
             Destination::Gateway => {
+                let (request_id, trace) = (arrival.request_id, arrival.trace.clone());
                 // A task of its own: once begun, a sign-out or a removal is done to its end, though its person hangs up.
                 let gateway = Arc::clone(&self.gateway);
                 let page = tokio::spawn(async move {
                     let visit = Visit::of(&gateway, &arrival);
                     gateway.own_page(&visit, body).await
                 });
-                let answer = page.await.unwrap_or_else(|_| early(Reason::Internal, &ReaderHints::default()));
+                let answer = page.await.unwrap_or_else(|_| {
+                    let reader = Gateway::reader_of(&ReaderHints::default(), None, &UserAgent::parse(""));
+                    self.gateway.refuse_early(Reason::Internal, reader, connection, &request_id)
+                });
                 if answer.status() != StatusCode::NOT_FOUND {
-                    line.trace.own_page();
+                    trace.own_page();
                 }
                 answer
             }
             Destination::Route(route) => {
-                line.trace.route(&route.path);
+                arrival.trace.route(&route.path);
                 self.forward(Passage { route, arrival, body, upgrade }).await
             }
         }
@@ -158,7 +188,7 @@ impl Handler for Worker {
         if connection.serves == Serves::Ops {
             let (parts, _) = request.into_parts();
             return match RawHead::read(parts, &gateway.head_limits) {
-                Ok(head) => gateway.ops(&head, connection.scheme).await,
+                Ok(head) => Box::pin(async move { gateway.ops(&head, connection.scheme).await }).await,
                 Err(error) => {
                     gateway.refuse_early(error.into(), Reader::default(), &connection, &self.request_ids.next())
                 }
@@ -166,9 +196,12 @@ impl Handler for Worker {
         }
         let mut line = AccessLine::begin(gateway, self.request_ids.next(), &connection, &request);
         let answer = match connection.serves {
-            Serves::ForwardAuth => share.authorize(connection, request, &mut line).await,
+            Serves::ForwardAuth => Box::pin(share.authorize(connection, request, &mut line)).await,
             // Administrators do not come this way: their listener accepts by itself.
-            Serves::Handset | Serves::Ops | Serves::Admin => share.handset(connection, request, &mut line).await,
+            Serves::Handset | Serves::Ops | Serves::Admin => match share.arrive(&connection, request, &mut line) {
+                Ok(arrived) => share.handset(arrived, &connection).await,
+                Err(refused) => *refused,
+            },
         };
         line.status = answer.status().as_u16();
         answer
@@ -227,5 +260,20 @@ impl From<HeadError> for Reason {
             HeadError::Malformed => Self::MalformedRequest,
             HeadError::HostNotAllowed => Self::HostNotAllowed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_is_answered_in_is_small() {
+        fn room<F>(_: impl FnOnce(Arc<Worker>, Connection, Request<Incoming>) -> F) -> usize {
+            size_of::<F>()
+        }
+        // It is copied to the heap as a whole. What few requests wait for belongs into a box.
+        let bytes = room(<Worker as Handler>::handle);
+        assert!(bytes <= 4096, "{bytes}");
     }
 }

@@ -68,6 +68,16 @@ pub(super) enum Presented {
     Refused(Reason),
 }
 
+/// What was found of it without asking the store.
+enum Found {
+    /// All that there is to say.
+    Presented(Presented),
+    /// A live session of this device, whose cookie came back for the first time.
+    Unsettled(Arc<LiveSession<AssertionCache>>),
+    /// A live session of another device.
+    Mismatched(Arc<LiveSession<AssertionCache>>, TokenHash),
+}
+
 impl Gateway {
     /// Looks the request's session up and holds it to its device.
     ///
@@ -75,11 +85,26 @@ impl Gateway {
     /// is present must be the one that signed in; of a URL it must be present wherever it can be (`interface.md` §4). A
     /// mismatch ends the session.
     pub(super) async fn presented_session(&self, arrival: &Arrival) -> Presented {
+        // Boxed, what most requests need not wait for: each would carry the room for it.
+        match self.looked_up(arrival) {
+            Found::Presented(presented) => presented,
+            Found::Unsettled(session) => Box::pin(self.settled(session)).await,
+            Found::Mismatched(session, hash) => {
+                Box::pin(self.end_mismatched(Arc::clone(&session), hash, arrival.now)).await;
+                let SessionFacts { account, carrier, .. } = session.facts();
+                let event = SecurityEvent::DeviceMismatch { account, carrier };
+                telemetry::security(&event, Some(arrival.client.address), self.config.privacy.client_address);
+                Presented::Refused(Reason::SessionDeviceMismatch)
+            }
+        }
+    }
+
+    fn looked_up(&self, arrival: &Arrival) -> Found {
         let Arrival { head, client, now, .. } = arrival;
         let cookie;
         let (token, transport) = match arrival.held() {
-            Held::Nothing => return Presented::Nothing,
-            Held::Unusable => return Presented::Ended,
+            Held::Nothing => return Found::Presented(Presented::Nothing),
+            Held::Unusable => return Found::Presented(Presented::Ended),
             Held::Cookie(token) => {
                 cookie = token;
                 (&cookie, TokenTransport::Cookie)
@@ -87,29 +112,31 @@ impl Gateway {
             Held::Url(token) => (token, TokenTransport::Url),
         };
         let hash = token.hash();
-        let Check::Live(session) = self.sessions.check(hash, transport, *now) else { return Presented::Ended };
+        let Check::Live(session) = self.sessions.check(hash, transport, *now) else {
+            return Found::Presented(Presented::Ended);
+        };
         let facts = session.facts();
         let profile = self.config.carriers.match_source(client).filter(|profile| profile.name() == &facts.carrier);
         let same_device = match (profile, self.config.carriers.presented(head, &facts.carrier)) {
             (None, _) | (Some(_), Err(IdentificationRefusal::CarrierMismatch)) => false,
             (Some(profile), Ok(None)) => {
                 if transport == TokenTransport::Url && is_shown(profile, client.scheme) {
-                    return Presented::Nothing;
+                    return Found::Presented(Presented::Nothing);
                 }
                 true
             }
             (Some(_), Ok(Some(identifier))) => session.same_device(token, &identifier),
             // Fields that cannot be judged say nothing about the device: the request is refused, the session stays.
-            (Some(_), Err(refusal)) => return Presented::Refused(refusal.into()),
+            (Some(_), Err(refusal)) => return Found::Presented(Presented::Refused(refusal.into())),
         };
-        if same_device {
-            session.note_use(*now);
-            return self.settled(session, transport).await;
+        if !same_device {
+            return Found::Mismatched(session, hash);
         }
-        self.end_mismatched(Arc::clone(&session), hash, *now).await;
-        let event = SecurityEvent::DeviceMismatch { account: &facts.account, carrier: &facts.carrier };
-        telemetry::security(&event, Some(client.address), self.config.privacy.client_address);
-        Presented::Refused(Reason::SessionDeviceMismatch)
+        session.note_use(*now);
+        if transport == TokenTransport::Cookie && session.transport() == TokenTransport::Url {
+            return Found::Unsettled(session);
+        }
+        Found::Presented(Presented::Live(Current { session, transport }))
     }
 
     async fn end_mismatched(&self, session: Arc<LiveSession<AssertionCache>>, hash: TokenHash, now: Timestamp) {
@@ -132,14 +159,11 @@ impl Gateway {
     }
 
     /// A browser that brought the cookie keeps cookies: what its URLs hold is worth nothing from now on.
-    async fn settled(&self, session: Arc<LiveSession<AssertionCache>>, transport: TokenTransport) -> Presented {
-        if transport == TokenTransport::Cookie
-            && session.transport() == TokenTransport::Url
-            && let Err(error) = self.sessions.keep_in_cookie(&session).await
-        {
+    async fn settled(&self, session: Arc<LiveSession<AssertionCache>>) -> Presented {
+        if let Err(error) = self.sessions.keep_in_cookie(&session).await {
             tracing::error!(%error, "a session could not be kept in its cookie; its request was refused");
             return Presented::Refused(Reason::StoreUnavailable);
         }
-        Presented::Live(Current { session, transport })
+        Presented::Live(Current { session, transport: TokenTransport::Cookie })
     }
 }

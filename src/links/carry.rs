@@ -68,7 +68,7 @@ pub fn carry(answer: Response<Body>, plan: LinkPlan) -> Response<Body> {
         return Response::from_parts(head, body);
     }
     let stream = Stream::new(Page::new(plan, encoding, xml), encoding);
-    Response::from_parts(head, Body::Linked(LinkedBody::new(Box::new(body), stream)))
+    Response::from_parts(head, Body::Linked(Box::new(LinkedBody::new(Box::new(body), stream))))
 }
 
 /// The charset that the one Content-Type says, and whether it is XML. `None` for what is no page.

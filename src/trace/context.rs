@@ -57,8 +57,10 @@ pub(super) fn own_ids(request_id: &str) -> Option<(&str, &str)> {
 /// recorded, and made of the request id where it is not.
 ///
 /// Where the gateway samples, its own decision is told. Where it does not, the caller's is: it alone knows.
-pub(crate) fn set_trace_context(fields: &mut HeaderMap, request_id: &str, call: &UpstreamCall) {
-    let continued = Incoming::of(fields);
+///
+/// `traced`: whether the client sent a field of that context at all.
+pub(crate) fn set_trace_context(fields: &mut HeaderMap, request_id: &str, traced: bool, call: &UpstreamCall) {
+    let continued = traced.then(|| Incoming::of(fields)).flatten();
     let value = own_ids(request_id).map(|(own, step)| {
         let (trace, flags) = continued.map_or((own, 0), |incoming| (incoming.trace, incoming.flags));
         match call.step() {
@@ -67,7 +69,7 @@ pub(crate) fn set_trace_context(fields: &mut HeaderMap, request_id: &str, call: 
             Step::Recorded(span) => traceparent(trace, &hexadecimal(span), flags | SAMPLED),
         }
     });
-    if continued.is_none() || value.is_none() {
+    if traced && (continued.is_none() || value.is_none()) {
         fields.remove(TRACESTATE);
     }
     match value.and_then(|value| HeaderValue::try_from(value).ok()) {
@@ -110,7 +112,7 @@ mod tests {
         let mut fields: Vec<_> = sent.iter().map(|value| ("traceparent", *value)).collect();
         fields.push(("tracestate", "a=1"));
         let mut found: HeaderMap = fields.into_iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-        set_trace_context(&mut found, request_id, call);
+        set_trace_context(&mut found, request_id, true, call);
         found
     }
 
@@ -137,7 +139,7 @@ mod tests {
             assert_eq!(found.contains_key("tracestate"), expected.contains(TRACE), "{sent:?}");
         }
         let mut found = HeaderMap::new();
-        set_trace_context(&mut found, "no-uuid", &UpstreamCall::default());
+        set_trace_context(&mut found, "no-uuid", false, &UpstreamCall::default());
         assert!(found.is_empty());
     }
 

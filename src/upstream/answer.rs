@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 
 use super::cookies::{cookie_name, is_gateway_cookie};
-use super::fields::{connection_options, is_gateways_own, is_hop_by_hop, remove_where};
+use super::fields::{Present, connection_options, is_gateways_own, is_hop_by_hop, remove_where};
 use crate::edge::fold;
 
 /// By which an upstream says whose request it answers (`interface.md` §3, console-driven enrolment).
@@ -22,34 +22,43 @@ pub enum BindClaim {
 /// Takes out hop-by-hop fields, the gateway's own fields and cookies, and `Alt-Svc`, which would lead the client
 /// around the gateway. `Trailer` stays: the trailers it announces do too. Gives back what it said of binding.
 pub(super) fn strip(fields: &mut HeaderMap) -> Option<BindClaim> {
-    let claim = bind_claim(fields);
-    let named: Vec<_> = connection_options(fields).filter_map(|o| HeaderName::from_bytes(o).ok()).collect();
-    for name in named {
-        // What frames the body is not the upstream's to take away (RFC 9110 §7.6.1 forbids naming it).
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            fields.remove(name);
-        }
+    let there = Present::of(fields);
+    let claim = if there.any(&[Present::OWN]) { bind_claim(fields) } else { None };
+    if there.any(&[Present::CONNECTION]) {
+        remove_named(fields);
     }
     // The body is as long as its chunks say; a length beside them is a lie (RFC 9112 §6.3).
-    if fields.contains_key(TRANSFER_ENCODING) {
+    if there.any(&[Present::HOP_BY_HOP]) && fields.contains_key(TRANSFER_ENCODING) {
         fields.remove(CONTENT_LENGTH);
     }
-    if fields.get_all(SET_COOKIE).iter().any(sets_gateway_cookie) {
+    if there.any(&[Present::SET_COOKIE]) && fields.get_all(SET_COOKIE).iter().any(sets_gateway_cookie) {
         let kept: Vec<_> = fields.get_all(SET_COOKIE).iter().filter(|v| !sets_gateway_cookie(v)).cloned().collect();
         fields.remove(SET_COOKIE);
         for value in kept {
             fields.append(SET_COOKIE, value);
         }
     }
-    strip_common(fields);
+    if there.any(&[Present::CONNECTION, Present::HOP_BY_HOP, Present::ALT_SVC, Present::OWN]) {
+        strip_common(fields);
+    }
     claim
 }
 
-fn bind_claim(fields: &HeaderMap) -> Option<BindClaim> {
-    // Nearly every answer ends here; the letters and the separator are compared only where a name begins like ours.
-    if !fields.keys().any(|name| is_gateways_own(name.as_str())) {
-        return None;
+/// Removes what `Connection` names.
+fn remove_named(fields: &mut HeaderMap) {
+    // These name no field but what goes anyhow.
+    let plain = |option: &&[u8]| [&b"close"[..], b"keep-alive"].iter().any(|plain| option.eq_ignore_ascii_case(plain));
+    let named = connection_options(fields).filter(|option| !plain(option));
+    let named: Vec<_> = named.filter_map(|option| HeaderName::from_bytes(option).ok()).collect();
+    for name in named {
+        // What frames the body is not the upstream's to take away (RFC 9110 §7.6.1 forbids naming it).
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+            fields.remove(name);
+        }
     }
+}
+
+fn bind_claim(fields: &HeaderMap) -> Option<BindClaim> {
     let mut spellings = fields.keys().filter(|name| fold(name.as_str()) == BIND);
     let spelling = spellings.next()?;
     let mut values = fields.get_all(spelling).iter();

@@ -1,7 +1,10 @@
 //! Which fields are the connection's, which are the gateway's, and which query keys; pure.
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFERER,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
 use percent_encoding::percent_decode;
 
 /// Whether it is a field of one connection, beside what `Connection` names (RFC 9110 §7.6.1, §11.7).
@@ -13,11 +16,65 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Removes the fields of these names; one pass over a head costs less than asking it for each name that may be there.
 /// Gives back how many names it were.
 pub(super) fn remove_where(fields: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) -> usize {
-    let doomed: Vec<_> = fields.keys().filter(|name| doomed(name)).cloned().collect();
-    for name in &doomed {
+    // Most heads hold one at most, which needs no list.
+    let Some(first) = fields.keys().find(|name| doomed(name)).cloned() else { return 0 };
+    fields.remove(first);
+    let others: Vec<_> = fields.keys().filter(|name| doomed(name)).cloned().collect();
+    for name in &others {
         fields.remove(name);
     }
-    doomed.len()
+    1 + others.len()
+}
+
+/// Which fields a head has of those that the gateway looks at or edits: of nine kinds an ordinary head has three, and one
+/// look at all its names costs less than asking it for each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Present(u16);
+
+impl Present {
+    pub(super) const CONNECTION: Self = Self(1);
+    /// Of one connection, beside `Connection` itself.
+    pub(super) const HOP_BY_HOP: Self = Self(1 << 1);
+    /// `Expect` and `Content-Length`.
+    pub(super) const SAID_ANEW: Self = Self(1 << 2);
+    pub(super) const TRAILER: Self = Self(1 << 3);
+    pub(super) const COOKIE: Self = Self(1 << 4);
+    pub(super) const SET_COOKIE: Self = Self(1 << 5);
+    pub(super) const REFERER: Self = Self(1 << 6);
+    pub(super) const USER_AGENT: Self = Self(1 << 7);
+    /// `traceparent` and `tracestate`.
+    pub(super) const TRACE: Self = Self(1 << 8);
+    pub(super) const ALT_SVC: Self = Self(1 << 9);
+    /// That only this gateway may write.
+    pub(super) const OWN: Self = Self(1 << 10);
+
+    pub(super) fn of(fields: &HeaderMap) -> Self {
+        Self(fields.keys().fold(0, |bits, name| bits | Self::kind(name).0))
+    }
+
+    /// Whether it has one of these kinds.
+    pub(super) fn any(self, kinds: &[Self]) -> bool {
+        kinds.iter().any(|kind| self.0 & kind.0 != 0)
+    }
+
+    fn kind(name: &HeaderName) -> Self {
+        match *name {
+            CONNECTION => Self::CONNECTION,
+            EXPECT | CONTENT_LENGTH => Self::SAID_ANEW,
+            TRAILER => Self::TRAILER,
+            COOKIE => Self::COOKIE,
+            SET_COOKIE => Self::SET_COOKIE,
+            REFERER => Self::REFERER,
+            USER_AGENT => Self::USER_AGENT,
+            ALT_SVC => Self::ALT_SVC,
+            _ if is_hop_by_hop(name) => Self::HOP_BY_HOP,
+            _ => match name.as_str() {
+                "traceparent" | "tracestate" => Self::TRACE,
+                other if is_gateways_own(other) => Self::OWN,
+                _ => Self(0),
+            },
+        }
+    }
 }
 
 /// Query keys of sessions without cookies and of carriers that must be asked for an identifier.

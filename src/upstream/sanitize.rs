@@ -4,6 +4,9 @@
 //! anything added, so that no client's copy stands beside ours. A name is compared folded ([`fold`]), because
 //! software behind us may read `X_Real.IP` as `X-Real-IP`. RFC 9110 §7.6, RFC 9113 §8.2.3, W3C Trace Context.
 
+use std::io::Write as _;
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT,
@@ -14,7 +17,8 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use super::cookies::clean_cookies;
 use super::fields::{
-    connection_options, is_hop_by_hop, is_identity, is_relied_on, remove_where, without_own_query, without_query_keys,
+    Present, connection_options, is_hop_by_hop, is_identity, is_relied_on, remove_where, without_own_query,
+    without_query_keys,
 };
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::carrier::ReservedFields;
@@ -34,6 +38,8 @@ pub struct StrippedHead {
     fields: HeaderMap,
     upgrade: bool,
     stripped: usize,
+    /// Whether the client sent a trace.
+    traced: bool,
 }
 
 /// Why a head cannot be made fit for an upstream.
@@ -52,7 +58,7 @@ pub struct Forwarded<'a> {
     /// Who asks.
     pub client: &'a Client,
     /// Host as the client named it.
-    pub host: &'a str,
+    pub host: Option<&'a HeaderValue>,
     /// `X-Request-Id`: 32 lower-case hex digits. Also the trace id of `traceparent` where the client sent none.
     pub request_id: &'a str,
     /// The step of its trace that the upstream is.
@@ -109,20 +115,35 @@ impl StrippedHead {
         if matches!(method, Method::CONNECT | Method::TRACE) {
             return Err(StripError::Malformed);
         }
-        let (upgrade, te) = end_connection(&mut fields, version, reserved)?;
+        let there = Present::of(&fields);
+        let (upgrade, te) = if there.any(&[Present::CONNECTION, Present::HOP_BY_HOP, Present::SAID_ANEW]) {
+            end_connection(&mut fields, version, reserved)?
+        } else {
+            (None, false)
+        };
         let stripped = remove_where(&mut fields, |name| is_reserved(name, reserved));
-        clean_trailer(&mut fields, reserved);
-        clean_cookies(&mut fields, |name| reserved.holds_cookie(name));
-        if let Entry::Occupied(mut referers) = fields.entry(REFERER) {
+        if there.any(&[Present::TRAILER]) {
+            clean_trailer(&mut fields, reserved);
+        }
+        if there.any(&[Present::COOKIE]) {
+            clean_cookies(&mut fields, |name| reserved.holds_cookie(name));
+        }
+        if there.any(&[Present::REFERER])
+            && let Entry::Occupied(mut referers) = fields.entry(REFERER)
+        {
             for value in referers.iter_mut() {
                 if let Some(cut) = without_own_query(value.as_bytes()) {
                     *value = HeaderValue::from_maybe_shared(Bytes::from(cut)).map_err(|_| StripError::Malformed)?;
                 }
             }
         }
-        if let Entry::Occupied(mut user_agents) = fields.entry(USER_AGENT) {
+        if there.any(&[Present::USER_AGENT])
+            && let Entry::Occupied(mut user_agents) = fields.entry(USER_AGENT)
+        {
             for value in user_agents.iter_mut() {
-                *value = reserved.redact_user_agent(value);
+                if let Some(redacted) = reserved.redact_user_agent(value) {
+                    *value = redacted;
+                }
             }
         }
         if upgrade.is_some() || te {
@@ -137,32 +158,55 @@ impl StrippedHead {
             fields.insert(TE, HeaderValue::from_static("trailers"));
         }
         let upgrades = upgrade.is_some();
-        set(&mut fields, UPGRADE, upgrade);
-        Ok(Self { method, target: origin_form(&uri)?, fields, upgrade: upgrades, stripped })
+        if let Some(upgrade) = upgrade {
+            fields.insert(UPGRADE, upgrade);
+        }
+        let traced = there.any(&[Present::TRACE]);
+        Ok(Self { method, target: origin_form(&uri)?, fields, upgrade: upgrades, stripped, traced })
     }
 
     pub(super) fn add(self, assertion: Option<HeaderValue>, forwarded: &Forwarded<'_>) -> UpstreamRequest {
-        let Self { method, target, mut fields, upgrade, .. } = self;
-        let host = match fields.get(HOST) {
-            Some(sent) if sent == forwarded.host => Some(sent.clone()),
-            _ => HeaderValue::from_str(forwarded.host).ok(),
-        };
-        set(&mut fields, HOST, host.clone());
-        set(&mut fields, X_FORWARDED_HOST, host);
-        set(&mut fields, X_FORWARDED_FOR, HeaderValue::try_from(forwarded.client.address.ip().to_string()).ok());
+        let Self { method, target, mut fields, upgrade, traced, .. } = self;
+        let mut hosts = fields.get_all(HOST).iter();
+        if !matches!((hosts.next(), hosts.next()), (Some(sent), None) if Some(sent) == forwarded.host) {
+            set(&mut fields, HOST, forwarded.host.cloned());
+        }
+        set(&mut fields, X_FORWARDED_HOST, forwarded.host.cloned());
+        set(&mut fields, X_FORWARDED_FOR, address(forwarded.client.address.ip()));
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(forwarded.client.scheme.as_str()));
         set(&mut fields, X_REQUEST_ID, HeaderValue::from_str(forwarded.request_id).ok());
-        set_trace_context(&mut fields, forwarded.request_id, forwarded.call);
+        set_trace_context(&mut fields, forwarded.request_id, traced, forwarded.call);
         set(&mut fields, ASSERTION_FIELD, assertion);
         UpstreamRequest { method, target, fields, upgrade }
     }
+}
+
+/// The address as text. Without `fmt`, which costs a request as much here as all that the address is looked up in.
+fn address(ip: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(v4) = ip else { return HeaderValue::try_from(ip.to_string()).ok() };
+    let mut text = [0; "255.255.255.255".len()];
+    let mut room = text.as_mut_slice();
+    for (index, octet) in v4.octets().into_iter().enumerate() {
+        let digits = [0, b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let leading = match octet {
+            0..10 => 3,
+            10..100 => 2,
+            100.. => 1,
+        };
+        if index > 0 {
+            room.write_all(b".").ok()?;
+        }
+        room.write_all(digits.get(leading..)?).ok()?;
+    }
+    let left = room.len();
+    HeaderValue::from_bytes(text.get(..text.len() - left)?).ok()
 }
 
 /// What carriers reserve; a trait so that the rules here are tested without profiles.
 pub(super) trait Reserved {
     fn holds(&self, name: &str) -> bool;
     fn holds_cookie(&self, name: &str) -> bool;
-    fn redact_user_agent(&self, value: &HeaderValue) -> HeaderValue;
+    fn redact_user_agent(&self, value: &HeaderValue) -> Option<HeaderValue>;
 }
 
 impl Reserved for ReservedFields {
@@ -172,7 +216,7 @@ impl Reserved for ReservedFields {
     fn holds_cookie(&self, name: &str) -> bool {
         self.holds_cookie(name)
     }
-    fn redact_user_agent(&self, value: &HeaderValue) -> HeaderValue {
+    fn redact_user_agent(&self, value: &HeaderValue) -> Option<HeaderValue> {
         self.redact_user_agent(value)
     }
 }
@@ -247,9 +291,6 @@ fn is_reserved(name: &HeaderName, reserved: &impl Reserved) -> bool {
 
 /// Only trailers that are announced are sent on, so what must not pass is taken out of the announcement.
 fn clean_trailer(fields: &mut HeaderMap, reserved: &impl Reserved) {
-    if !fields.contains_key(TRAILER) {
-        return;
-    }
     let names = fields.get_all(TRAILER).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     let kept: Vec<_> = names.filter(|name| !is_reserved(name, reserved) && !is_relied_on(name.as_str())).collect();
@@ -431,6 +472,14 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_written_as_the_standard_library_writes_them() {
+        for text in ["0.0.0.0", "1.20.255.9", "10.100.99.200", "255.255.255.255", "2001:db8::1", "::"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(address(ip).unwrap(), ip.to_string(), "{text}");
+        }
+    }
+
+    #[test]
     fn tunnels_and_echoes_are_refused() {
         assert_eq!(
             StrippedHead::strip(head(request("/", &[]).method("TRACE")), &StandIn).err(),
@@ -489,9 +538,8 @@ mod tests {
     fn finished(fields: &[(&str, &str)], assertion: Option<&'static str>) -> HeaderMap {
         let head = head(request("/", fields));
         let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Https, &head).unwrap();
-        let call = UpstreamCall::default();
-        let forwarded =
-            Forwarded { client: &client, host: "admin.example.jp:8443", request_id: REQUEST_ID, call: &call };
+        let (host, call) = (HeaderValue::from_static("admin.example.jp:8443"), UpstreamCall::default());
+        let forwarded = Forwarded { client: &client, host: Some(&host), request_id: REQUEST_ID, call: &call };
         StrippedHead::strip(head, &StandIn).unwrap().add(assertion.map(HeaderValue::from_static), &forwarded).fields
     }
 

@@ -221,10 +221,9 @@ impl Stage {
         let client = self.proxies.resolve(connection.peer.ip(), connection.scheme, &head).ok()?;
         let Ok(Destination::Route(route)) = self.routes.find(head.path()) else { return None };
         let upstream = route.upstream;
-        let host = head.host()?.to_owned();
-        let call = UpstreamCall::default();
-        let forwarded =
-            Forwarded { client: &client, host: &host, request_id: "00000000000000000000000000000000", call: &call };
+        let (host, call) = (head.host_value(), UpstreamCall::default());
+        let request_id = "00000000000000000000000000000000";
+        let forwarded = Forwarded { client: &client, host: host.as_ref(), request_id, call: &call };
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
         let answered = self
             .upstreams

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -170,7 +170,8 @@ async fn pass(
     let head = RawHead::read(parts, &limits).unwrap();
     let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Http, &head).unwrap();
     let (request_id, call) = ("0199aa00112233448899aabbccddeeff", UpstreamCall::default());
-    let forwarded = Forwarded { client: &client, host: "admin.example.jp", request_id, call: &call };
+    let host = HeaderValue::from_static("admin.example.jp");
+    let forwarded = Forwarded { client: &client, host: Some(&host), request_id, call: &call };
     let request = StrippedHead::strip(head, &StandIn).unwrap().add(None, &forwarded);
     match upstreams
         .send(

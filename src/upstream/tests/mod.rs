@@ -20,8 +20,7 @@ impl Reserved for StandIn {
     fn holds_cookie(&self, name: &str) -> bool {
         name == "subscriber"
     }
-    fn redact_user_agent(&self, value: &HeaderValue) -> HeaderValue {
-        let text = value.to_str().unwrap_or_default().replace("serial", "");
-        HeaderValue::try_from(text).unwrap_or_else(|_| value.clone())
+    fn redact_user_agent(&self, value: &HeaderValue) -> Option<HeaderValue> {
+        HeaderValue::try_from(value.to_str().unwrap_or_default().replace("serial", "")).ok()
     }
 }
