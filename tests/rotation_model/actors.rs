@@ -6,7 +6,7 @@ use sekisho::binding::{BindingError, ByConsole, EnrolError, KeyId, enrol_by_cons
 use sekisho::clock::Day;
 use sekisho::store::{
     BindingStore as _, ChangeOutcome, KeyChange, KeyPurpose, KeyState, KeyStore as _, RotationRecord, RotationState,
-    RotationStore as _, Scanned, WrapBatch, WrapOutcome, Wrapped,
+    RotationStore as _, Scanned, StoreError, WrapBatch, WrapOutcome, Wrapped,
 };
 
 use crate::turns::{Actor, Turn};
@@ -124,9 +124,15 @@ pub(crate) fn enrol(world: &Rc<World>, handset: usize) -> Actor {
 
 /// The operator takes a handset away.
 pub(crate) async fn revoke(world: &World, handset: usize) {
-    if let Some((_, binding)) = world.bound(handset) {
-        assert!(world.store.revoke(binding).await.unwrap().is_some());
-        world.was_revoked(handset);
+    let Some((_, binding)) = world.bound(handset) else { return };
+    match world.store.revoke(binding).await {
+        Ok(revoked) => {
+            assert!(revoked.is_some());
+            world.was_revoked(handset);
+        }
+        // What a worker wrote that must not be: nobody can sign in by it either.
+        Err(StoreError::Corrupt(_)) => world.lost.borrow_mut().push(format!("revocation of {handset}")),
+        Err(error) => panic!("{error}"),
     }
 }
 
