@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::periods::Periods;
-use super::purpose::{Purpose, REGISTER};
+use super::purpose::Purpose;
+use super::register::REGISTER;
 use super::tongue::{Text, Tongue};
 use crate::assertion::AssertionCache;
 use crate::audit::Entry;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::periods::Periods;
-use super::purpose::REGISTER;
+use super::register::REGISTER;
 use super::tongue::Tongue;
 use crate::config::{AccessLog, ClientAddressDetail, Config};
 
