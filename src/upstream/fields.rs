@@ -1,9 +1,12 @@
 //! Which fields are the connection's, which are the gateway's, and which query keys; pure.
 
+use std::io::Write as _;
+use std::net::IpAddr;
+
 use http::HeaderMap;
 use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFERER,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use percent_encoding::percent_decode;
 
@@ -212,4 +215,38 @@ fn is_gateway_pair(pair: &[u8]) -> bool {
     let key = pair.split(|b| *b == b'=').next().unwrap_or(pair);
     let decoded = percent_decode(key).map(|b| b.to_ascii_lowercase());
     QUERY_KEYS.iter().any(|ours| decoded.clone().eq(ours.bytes()))
+}
+
+/// The address as text. Without `fmt`, which costs a request as much here as all that the address is looked up in.
+pub(super) fn address(ip: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(v4) = ip else { return HeaderValue::try_from(ip.to_string()).ok() };
+    let mut text = [0; "255.255.255.255".len()];
+    let mut room = text.as_mut_slice();
+    for (index, octet) in v4.octets().into_iter().enumerate() {
+        let digits = [0, b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
+        let leading = match octet {
+            0..10 => 3,
+            10..100 => 2,
+            100.. => 1,
+        };
+        if index > 0 {
+            room.write_all(b".").ok()?;
+        }
+        room.write_all(digits.get(leading..)?).ok()?;
+    }
+    let left = room.len();
+    HeaderValue::from_bytes(text.get(..text.len() - left)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_the_standard_library_writes_them() {
+        for text in ["0.0.0.0", "1.20.255.9", "10.100.99.200", "255.255.255.255", "2001:db8::1", "::"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(address(ip).unwrap(), ip.to_string(), "{text}");
+        }
+    }
 }
