@@ -410,6 +410,8 @@ mod tests {
             "get /v1/keys/{id}/public",
             "get /v1/log",
             "get /v1/policy",
+            "get /v1/policy/history",
+            "get /v1/policy/history/{id}",
             "get /v1/posture",
             "get /v1/retention",
             "get /v1/rotations",

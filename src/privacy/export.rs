@@ -243,7 +243,7 @@ mod tests {
         {
             let written = document(&facts, tongue);
             assert_eq!(written["items"][1]["what"], expected);
-            assert_eq!(written["items"].as_array().unwrap().len(), 16);
+            assert_eq!(written["items"].as_array().unwrap().len(), 17);
         }
     }
 }
