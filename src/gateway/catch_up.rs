@@ -75,31 +75,33 @@ enum Step {
 }
 
 impl CatchUp {
-    /// Of a store that is behind. Keys that leaked or were destroyed since let nobody in from here on.
+    /// Of a store, if it is behind. Keys that leaked or were destroyed since let nobody in from here on.
     ///
     /// # Errors
     /// A finding: the store cannot be used. Where only no key could take the place of one, that is left to the rounds.
     pub(super) async fn begin(
-        (behind, backups, audit): (Behind, &Arc<Backups>, &Arc<AuditTrail>),
+        (behind, backups, audit): (Option<Behind>, &Arc<Backups>, &Arc<AuditTrail>),
         (rotations, lifecycle): (&Arc<Rotations>, &Arc<Lifecycle>),
         clock: &Arc<dyn Clock>,
         config: &Config,
-    ) -> Result<Self, Finding> {
+    ) -> Result<Option<Self>, Finding> {
+        let Some(behind) = behind else { return Ok(None) };
         let (backups, audit, clock) = (Arc::clone(backups), Arc::clone(audit), Arc::clone(clock));
         let (rotations, lifecycle, so_far) = (Arc::clone(rotations), Arc::clone(lifecycle), SoFar::default());
         let mut begun = Self { behind, backups, audit, rotations, lifecycle, clock, so_far };
         begun.lock_out(config).await?;
-        Ok(begun)
+        Ok(Some(begun))
     }
 
     /// Does what can be done before anybody is served, and has the rest done in the background of `gateway`, which serves
     /// no handset until then.
-    pub(super) async fn go_on(mut self, gateway: &Arc<Gateway>, background: &TaskTracker) {
-        let waits_for = self.round().await;
+    pub(super) async fn go_on(begun: Option<Self>, gateway: &Arc<Gateway>, background: &TaskTracker) {
+        let Some(mut begun) = begun else { return };
+        let waits_for = begun.round().await;
         let over = waits_for.is_none();
         gateway.set_catching_up(waits_for);
         if !over {
-            background.spawn(self.run(Arc::clone(gateway), gateway.shutdown.clone()));
+            background.spawn(begun.run(Arc::clone(gateway), gateway.shutdown.clone()));
         }
     }
 

@@ -107,13 +107,8 @@ impl Running {
         receipts.restarted(now).await;
         let days = config.binding.retention_days;
         let rotations = rotations(&store, &lifecycle, (&receipts, &audit), &sessions, &metrics, &clock, days);
-        let catch_up = match behind {
-            Some(behind) => {
-                let (ledger, keys) = ((behind, &backups, &audit), (&rotations, &lifecycle));
-                Some(CatchUp::begin(ledger, keys, &clock, &config).await.map_err(one)?)
-            }
-            None => None,
-        };
+        let (ledger, moved) = ((behind, &backups, &audit), (&rotations, &lifecycle));
+        let catch_up = CatchUp::begin(ledger, moved, &clock, &config).await.map_err(one)?;
         let config_in_force = Arc::new(InForce::new(Arc::clone(&config)));
         let with = (&audit, &backups, &clock, &config_in_force);
         let promises = policy::promises(&store, &keys, &rotations, &sessions, with).await;
@@ -144,9 +139,7 @@ impl Running {
         policy::tell(&gateway).await.map_err(|error| at_store(error.to_string()))?;
         gateway.self_test().await;
         let background = TaskTracker::new();
-        if let Some(catch_up) = catch_up {
-            catch_up.go_on(&gateway, &background).await;
-        }
+        CatchUp::go_on(catch_up, &gateway, &background).await;
         let in_force = Arc::new(ArcSwap::new(Arc::clone(&gateway)));
         let (listeners, bound) = change.make();
         let workers = start_workers(cores, bound.for_workers, &in_force, &shutdown)
