@@ -52,7 +52,11 @@ impl Material {
     fn is_in(&self, folder: &Path) -> Option<String> {
         let parts: Vec<&[u8]> = self.wrapped.chunks_exact(12).chain(self.clear.chunks_exact(12)).collect();
         files(folder).into_iter().find_map(|file| {
-            let content = std::fs::read(&file).unwrap();
+            let content = match std::fs::read(&file) {
+                // A draft has got its name since.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+                content => content.unwrap(),
+            };
             parts.iter().any(|part| contains(&content, part)).then(|| file.display().to_string())
         })
     }

@@ -38,7 +38,7 @@ async fn a_receipt_is_judged_offline_and_a_changed_byte_named() {
 
     folder.write("changed.json", &KEPT.replacen(r#""total":3"#, r#""total":4"#, 1));
     let judged = verify(&format!("{changed} --json")).await;
-    assert_eq!((judged.code, judged.stderr.as_str()), (1, ""), "{judged:?}");
+    assert!(judged.code == 1 && judged.stderr.contains("counts.total: "), "{judged:?}");
     assert!(judged.json()["problems"][0].as_str().unwrap().starts_with("counts.total: "), "{judged:?}");
     let judged = verify(changed).await;
     assert!(judged.code == 1 && judged.stdout.contains("counts.total"), "{judged:?}");
