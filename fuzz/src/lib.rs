@@ -29,8 +29,8 @@ use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedP
 use sekisho::entropy::SeededEntropy;
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
 use sekisho::links::fuzz::{TOKEN, rewritten};
-use sekisho::logs::fuzz::read as read_sealed;
 use sekisho::links::{FormEncoding, UrlTokens, take_token};
+use sekisho::logs::fuzz::read as read_sealed;
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::receipt::verify;
 use sekisho::session::{CookiePresence, SessionCookie, SessionId};
