@@ -94,6 +94,8 @@ pub struct RetentionCounts {
     pub statistics: u64,
     /// Files of the access log, a day each.
     pub log_files: u64,
+    /// Files of the security log, a day each.
+    pub security_log_files: u64,
     /// Keys of days of the sealed access log.
     pub log_keys: u64,
     /// Entries of the audit trail, some at a time.
@@ -104,9 +106,9 @@ pub struct RetentionCounts {
 
 impl RetentionRun {
     fn of(round: Round, dry_run: bool) -> Self {
-        let Round { bindings, held, statistics, log_files, log_keys, backups, audit, clock_doubted, .. } = round;
-        let erased = RetentionCounts { bindings, statistics, log_files, log_keys, audit, backups };
-        Self { dry_run, erased, held, clock_doubted }
+        let Round { bindings, held, statistics, log_files, security_log_files, log_keys, backups, audit, .. } = round;
+        let erased = RetentionCounts { bindings, statistics, log_files, security_log_files, log_keys, audit, backups };
+        Self { dry_run, erased, held, clock_doubted: round.clock_doubted }
     }
 }
 
@@ -143,12 +145,13 @@ pub(super) async fn report(_: PolicyReader, State(ops): State<Operations>) -> An
             Kept::Audit => (Some(due.audit), None),
             Kept::AccessLog if purpose.kind == "log-keys" => (Some(due.log_keys), None),
             Kept::AccessLog => (Some(due.log_files), None),
+            Kept::SecurityLog => (Some(due.security_log_files), None),
             Kept::UntilErased
             | Kept::WithBinding
             | Kept::Session
             | Kept::Code
             | Kept::UntilReleased
-            | Kept::SecurityLog
+            | Kept::Elsewhere
             | Kept::WhileNeeded
             | Kept::ForEver
             | Kept::Latest

@@ -206,6 +206,10 @@ impl Document for admin::RetentionRun {
             row(if self.dry_run { "statistics due" } else { "statistics erased" }, self.erased.statistics.to_string()),
             row(if self.dry_run { "audit entries due" } else { "audit entries erased" }, self.erased.audit.to_string()),
             row(if self.dry_run { "log files due" } else { "log files erased" }, self.erased.log_files.to_string()),
+            row(
+                if self.dry_run { "security log files due" } else { "security log files erased" },
+                self.erased.security_log_files.to_string(),
+            ),
             row(if self.dry_run { "log keys due" } else { "log keys destroyed" }, self.erased.log_keys.to_string()),
             row(if self.dry_run { "backups due" } else { "backups destroyed" }, self.erased.backups.to_string()),
             row("bindings held", self.held.to_string()),

@@ -13,6 +13,8 @@ pub struct LogConfig {
     pub format: AccessFormat,
     /// Whether the lines of its file are under keys that are destroyed at the end of the retention.
     pub sealed: bool,
+    /// Where the security stream goes.
+    pub security: SecurityLog,
     /// From which level on the system stream is written. Default `info`.
     pub level: LogLevel,
 }
@@ -68,6 +70,15 @@ pub enum AccessLog {
     Off,
 }
 
+/// Where the security stream goes. Nowhere is not among the choices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecurityLog {
+    /// JSON lines on stdout, with the other streams.
+    Stdout,
+    /// JSON lines in a file of its own.
+    File(PathBuf),
+}
+
 /// `[privacy]`.
 #[derive(Clone, Copy, Debug)]
 pub struct PrivacyConfig {
@@ -75,6 +86,8 @@ pub struct PrivacyConfig {
     pub client_address: ClientAddressDetail,
     /// Days for which the days of an access log in a file are kept.
     pub access_log_days: u32,
+    /// Days for which the days of a security log in a file are kept.
+    pub security_log_days: u32,
     /// Days after which entries of the audit trail are erased; never if unsaid.
     pub audit_retention_days: Option<u32>,
     /// Smaller counts are not shown.

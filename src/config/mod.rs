@@ -26,7 +26,7 @@ pub use duration::Rate;
 pub use finding::{Finding, Severity};
 pub use in_force::InForce;
 pub use load::Identification;
-pub use log::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig};
+pub use log::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig, SecurityLog};
 pub use origin::Origin;
 pub use secret_source::{SecretError, SecretSource};
 pub use trace::{CollectorUrl, TraceConfig, TraceSampling};

@@ -141,9 +141,11 @@ tables! {
 
     Notice { controller: String, contact: String, revision: String }
 
-    Log { access: Table<AccessLog>, level: Level }
+    Log { access: Table<AccessLog>, security: Table<SecurityLog>, level: Level }
 
     AccessLog { to: Destination, file: String, format: Format, sealed: bool }
+
+    SecurityLog { to: Stdout, file: String }
 
     Privacy {
         client_address: ClientAddress,
@@ -186,6 +188,7 @@ words! {
     StretchWord { Auto, Off }
     Level { Error, Warn, Info, Debug, Trace }
     Destination { Stdout, Off }
+    Stdout { Stdout }
     Format { Json, Clf }
     ClientAddress { Full, Prefix, None }
     Sampling { Ratio, Parent }
@@ -385,6 +388,7 @@ mod tests {
             keys::<Notice>("notice"),
             keys::<Log>("log"),
             keys::<AccessLog>("log.access"),
+            keys::<SecurityLog>("log.security"),
             keys::<Privacy>("privacy"),
             keys::<Trace>("trace"),
         ]

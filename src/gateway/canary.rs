@@ -12,7 +12,7 @@ use super::Gateway;
 use super::self_test::SelfTestError;
 use crate::binding::{BindingError, resolve};
 use crate::carrier::RawIdentifier;
-use crate::config::{AccessLog, Config};
+use crate::config::{AccessLog, Config, SecurityLog};
 use crate::privacy::{CANARY_PROOF, Canary, Searched, search};
 use crate::store::{Proof, StoreError};
 
@@ -115,11 +115,14 @@ impl Seen {
 }
 
 /// What the process writes: the store with its journal and whatever stands beside it under its name, the ledger of backups,
-/// the access log and what it was rotated to.
+/// the logs and what they were rotated to.
 fn written_files(config: &Config) -> Vec<PathBuf> {
     let mut all = named_like(&config.store.path);
     all.push(config.backup.ledger.clone());
     if let AccessLog::File(path) = &config.log.access {
+        all.extend(named_like(path));
+    }
+    if let SecurityLog::File(path) = &config.log.security {
         all.extend(named_like(path));
     }
     all

@@ -1,4 +1,4 @@
-//! The days of the access log: keys made ahead of them, and what is over put aside.
+//! The days of log files: keys made ahead of sealed ones, and what is over put aside.
 
 use tokio::task::spawn_blocking;
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::{Config, Finding};
 use crate::keys::{KeysError, Lifecycle};
 use crate::logs::days_ahead;
-use crate::telemetry::AccessLogger;
+use crate::telemetry::{AccessLogger, security_day_over};
 
 /// Makes the keys of today and the next days, where lines are sealed, and hands them to what seals.
 ///
@@ -33,6 +33,9 @@ impl Gateway {
         }
         if let Some(day_over) = self.access.day_over(now.day()) {
             // It waits for a disk.
+            let _ = spawn_blocking(day_over).await;
+        }
+        if let Some(day_over) = security_day_over(now.day()) {
             let _ = spawn_blocking(day_over).await;
         }
     }

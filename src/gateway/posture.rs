@@ -4,6 +4,7 @@ use super::notice;
 use super::reload::Live;
 use crate::privacy::{Evidence, Promise, posture};
 use crate::store::StoreError;
+use crate::telemetry::security_log_trouble;
 
 impl Live {
     /// Each promise, under the configuration in force; the metric tells the same from now on.
@@ -23,6 +24,7 @@ impl Live {
             proofs: &promises.retention.proofs().await?,
             scrubbed_at: promises.subjects.scrubbed_at(),
             access_log: gateway.access.trouble(gateway.clock.now().day()),
+            security_log: security_log_trouble(),
             unfinished: promises.subjects.unfinished().await?,
             notice_doubt: doubt.as_ref().map(|doubt| doubt.problem.as_str()),
         };

@@ -15,7 +15,7 @@ use super::last_minute::LastMinute;
 use super::listeners::{Change, Listeners, Listening};
 use super::log_days;
 use super::notice;
-use super::startup::at_access_log;
+use super::startup::at_log_file;
 use super::state::{Gateway, Setting};
 use crate::admin::{Process, ReloadError, Reloaded, Status};
 use crate::audit::{Action, Effect, Event};
@@ -25,7 +25,7 @@ use crate::edge::{BoundListener, Entrance, Inherited};
 use crate::privacy::Promise;
 use crate::session::SessionPolicy;
 use crate::store::StoreError;
-use crate::telemetry::{Actor, Redirection, ReloadOutcome, configure_log};
+use crate::telemetry::{Actor, Redirection, ReloadOutcome, SecurityRedirection, configure_log, open_security_log};
 use crate::trace::Tracer;
 use crate::upstream::Health;
 
@@ -56,7 +56,8 @@ pub(super) struct Live {
 /// A configuration that could come into force in the next moment.
 struct Prepared {
     gateway: Arc<Gateway>,
-    redirection: Redirection,
+    /// Of the access log and of the security log.
+    redirections: (Redirection, SecurityRedirection),
     listeners: Change,
     /// Connections of clients that may be open.
     connections: u64,
@@ -188,16 +189,18 @@ impl Live {
             lock(&self.listeners).change(&config, &certificates, admissions, &mut none, cores, &self.shutdown);
         let listeners = listeners.map_err(|found| findings.extend(found)).ok();
         let access = former.access.next(&config.log, &config.privacy, &former.metrics);
-        let access = access.map_err(|error| findings.push(config.finding("log.access", at_access_log(&error)))).ok();
+        let access = access.map_err(|error| findings.push(config.finding("log.access", at_log_file(&error)))).ok();
         if let Some((access, _)) = &access
             && let Err(error) = log_days::keep_ahead(access, &former.lifecycle, now).await
         {
             findings.push(log_days::finding(&config, &error));
         }
+        let security = open_security_log(&config.log, &former.metrics);
+        let security = security.map_err(|e| findings.push(config.finding("log.security", at_log_file(&e)))).ok();
         let tracer = Tracer::start(config.trace.as_ref(), &former.metrics, &former.clock, &former.entropy);
         let tracer = tracer.map_err(|error| findings.push(config.finding(error.key(), error.to_string()))).ok();
-        let (Some(listeners), Some((access, redirection)), Some(tracer), true) =
-            (listeners, access, tracer, findings.is_empty())
+        let (Some(listeners), Some((access, redirection)), Some(security), Some(tracer), true) =
+            (listeners, access, security, tracer, findings.is_empty())
         else {
             findings.extend(warnings);
             findings.sort_by_key(|finding| finding.line);
@@ -214,12 +217,12 @@ impl Live {
             return Err(ReloadError::Findings(error.problems().into_iter().map(finding).collect()));
         }
         warnings.extend(notice::doubt(&config, &gateway.told, &*former.notices).await?);
-        Ok(Prepared { gateway, redirection, listeners, connections, lists, warnings })
+        Ok(Prepared { gateway, redirections: (redirection, security), listeners, connections, lists, warnings })
     }
 
     /// Nothing in here can fail or wait.
     fn swap(&self, former: &Gateway, prepared: Prepared) {
-        let Prepared { gateway, redirection, listeners, connections, lists, warnings: _ } = prepared;
+        let Prepared { gateway, redirections, listeners, connections, lists, warnings: _ } = prepared;
         let config = Arc::clone(&gateway.config);
         let session = config.session;
         gateway.sessions.set_policy(SessionPolicy {
@@ -229,7 +232,8 @@ impl Live {
         });
         gateway.lifecycle.set_periods(config.keys.periods);
         gateway.rotations.set_retention(config.binding.retention_days);
-        redirection.take_effect();
+        redirections.0.take_effect();
+        redirections.1.take_effect();
         self.admissions.replace(&config, connections);
         *lock(&self.lists) = lists;
         configure_log(config.log.level);

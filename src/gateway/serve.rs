@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::startup::{self, Running};
+use super::startup::{self, Running, at_log_file};
 use super::{descriptors, watchdog};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Finding, Severity};
@@ -55,6 +55,13 @@ pub fn serve(config: &Path) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    match telemetry::open_security_log(&config.log, &metrics) {
+        Ok(redirection) => redirection.take_effect(),
+        Err(error) => {
+            print(&[config.finding("log.security", at_log_file(&error))]);
+            return ExitCode::from(USAGE);
+        }
+    }
     forbid_core_dumps();
     descriptors::allow_all();
     run(async {

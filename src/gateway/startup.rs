@@ -36,7 +36,7 @@ use crate::store::{
     ApprovalStore, BindingStore, EmbeddedStore, Inspection, KeyState, KeyStore, Opened, RotationStore, SessionStore,
     StoreError, WriteEvent,
 };
-use crate::telemetry::{AccessLogger, Actor, Metrics};
+use crate::telemetry::{AccessLogger, Actor, Metrics, probe_security_log};
 use crate::trace::Tracer;
 use crate::upstream::Health;
 
@@ -386,7 +386,7 @@ async fn records(
     lifecycle: &Lifecycle,
 ) -> Result<(AccessLogger, Tracer), Finding> {
     let access = AccessLogger::new(&config.log, &config.privacy, metrics, Arc::clone(entropy))
-        .map_err(|error| config.finding("log.access", at_access_log(&error)))?;
+        .map_err(|error| config.finding("log.access", at_log_file(&error)))?;
     // Where the access log is sealed, its days need their keys.
     log_days::keep_ahead(&access, lifecycle, clock.now()).await.map_err(|error| log_days::finding(config, &error))?;
     let tracer = Tracer::start(config.trace.as_ref(), metrics, clock, entropy)
@@ -437,7 +437,10 @@ fn taken_places(config: &Config, inherited: &Inherited, cores: usize) -> Vec<Fin
         findings.push(config.finding("admin.socket", error.to_string()));
     }
     if let Err(error) = AccessLogger::probe(&config.log) {
-        findings.push(config.finding("log.access", at_access_log(&error)));
+        findings.push(config.finding("log.access", at_log_file(&error)));
+    }
+    if let Err(error) = probe_security_log(&config.log) {
+        findings.push(config.finding("log.security", at_log_file(&error)));
     }
     findings
 }
@@ -526,7 +529,7 @@ fn at_listener(config: &Config, index: usize, problem: String) -> Finding {
     config.finding(&format!("listener[{index}].address"), problem)
 }
 
-pub(super) fn at_access_log(error: &io::Error) -> String {
+pub(super) fn at_log_file(error: &io::Error) -> String {
     format!("the file cannot be written ({error}); make its folder, writable by the gateway's user")
 }
 

@@ -116,10 +116,13 @@ impl DayFile {
         let done = done.and_then(|()| self.append_to(day, lines, aside.is_ok()));
         let fault = aside.is_err() || done.is_err();
         if self.state.fault.swap(fault, Ordering::AcqRel) != fault {
+            let file = &self.path;
             match (&aside, &done) {
-                (_, Err(error)) => tracing::error!(%error, %day, "lines of the access log are lost"),
-                (Err(error), Ok(())) => tracing::error!(%error, "a day of the access log could not be put aside"),
-                (Ok(()), Ok(())) => tracing::info!("the access log is as it should be again"),
+                (_, Err(error)) => tracing::error!(file = %file.display(), %error, %day, "lines of a log are lost"),
+                (Err(error), Ok(())) => {
+                    tracing::error!(file = %file.display(), %error, "a day of a log could not be put aside");
+                }
+                (Ok(()), Ok(())) => tracing::info!(file = %file.display(), "a log is as it should be again"),
             }
         }
         done

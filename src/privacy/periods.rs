@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tongue::Tongue;
-use crate::config::{AccessLog, Config};
+use crate::config::{AccessLog, Config, SecurityLog};
 
 /// The rule by which data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,10 @@ pub enum Kept {
     AccessLog,
     /// For `privacy.statistics_retention`.
     Statistics,
-    /// By whoever collects the log.
+    /// For `privacy.security_log_retention` where it is a file of the gateway's.
     SecurityLog,
+    /// By whoever collects it.
+    Elsewhere,
     /// As long as something needs it.
     WhileNeeded,
     /// As long as the store.
@@ -53,16 +55,18 @@ pub struct Periods {
     /// The same of a code.
     pub codes_days: u32,
     /// Where the access log goes.
-    pub access_log: AccessLogPeriod,
+    pub access_log: LogPeriod,
+    /// Where the security log goes.
+    pub security_log: LogPeriod,
     /// Days for which statistics are kept.
     pub statistics_days: u32,
     /// Days for which entries of the audit trail are kept; for ever if unsaid.
     pub audit_days: Option<u32>,
 }
 
-/// What the gateway can say of the age of its access log.
+/// What the gateway can say of the age of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogPeriod {
+pub enum LogPeriod {
     /// None is written.
     Off,
     /// Whoever collects it must erase it.
@@ -84,10 +88,14 @@ impl Periods {
             sessions_days: config.privacy.sessions_days,
             codes_days: config.privacy.codes_days,
             access_log: match config.log.access {
-                AccessLog::Off => AccessLogPeriod::Off,
-                AccessLog::Stdout => AccessLogPeriod::Elsewhere,
-                AccessLog::File(_) if config.log.sealed => AccessLogPeriod::SealedDays(config.privacy.access_log_days),
-                AccessLog::File(_) => AccessLogPeriod::Days(config.privacy.access_log_days),
+                AccessLog::Off => LogPeriod::Off,
+                AccessLog::Stdout => LogPeriod::Elsewhere,
+                AccessLog::File(_) if config.log.sealed => LogPeriod::SealedDays(config.privacy.access_log_days),
+                AccessLog::File(_) => LogPeriod::Days(config.privacy.access_log_days),
+            },
+            security_log: match config.log.security {
+                SecurityLog::Stdout => LogPeriod::Elsewhere,
+                SecurityLog::File(_) => LogPeriod::Days(config.privacy.security_log_days),
             },
             statistics_days: config.privacy.statistics_days,
             audit_days: config.privacy.audit_retention_days,
@@ -103,9 +111,28 @@ impl Periods {
             session_absolute: Duration::from_hours(12),
             sessions_days: 1,
             codes_days: 1,
-            access_log: AccessLogPeriod::Elsewhere,
+            access_log: LogPeriod::Elsewhere,
+            security_log: LogPeriod::Elsewhere,
             statistics_days: 400,
             audit_days: None,
+        }
+    }
+}
+
+impl LogPeriod {
+    /// In English and Japanese.
+    fn say(self) -> (String, String) {
+        match self {
+            Self::Off => ("none is written".to_owned(), "記録しない".to_owned()),
+            Self::Elsewhere => ("as long as whoever collects it keeps it".to_owned(), "収集先の定める期間".to_owned()),
+            Self::Days(days) => (
+                format!("{}, then the day's file is erased", days_text(days)),
+                format!("{days}日。その後、その日のファイルを消去"),
+            ),
+            Self::SealedDays(days) => (
+                format!("{}, then the day's key is destroyed and no copy can be read", days_text(days)),
+                format!("{days}日。その後、その日の鍵を廃棄し、写しも読めなくする"),
+            ),
         }
     }
 }
@@ -115,7 +142,7 @@ impl Kept {
     #[must_use]
     pub fn say(self, periods: &Periods, tongue: Tongue) -> String {
         let Periods { binding_days, session_idle, session_absolute, sessions_days, codes_days, .. } = periods;
-        let Periods { access_log, statistics_days, audit_days, .. } = periods;
+        let Periods { access_log, security_log, statistics_days, audit_days, .. } = periods;
         let (en, ja) = match self {
             Self::UntilErased => ("until the account is erased".to_owned(), "アカウントを消去するまで".to_owned()),
             Self::Unused => (
@@ -148,24 +175,10 @@ impl Kept {
                 Some(days) => (format!("{days} days"), format!("{days}日")),
                 None => ("for ever".to_owned(), "無期限".to_owned()),
             },
-            Self::AccessLog => match access_log {
-                AccessLogPeriod::Off => ("none is written".to_owned(), "記録しない".to_owned()),
-                AccessLogPeriod::Elsewhere => {
-                    ("as long as whoever collects it keeps it".to_owned(), "収集先の定める期間".to_owned())
-                }
-                AccessLogPeriod::Days(days) => (
-                    format!("{}, then the day's file is erased", days_text(*days)),
-                    format!("{days}日。その後、その日のファイルを消去"),
-                ),
-                AccessLogPeriod::SealedDays(days) => (
-                    format!("{}, then the day's key is destroyed and no copy can be read", days_text(*days)),
-                    format!("{days}日。その後、その日の鍵を廃棄し、写しも読めなくする"),
-                ),
-            },
+            Self::AccessLog => access_log.say(),
+            Self::SecurityLog => security_log.say(),
+            Self::Elsewhere => LogPeriod::Elsewhere.say(),
             Self::Statistics => (format!("{statistics_days} days"), format!("{statistics_days}日")),
-            Self::SecurityLog => {
-                ("as long as whoever collects it keeps it".to_owned(), "収集先の定める期間".to_owned())
-            }
             Self::ForEver => ("for ever".to_owned(), "無期限".to_owned()),
             Self::WhileNeeded => ("as long as something needs it".to_owned(), "必要な間".to_owned()),
             Self::Latest => ("until the next one".to_owned(), "次の記録まで".to_owned()),

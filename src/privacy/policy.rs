@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::periods::Periods;
 use super::register::REGISTER;
 use super::tongue::Tongue;
-use crate::config::{AccessLog, ClientAddressDetail, Config};
+use crate::config::{AccessLog, ClientAddressDetail, Config, SecurityLog};
 
 /// The policy in force: settings, and every purpose.
 #[must_use]
@@ -56,6 +56,10 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
         AccessLog::File(_) if config.log.sealed => "file, sealed",
         AccessLog::File(_) => "file",
     };
+    let security = match &config.log.security {
+        SecurityLog::Stdout => "stdout",
+        SecurityLog::File(_) => "file",
+    };
     let client = match config.privacy.client_address {
         ClientAddressDetail::Full => "full",
         ClientAddressDetail::Prefix => "prefix",
@@ -65,10 +69,12 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
         ("admin.approvals", json!(config.admin.approvals)),
         ("binding.retention", days(config.binding.retention_days)),
         ("log.access", json!(access)),
+        ("log.security", json!(security)),
         ("privacy.access_log_retention", days(config.privacy.access_log_days)),
         ("privacy.audit_retention", config.privacy.audit_retention_days.map_or_else(|| json!("for ever"), days)),
         ("privacy.client_address", json!(client)),
         ("privacy.codes_retention", days(config.privacy.codes_days)),
+        ("privacy.security_log_retention", days(config.privacy.security_log_days)),
         ("privacy.sessions_retention", days(config.privacy.sessions_days)),
         ("privacy.statistics_floor", json!(config.privacy.statistics_floor)),
         ("privacy.statistics_retention", days(config.privacy.statistics_days)),

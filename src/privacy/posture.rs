@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::canary_search::CANARY_PROOF;
 use super::retention::RETENTION_PROOF;
 use crate::clock::Timestamp;
-use crate::config::{AccessLog, Config, KeyPeriods, TransportSetting};
+use crate::config::{AccessLog, Config, KeyPeriods, SecurityLog, TransportSetting};
 use crate::store::{KeyPurpose, KeyRecord, KeyState, Proof, RotationRecord, RotationState};
 
 /// A round of retention is noted each hour, though it erases nothing.
@@ -83,6 +83,8 @@ pub struct Evidence<'e> {
     pub scrubbed_at: Option<Timestamp>,
     /// What keeps the access log from being written as promised, or from being erased in time.
     pub access_log: Option<&'static str>,
+    /// The same of the security log.
+    pub security_log: Option<&'static str>,
     /// Erasures that were begun and are not finished.
     pub unfinished: usize,
     /// That the revision date of the notice stood over something else before.
@@ -90,7 +92,7 @@ pub struct Evidence<'e> {
 }
 
 /// The names of all promises, in their order.
-pub const PROMISES: [&str; 12] = [
+pub const PROMISES: [&str; 13] = [
     "purpose",
     "sign-in-only",
     "retention",
@@ -103,6 +105,7 @@ pub const PROMISES: [&str; 12] = [
     "leaked-keys",
     "notice",
     "canary",
+    "security-log",
 ];
 
 /// Each promise under `config`, in the order of [`PROMISES`].
@@ -205,6 +208,7 @@ pub fn posture(config: &Config, evidence: &Evidence<'_>) -> Vec<Promise> {
                 .into(),
         ),
         canary(evidence),
+        security_log(config, evidence),
     ]
 }
 
@@ -222,6 +226,25 @@ fn access_log(config: &Config, evidence: &Evidence<'_>) -> (String, Standing, &'
                 None => (setting, Standing::Kept, kept),
             }
         }
+    }
+}
+
+fn security_log(config: &Config, evidence: &Evidence<'_>) -> Promise {
+    let (setting, standing, detail) = match (&config.log.security, evidence.security_log) {
+        (SecurityLog::Stdout, _) => ("stdout".to_owned(), Standing::Elsewhere, "whoever collects it has to erase it"),
+        (SecurityLog::File(_), trouble) => (
+            format!("a file, privacy.security_log_retention = {}d", config.privacy.security_log_days),
+            if trouble.is_some() { Standing::Broken } else { Standing::Kept },
+            trouble.unwrap_or("a day's file is erased"),
+        ),
+    };
+    Promise {
+        name: PROMISES[12],
+        promise: "the security log is kept no longer than needed",
+        setting: format!("log.security: {setting}"),
+        standing,
+        seen_at: Some(evidence.now),
+        detail: detail.to_owned(),
     }
 }
 
@@ -413,6 +436,7 @@ mod tests {
             proofs,
             scrubbed_at: Some(NOW.minus(DAY)),
             access_log: None,
+            security_log: None,
             unfinished: 0,
             notice_doubt: None,
         };
@@ -432,6 +456,10 @@ mod tests {
         let log_in_file = parsed(&config_text("auto").replace("to = \"off\"", "file = \"a\""));
         assert_eq!(bad(&log_in_file, &fresh, |_| {}), [""; 0]);
         assert_eq!(bad(&log_in_file, &fresh, |e| e.access_log = Some("lost")), ["access-log"]);
+        let text = config_text("auto").replace("[log]\n", "[log]\nsecurity = { file = \"s\" }\n");
+        let security_in_file = parsed(&text);
+        assert_eq!(bad(&security_in_file, &fresh, |_| {}), [""; 0]);
+        assert_eq!(bad(&security_in_file, &fresh, |e| e.security_log = Some("lost")), ["security-log"]);
         assert_eq!(bad(&ours, &fresh, |e| e.notice_doubt = Some("another")), ["notice"]);
         for (index, name, most) in [(0, "retention", 2), (1, "canary", 26)] {
             let [seen, other] = [index, 1 - index].map(|index| fresh[index].clone());

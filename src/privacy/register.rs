@@ -318,7 +318,7 @@ pub const REGISTER: &[Purpose] = &[
             en: "upkeep of the service, where tracing is configured; neither account nor address stands there",
             ja: "設備の維持（トレースを設定した場合のみ）。アカウントもアドレスも記録しない",
         },
-        kept: Kept::SecurityLog,
+        kept: Kept::Elsewhere,
         ground: Ground::Upkeep,
     },
     Purpose {

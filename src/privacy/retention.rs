@@ -19,7 +19,7 @@ use crate::audit::{Action, AuditTrail, Effect, Event, SealError};
 use crate::backup::{BackupError, Backups, Entry};
 use crate::binding::BindingId;
 use crate::clock::{Clock, Day, Timestamp};
-use crate::config::{AccessLog, Config, InForce};
+use crate::config::{AccessLog, Config, InForce, SecurityLog};
 use crate::logs::{days_put_aside, erase_days};
 use crate::rotation::Rotations;
 use crate::session::Sessions;
@@ -46,6 +46,8 @@ pub struct Round {
     pub statistics: u64,
     /// Files of the log that hold one day each.
     pub log_files: u64,
+    /// The same of the security log.
+    pub security_log_files: u64,
     /// Keys of days of the sealed log.
     pub log_keys: u64,
     /// Whether files of the log could not be erased.
@@ -169,10 +171,10 @@ impl Retention {
             round.log_keys = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await?;
             round.audit = self.erase_entries(&mut state, now).await?;
             match self.log_files(&config, now, erase_days).await {
-                Ok(erased) => round.log_files = erased,
+                Ok(erased) => (round.log_files, round.security_log_files) = erased,
                 // All else goes on; the proof and the log say so.
                 Err(error) => {
-                    tracing::error!(%error, "days of the access log that are old enough were not erased");
+                    tracing::error!(%error, "days of a log that are old enough were not erased");
                     round.files_stay = true;
                 }
             }
@@ -238,18 +240,24 @@ impl Retention {
         }
     }
 
-    /// Has `work` look after the days of the log's file that are old enough.
+    /// Has `work` look after the days of the logs' files that are old enough: what it says of the access log, and of the
+    /// security log.
     async fn log_files(
         &self,
         config: &Config,
         now: Timestamp,
-        work: impl FnOnce(&Path, Day) -> io::Result<u64> + Send + 'static,
-    ) -> Result<u64, StoreError> {
-        let AccessLog::File(path) = &config.log.access else { return Ok(0) };
-        let (path, before) = (path.clone(), log_days_from(config, now));
-        match spawn_blocking(move || work(&path, before)).await {
-            Ok(Ok(count)) => Ok(count),
-            Ok(Err(error)) => Err(StoreError::Unavailable(format!("the files of the access log: {error}"))),
+        work: impl Fn(&Path, Day) -> io::Result<u64> + Send + 'static,
+    ) -> Result<(u64, u64), StoreError> {
+        let access = if let AccessLog::File(path) = &config.log.access { Some(path.clone()) } else { None };
+        let security = if let SecurityLog::File(path) = &config.log.security { Some(path.clone()) } else { None };
+        let before = (log_days_from(config, now), now.day().minus_days(config.privacy.security_log_days));
+        let both = move || -> io::Result<(u64, u64)> {
+            let access = access.map_or(Ok(0), |path| work(&path, before.0))?;
+            Ok((access, security.map_or(Ok(0), |path| work(&path, before.1))?))
+        };
+        match spawn_blocking(both).await {
+            Ok(Ok(counts)) => Ok(counts),
+            Ok(Err(error)) => Err(StoreError::Unavailable(format!("the files of a log: {error}"))),
             Err(_) => Err(StoreError::Closed),
         }
     }
@@ -269,14 +277,15 @@ impl Retention {
         let now = clock.now();
         let today = now.day();
         let due = subjects.store.due_bindings(today.minus_days(config.binding.retention_days)).await?;
+        let count = |path: &Path, before| Ok(days_put_aside(path, before)?.len() as u64);
+        let (log_files, security_log_files) = self.log_files(&config, now, count).await?;
         Ok(Round {
             bindings: due.free,
             held: due.held,
             statistics: statistics.due(today.minus_days(config.privacy.statistics_days)).await?,
             log_keys: self.log_keys_due(log_days_from(&config, now)).await?,
-            log_files: self
-                .log_files(&config, now, |path, before| Ok(days_put_aside(path, before)?.len() as u64))
-                .await?,
+            log_files,
+            security_log_files,
             audit: match self.entries_until(now) {
                 Some(before) => audit.older(before).await?,
                 None => 0,
@@ -310,7 +319,7 @@ impl Retention {
 
     async fn note(&self, state: &mut State, round: Round, now: Timestamp) -> Result<Round, StoreError> {
         let RetentionParts { subjects, proofs, .. } = &self.parts;
-        let logs = round.log_files + round.log_keys;
+        let logs = round.log_files + round.security_log_files + round.log_keys;
         let erased = round.bindings + round.statistics + round.audit + logs + round.backups > 0;
         // What sessions and codes that ended have left goes once a day, with all else that comes of age then; at start it went.
         if erased || state.scrubbed_on.replace(now.day()).is_some_and(|day| day != now.day()) {
@@ -319,8 +328,8 @@ impl Retention {
         let ok = !round.clock_doubted && !round.files_stay;
         let due = state.noted.is_none_or(|at| now.since(at) >= NOTED_EVERY || at > now) || ok != state.noted_ok;
         if erased || due {
-            let Round { bindings, held, statistics, log_files, log_keys, files_stay, backups, audit, clock_doubted } =
-                round;
+            let Round { bindings, held, statistics, log_files, security_log_files, log_keys, files_stay, .. } = round;
+            let Round { backups, audit, clock_doubted, .. } = round;
             let why = match (clock_doubted, files_stay) {
                 (true, _) => "the clock is doubted; ",
                 (false, true) => "log files could not be erased; ",
@@ -328,7 +337,7 @@ impl Retention {
             };
             let detail = format!(
                 "{why}erased: bindings {bindings}, statistics {statistics}, audit entries {audit}, log files {log_files}, \
-                 log keys {log_keys}, backups {backups}; held: {held}"
+                 security log files {security_log_files}, log keys {log_keys}, backups {backups}; held: {held}"
             );
             let proof = Proof { name: RETENTION_PROOF.to_owned(), at: now, ok, detail };
             proofs.note_proof(proof).await?;

@@ -272,7 +272,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::LogLevel;
+    use crate::config::{LogLevel, SecurityLog};
     use crate::entropy::SeededEntropy;
 
     const HEAD: Access<'static> = Access {
@@ -296,12 +296,13 @@ mod tests {
             sessions_days: 1,
             codes_days: 1,
             access_log_days: 90,
+            security_log_days: 90,
         }
     }
 
     fn to_file(path: &Path) -> LogConfig {
         let (access, format) = (AccessLog::File(path.to_owned()), AccessFormat::Json);
-        LogConfig { access, format, sealed: false, level: LogLevel::Info }
+        LogConfig { access, format, sealed: false, security: SecurityLog::Stdout, level: LogLevel::Info }
     }
 
     fn logger(log: &LogConfig, detail: ClientAddressDetail) -> AccessLogger {

@@ -20,6 +20,7 @@ use super::log_choice;
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull};
 use super::security::TARGET as SECURITY;
+use super::security_file;
 use crate::clock::{Clock, Day};
 use crate::config::LogLevel;
 
@@ -29,6 +30,12 @@ const VALUE_BYTES: usize = 2048;
 /// Keeps the writer alive; dropping it writes what waits.
 #[must_use = "the log ends when this is dropped"]
 pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] Option<Arc<LineQueue>>);
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        security_file::close();
+    }
+}
 
 /// Why there is no log.
 #[derive(Debug, Error)]
@@ -44,7 +51,7 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Sends the streams `security` and `system` to stdout as JSON lines, from `level` on unless `SEKISHO_LOG`, or somebody
+/// Sends the streams `security`, which may have a file of its own, and `system` to stdout as JSON lines, from `level` on unless `SEKISHO_LOG`, or somebody
 /// later, says otherwise; the security stream in any case.
 ///
 /// Lines wait up to a second for a slow reader rather than being dropped, because whoever can flood the log must not
@@ -56,7 +63,10 @@ pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics, level: LogLevel) -> Result
     let queue = Arc::new(LineQueue::start(Box::new(io::stdout()), Duration::ZERO, metrics.lines_lost("log"))?);
     // The subscriber lives as long as the process; the guard alone must keep the queue, so that dropping it flushes.
     let out = Arc::downgrade(&queue);
-    let out = move |day: Day, line: &[u8]| {
+    let out = move |stream: &str, day: Day, line: &[u8]| {
+        if stream == SECURITY && security_file::write(day, line) {
+            return;
+        }
         if let Some(queue) = out.upgrade() {
             queue.push(day, line, WhenFull::Wait);
         }
@@ -103,7 +113,7 @@ struct JsonLines<W> {
     out: W,
 }
 
-impl<S: Subscriber, W: Fn(Day, &[u8]) + 'static> Layer<S> for JsonLines<W> {
+impl<S: Subscriber, W: Fn(&str, Day, &[u8]) + 'static> Layer<S> for JsonLines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
@@ -111,12 +121,13 @@ impl<S: Subscriber, W: Fn(Day, &[u8]) + 'static> Layer<S> for JsonLines<W> {
         let mut fields = JsonFields(map);
         let now = self.clock.now();
         fields.entry("time", &now.rfc3339());
-        fields.entry("stream", stream(event));
+        let stream = stream(event);
+        fields.entry("stream", stream);
         fields.entry("level", &event.metadata().level().as_str().to_ascii_lowercase());
         event.record(&mut fields);
         let _ = fields.0.end(); // a Vec takes every write
         line.push(b'\n');
-        (self.out)(now.day(), &line);
+        (self.out)(stream, now.day(), &line);
     }
 }
 
@@ -218,7 +229,7 @@ mod tests {
         let written = Arc::new(Mutex::new(Vec::new()));
         let out = {
             let written = Arc::clone(&written);
-            move |_: Day, line: &[u8]| written.lock().unwrap().extend_from_slice(line)
+            move |_: &str, _: Day, line: &[u8]| written.lock().unwrap().extend_from_slice(line)
         };
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_unix_millis(1_795_530_117_042)));
         let filter = EnvFilter::builder().parse(chosen).unwrap();

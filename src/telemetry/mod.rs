@@ -17,6 +17,7 @@ mod outcomes;
 mod panic;
 mod queue;
 mod security;
+mod security_file;
 
 pub use access::{ACCESS_FIELDS, Access, AccessLogger, Redirection};
 pub use figures::Figures;
@@ -27,3 +28,6 @@ pub use metrics::{METRIC_LABELS, Metrics, UpstreamMetrics};
 pub use outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SECURITY_FIELDS, SecurityEvent, security};
+pub use security_file::{
+    SecurityRedirection, open_security_log, probe_security_log, security_day_over, security_log_trouble,
+};

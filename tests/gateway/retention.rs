@@ -150,7 +150,7 @@ async fn what_a_run_would_erase_is_told_before_and_kept_under_hold() {
     drop(harness.signed_in(Carrier::SoftBank, "b", "bob").await);
     call(&harness, Method::POST, "/v1/subjects/bob/hold", Some(&json!({ "reason": "case 4711" }))).await;
     harness.running.upkeep().await.unwrap();
-    let nothing = json!({ "bindings": 0, "statistics": 0, "audit": 0, "log_files": 0, "log_keys": 0, "backups": 0 });
+    let nothing = json!({ "bindings": 0, "statistics": 0, "audit": 0, "log_files": 0, "security_log_files": 0, "log_keys": 0, "backups": 0 });
     assert_eq!(run(&harness, true).await["erased"], nothing);
 
     harness.clock.advance(DAY * 31);

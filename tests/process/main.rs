@@ -42,5 +42,6 @@ mod reload;
 mod restored;
 mod rotation;
 mod secrets;
+mod security_log;
 mod soak;
 mod status;

@@ -7,7 +7,9 @@ use time::format_description::well_known::Iso8601;
 
 use super::kek;
 use super::values::Context;
-use crate::config::log::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig};
+use crate::config::log::{
+    AccessFormat, AccessLog, ClientAddressDetail, LogConfig, LogLevel, PrivacyConfig, SecurityLog,
+};
 use crate::config::raw::{self, Table};
 use crate::config::types::{BackupConfig, KeyPeriods, KeysConfig, NoticeConfig, StoreConfig};
 
@@ -159,12 +161,37 @@ pub(super) fn log(raw: Option<Table<raw::Log>>, cx: &mut Context) -> LogConfig {
         Some(raw::Level::Debug) => LogLevel::Debug,
         Some(raw::Level::Trace) => LogLevel::Trace,
     };
-    LogConfig { access, format, sealed, level }
+    let security = match raw.security {
+        None => SecurityLog::Stdout,
+        Some(Table(security)) => match (security.to, security.file) {
+            (Some(raw::Stdout::Stdout), None) => SecurityLog::Stdout,
+            (None, Some(file)) => {
+                cx.path("log.security.file", Some(&file)).map_or(SecurityLog::Stdout, SecurityLog::File)
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                cx.report.missing("log.security", "must have exactly one of to = \"stdout\" and file = \"…\"");
+                SecurityLog::Stdout
+            }
+        },
+    };
+    if let (AccessLog::File(one), SecurityLog::File(other)) = (&access, &security)
+        && one == other
+    {
+        cx.report.error("log.security.file", "is the file of log.access: each stream has its own retention");
+    }
+    LogConfig { access, format, sealed, security, level }
 }
 
-pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> PrivacyConfig {
+pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, log: &LogConfig, cx: &mut Context) -> PrivacyConfig {
     let Table(raw) = raw.unwrap_or_default();
-    cx.days("privacy.security_log_retention", raw.security_log_retention.as_deref(), 90);
+    let security_log_days = cx.days("privacy.security_log_retention", raw.security_log_retention.as_deref(), 90);
+    if raw.security_log_retention.is_some() && log.security == SecurityLog::Stdout {
+        cx.report.warning(
+            "privacy.security_log_retention",
+            "has no effect: the security log goes to stdout, and whoever collects it must erase it in time; \
+             log.security = { file = \"…\" } keeps it here",
+        );
+    }
     let audit = raw.audit_retention.map(|written| cx.days("privacy.audit_retention", Some(&written), u32::MAX));
     let audit_retention_days = audit.filter(|days| *days < u32::MAX);
     let statistics_days = cx.days("privacy.statistics_retention", raw.statistics_retention.as_deref(), 400);
@@ -180,6 +207,7 @@ pub(super) fn privacy(raw: Option<Table<raw::Privacy>>, cx: &mut Context) -> Pri
     PrivacyConfig {
         client_address,
         access_log_days,
+        security_log_days,
         audit_retention_days,
         statistics_floor,
         statistics_days,

@@ -86,7 +86,7 @@ pub(super) fn check(text: &str, path: &Path) -> Checked {
     let keys = house::keys(raw.keys, &mut cx);
     let notice = house::notice(raw.notice, &mut cx);
     let log = house::log(raw.log, &mut cx);
-    let privacy = house::privacy(raw.privacy, &mut cx);
+    let privacy = house::privacy(raw.privacy, &log, &mut cx);
     let trace = trace::check(raw.trace, &mut cx);
 
     let report = cx.report;

@@ -1,7 +1,6 @@
 //! What this version does not do yet. A later version deletes lines here.
 //!
-//! A setting that would silently be weaker than written is an error; a harmless one that does nothing yet is a
-//! warning.
+//! A setting that would silently be weaker than written is an error.
 
 use crate::config::document::Document;
 use crate::config::finding::Report;
@@ -13,20 +12,11 @@ const NOT_AVAILABLE: &[(&str, &str)] = &[
     ("store.sessions", "remove it; sessions are kept in the embedded store"),
 ];
 
-/// Key, and what it means meanwhile.
-#[rustfmt::skip]
-const NO_EFFECT: &[(&str, &str)] = &[
-    ("privacy.security_log_retention", "the security log goes to stdout, and whoever collects it must erase it in time"),
-];
-
 /// Reports every key that this version cannot honour.
 pub(super) fn check(document: &Document<'_>, report: &mut Report) {
     document.walk(&mut |key, pattern, _| {
         for (_, instead) in NOT_AVAILABLE.iter().filter(|(name, _)| *name == pattern) {
             report.error(key, format_args!("is not available in this version; {instead}"));
-        }
-        for (_, meanwhile) in NO_EFFECT.iter().filter(|(name, _)| *name == pattern) {
-            report.warning(key, format_args!("has no effect in this version; {meanwhile}"));
         }
     });
 }
