@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
@@ -71,10 +71,22 @@ impl RawHead {
         if target_bytes > limits.url_bytes {
             return Err(HeadError::UrlTooLong);
         }
-        // Field and line separators (": " and CRLF) count as they were sent in HTTP/1.
-        let field_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let (mut field_bytes, mut codings, mut framed) = (0, 0, true);
+        for (name, value) in headers.iter() {
+            // Field and line separators (": " and CRLF) count as they were sent in HTTP/1.
+            field_bytes += name.as_str().len() + value.len() + 4;
+            if name == TRANSFER_ENCODING {
+                codings += 1;
+                framed &= value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
+        }
         if target_bytes + field_bytes > limits.head_bytes {
             return Err(HeadError::TooLarge);
+        }
+        // Another coding below `chunked` would be lost on the way, and software behind us may count otherwise what is there
+        // twice (RFC 9112 §6.1).
+        if codings > 1 || !framed {
+            return Err(HeadError::Malformed);
         }
         if !path.starts_with('/') && path != "*" {
             return Err(HeadError::Malformed);

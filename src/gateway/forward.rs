@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderValue, PRAGMA};
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
@@ -108,6 +109,9 @@ impl Share {
                     None => linked(answered.response, behind.links()),
                     Some(_) => Box::pin(gateway.answer_that_binds(answered, behind, upstream)).await,
                 };
+                if current.is_some() {
+                    keep_out_of_caches(&mut answer);
+                }
                 gateway.protect_transport(&mut answer, scheme);
                 answer
             }
@@ -177,6 +181,19 @@ impl Behind {
 
     fn links(self) -> Option<LinkPlan> {
         self.links.map(|links| *links)
+    }
+}
+
+/// A page that was made for somebody is kept nowhere, unless its upstream says how it may be (ASVS 14.3.2).
+fn keep_out_of_caches(answer: &mut Response<Body>) {
+    let fields = answer.headers_mut();
+    let is_page = fields.get(CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+        begins(b"text/html") || begins(b"application/xhtml+xml")
+    });
+    if is_page && ![CACHE_CONTROL, EXPIRES, PRAGMA].iter().any(|said| fields.contains_key(said)) {
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

@@ -70,6 +70,32 @@ async fn an_upstream_speaks_for_itself_only() {
 }
 
 #[tokio::test]
+async fn a_page_made_for_somebody_is_kept_in_no_cache_unless_its_upstream_says_how() {
+    let harness = Harness::start().await;
+    let mut alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
+    let mut stranger = harness.handset(Carrier::SoftBank, "b");
+    for (kind, said, expected) in [
+        ("text/html", None, Some("no-store")),
+        ("Application/XHTML+xml; charset=Shift_JIS", None, Some("no-store")),
+        ("text/html", Some(("cache-control", "public, max-age=5")), Some("public, max-age=5")),
+        ("text/html", Some(("expires", "Thu, 01 Jan 2032 00:00:00 GMT")), None),
+        ("image/gif", None, None),
+    ] {
+        harness.upstream.answer(move |_| {
+            let answer = Response::builder().header("Content-Type", kind);
+            let answer = said.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value));
+            answer.body(Full::new(Bytes::from_static(b"x"))).unwrap()
+        });
+        for target in ["/console", "/public"] {
+            assert_eq!(alice.get(target).await.header("cache-control"), expected, "{target} {kind} {said:?}");
+        }
+        let theirs = said.filter(|(name, _)| *name == "cache-control").map(|(_, value)| value);
+        assert_eq!(stranger.get("/public").await.header("cache-control"), theirs, "{kind} {said:?}");
+    }
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn statuses_without_a_body_and_head_keep_their_shape() {
     let harness = Harness::start().await;
     let mut stranger = harness.handset(Carrier::Au, "a");
