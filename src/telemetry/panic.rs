@@ -13,3 +13,28 @@ pub fn hide_panic_messages() {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    const CANARY: &str = "2cXoloo-of-a-handset";
+
+    #[test]
+    #[ignore = "the hook is the whole process's: the other test runs it in one of its own"]
+    #[should_panic(expected = "while it looked at")]
+    fn a_panic() {
+        super::hide_panic_messages();
+        panic!("while it looked at {CANARY}");
+    }
+
+    #[test]
+    fn a_panic_tells_where_and_never_what() {
+        let program = std::env::current_exe().unwrap();
+        let test = ["telemetry::panic::tests::a_panic", "--exact", "--ignored", "--nocapture"];
+        let run = Command::new(program).args(test).output().unwrap();
+        let told = String::from_utf8([run.stdout, run.stderr].concat()).unwrap();
+        assert!(told.contains("1 passed") && told.contains("src/telemetry/panic.rs:"), "{told}");
+        assert!(!told.contains(CANARY) && !told.contains("looked"), "{told}");
+    }
+}
