@@ -177,6 +177,8 @@ pub struct RotationStatus {
 pub struct UpstreamStatus {
     /// Its name.
     pub name: String,
+    /// Requests that wait because its servers have as many connections as they may.
+    pub waiting: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
 }
@@ -190,6 +192,10 @@ pub struct ServerStatus {
     pub probed: bool,
     /// Whether it gets requests, as far as probes say.
     pub up: bool,
+    /// Whether it gets none for a while, because it left some without an answer.
+    pub ejected: bool,
+    /// Connections to it that are open.
+    pub connections: u64,
 }
 
 /// How the gateway does now. For who has any role.

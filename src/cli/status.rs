@@ -8,7 +8,7 @@ use http::Method;
 
 use super::connection::{Connection, path};
 use super::output::Document;
-use crate::admin::{KeyStatus, ListenerStatus, RotationStatus, Status, UpstreamStatus};
+use crate::admin::{KeyStatus, ListenerStatus, RotationStatus, ServerStatus, Status, UpstreamStatus};
 
 #[derive(Args)]
 pub(super) struct Look {
@@ -39,10 +39,7 @@ impl Document for Status {
         ];
         rows.extend(self.listeners.iter().map(|l| (format!("listener {}", l.address), listener(l))));
         for upstream in &self.upstreams {
-            rows.extend(
-                servers(upstream)
-                    .map(|(server, state)| (format!("upstream {}", upstream.name), format!("{server} {state}"))),
-            );
+            rows.extend(servers(upstream).map(|(server, _)| (format!("upstream {}", upstream.name), server)));
         }
         rows.extend(self.keys.iter().map(|k| (format!("key {}", k.id), key(k))));
         rows.extend(self.rotations.iter().map(|r| (format!("rotation {}", r.id), rotation(r))));
@@ -108,15 +105,21 @@ pub(super) fn listener(listener: &ListenerStatus) -> String {
     format!("{serves} {scheme}, {connections} connections{}", until.unwrap_or_default())
 }
 
-/// Each server with its state.
-pub(super) fn servers(upstream: &UpstreamStatus) -> impl Iterator<Item = (&str, &'static str)> {
-    upstream.servers.iter().map(|server| {
-        let state = match (server.probed, server.up) {
-            (false, _) => "not probed",
-            (true, true) => "up",
-            (true, false) => "DOWN",
+/// Each server with its state, and whether that needs a look.
+pub(super) fn servers(upstream: &UpstreamStatus) -> impl Iterator<Item = (String, bool)> {
+    let waiting = match upstream.waiting {
+        0 => String::new(),
+        waiting => format!(", {waiting} requests WAITING"),
+    };
+    upstream.servers.iter().map(move |server| {
+        let state = match server {
+            ServerStatus { probed: true, up: false, .. } => "DOWN",
+            ServerStatus { ejected: true, .. } => "EJECTED",
+            ServerStatus { probed: true, .. } => "up",
+            ServerStatus { probed: false, .. } => "not probed",
         };
-        (server.address.as_str(), state)
+        let looks_ill = matches!(state, "DOWN" | "EJECTED") || upstream.waiting > 0;
+        (format!("{} {state}, {} connections{waiting}", server.address, server.connections), looks_ill)
     })
 }
 
@@ -149,10 +152,13 @@ pub(super) fn span(seconds: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::admin::{ConfigurationInForce, LastMinute, ReadinessParts, ServerStatus, StoreStatus};
+    use crate::admin::{ConfigurationInForce, LastMinute, ReadinessParts, StoreStatus};
 
     pub(in crate::cli) fn status() -> Status {
-        let server = |port: u16, up| ServerStatus { address: format!("http://127.0.0.1:{port}"), probed: true, up };
+        let server = |port: u16, probed, up, ejected| {
+            let address = format!("http://127.0.0.1:{port}");
+            ServerStatus { address, probed, up, ejected, connections: 4 }
+        };
         let at = "2026-11-25T12:00:00.000Z".to_owned();
         Status {
             version: "0.1.0".to_owned(),
@@ -214,7 +220,12 @@ pub(super) mod tests {
             }],
             upstreams: vec![UpstreamStatus {
                 name: "console".to_owned(),
-                servers: vec![server(9000, true), server(9001, false)],
+                waiting: 2,
+                servers: vec![
+                    server(9000, true, true, false),
+                    server(9001, true, false, true),
+                    server(9002, false, true, true),
+                ],
             }],
             log_level: "info".to_owned(),
             log_lines_lost: 0,
@@ -231,7 +242,9 @@ pub(super) mod tests {
             "requests: 10.0/s, p50 0.75 ms, p99 4.5 ms, 3 failed, 9 refused, in 60 s",
             "store: 1.5 writes/s, 0 waiting",
             "listener 0.0.0.0:8443: handset https, 12 connections, certificate until 2026-11-25T12:00:00.000Z",
-            "upstream console: http://127.0.0.1:9001 DOWN",
+            "upstream console: http://127.0.0.1:9000 up, 4 connections, 2 requests WAITING",
+            "upstream console: http://127.0.0.1:9001 DOWN, 4 connections, 2 requests WAITING",
+            "upstream console: http://127.0.0.1:9002 EJECTED, 4 connections, 2 requests WAITING",
             "key a1: assertion active, 10 min 0 s, SUSPENDED",
             "rotation r1: binding running, k1 to k2, 40 of 100 left, 5/s",
         ] {

@@ -131,9 +131,9 @@ impl Shown {
         lines.extend(status.listeners.iter().map(|l| Line::plain(format!(" {:<24}{}", l.address, listener(l)))));
         lines.push(Line::heading(" upstreams"));
         for upstream in &status.upstreams {
-            for (server, state) in servers(upstream) {
-                lines.push(Line::of(format!(" {:<24}{server} {state}", upstream.name), state == "DOWN"));
-            }
+            lines.extend(
+                servers(upstream).map(|(text, is_ill)| Line::of(format!(" {:<24}{text}", upstream.name), is_ill)),
+            );
         }
         lines.push(Line::heading(" keys"));
         let bad = |k: &crate::admin::KeyStatus| k.suspended || k.compromised;
@@ -286,10 +286,20 @@ mod tests {
         shown.status.ready = false;
         shown.status.readiness.store = false;
         shown.silent = Some("no gateway answers".to_owned());
+        let mut full = shown.status.upstreams[0].clone();
+        (full.name, shown.status.upstreams[0].waiting) = ("reports".to_owned(), 0);
+        full.servers.truncate(1);
+        shown.status.upstreams.push(full);
         let lines = shown.lines(Duration::from_secs(2));
         assert_eq!(lines[0].text, " Sekisho 0.1.0   up 1 d 2 h   ready: NO: store   every 2 s   q quits");
         let bad: Vec<_> = lines.iter().filter(|line| line.look == Some(Attribute::Reverse)).collect();
-        let expected = ["no gateway answers", "http://127.0.0.1:9001 DOWN", "SUSPENDED"];
+        let expected = [
+            "no gateway answers",
+            "http://127.0.0.1:9001 DOWN, 4 connections",
+            "http://127.0.0.1:9002 EJECTED, 4 connections",
+            "http://127.0.0.1:9000 up, 4 connections, 2 requests WAITING",
+            "SUSPENDED",
+        ];
         assert_eq!(bad.len(), expected.len(), "{bad:?}");
         assert!(bad.iter().zip(expected).all(|(line, text)| line.text.contains(text)), "{bad:?}");
     }

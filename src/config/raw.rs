@@ -84,11 +84,15 @@ tables! {
         subject: Subject,
         ca: String,
         client_certificate: Table<ClientCertificate>,
+        connections: i64,
+        queue: Table<Queue>,
         health: Table<Health>,
         timeout: Table<Timeout>,
     }
 
     ClientCertificate { certificate: String, key: String }
+
+    Queue { length: i64, time: String }
 
     Health { path: String, interval: String }
 
@@ -373,6 +377,7 @@ mod tests {
             keys::<RequireQuery>("carriers.NAME.require_query"),
             keys::<Upstream>("upstream"),
             keys::<ClientCertificate>("upstream.client_certificate"),
+            keys::<Queue>("upstream.queue"),
             keys::<Health>("upstream.health"),
             keys::<Timeout>("upstream.timeout"),
             keys::<Route>("route"),

@@ -208,6 +208,10 @@ pub struct UpstreamConfig {
     pub ca: Option<PathBuf>,
     /// What the gateway shows https servers that ask who it is.
     pub client_certificate: Option<ClientCertificate>,
+    /// Connections that each of its servers may have, those of probes apart. Default 4096.
+    pub connections: usize,
+    /// Requests that wait where all have as many.
+    pub queue: UpstreamQueue,
     /// How its servers are probed; without, they are not.
     pub health: Option<HealthConfig>,
     /// Time-outs.
@@ -271,6 +275,15 @@ pub struct HealthConfig {
     pub path: String,
     /// How often. Default 5 s.
     pub interval: Duration,
+}
+
+/// Requests that wait for a connection to an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamQueue {
+    /// How many may. Default 256.
+    pub length: usize,
+    /// For how long. Default 5 s.
+    pub time: Duration,
 }
 
 /// What an upstream is told of the account.

@@ -120,7 +120,8 @@ impl Share {
                 call.failed(reason.as_str());
                 gateway.count_upstream(route.upstream, Some(reason));
                 tracing::warn!(upstream = upstream.name, reason = reason.as_str(), "a request was not served");
-                linked(behind.failure(gateway, reason), behind.links())
+                let failure = retry_after_in(behind.failure(gateway, reason), error.retry_after());
+                linked(failure, behind.links())
             }
         }
     }
@@ -201,7 +202,7 @@ impl From<UpstreamError> for Reason {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Unreachable => Self::UpstreamUnreachable,
-            UpstreamError::NoneHealthy => Self::NoHealthyUpstream,
+            UpstreamError::NoneHealthy | UpstreamError::Full => Self::NoHealthyUpstream,
             UpstreamError::Timeout => Self::UpstreamTimeout,
             UpstreamError::BodyTooLarge => Self::BodyTooLarge,
             UpstreamError::BodyMalformed => Self::MalformedRequest,

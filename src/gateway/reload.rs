@@ -22,6 +22,7 @@ use crate::audit::{Action, Effect, Event};
 use crate::clock::Timestamp;
 use crate::config::{Config, Finding, InForce, Severity, UpstreamConfig, UpstreamServer};
 use crate::edge::{BoundListener, Entrance, Inherited};
+use crate::entropy::random;
 use crate::privacy::Promise;
 use crate::session::SessionPolicy;
 use crate::store::StoreError;
@@ -206,7 +207,8 @@ impl Live {
             findings.sort_by_key(|finding| finding.line);
             return Err(ReloadError::Findings(findings));
         };
-        let health = Arc::new(Health::new(&config.upstreams, Some(&former.health)));
+        let seed = u64::from_le_bytes(random(&*former.entropy));
+        let health = Arc::new(Health::new(&config.upstreams, Some(&former.health), seed));
         let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
         warnings.extend(doubt);
         let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer };
@@ -348,19 +350,27 @@ fn kept_until_restart(former: &Config, next: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// Takes servers out of the metrics that are not probed any more.
+/// Takes out of the metrics what is not there, or not probed, any more.
 fn forget_servers(former: &Gateway, next: &Gateway) {
-    let probed = |config: &Config| -> Vec<(String, String)> {
-        let probed = config.upstreams.iter().filter(|upstream| upstream.health.is_some());
+    let servers = |config: &Config| -> Vec<(String, String, bool)> {
         let named = |upstream: &UpstreamConfig| {
-            let name = upstream.name.clone();
-            upstream.servers.iter().map(move |server| (name.clone(), server.to_string())).collect::<Vec<_>>()
+            let (name, probed) = (upstream.name.clone(), upstream.health.is_some());
+            upstream.servers.iter().map(move |server| (name.clone(), server.to_string(), probed)).collect::<Vec<_>>()
         };
-        probed.flat_map(named).collect()
+        config.upstreams.iter().flat_map(named).collect()
     };
-    let still = probed(&next.config);
-    for (upstream, server) in probed(&former.config).into_iter().filter(|pair| !still.contains(pair)) {
-        next.metrics.upstream_server_gone(&upstream, &server);
+    let still = servers(&next.config);
+    for (upstream, server, _) in servers(&former.config) {
+        match still.iter().find(|(name, address, _)| *name == upstream && *address == server) {
+            Some((_, _, true)) => {}
+            Some((_, _, false)) => next.metrics.upstream_server_unprobed(&upstream, &server),
+            None => next.metrics.upstream_server_gone(&upstream, &server),
+        }
+    }
+    for gone in former.config.upstreams.iter().map(|upstream| &upstream.name) {
+        if !next.config.upstreams.iter().any(|upstream| upstream.name == *gone) {
+            next.metrics.upstream_gone(gone);
+        }
     }
 }
 

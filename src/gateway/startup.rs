@@ -27,7 +27,7 @@ use crate::audit::{Action, AuditTrail, Event, SealError};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Finding, InForce, SessionConfig};
 use crate::edge::{BoundListener, Inherited, Workers};
-use crate::entropy::Entropy;
+use crate::entropy::{Entropy, random};
 use crate::keys::{KeySet, Lifecycle};
 use crate::receipt::Receipts;
 use crate::rotation::{Drill, Rotations};
@@ -113,6 +113,7 @@ impl Running {
         let with = (&audit, &backups, &clock, &config_in_force);
         let promises = policy::promises(&store, &keys, &rotations, &sessions, with).await;
         let promises = promises.map_err(|error| at_store(error.to_string()))?;
+        let seed = u64::from_le_bytes(random(&*entropy));
         let parts = Parts {
             bindings: Arc::clone(&store) as _,
             pins: Arc::clone(&store) as _,
@@ -132,7 +133,7 @@ impl Running {
             shutdown: shutdown.clone(),
             admission: Arc::clone(&admissions.clients),
         };
-        let health = Arc::new(Health::new(&config.upstreams, None));
+        let health = Arc::new(Health::new(&config.upstreams, None, seed));
         let gateway =
             Gateway::new(parts, Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer });
         let gateway = Arc::new(gateway);

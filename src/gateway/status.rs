@@ -12,7 +12,8 @@ use crate::admin::{
 use crate::clock::Timestamp;
 use crate::rotation::Progress;
 use crate::store::{KeyRecord, KeyState};
-use crate::telemetry::{Figures, log_in_force};
+use crate::telemetry::{Figures, ServerFigures, log_in_force};
+use crate::upstream::ServerNow;
 
 impl Live {
     /// How it does now.
@@ -98,6 +99,21 @@ impl Live {
     }
 }
 
+impl Gateway {
+    /// In the metrics.
+    pub(super) fn tell_of_upstreams(&self) {
+        for (index, upstream) in self.config.upstreams.iter().enumerate() {
+            for (server, now) in upstream.servers.iter().zip(self.health.servers(index)) {
+                let ServerNow { ejected, ejections, connections, up: _ } = now;
+                let figures = ServerFigures { ejected, ejections, connections };
+                self.metrics.upstream_server_now(&upstream.name, &server.to_string(), figures);
+            }
+            let (waiting, turned_away) = self.health.waiting(index);
+            self.metrics.upstream_waiting(&upstream.name, waiting, turned_away);
+        }
+    }
+}
+
 /// None where the store does not answer.
 async fn keys_and_rotations(gateway: &Gateway, now: Timestamp) -> (Vec<KeyStatus>, Vec<RotationStatus>) {
     let keys = gateway.lifecycle.stored().await.map(|stored| stored.keys).unwrap_or_default();
@@ -149,13 +165,16 @@ fn store(lately: &Lately, figures: &Figures) -> StoreStatus {
 fn upstreams(gateway: &Gateway) -> Vec<UpstreamStatus> {
     let upstreams = gateway.config.upstreams.iter().enumerate();
     let status = |(index, upstream): (usize, &crate::config::UpstreamConfig)| {
-        let server = |(server, up): (&crate::config::UpstreamServer, bool)| ServerStatus {
+        let server = |(server, now): (&crate::config::UpstreamServer, ServerNow)| ServerStatus {
             address: server.to_string(),
             probed: upstream.health.is_some(),
-            up,
+            up: now.up,
+            ejected: now.ejected,
+            connections: now.connections as u64,
         };
-        let servers = upstream.servers.iter().zip(gateway.health.up(index)).map(server).collect();
-        UpstreamStatus { name: upstream.name.clone(), servers }
+        let servers = upstream.servers.iter().zip(gateway.health.servers(index)).map(server).collect();
+        let (waiting, _) = gateway.health.waiting(index);
+        UpstreamStatus { name: upstream.name.clone(), waiting: waiting as u64, servers }
     };
     upstreams.map(status).collect()
 }

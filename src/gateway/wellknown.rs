@@ -62,6 +62,7 @@ impl Gateway {
             "/metrics" => {
                 self.metrics.live_sessions(self.sessions.len());
                 self.metrics.open_connections(self.admission.open());
+                self.tell_of_upstreams();
                 plain(StatusCode::OK, Metrics::CONTENT_TYPE, self.metrics.render(), head.method())
             }
             "/_sekisho/jwks.json" => self.jwks(head, scheme),

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::figures::Figures;
 use super::histogram::DurationHistogram;
 use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
+use super::upstreams::UpstreamFigures;
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
 use crate::edge::TurnedAway;
@@ -22,7 +23,6 @@ use crate::refusal::Reason;
 use crate::store::KeyPurpose;
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
 
 /// The labels that a figure may have.
 pub const METRIC_LABELS: &[&str] = &[
@@ -30,7 +30,7 @@ pub const METRIC_LABELS: &[&str] = &[
     "stream", "upstream", "version",
 ];
 
-type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
+pub(super) type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
 
 /// All metrics of one gateway.
 pub struct Metrics {
@@ -49,8 +49,7 @@ pub struct Metrics {
     refusals: Labelled<2>,
     /// Those of no carrier's network, in the order of [`Reason::ALL`].
     refusals_elsewhere: Vec<Counter>,
-    upstreams: Labelled<2>,
-    servers_up: Family<[(&'static str, String); 2], Gauge>,
+    pub(super) upstreams: UpstreamFigures,
     sessions_live: Gauge,
     headers_stripped: Counter,
     codes_issued: Counter,
@@ -101,8 +100,7 @@ impl Metrics {
         let connections_open = register(&mut registry, "connections_open", help);
         let help = "Requests refused, by reason and by the carrier whose network they came from, if any";
         let refusals: Labelled<2> = register(&mut registry, "refusals", help);
-        let upstreams: Labelled<2> = register(&mut registry, "upstream_requests", "Requests sent on, by outcome");
-        let servers_up = register(&mut registry, "upstream_server_up", "Whether a server that is probed gets requests");
+        let upstreams = UpstreamFigures::register(&mut registry);
         let sessions_live = register(&mut registry, "sessions_live", "Sessions open");
         let headers_stripped = register(&mut registry, "headers_stripped", "Reserved fields taken out of requests");
         let codes_issued = register(&mut registry, "code_issued", "Enrolment codes issued");
@@ -158,7 +156,6 @@ impl Metrics {
                 .collect(),
             refusals,
             upstreams,
-            servers_up,
             sessions_live,
             headers_stripped,
             codes_issued,
@@ -235,24 +232,6 @@ impl Metrics {
         } else if let Some(counter) = self.refusals_elsewhere.get(reason as usize) {
             counter.inc();
         }
-    }
-
-    /// The counters of the upstream of this name, for who counts at each request.
-    #[must_use]
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        let labels = |outcome: &str| [("upstream", name.to_owned()), ("outcome", outcome.to_owned())];
-        UpstreamMetrics(OUTCOMES.map(|outcome| self.upstreams.get_or_create_owned(&labels(outcome))))
-    }
-
-    /// Whether a server that is probed gets requests. Both labels are the configuration's words.
-    pub fn upstream_server(&self, upstream: &str, server: &str, up: bool) {
-        let labels = [("upstream", upstream.to_owned()), ("server", server.to_owned())];
-        self.servers_up.get_or_create(&labels).set(i64::from(up));
-    }
-
-    /// A server is not probed any more.
-    pub fn upstream_server_gone(&self, upstream: &str, server: &str) {
-        self.servers_up.remove(&[("upstream", upstream.to_owned()), ("server", server.to_owned())]);
     }
 
     /// So many sessions are open.
@@ -393,29 +372,12 @@ impl Metrics {
     }
 }
 
-/// The counters of one upstream, one for each outcome.
-pub struct UpstreamMetrics([Counter; OUTCOMES.len()]);
-
-impl UpstreamMetrics {
-    /// A request was sent on; `error` is why it got no answer.
-    pub fn request(&self, error: Option<Reason>) {
-        let [ok, unreachable, timeout, failed] = &self.0;
-        let counter = match error {
-            None => ok,
-            Some(Reason::UpstreamUnreachable | Reason::NoHealthyUpstream) => unreachable,
-            Some(Reason::UpstreamTimeout) => timeout,
-            Some(_) => failed,
-        };
-        counter.inc();
-    }
-}
-
 /// An empty label is none to Prometheus.
 fn refusal_labels(reason: Reason, carrier: &str) -> [(&'static str, String); 2] {
     [("reason", reason.as_str().to_owned()), ("carrier", carrier.to_owned())]
 }
 
-fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+pub(super) fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
@@ -423,6 +385,7 @@ fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, he
 
 #[cfg(test)]
 mod tests {
+    use super::super::upstreams::ServerFigures;
     use super::*;
 
     #[test]
@@ -492,6 +455,8 @@ mod tests {
         metrics.lines_lost("log");
         metrics.promise("retention", true);
         metrics.upstream_server("console", "http://127.0.0.1:9000", true);
+        metrics.upstream_server_now("console", "http://127.0.0.1:9000", ServerFigures::default());
+        metrics.upstream_waiting("console", 0, 0);
         metrics.listener("handset", "127.0.0.1:8443", 3, Some(Timestamp::from_unix_millis(1_800_000_000_000)));
         let mut served = Vec::new();
         let text = metrics.render();
@@ -535,15 +500,6 @@ mod tests {
         metrics.listener("handset", "127.0.0.1:8443", 2, None);
         assert!(!metrics.render().contains("1800000000"), "in the clear there is no certificate");
         metrics.listener_gone("handset", "127.0.0.1:8443");
-        assert!(!metrics.render().contains("127.0.0.1"));
-    }
-
-    #[test]
-    fn a_server_that_is_not_probed_any_more_is_not_shown() {
-        let metrics = Metrics::new();
-        metrics.upstream_server("console", "http://127.0.0.1:9000", false);
-        assert!(metrics.render().contains("server=\"http://127.0.0.1:9000\""));
-        metrics.upstream_server_gone("console", "http://127.0.0.1:9000");
         assert!(!metrics.render().contains("127.0.0.1"));
     }
 }

@@ -18,16 +18,18 @@ mod panic;
 mod queue;
 mod security;
 mod security_file;
+mod upstreams;
 
 pub use access::{ACCESS_FIELDS, Access, AccessLogger, Redirection};
 pub use figures::Figures;
 pub use histogram::Observed;
 pub use log::{LogError, LogGuard, init, init_for_people};
 pub use log_choice::{LogChoice, LogInForce, NoLogChoice, choose_log, configure_log, log_in_force};
-pub use metrics::{METRIC_LABELS, Metrics, UpstreamMetrics};
+pub use metrics::{METRIC_LABELS, Metrics};
 pub use outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
 pub use panic::hide_panic_messages;
 pub use security::{Actor, KeyAction, RotationStep, SECURITY_FIELDS, SecurityEvent, security};
 pub use security_file::{
     SecurityRedirection, open_security_log, probe_security_log, security_day_over, security_log_trouble,
 };
+pub use upstreams::{ServerFigures, UpstreamMetrics};

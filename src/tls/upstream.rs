@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock, Timestamp};
-    use crate::config::{ListenerTls, ServerCertificate, SubjectKind, UpstreamServer, UpstreamTimeouts};
+    use crate::config::{ListenerTls, ServerCertificate, SubjectKind, UpstreamQueue, UpstreamServer, UpstreamTimeouts};
     use crate::tls::ListenerTlsConfig;
     use crate::tls::test_certificates::{TestCa, days};
 
@@ -165,6 +165,8 @@ mod tests {
             subject: SubjectKind::Pairwise,
             ca,
             client_certificate: None,
+            connections: 1,
+            queue: UpstreamQueue { length: 1, time: second },
             health: None,
             timeout: UpstreamTimeouts { connect: second, first_byte: second, idle: second },
         }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::held::Held;
+use super::standing::Slot;
 use crate::config::UpstreamServer;
 use crate::edge::Coalescing;
 use crate::tls::{TlsError, UpstreamTls};
@@ -26,35 +28,47 @@ pub(super) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-/// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by.
+impl ConnectError {
+    /// Whether it is this machine that has no file, port or memory left: then nothing is known of the server.
+    pub(super) fn is_ours(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io(error) = self else { return false };
+        let ours = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+        error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
+    }
+}
+
+/// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
+/// as long as the connection is open.
 pub(super) async fn connect<B>(
     tls: &UpstreamTls,
     upstream: usize,
     server: &UpstreamServer,
     deadline: Duration,
+    slot: Option<Slot>,
 ) -> Result<SendRequest<B>, ConnectError>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let connecting = async {
         match server {
-            UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?).await,
+            UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?, slot).await,
             UpstreamServer::Tcp { https, host, port } => {
                 let tcp = TcpStream::connect((host.as_str(), *port)).await?;
                 tcp.set_nodelay(true)?;
-                if *https { drive(tls.connect(upstream, host, tcp).await?).await } else { drive(tcp).await }
+                if *https { drive(tls.connect(upstream, host, tcp).await?, slot).await } else { drive(tcp, slot).await }
             }
         }
     };
     timeout(deadline, connecting).await.map_err(|_| ConnectError::Timeout)?
 }
 
-async fn drive<T, B>(io: T) -> Result<SendRequest<B>, ConnectError>
+async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<SendRequest<B>, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(Coalescing(io))).await?;
+    let (sender, connection) = handshake(TokioIo::new(Held::new(Coalescing(io), slot))).await?;
     // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
     tokio::spawn(async move {
         let _ = connection.with_upgrades().await;

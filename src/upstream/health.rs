@@ -1,7 +1,6 @@
 //! Which servers answer their probes: asked in the background, known to all workers.
 //!
-//! An upstream without `health` is never asked, and its servers count as well; what a worker finds out by itself, a server
-//! that cannot be reached, is in `pool`.
+//! An upstream without `health` is never asked, and its servers count as well; what requests find out is in `ejection`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -15,18 +14,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::connect;
+use super::ejection::{ROUND, share_after};
+use super::line::Line;
+use super::standing::Standing;
 use crate::config::{HealthConfig, UpstreamConfig, UpstreamServer};
 use crate::tls::UpstreamTls;
 
 /// Probes in a row that have to fail before a server gets no more requests: one may be lost to a restart of its own.
 const DOWN_AFTER: u32 = 2;
-/// For how long after its return a server gets fewer requests than the others: its caches are cold.
-const SLOW_RETURN: Duration = Duration::from_secs(10);
 
 /// Told after every probe: of which upstream, which server, and whether it gets requests.
 pub type Observer = dyn Fn(&UpstreamConfig, &UpstreamServer, bool) + Send + Sync;
 
-/// What probes say of every server, by upstream and server in the order of the configuration.
+/// What probes and requests tell all workers of every server, by upstream and server in the order of the configuration.
 pub struct Health {
     upstreams: Vec<Known>,
 }
@@ -35,7 +35,28 @@ pub struct Health {
 struct Known {
     name: Box<str>,
     addresses: Vec<UpstreamServer>,
-    states: Arc<[Arc<ServerHealth>]>,
+    common: Common,
+}
+
+/// What the workers have in common of one upstream, by server.
+#[derive(Clone, Default)]
+pub(super) struct Common {
+    pub(super) health: Arc<[Arc<ServerHealth>]>,
+    pub(super) standings: Arc<[Arc<Standing>]>,
+    pub(super) line: Arc<Line>,
+}
+
+/// How one server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerNow {
+    /// Whether it gets requests, as far as probes say.
+    pub up: bool,
+    /// Whether it gets none for a while, because it left some without an answer.
+    pub ejected: bool,
+    /// How often that was so.
+    pub ejections: u64,
+    /// Connections that are open.
+    pub connections: usize,
 }
 
 /// One server as its probes see it.
@@ -55,36 +76,55 @@ impl Default for ServerHealth {
 }
 
 impl Health {
-    /// Every server counts as well until a probe says otherwise. What `former` knew of a server that is still probed, in an
-    /// upstream of the same name, holds on.
+    /// Every server counts as well until a probe or a request says otherwise. What `former` knew of a server that an upstream
+    /// of the same name has still holds on; what probes said, where it is still probed. `seed`, random: what is
+    /// ejected at one moment should not come back at one.
     #[must_use]
-    pub fn new(upstreams: &[UpstreamConfig], former: Option<&Self>) -> Self {
-        let of = |config: &UpstreamConfig| {
-            let former = former.filter(|_| config.health.is_some());
-            let states = config
-                .servers
-                .iter()
-                .map(|server| former.and_then(|former| former.find(&config.name, server)).unwrap_or_default());
-            Known { name: config.name.as_str().into(), states: states.collect(), addresses: config.servers.clone() }
+    pub fn new(upstreams: &[UpstreamConfig], former: Option<&Self>, seed: u64) -> Self {
+        // Far apart: each server draws from what follows its own.
+        let mut seeds = (0..u64::MAX).map(|server| seed.wrapping_add(server << 32));
+        let mut of = |config: &UpstreamConfig| {
+            let former = former.and_then(|former| former.upstreams.iter().find(|known| *known.name == *config.name));
+            let line = former.map(|former| Arc::clone(&former.common.line)).unwrap_or_default();
+            let health = |server: &UpstreamServer| {
+                let probed = former.filter(|_| config.health.is_some());
+                probed.and_then(|former| former.find(server, &former.common.health)).unwrap_or_default()
+            };
+            let standing = |server: &UpstreamServer| {
+                let seed = seeds.next().unwrap_or(seed);
+                let known = former.and_then(|former| former.find(server, &former.common.standings));
+                known.unwrap_or_else(|| Arc::new(Standing::new(Arc::clone(&line), seed)))
+            };
+            let health = config.servers.iter().map(health).collect();
+            let standings = config.servers.iter().map(standing).collect();
+            let common = Common { health, standings, line };
+            Known { name: config.name.as_str().into(), common, addresses: config.servers.clone() }
         };
-        Self { upstreams: upstreams.iter().map(of).collect() }
+        Self { upstreams: upstreams.iter().map(&mut of).collect() }
     }
 
-    fn find(&self, upstream: &str, server: &UpstreamServer) -> Option<Arc<ServerHealth>> {
-        let known = self.upstreams.iter().find(|known| *known.name == *upstream)?;
-        let at = known.addresses.iter().position(|address| address == server)?;
-        known.states.get(at).map(Arc::clone)
+    pub(super) fn of(&self, upstream: usize) -> Common {
+        self.upstreams.get(upstream).map(|known| known.common.clone()).unwrap_or_default()
     }
 
-    pub(super) fn of(&self, upstream: usize) -> Arc<[Arc<ServerHealth>]> {
-        self.upstreams.get(upstream).map(|known| Arc::clone(&known.states)).unwrap_or_default()
-    }
-
-    /// Whether each server of the upstream with this index gets requests, as far as probes say, in the order of the
-    /// configuration.
+    /// How each server of the upstream with this index does, in the order of the configuration.
     #[must_use]
-    pub fn up(&self, upstream: usize) -> Vec<bool> {
-        self.of(upstream).iter().map(|state| !state.is_down()).collect()
+    pub fn servers(&self, upstream: usize) -> Vec<ServerNow> {
+        let (common, now) = (self.of(upstream), Instant::now());
+        let of = |(health, standing): (&Arc<ServerHealth>, &Arc<Standing>)| ServerNow {
+            up: !health.is_down(),
+            ejected: standing.ejection.until(now).is_some(),
+            ejections: standing.ejection.count(),
+            connections: standing.open(),
+        };
+        common.health.iter().zip(&*common.standings).map(of).collect()
+    }
+
+    /// Requests to the upstream with this index that wait for a connection, and how many got none.
+    #[must_use]
+    pub fn waiting(&self, upstream: usize) -> (usize, u64) {
+        let line = self.of(upstream).line;
+        (line.waiting(), line.turned_away())
     }
 
     /// Asks every server of every upstream that has `health`, until `shutdown` fires. `upstreams` are those that this was
@@ -109,12 +149,13 @@ impl Health {
                     health: health.clone(),
                 };
                 let (tls, told, shutdown) = (Arc::clone(&tls), Arc::clone(&told), shutdown.clone());
-                let servers = self.of(index);
+                let common = self.of(index);
                 probing.spawn(async move {
-                    let Some(state) = servers.get(probe.server) else { return };
+                    let (state, standing) = (common.health.get(probe.server), common.standings.get(probe.server));
+                    let (Some(state), Some(standing)) = (state, standing) else { return };
                     tokio::select! {
                         () = shutdown.cancelled() => {}
-                        () = probe.run(state, &tls, &*told) => {}
+                        () = probe.run(state, standing, &tls, &*told) => {}
                     }
                 });
             }
@@ -124,21 +165,18 @@ impl Health {
     }
 }
 
+impl Known {
+    fn find<T>(&self, server: &UpstreamServer, among: &[Arc<T>]) -> Option<Arc<T>> {
+        let at = self.addresses.iter().position(|address| address == server)?;
+        among.get(at).map(Arc::clone)
+    }
+}
+
 impl ServerHealth {
-    /// Whether it may be asked by the `turn`-th request: never while it is down, and of the requests in the first
-    /// [`SLOW_RETURN`] after its return a share that grows to all of them.
-    pub(super) fn takes(&self, turn: usize, now: Instant) -> bool {
-        if self.down.load(Ordering::Relaxed) {
-            return false;
-        }
-        let Some(back_at) = self.back_at.load(Ordering::Relaxed).checked_sub(1) else { return true };
-        let back_at = self.started + Duration::from_millis(back_at);
-        let since = now.saturating_duration_since(back_at);
-        if since >= SLOW_RETURN {
-            return true;
-        }
-        let tenths = since.as_millis() * 10 / SLOW_RETURN.as_millis();
-        (turn % 10) as u128 <= tenths
+    /// Of [`ROUND`] requests, those that it gets `now`, as far as this says; not asked while it is down.
+    pub(super) fn share(&self, now: Instant) -> usize {
+        let Some(back_at) = self.back_at.load(Ordering::Relaxed).checked_sub(1) else { return ROUND };
+        share_after(now.saturating_duration_since(self.started + Duration::from_millis(back_at)))
     }
 
     /// Whether its probes fail.
@@ -172,7 +210,7 @@ struct Probe {
 }
 
 impl Probe {
-    async fn run(&self, state: &ServerHealth, tls: &UpstreamTls, told: &Observer) {
+    async fn run(&self, state: &ServerHealth, standing: &Standing, tls: &UpstreamTls, told: &Observer) {
         let mut tick = interval(self.health.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -185,6 +223,7 @@ impl Probe {
                 Ok(()) => {
                     state.failed_in_a_row.store(0, Ordering::Relaxed);
                     if state.comes_back(Instant::now()) {
+                        standing.ejection.forget();
                         tracing::info!(upstream = %self.upstream.name, server = %self.address, "the upstream's server is back");
                     }
                 }
@@ -204,7 +243,7 @@ impl Probe {
 
     /// On a connection of its own, so that a server that takes none any more is found out.
     async fn ask(&self, tls: &UpstreamTls) -> Result<(), String> {
-        let mut sender = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline)
+        let mut sender = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None)
             .await
             .map_err(|error| error.to_string())?;
         let mut request = Request::new(Empty::new());
@@ -247,32 +286,34 @@ mod tests {
             subject: crate::config::SubjectKind::Pairwise,
             ca: None,
             client_certificate: None,
+            connections: 1,
+            queue: crate::config::UpstreamQueue { length: 1, time: second },
             health: probed.then(|| HealthConfig { path: "/".to_owned(), interval: second }),
             timeout: crate::config::UpstreamTimeouts { connect: second, first_byte: second, idle: second },
         };
-        let former = Health::new(&[upstream("a", [1, 2], true), upstream("b", [3, 4], true)], None);
-        assert!(former.of(0)[1].goes() && former.of(1)[0].goes());
-        let next = [upstream("b", [9, 3], true), upstream("a", [2, 3], true)];
-        let next = Health::new(&next, Some(&former));
-        assert_eq!([next.up(0), next.up(1)], [[true, false], [false, true]]);
-        let unprobed = Health::new(&[upstream("a", [1, 2], false)], Some(&former));
-        assert_eq!(unprobed.up(0), [true, true], "nobody would find out that it is back");
+        let up = |health: &Health, upstream| health.servers(upstream).iter().map(|now| now.up).collect::<Vec<_>>();
+        let former = Health::new(&[upstream("a", [1, 2], true), upstream("b", [3, 4], true)], None, 1);
+        assert!(former.of(0).health[1].goes() && former.of(1).health[0].goes());
+        former.of(0).standings[0].ejection.failed(Instant::now(), true);
+        let next = [upstream("b", [9, 3], true), upstream("a", [2, 1], true)];
+        let next = Health::new(&next, Some(&former), 1);
+        assert_eq!([up(&next, 0), up(&next, 1)], [[true, false], [false, true]]);
+        let unprobed = Health::new(&[upstream("a", [1, 2], false)], Some(&next), 1);
+        assert_eq!(up(&unprobed, 0), [true, true], "nobody would find out that it is back");
+        let ejected = unprobed.servers(0).iter().map(|now| now.ejected).collect::<Vec<_>>();
+        assert_eq!(ejected, [true, false], "which ends by itself");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_comes_back_gets_a_share_that_grows() {
         let server = ServerHealth::default();
-        let share = |now| (0..10).filter(|turn| server.takes(*turn, now)).count();
-        assert_eq!(share(Instant::now()), 10, "never away");
+        assert_eq!(server.share(Instant::now()), ROUND, "never away");
         assert!(server.goes() && !server.goes());
-        assert_eq!(share(Instant::now()), 0);
         tokio::time::advance(Duration::from_secs(100)).await;
         let back = Instant::now();
         assert!(server.comes_back(back) && !server.comes_back(back));
-        for (seconds, expected) in [(0, 1), (1, 2), (5, 6), (9, 10), (10, 10), (1000, 10)] {
-            assert_eq!(share(back + Duration::from_secs(seconds)), expected, "after {seconds} s");
+        for (seconds, expected) in [(0, 1), (3, 2), (15, 6), (29, 10), (30, 10), (1000, 10)] {
+            assert_eq!(server.share(back + Duration::from_secs(seconds)), expected, "after {seconds} s");
         }
-        assert!(server.goes());
-        assert_eq!(share(back + Duration::from_secs(1000)), 0);
     }
 }

@@ -8,21 +8,26 @@
 mod answer;
 mod connect;
 mod cookies;
+mod ejection;
 mod fields;
 mod flow;
 mod health;
+mod held;
+mod line;
 mod pool;
 mod route;
 mod sanitize;
 mod send;
+mod servers;
 mod splice;
+mod standing;
 
 #[cfg(test)]
 mod tests;
 
 pub use answer::BindClaim;
 pub use flow::UpstreamBody;
-pub use health::{Health, Observer};
+pub use health::{Health, Observer, ServerNow};
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
 pub use send::{Answered, Ends, LimitedBody, UpstreamError, Upstreams};

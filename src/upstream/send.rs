@@ -22,8 +22,10 @@ use super::answer::{self, BindClaim};
 use super::connect::connect;
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::health::Health;
-use super::pool::{Lease, Link, Servers};
+use super::line::Full;
+use super::pool::{Lease, Link, Place, Server, Vacancy};
 use super::sanitize::UpstreamRequest;
+use super::servers::{NoPlace, Servers};
 use super::splice::splice;
 use crate::body::{Body, BodyError};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
@@ -39,6 +41,9 @@ pub enum UpstreamError {
     /// Every server fails its probes.
     #[error("no-healthy-upstream")]
     NoneHealthy,
+    /// Every server has as many connections as it may, and none came free in time.
+    #[error("no-healthy-upstream")]
+    Full,
     /// The request was sent and no answer came in time.
     #[error("upstream-timeout")]
     Timeout,
@@ -54,6 +59,25 @@ pub enum UpstreamError {
     /// The session ended while the client's body was on its way.
     #[error("session-expired")]
     SessionEnded,
+}
+
+/// What a client is told to wait where no server takes its request now: as long as one is passed over at least.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+impl UpstreamError {
+    /// After which time another try may go better, where that is so.
+    #[must_use]
+    pub const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::NoneHealthy | Self::Full => Some(AGAIN_AFTER),
+            Self::Unreachable
+            | Self::Timeout
+            | Self::BodyTooLarge
+            | Self::BodyMalformed
+            | Self::BodyIdle
+            | Self::SessionEnded => None,
+        }
+    }
 }
 
 /// The upstreams of one worker: a small pool of idle connections to each server, never shared between cores.
@@ -83,7 +107,7 @@ struct Upstream {
     /// Its index in the configuration.
     index: usize,
     name: Box<str>,
-    servers: Servers,
+    servers: Arc<Servers>,
     timeout: UpstreamTimeouts,
 }
 
@@ -140,12 +164,12 @@ impl Upstreams {
             let same = |known: &&Upstream| *known.name == *config.name;
             let former = former.and_then(|former| {
                 let known = former.all.iter().find(same)?;
-                (former.tls.material(known.index) == tls.material(index)).then_some(&known.servers)
+                (former.tls.material(known.index) == tls.material(index)).then_some(&*known.servers)
             });
             Upstream {
                 index,
                 name: config.name.as_str().into(),
-                servers: Servers::new(config, health.of(index), former),
+                servers: Arc::new(Servers::new(config, health.of(index), former)),
                 timeout: config.timeout,
             }
         };
@@ -173,7 +197,7 @@ impl Upstreams {
         async move {
             // In place: what is moved out of a future's captures has room in it twice.
             let Outgoing { upstream, request, progress, upgrade } = outgoing.as_mut().map_err(|error| *error)?;
-            let (lease, response) = self.exchange(upstream, request, progress.as_deref()).await?;
+            let (lease, response) = self.exchange(upstream, request, progress.as_deref(), ends).await?;
             upstream.answered(lease, response, upgrade.take(), ends)
         }
     }
@@ -203,35 +227,96 @@ impl Upstreams {
         upstream: &Upstream,
         request: &mut Option<Request<RequestBody>>,
         progress: Option<&Progress>,
+        ends: Ends<'_>,
     ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
-        for _ in 0..upstream.servers.len() {
-            let Some(server) = upstream.servers.pick() else { return Err(UpstreamError::NoneHealthy) };
-            let outstanding = server.begin();
-            let now = Instant::now();
-            while let Some(mut link) = server.take_idle(now) {
-                if let Some(response) = upstream.ask(&mut link, request, progress).await? {
-                    return Ok((Lease { link, outstanding }, response));
+        let mut tries = upstream.servers.len();
+        while tries > 0 {
+            let (mut lease, is_new) = match upstream.servers.place(Instant::now()) {
+                Ok(Place::Idle(lease)) => (lease, false),
+                // Boxed, as every request would carry the room that a TLS handshake needs.
+                found => {
+                    let leasing = Box::pin(self.lease(upstream, found, ends));
+                    let Some(leased) = leasing.await? else {
+                        tries -= 1;
+                        continue;
+                    };
+                    leased
                 }
-            }
-            // Boxed, as every request would carry the room that a TLS handshake needs.
-            let connecting = connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect);
-            match Box::pin(connecting).await {
-                Ok(sender) => {
-                    let mut link = Link::new(sender);
-                    if let Some(response) = upstream.ask(&mut link, request, progress).await? {
-                        return Ok((Lease { link, outstanding }, response));
-                    }
+            };
+            match upstream.ask(&mut lease.link, request, progress).await {
+                Ok(Some(response)) => {
+                    upstream.note_answer(&lease);
+                    return Ok((lease, response));
                 }
+                Ok(None) if is_new => {
+                    upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, true);
+                    tries -= 1;
+                }
+                // Idle connections that are closed end; the next one may not be.
+                Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(
-                        upstream = %upstream.name, server = %server.address, %error,
-                        "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
-                    );
+                    if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout) {
+                        upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, false);
+                    }
+                    return Err(error);
                 }
             }
-            server.could_not_be_reached();
         }
         Err(UpstreamError::Unreachable)
+    }
+
+    /// A connection for a request that `found` none idle, and whether it is new: opened, or waited for. `None` if the server
+    /// cannot be reached.
+    async fn lease(
+        &self,
+        upstream: &Upstream,
+        found: Result<Place, NoPlace>,
+        ends: Ends<'_>,
+    ) -> Result<Option<(Lease, bool)>, UpstreamError> {
+        let leasing = async {
+            let place = match found {
+                Ok(place) => place,
+                Err(NoPlace::NoneHealthy) => return Err(UpstreamError::NoneHealthy),
+                Err(NoPlace::Full) => {
+                    let waiting = upstream.servers.line.wait(&upstream.name, &upstream.servers);
+                    waiting.await.map_err(|Full| UpstreamError::Full)?
+                }
+            };
+            Ok(match place {
+                Place::Idle(mut lease) => {
+                    lease.link.asked_at = Instant::now();
+                    Some((lease, false))
+                }
+                Place::Vacant(vacancy) => self.open(upstream, vacancy).await.map(|lease| (lease, true)),
+            })
+        };
+        match ends.session {
+            // What was revoked meanwhile is not asked.
+            Some(session) => tokio::select! {
+                biased;
+                () = session.cancelled() => Err(UpstreamError::SessionEnded),
+                leased = leasing => leased,
+            },
+            None => leasing.await,
+        }
+    }
+
+    async fn open(&self, upstream: &Upstream, vacancy: Vacancy) -> Option<Lease> {
+        let Vacancy { slot, outstanding } = vacancy;
+        let (server, begun) = (outstanding.server(), Instant::now());
+        match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
+            Ok(sender) => Some(Lease { link: Link::new(sender), outstanding }),
+            Err(error) => {
+                tracing::warn!(
+                    upstream = %upstream.name, server = %server.address, %error,
+                    "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
+                );
+                if !error.is_ours() {
+                    upstream.note_failure(server, begun, true);
+                }
+                None
+            }
+        }
     }
 }
 
@@ -264,6 +349,24 @@ impl Upstream {
                 None => Err(blame(&error.into_error())),
             },
             None => Err(UpstreamError::Timeout),
+        }
+    }
+
+    /// A sound answer came, whatever it says.
+    fn note_answer(&self, lease: &Lease) {
+        let server = lease.outstanding.server();
+        if server.standing.ejection.answered(lease.link.asked_at) {
+            tracing::info!(upstream = %self.name, server = %server.address, "the upstream's server answers again");
+        }
+    }
+
+    /// None came to what was asked at `asked_at`; `outright`: it never reached the server.
+    fn note_failure(&self, server: &Server, asked_at: Instant, outright: bool) {
+        if let Some(length) = self.servers.failed(server, asked_at, outright) {
+            tracing::warn!(
+                upstream = %self.name, server = %server.address, seconds = length.as_secs(),
+                "the upstream's server leaves requests without an answer, and gets none for a while",
+            );
         }
     }
 

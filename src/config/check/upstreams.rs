@@ -6,13 +6,18 @@ use super::values::Context;
 use crate::config::origin::Origin;
 use crate::config::raw::{self, Table};
 use crate::config::types::{
-    ClientCertificate, HealthConfig, SubjectKind, UpstreamConfig, UpstreamServer, UpstreamTimeouts,
+    ClientCertificate, HealthConfig, SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts,
 };
 
 const LONGEST_NAME: usize = 64;
 const LONGEST_AUDIENCE: usize = 256;
 /// `sockaddr_un.sun_path` holds 108 bytes, the last of them zero (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
+/// As many as there are ports to one address.
+const MOST_CONNECTIONS: u32 = 65_535;
+const CONNECTIONS: u32 = 4096;
+const LONGEST_QUEUE: u32 = 65_535;
+const QUEUE: u32 = 256;
 
 /// One configuration for each written upstream, in their order, so that an index means the same in both. A broken
 /// one is a stand-in.
@@ -78,6 +83,13 @@ fn one(key: &str, raw: raw::Upstream, cx: &mut Context) -> UpstreamConfig {
         },
         ca,
         client_certificate,
+        connections: whole(cx.number(
+            &format!("{key}.connections"),
+            raw.connections,
+            CONNECTIONS,
+            1..=MOST_CONNECTIONS,
+        )),
+        queue: queue(&format!("{key}.queue"), raw.queue, cx),
         health: raw.health.and_then(|Table(raw)| health(&format!("{key}.health"), &raw, cx)),
         timeout: timeouts(&format!("{key}.timeout"), raw.timeout, cx),
     }
@@ -151,6 +163,19 @@ fn servers(key: &str, written: Option<&[String]>, cx: &mut Context) -> Vec<Upstr
         servers.push(server);
     }
     servers
+}
+
+fn queue(key: &str, raw: Option<Table<raw::Queue>>, cx: &mut Context) -> UpstreamQueue {
+    let Table(raw) = raw.unwrap_or_default();
+    let length = cx.number(&format!("{key}.length"), raw.length, QUEUE, 0..=LONGEST_QUEUE);
+    // An assertion that waited with its request has to be good for some time when it arrives.
+    let within = Duration::from_millis(10)..=Duration::from_secs(15);
+    let time = cx.duration(&format!("{key}.time"), raw.time.as_deref(), Duration::from_secs(5), within);
+    UpstreamQueue { length: whole(length), time }
+}
+
+fn whole(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn timeouts(key: &str, raw: Option<Table<raw::Timeout>>, cx: &mut Context) -> UpstreamTimeouts {

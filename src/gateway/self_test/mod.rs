@@ -25,8 +25,8 @@ use self::forged::{Case, Forgeries};
 use self::recorder::Recorder;
 use crate::body::Body;
 use crate::config::{
-    Access, Assurance, ClientTimeouts, LimitsConfig, RouteConfig, Serves, SubjectKind, UpstreamConfig, UpstreamServer,
-    UpstreamTimeouts,
+    Access, Assurance, ClientTimeouts, LimitsConfig, RouteConfig, Serves, SubjectKind, UpstreamConfig, UpstreamQueue,
+    UpstreamServer, UpstreamTimeouts,
 };
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::privacy::Canary;
@@ -194,10 +194,12 @@ impl Stage {
             subject: SubjectKind::Pairwise,
             ca: None,
             client_certificate: None,
+            connections: 16,
+            queue: UpstreamQueue { length: 16, time: DEADLINE },
             health: None,
             timeout: UpstreamTimeouts { connect: DEADLINE, first_byte: DEADLINE, idle: DEADLINE },
         };
-        let health = Health::new(std::slice::from_ref(&config), None);
+        let health = Health::new(std::slice::from_ref(&config), None, 0);
         let tls = UpstreamTls::load(&[]).map_err(|_| "TLS cannot be set up")?;
         Ok(Self {
             strip,

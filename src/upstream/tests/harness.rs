@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::StandIn;
 use crate::body::Body;
 use crate::config::{
-    ClientTimeouts, LimitsConfig, Rate, SubjectKind, UpstreamConfig, UpstreamServer, UpstreamTimeouts,
+    ClientTimeouts, LimitsConfig, Rate, SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts,
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
@@ -86,6 +86,8 @@ impl Gateway {
             subject: SubjectKind::Pairwise,
             ca: None,
             client_certificate: None,
+            connections: 100,
+            queue: UpstreamQueue { length: 100, time: LONG },
             health: None,
             timeout,
         };
@@ -108,7 +110,7 @@ impl Gateway {
         let upstreams = Arc::new(Upstreams::new(
             std::slice::from_ref(&config),
             tls,
-            &Health::new(std::slice::from_ref(&config), None),
+            &Health::new(std::slice::from_ref(&config), None, 1),
             &limits,
             None,
         ));

@@ -3,6 +3,7 @@
 mod exchange;
 mod failure;
 mod harness;
+pub(super) mod pools;
 mod upgrade;
 
 use http::HeaderValue;

@@ -1,0 +1,422 @@
+//! Requests that wait because every server of their upstream has as many connections as it may: one line for all workers.
+//!
+//! First come, first served. A connection stays with the worker that drives it: one that comes free is passed on to a
+//! request of the same worker, which may overtake a few others, or is closed, so that the first in the line can open one.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::pool::{Lease, Link, Place, Server};
+use super::servers::Servers;
+
+/// How often the first in the line may be overtaken by requests of workers that have a connection. To close one and open
+/// another costs more than to wait for so many answers.
+const OVERTAKEN: u32 = 8;
+
+/// There was no room in the line, or no connection in time.
+#[derive(Debug)]
+pub(super) struct Full;
+
+/// The line before one upstream.
+#[derive(Default)]
+pub(super) struct Line {
+    waiting: AtomicUsize,
+    turned_away: AtomicU64,
+    workers: AtomicUsize,
+    /// Whether it was told that requests are turned away, since the line was last empty.
+    told: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// By `number`.
+    entries: VecDeque<Entry>,
+    next: u64,
+    overtaken: u32,
+}
+
+struct Entry {
+    number: u64,
+    servers: Arc<Servers>,
+    grant: oneshot::Sender<Place>,
+}
+
+impl Line {
+    /// One more worker; how many there were.
+    pub(super) fn add_worker(&self) -> usize {
+        self.workers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// So many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// So many waited in vain, or found no room in the line.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a connection to one of `servers`, or leave to open one. Dropping the future leaves the line.
+    pub(super) async fn wait(&self, upstream: &str, servers: &Arc<Servers>) -> Result<Place, Full> {
+        let place = self.wait_in_line(servers).await;
+        if place.is_err() {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    upstream,
+                    "requests are turned away: every server has as many connections as upstream.connections allows",
+                );
+            }
+        }
+        place
+    }
+
+    async fn wait_in_line(&self, servers: &Arc<Servers>) -> Result<Place, Full> {
+        let (grant, mut granted) = oneshot::channel();
+        let ticket = self.enter(servers, grant)?;
+        self.settle();
+        if let Ok(Ok(place)) = timeout(servers.queue.time, &mut granted).await {
+            return Ok(place);
+        }
+        drop(ticket);
+        // Nobody grants anything from here on, but somebody may have just before.
+        granted.try_recv().map_err(|_| Full)
+    }
+
+    fn enter(&self, servers: &Arc<Servers>, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
+        let mut queue = self.queue();
+        if queue.entries.len() >= servers.queue.length {
+            return Err(Full);
+        }
+        let number = queue.next;
+        queue.next += 1;
+        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), grant });
+        self.count(&queue);
+        Ok(Ticket { line: self, number })
+    }
+
+    /// Gives leave to open connections to those who wait, as far as there may be more. Where there may not, one that is
+    /// idle, at whichever worker, is closed.
+    pub(super) fn settle(&self) {
+        let now = Instant::now();
+        // What is dropped may come back here: not before the lock is free.
+        let (mut unwanted, mut spare) = (Vec::new(), None);
+        let mut queue = self.queue();
+        // Those of one configuration and worker all wait for the same: what the first does not find, no other does.
+        let mut in_vain: Vec<Arc<Servers>> = Vec::new();
+        let mut at = 0;
+        while let Some(entry) = queue.entries.get(at) {
+            let gone = entry.grant.is_closed();
+            if !gone && in_vain.iter().any(|servers| Arc::ptr_eq(servers, &entry.servers)) {
+                at += 1;
+                continue;
+            }
+            let place = if gone { None } else { entry.servers.any_place(now) };
+            if place.is_none() && !gone {
+                in_vain.push(Arc::clone(&entry.servers));
+                at += 1;
+                continue;
+            }
+            let Some(entry) = queue.remove(at) else { break };
+            if let Some(place) = place
+                && let Err(place) = entry.grant.send(place)
+            {
+                unwanted.push(place);
+            }
+        }
+        if let Some(first) = queue.entries.front() {
+            spare = first.servers.spare(now);
+        }
+        self.count(&queue);
+        drop(queue);
+        drop((unwanted, spare));
+    }
+
+    /// A connection of `home` is free. Gives it back where nobody waits any more.
+    pub(super) fn offer(&self, home: &Arc<Server>, link: Link) -> Option<Link> {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        if queue.entries.is_empty() {
+            return Some(link);
+        }
+        let takes = |entry: &Entry| !entry.grant.is_closed() && entry.servers.may_use(home, now);
+        let found = match queue.entries.front() {
+            Some(first) if takes(first) => Some(0),
+            Some(_) if queue.overtaken < OVERTAKEN => queue.entries.iter().position(takes),
+            Some(_) | None => None,
+        };
+        let entry = found.and_then(|at| {
+            queue.overtaken += u32::from(at > 0);
+            queue.remove(at)
+        });
+        self.count(&queue);
+        drop(queue);
+        // Where nobody has it, it is closed, and its place goes to the first in the line.
+        let place = Place::Idle(Lease { link, outstanding: home.begin() });
+        if let Some(entry) = entry {
+            let _ = entry.grant.send(place);
+        }
+        None
+    }
+
+    fn count(&self, queue: &Queue) {
+        self.waiting.store(queue.entries.len(), Ordering::SeqCst);
+        if queue.entries.is_empty() {
+            self.told.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        if at == 0 {
+            self.overtaken = 0;
+        }
+        self.entries.remove(at)
+    }
+}
+
+/// A place in the line, until it is dropped.
+struct Ticket<'l> {
+    line: &'l Line,
+    number: u64,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.line.queue();
+        if let Ok(at) = queue.entries.binary_search_by_key(&self.number, |entry| entry.number) {
+            let left = queue.remove(at);
+            self.line.count(&queue);
+            drop(queue);
+            drop(left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::time::Duration;
+
+    use tokio::task::JoinHandle;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::config::UpstreamConfig;
+    use crate::upstream::tests::pools::{PATIENCE, Used, config, open, opened, settle, workers};
+
+    fn small(connections: usize, length: usize) -> UpstreamConfig {
+        let mut config = config(0..1);
+        (config.connections, config.queue.length) = (connections, length);
+        config
+    }
+
+    /// A request that waits; it has entered the line.
+    async fn waits(servers: &Arc<Servers>) -> JoinHandle<Result<Place, Full>> {
+        let (before, servers) = (servers.line.waiting(), Arc::clone(servers));
+        let line = Arc::clone(&servers.line);
+        let waiting = tokio::spawn(async move { servers.line.wait("console", &servers).await });
+        settle().await;
+        assert_eq!(line.waiting(), before + 1);
+        waiting
+    }
+
+    /// The answer is there: the connection is free.
+    fn ends((lease, other_end): Used) -> tokio::io::DuplexStream {
+        lease.give_back();
+        other_end
+    }
+
+    async fn granted(waiting: JoinHandle<Result<Place, Full>>) -> Place {
+        settle().await;
+        assert!(waiting.is_finished(), "it waits still");
+        waiting.await.unwrap().expect("a place")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_come_first_served_over_the_same_connection() {
+        let [servers] = workers(&small(1, 3));
+        let used = open(&servers).await.unwrap();
+        let (first, second) = (waits(&servers).await, waits(&servers).await);
+        assert!(open(&servers).await.is_none());
+        let other_end = ends(used);
+        let Place::Idle(lease) = granted(first).await else { panic!("a connection was free") };
+        assert!(!second.is_finished());
+        assert!(open(&servers).await.is_none(), "nobody overtakes who waits");
+        let _other_end = ends((lease, other_end));
+        assert!(matches!(granted(second).await, Place::Idle(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_ends_makes_room_for_another() {
+        let [servers] = workers(&small(1, 3));
+        let used = open(&servers).await.unwrap();
+        let waiting = waits(&servers).await;
+        drop(used);
+        let _used = opened(granted(waiting).await).await;
+        assert!(open(&servers).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_of_another_worker_keeps_nobody_waiting() {
+        let [one, other] = workers(&small(1, 3));
+        let _idle = ends(open(&one).await.unwrap());
+        let _used = opened(
+            granted(tokio::spawn({
+                let other = Arc::clone(&other);
+                async move { other.line.wait("console", &other).await }
+            }))
+            .await,
+        )
+        .await;
+        assert_eq!(other.line.waiting(), 0);
+        assert!(open(&one).await.is_none(), "it was closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_at_another_worker_is_overtaken_a_few_times_and_no_more() {
+        let [one, other] = workers(&small(1, 100));
+        let mut used = open(&one).await.unwrap();
+        let elsewhere = waits(&other).await;
+        let mut here = VecDeque::new();
+        for _ in 0..2 * OVERTAKEN {
+            here.push_back(waits(&one).await);
+        }
+        for _ in 0..OVERTAKEN {
+            let other_end = ends(used);
+            let Place::Idle(lease) = granted(here.pop_front().unwrap()).await else { panic!("a connection was free") };
+            used = (lease, other_end);
+        }
+        assert!(!elsewhere.is_finished());
+        let _closed = ends(used);
+        let used = opened(granted(elsewhere).await).await;
+        assert!(!here[0].is_finished());
+        let _closed = ends(used);
+        assert!(matches!(granted(here.pop_front().unwrap()).await, Place::Vacant(_)), "it has to move back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_line_is_bounded_in_length_and_in_time() {
+        let [servers] = workers(&small(1, 2));
+        let _used = open(&servers).await.unwrap();
+        let waiting = [waits(&servers).await, waits(&servers).await];
+        assert!(servers.line.wait("console", &servers).await.is_err(), "at once");
+        assert_eq!(servers.line.turned_away(), 1);
+        advance(PATIENCE / 2).await;
+        settle().await;
+        assert!(!waiting[0].is_finished());
+        advance(PATIENCE / 2).await;
+        for waiting in waiting {
+            assert!(waiting.await.unwrap().is_err());
+        }
+        assert_eq!((servers.line.waiting(), servers.line.turned_away()), (0, 3));
+        let [nobody] = workers(&small(1, 0));
+        let _used = open(&nobody).await.unwrap();
+        assert!(nobody.line.wait("console", &nobody).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_the_line_neither_holds_a_place_nor_loses_one() {
+        let [servers] = workers(&small(1, 3));
+        let used = open(&servers).await.unwrap();
+        let (first, second, third) = (waits(&servers).await, waits(&servers).await, waits(&servers).await);
+        second.abort();
+        settle().await;
+        assert_eq!(servers.line.waiting(), 2);
+        // Its place was granted, and it did not take it.
+        drop(used);
+        settle().await;
+        assert!(first.is_finished());
+        drop(first.await);
+        assert!(matches!(granted(third).await, Place::Vacant(_)));
+        settle().await;
+        assert_eq!(servers.line.waiting(), 0);
+        assert!(open(&servers).await.is_some(), "all is free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_passed_over_for_one_that_is_not() {
+        let mut config = config(0..2);
+        config.connections = 2;
+        let [servers] = workers(&config);
+        let mut used = Vec::new();
+        for _ in 0..4 {
+            used.push(open(&servers).await.expect("there is room"));
+        }
+        assert!(open(&servers).await.is_none());
+        // One server hangs: its connections are in use for good, and the other one has fewer requests.
+        drop(used.pop());
+        settle().await;
+        used.push(open(&servers).await.expect("where there is room"));
+        assert!(open(&servers).await.is_none());
+    }
+
+    /// On threads of their own, as workers are; connections are given back and closed in turn.
+    #[test]
+    fn no_place_is_lost_and_none_is_given_twice() {
+        const WORKERS: usize = 4;
+        const MOST: usize = 3;
+        let mut config = small(MOST, 1000);
+        config.queue.time = Duration::from_mins(1);
+        let workers: [_; WORKERS] = workers(&config);
+        let (open_now, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let threads = workers.clone().map(|servers| {
+            let (open_now, kept) = (Arc::clone(&open_now), Arc::clone(&kept));
+            std::thread::spawn(move || {
+                on_a_worker(async move {
+                    let requests = (0..16).map(|request| {
+                        let (servers, open_now, kept) =
+                            (Arc::clone(&servers), Arc::clone(&open_now), Arc::clone(&kept));
+                        tokio::spawn(async move {
+                            for round in 0..50 {
+                                let place = match servers.place(Instant::now()) {
+                                    Ok(place) => place,
+                                    Err(_) => servers.line.wait("console", &servers).await.expect("a place in time"),
+                                };
+                                let (lease, other_end) = match place {
+                                    Place::Idle(lease) => (lease, None),
+                                    vacant @ Place::Vacant(_) => {
+                                        let (lease, other_end) = opened(vacant).await;
+                                        (lease, Some(other_end))
+                                    }
+                                };
+                                assert!(open_now.fetch_add(1, Ordering::SeqCst) < MOST);
+                                tokio::task::yield_now().await;
+                                open_now.fetch_sub(1, Ordering::SeqCst);
+                                match (request + round) % 3 {
+                                    0 => drop(lease),
+                                    _ => lease.give_back(),
+                                }
+                                kept.lock().unwrap().extend(other_end);
+                            }
+                        })
+                    });
+                    for request in requests.collect::<Vec<_>>() {
+                        request.await.unwrap();
+                    }
+                });
+            })
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(workers[0].line.waiting(), 0);
+        assert_eq!(workers[0].line.turned_away(), 0);
+    }
+
+    fn on_a_worker(work: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work);
+    }
+}

@@ -1,0 +1,78 @@
+//! Servers without sockets, for what is decided before there is one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{DuplexStream, duplex};
+use tokio::time::Instant;
+
+use crate::config::{SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts};
+use crate::upstream::Health;
+use crate::upstream::held::Held;
+use crate::upstream::pool::{Lease, Link, Place, Server};
+use crate::upstream::servers::{NoPlace, Servers};
+
+/// For how long idle connections are kept.
+pub(in crate::upstream) const KEEP: Duration = Duration::from_secs(10);
+/// For how long requests wait in line.
+pub(in crate::upstream) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An upstream with a server at each of the ports.
+pub(in crate::upstream) fn config(ports: std::ops::Range<u16>) -> UpstreamConfig {
+    let server = |port| UpstreamServer::Tcp { https: false, host: "127.0.0.1".to_owned(), port };
+    UpstreamConfig {
+        name: "console".to_owned(),
+        servers: ports.map(server).collect(),
+        may_bind: false,
+        audience: "https://console.internal".to_owned(),
+        subject: SubjectKind::Pairwise,
+        ca: None,
+        client_certificate: None,
+        connections: 1000,
+        queue: UpstreamQueue { length: 3, time: PATIENCE },
+        health: None,
+        timeout: UpstreamTimeouts { connect: KEEP, first_byte: KEEP, idle: KEEP },
+    }
+}
+
+/// The servers of `config` as each of so many workers sees them.
+pub(in crate::upstream) fn workers<const N: usize>(config: &UpstreamConfig) -> [Arc<Servers>; N] {
+    let health = Health::new(std::slice::from_ref(config), None, 1);
+    std::array::from_fn(|_| Arc::new(Servers::new(config, health.of(0), None)))
+}
+
+/// At which of the ports.
+pub(in crate::upstream) fn port(server: &Server) -> u16 {
+    let UpstreamServer::Tcp { port, .. } = server.address else { panic!("no port") };
+    port
+}
+
+/// A connection in use, and the server's end of it.
+pub(in crate::upstream) type Used = (Lease, DuplexStream);
+
+/// A new connection to wherever the next request goes; `None` where it may not be opened.
+pub(in crate::upstream) async fn open(servers: &Arc<Servers>) -> Option<Used> {
+    match servers.place(Instant::now()) {
+        Ok(place) => Some(opened(place).await),
+        Err(NoPlace::Full | NoPlace::NoneHealthy) => None,
+    }
+}
+
+/// Opens a connection that may be opened.
+pub(in crate::upstream) async fn opened(place: Place) -> Used {
+    let Place::Vacant(vacancy) = place else { panic!("a connection is idle") };
+    let (ours, other_end) = duplex(64);
+    let io = TokioIo::new(Held::new(ours, Some(vacancy.slot)));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    sender.ready().await.unwrap();
+    (Lease { link: Link::new(sender), outstanding: vacancy.outstanding }, other_end)
+}
+
+/// Has the other tasks do what they can.
+pub(in crate::upstream) async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
