@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certificates::Certificates;
 use super::descriptors::Admissions;
+use crate::clock::Timestamp;
 use crate::config::{Config, Finding, ListenerConfig, Serves};
 use crate::edge::{BindError, BoundListener, Inherited, ListenerHandle, Terms};
 
@@ -142,6 +143,17 @@ impl Listeners {
             let (Some(shown), Some(renewed)) = (&in_force.terms.tls, renewed) else { continue };
             if !shown.is_same(renewed) {
                 open.handle.replace(Terms { tls: Some(Arc::clone(renewed)), ..in_force.terms.clone() });
+            }
+        }
+    }
+
+    /// Has fresh keys seal session tickets where it is time for them.
+    pub(super) fn turn_ticket_keys(&self, now: Timestamp) {
+        for open in &self.0 {
+            let in_force = open.handle.in_force();
+            let Some(tls) = &in_force.terms.tls else { continue };
+            if let Err(error) = tls.turn_ticket_keys(now) {
+                tracing::error!(%error, "the former keys of TLS session tickets stay in use; tried again in seconds");
             }
         }
     }

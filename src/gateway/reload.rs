@@ -265,9 +265,16 @@ impl Live {
         tracing::info!(sha256 = gateway.config.sha256, "another configuration is in force");
     }
 
+    /// What time and authorities bring to the listeners, without a reload.
+    pub(super) fn look_after_listeners(&self) {
+        self.look_at_revocation_lists();
+        let now = self.gateway.load().clock.now();
+        self.with_listeners(|listeners| listeners.turn_ticket_keys(now));
+    }
+
     /// Reads what the listeners show and believe again where a revocation list has changed: an authority writes it whenever it
     /// likes, and nobody sends a signal. What is not sound is told once, and the former list holds.
-    pub(super) fn look_at_revocation_lists(&self) {
+    fn look_at_revocation_lists(&self) {
         // A reload that is at work reads them itself.
         let Ok(_one_at_a_time) = self.reloading.try_lock() else { return };
         let gateway = self.gateway.load_full();

@@ -191,7 +191,7 @@ impl Running {
     /// # Errors
     /// [`StoreError`] if the store refused; the next round does the rest.
     pub async fn upkeep(&self) -> Result<(), StoreError> {
-        self.live.look_at_revocation_lists();
+        self.live.look_after_listeners();
         self.gateway().upkeep().await?;
         self.gateway().search_for_canary().await
     }

@@ -33,7 +33,7 @@ pub(super) async fn run(live: Arc<Live>, shutdown: CancellationToken) {
         if !gateway.is_unforgeable() {
             gateway.self_test().await;
         }
-        live.look_at_revocation_lists();
+        live.look_after_listeners();
         if let Err(error) = gateway.upkeep().await {
             // Tried again at the next tick; nothing was acknowledged.
             tracing::warn!(%error, "upkeep could not be done");

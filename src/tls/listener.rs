@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::by_name::ByName;
 use super::identity::end_of;
 use super::material::{Gathering, Material};
+use super::tickets::TicketKeys;
 use super::upstream::roots_of;
 use super::{ALPN_H1, ALPN_H2, TlsError, VERSIONS, pem, provider};
 use crate::clock::Timestamp;
@@ -32,12 +33,15 @@ pub type ServerStream<T = TcpStream> = tokio_rustls::server::TlsStream<T>;
 ///
 /// ALPN offers h2 and http/1.1. A client gets the certificate of the name that it asks for; one that asks for none of them,
 /// or for no name at all, the first.
-/// Sessions resume by tickets whose key lives in this process alone and rotates. Where client certificates are asked
-/// for, nobody comes in without one, and no session resumes: each is judged anew, so that one that ran out is refused.
+/// Sessions resume by tickets, whose keys live in this process alone and follow each other
+/// ([`ListenerTlsConfig::turn_ticket_keys`]). Where client certificates are asked for, nobody comes in without one, and no
+/// session resumes: each is judged anew, so that one that ran out is refused.
 pub struct ListenerTlsConfig {
     server: Arc<ServerConfig>,
     certificates: Arc<ByName>,
     asks_for_certificates: bool,
+    /// None where nobody's session resumes.
+    tickets: Option<Arc<TicketKeys>>,
     material: Material,
     expires_at: Option<Timestamp>,
 }
@@ -71,8 +75,12 @@ impl ListenerTlsConfig {
             (Some(certificates), Ok(clients)) if problems.is_empty() => {
                 let asks_for_certificates = clients.is_some();
                 let certificates = Arc::new(certificates);
-                let server = Arc::new(server(&certificates, clients).map_err(|problem| vec![problem])?);
-                Ok(Self { server, certificates, asks_for_certificates, material: gathering.material(), expires_at })
+                let setup = |problem| vec![TlsError::Setup(problem)];
+                let tickets = if asks_for_certificates { None } else { Some(TicketKeys::new(now).map_err(setup)?) };
+                let tickets = tickets.map(Arc::new);
+                let server = Arc::new(server(&certificates, clients, tickets.as_ref()).map_err(setup)?);
+                let material = gathering.material();
+                Ok(Self { server, certificates, asks_for_certificates, tickets, material, expires_at })
             }
             (_, clients) => {
                 problems.extend(clients.err());
@@ -108,6 +116,15 @@ impl ListenerTlsConfig {
         !self.certificates.of(host).is_empty()
     }
 
+    /// Has a fresh key seal session tickets where the current one did for six hours; tickets are good for twelve at most. To be
+    /// done every so often: a key that is due stays until then.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`]: the former keys stay in use.
+    pub fn turn_ticket_keys(&self, now: Timestamp) -> Result<(), TlsError> {
+        self.tickets.as_ref().map_or(Ok(()), |tickets| tickets.turn(now)).map_err(TlsError::Setup)
+    }
+
     /// When the first of the certificates that are shown runs out, where they say so.
     #[must_use]
     pub const fn expires_at(&self) -> Option<Timestamp> {
@@ -126,19 +143,21 @@ impl ListenerTlsConfig {
     }
 }
 
-/// What rustls is told to show and to believe.
-fn server(certificates: &Arc<ByName>, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<ServerConfig, TlsError> {
-    let server =
-        ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS).map_err(TlsError::Setup)?;
-    let anonymous = clients.is_none();
+/// What rustls is told to show and to believe; without `tickets` no session resumes.
+fn server(
+    certificates: &Arc<ByName>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    tickets: Option<&Arc<TicketKeys>>,
+) -> Result<ServerConfig, Error> {
+    let server = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
     let server = match clients {
         Some(clients) => server.with_client_cert_verifier(clients),
         None => server.with_no_client_auth(),
     };
     let mut server = server.with_cert_resolver(Arc::clone(certificates) as _);
     server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
-    if anonymous {
-        server.ticketer = rustls::crypto::ring::Ticketer::new().map_err(TlsError::Setup)?;
+    if let Some(tickets) = tickets {
+        server.ticketer = Arc::clone(tickets) as _;
     } else {
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;

@@ -12,6 +12,7 @@ mod material;
 mod pem;
 #[cfg(test)]
 pub(crate) mod test_certificates;
+mod tickets;
 mod upstream;
 
 use std::path::PathBuf;

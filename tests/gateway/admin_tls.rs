@@ -12,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::HandshakeKind;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sekisho::admin::{AdminClient, AdminUrl, ClientError};
 use sekisho::clock::{Clock as _, SystemClock};
@@ -178,6 +179,8 @@ pub(crate) async fn call_with(
     let tcp = connect([127, 0, 0, 1].into(), admin_address(harness)).await;
     let name = ServerName::try_from(HOST).unwrap();
     let stream = soon(TlsConnector::from(Arc::clone(client)).connect(name, tcp)).await.ok()?;
+    // No session resumes where certificates are asked for: each is judged anew.
+    assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     let mut request = Request::builder().method(method).uri(path).header("Host", HOST);
     if !document.is_empty() {
         request = request.header("Content-Type", "application/json");

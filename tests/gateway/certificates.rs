@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use rustls::pki_types::pem::PemObject as _;
@@ -148,6 +149,57 @@ async fn a_tls_session_resumes_on_every_core_and_nothing_is_read_before_the_hand
         let full = shop.connect(&stranger, HOST).await.unwrap();
         assert_eq!(full.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     }
+    shop.harness.finish().await;
+}
+
+/// How a client's handshake went; it has tickets of this connection afterwards.
+async fn shakes_hands(shop: &Shop, client: &Arc<ClientConfig>) -> Option<HandshakeKind> {
+    let mut stream = shop.connect(client, HOST).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind();
+    ask(&mut stream).await;
+    kind
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_one_turn_of_the_keys_and_not_for_two() {
+    const TURN: Duration = Duration::from_hours(6);
+    let (full, resumed) = (Some(HandshakeKind::Full), Some(HandshakeKind::Resumed));
+    let mut shop = Shop::with(&[]).await;
+    for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+        let [prompt, late, in_between] = [(); 3].map(|()| Arc::new(shop.client(versions)));
+        for client in [&prompt, &late] {
+            assert_eq!(shakes_hands(&shop, client).await, full, "{versions:?}");
+        }
+        shop.harness.clock.advance(TURN);
+        shop.harness.running.upkeep().await.unwrap();
+        assert_eq!(shakes_hands(&shop, &prompt).await, resumed, "{versions:?}");
+        assert_eq!(shakes_hands(&shop, &in_between).await, full, "{versions:?}");
+        shop.harness.clock.advance(TURN);
+        shop.harness.running.upkeep().await.unwrap();
+        assert_eq!(shakes_hands(&shop, &late).await, full, "{versions:?}: its key is gone");
+        // What came since is good, on whichever core.
+        for client in [&prompt, &late, &in_between] {
+            for _ in 0..4 {
+                assert_eq!(shakes_hands(&shop, client).await, resumed, "{versions:?}");
+            }
+        }
+    }
+
+    // Another certificate begins with another key, whatever the client trusts; so does another process.
+    make(&shop.folder, "next", &[HOST]);
+    let client = Arc::new(shop.client(rustls::ALL_VERSIONS));
+    assert_eq!(shakes_hands(&shop, &client).await, full);
+    assert_eq!(shakes_hands(&shop, &client).await, resumed);
+    for kind in ["pem", "key"] {
+        let [next, first] = ["next", "first"].map(|name| shop.folder.path().join(format!("{name}.{kind}")));
+        std::fs::copy(next, first).unwrap();
+    }
+    shop.harness.reload(|config| config).await.unwrap();
+    assert_eq!(shakes_hands(&shop, &client).await, full);
+    assert_eq!(shakes_hands(&shop, &client).await, resumed);
+    shop.harness = shop.harness.restart().await;
+    assert_eq!(shakes_hands(&shop, &client).await, full);
+    assert_eq!(shakes_hands(&shop, &client).await, resumed);
     shop.harness.finish().await;
 }
 
