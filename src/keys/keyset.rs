@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 
 use super::derive::framed;
 use super::kek::{Kek, KekError, KeyPlace};
-use super::log_keys;
 use super::opened::{ClearKey, KEY_BYTES, OpenedKeys, signs, unwrap_all};
 use super::seal::{AuditKey, public_point};
 use super::session_keys::SessionKeys;
@@ -22,8 +21,7 @@ use crate::config::StretchSetting;
 use crate::entropy::{Entropy, random};
 use crate::secret::SecretBytes;
 use crate::store::{
-    KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys,
-    StretchParameters,
+    KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, SchemeRecord, StoreError, StoredKeys, StretchParameters,
 };
 
 /// The scheme of a new store, and the only one this program knows.
@@ -316,29 +314,6 @@ pub(super) async fn fresh_key(
     })
 }
 
-/// What is `stored`, wrapped under `to`, which is wrapped under `from`; destroyed keys have nothing to wrap.
-pub(super) async fn rewrapped(
-    store_id: &[u8; 16],
-    from: &Kek,
-    to: &Kek,
-    stored: StoredKeys,
-    entropy: &dyn Entropy,
-) -> Result<Vec<KeyChange>, KeysError> {
-    let mut changes = Vec::new();
-    for ClearKey { record, material } in unwrap_all(store_id, from, stored.keys).await? {
-        let place = KeyPlace { store_id, purpose: record.purpose.as_str(), id: &record.id };
-        let wrapped = to.wrap(&place, &material, entropy).await?;
-        changes.push(KeyChange::Rewrap { id: record.id, wrapped });
-    }
-    if let Some(scheme) = stored.scheme {
-        let secret = unwrap_pin_secret(store_id, from, &scheme).await?;
-        let wrapped = to.wrap(&pin_secret_place(store_id, &scheme.id), &secret, entropy).await?;
-        changes.push(KeyChange::RewrapPinSecret { wrapped });
-    }
-    changes.push(KeyChange::RewrapLogKeys(log_keys::rewrapped(store_id, from, to, stored.log_keys, entropy).await?));
-    Ok(changes)
-}
-
 /// What stands for the key where it must not: SHA-256 over purpose, id and material. A key has 256 random bits, so no
 /// search finds it from there.
 pub(super) fn commitment(purpose: KeyPurpose, id: &str, clear: &SecretBytes) -> [u8; 32] {
@@ -375,12 +350,16 @@ async fn first_scheme(
 }
 
 /// No key has this purpose.
-const fn pin_secret_place<'a>(store_id: &'a [u8; 16], scheme: &'a str) -> KeyPlace<'a> {
+pub(super) const fn pin_secret_place<'a>(store_id: &'a [u8; 16], scheme: &'a str) -> KeyPlace<'a> {
     KeyPlace { store_id, purpose: "pin", id: scheme }
 }
 
 /// What keyed hashes of PINs are made with, in clear. The KEK has opened the keys before.
-async fn unwrap_pin_secret(store_id: &[u8; 16], kek: &Kek, scheme: &SchemeRecord) -> Result<SecretBytes, KeysError> {
+pub(super) async fn unwrap_pin_secret(
+    store_id: &[u8; 16],
+    kek: &Kek,
+    scheme: &SchemeRecord,
+) -> Result<SecretBytes, KeysError> {
     let secret = kek.unwrap(&pin_secret_place(store_id, &scheme.id), &scheme.pin_secret).await?;
     let whole = secret.filter(|secret| secret.expose().len() == KEY_BYTES);
     whole.ok_or_else(|| corrupt("the secret that PINs are hashed with is damaged"))

@@ -7,10 +7,11 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use super::kek::{Kek, KekError};
-use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key, rewrapped};
+use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key};
 use super::log_keys::{self, DayKey, LogDay};
 use super::moves::{KeyRefusal, Plan, View};
 use super::opened::OpenedKeys;
+use super::rewrap::Rewrapped;
 use crate::clock::{Clock, Day, Timestamp};
 use crate::config::KeyPeriods;
 use crate::entropy::Entropy;
@@ -298,19 +299,22 @@ impl Lifecycle {
             }
             let count = stored.keys.iter().filter(|key| key.state != KeyState::Destroyed).count();
             let revision = stored.revision;
-            let changes = rewrapped(&store_id, &self.kek.load_full(), &new, stored, &*self.entropy).await?;
+            let Rewrapped { changes, opened } =
+                Rewrapped::under(&new, &self.kek.load_full(), &store_id, stored, &*self.entropy).await?;
             match self.keys.change(revision, changes).await {
+                // The keys are those that they were, and need no KEK to be known: the token may be gone by now.
                 Ok(ChangeOutcome::Changed(_)) => {
                     self.kek.store(Arc::new(new));
-                    self.reload(&mut held).await?;
+                    held.opened = opened;
                     return Ok(count);
                 }
                 Ok(ChangeOutcome::Stale) => {}
                 Ok(ChangeOutcome::InUse(records)) => return Err(LifecycleError::InUse(records)),
                 Err(error) => {
                     // It may have come to pass all the same.
-                    if Parts::open(&store_id, &new, self.keys.keys().await?).await.is_ok() {
+                    if opened.knows(&self.keys.keys().await?.keys) {
                         self.kek.store(Arc::new(new));
+                        held.opened = opened;
                     }
                     return Err(error.into());
                 }

@@ -12,6 +12,7 @@ mod lifecycle;
 mod log_keys;
 mod moves;
 mod opened;
+mod rewrap;
 mod seal;
 mod session_keys;
 mod sid;

@@ -115,9 +115,20 @@ impl OpenedKeys {
     /// [`KeysError`].
     pub(super) async fn admit(&mut self, store_id: &[u8; 16], kek: &Kek, fresh: &KeyRecord) -> Result<(), KeysError> {
         for ClearKey { record, material } in unwrap_all(store_id, kek, vec![fresh.clone()]).await? {
-            self.0.insert(record.id, Opened { wrapped: record.wrapped, material });
+            self.know(record.id, record.wrapped, material);
         }
         Ok(())
+    }
+
+    /// Knows a key by what it is wrapped as; of a record it knows one way to wrap it alone.
+    pub(super) fn know(&mut self, id: String, wrapped: Vec<u8>, material: SecretBytes) {
+        self.0.insert(id, Opened { wrapped, material });
+    }
+
+    /// Whether it knows all of `records` that can be known, as they are wrapped there.
+    pub(super) fn knows(&self, records: &[KeyRecord]) -> bool {
+        let there = |record: &&KeyRecord| record.state != KeyState::Destroyed;
+        records.iter().filter(there).all(|record| self.material(record).is_some())
     }
 
     fn material(&self, record: &KeyRecord) -> Option<&SecretBytes> {

@@ -21,6 +21,7 @@ mod recorder;
 mod wire;
 
 mod calls;
+mod restored;
 mod rewrap;
 mod start;
 mod token;

@@ -2,13 +2,15 @@
  *
  * Files in the folder PROXY_FOLDER say what: `away` no token is there; `hang` (a FIFO) logins wait until somebody opens
  * it; `broken` decryption fails as a device does; `deaf` AES-GCM authenticates nothing beside the text; `flags` is
- * added, in hexadecimal, to those of the token. Every login leaves a byte in `logins`.
+ * added, in hexadecimal, to those of the token; `leaves` no token is there from the login on that it gives the number
+ * of. Every login leaves a byte in `logins`.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef unsigned long rv;
@@ -16,7 +18,7 @@ struct list { unsigned char version[2]; void *call[68]; };
 struct mechanism { unsigned long type; void *parameter; unsigned long length; };
 struct gcm { void *iv; unsigned long iv_length, iv_bits; void *aad; unsigned long aad_length, tag_bits; };
 enum { GET_FUNCTION_LIST = 3, GET_SLOT_LIST, GET_TOKEN_INFO = 6, LOGIN = 18, ENCRYPT_INIT = 29, DECRYPT_INIT = 33 };
-enum { FLAGS_IN_TOKEN_INFO = 96, DEVICE_ERROR = 0x30, AES_GCM = 0x1087 };
+enum { FLAGS_IN_TOKEN_INFO = 96, DEVICE_ERROR = 0x30, DEVICE_REMOVED = 0x32, AES_GCM = 0x1087 };
 
 static struct list *real, ours;
 
@@ -32,9 +34,20 @@ static int there(const char *name)
     return access(in_folder(name), F_OK) == 0;
 }
 
+static int left(void)
+{
+    struct stat logins;
+    FILE *file = fopen(in_folder("leaves"), "r");
+    long number = 0;
+    int gone = file && fscanf(file, "%ld", &number) == 1 && !stat(in_folder("logins"), &logins) && logins.st_size >= number;
+    if (file)
+        fclose(file);
+    return gone;
+}
+
 static rv get_slot_list(unsigned char present, unsigned long *slots, unsigned long *count)
 {
-    if (there("away")) {
+    if (there("away") || left()) {
         *count = 0;
         return 0;
     }
@@ -62,6 +75,8 @@ static rv login(unsigned long session, unsigned long user, unsigned char *pin, u
     if (write(file, ".", 1) != 1)
         return DEVICE_ERROR;
     close(file);
+    if (left())
+        return DEVICE_REMOVED;
     if (there("hang"))
         close(open(in_folder("hang"), O_RDONLY));
     return ((rv (*)(unsigned long, unsigned long, unsigned char *, unsigned long))real->call[LOGIN])(session, user, pin, length);

@@ -5,7 +5,7 @@ use std::path::Path;
 use http::StatusCode;
 
 use crate::harness::Carrier;
-use crate::process::{Folder, KEK};
+use crate::process::{Folder, KEK, ended};
 use crate::token::{Bench, IN_FILE, PIN, SOFTHSM, Token, in_token};
 
 fn named_next(kek: &str) -> String {
@@ -104,10 +104,19 @@ async fn without_its_token_a_rotation_goes_on_and_another_does_not_begin() {
     let gateway = bench.serve().await;
     let code = bench.folder.code("alice").await;
     assert_eq!(gateway.handset(Carrier::Docomo, "a").enrol("/", &code).await.status, StatusCode::FOUND);
+    // No key, no rotation: nothing is begun that could not go on.
+    let state = async || (bench.folder.document("keys list").await, bench.folder.document("rotation list").await);
+    bench.token.trouble("away", "");
+    let before = state().await;
+    for arguments in ["--purpose binding", "--purpose binding --paused", "--purpose session"] {
+        let refused = bench.folder.run(&format!("rotation start {arguments} --json")).await;
+        assert_eq!((refused.code, &refused.json()["error"]["reason"]), (1, &"kek-unavailable".into()), "{refused:?}");
+        assert!(refused.stderr.contains("token \"sekisho\""), "{refused:?}");
+        assert_eq!(state().await, before, "{arguments}");
+    }
+    bench.token.no_more("away");
     bench.folder.document("rotation start --purpose binding --paused").await;
     bench.token.trouble("away", "");
-    let refused = bench.folder.run("rotation start --purpose session").await;
-    assert!(refused.code == 1 && refused.stderr.contains("token \"sekisho\""), "{refused:?}");
     // What was made before the token went needs it no more.
     bench.folder.document("rotation resume r1").await;
     let reaches = async |state: &str| {
@@ -136,8 +145,9 @@ async fn without_its_token_a_gateway_makes_no_key_and_serves_on() {
     bench.folder.edit(&line, &format!("{line}\nkek_next = {{ file = \"kek.next\" }}"));
     let before = bench.folder.document("keys list").await;
 
-    for trouble in ["away", "broken"] {
-        bench.token.trouble(trouble, "");
+    // The last is CKF_USER_PIN_LOCKED: somebody else spent the tries.
+    for (trouble, content) in [("away", ""), ("broken", ""), ("flags", "40000")] {
+        bench.token.trouble(trouble, content);
         for verb in ["keys generate --purpose session", "keys rewrap"] {
             let refused = bench.folder.run(verb).await;
             assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{trouble}, {verb}: {refused:?}");
@@ -150,5 +160,96 @@ async fn without_its_token_a_gateway_makes_no_key_and_serves_on() {
     }
     bench.folder.document("keys generate --purpose session").await;
     assert_eq!(bench.folder.document("keys rewrap").await["rewrapped"], 5);
+    gateway.stop().await;
+}
+
+/// Both ways end under one KEK: the process is killed while the token keeps it waiting, or the token goes at any of its calls.
+#[tokio::test]
+async fn a_rewrap_that_the_token_holds_up_or_breaks_off_leaves_all_keys_where_they_were() {
+    let token = Token::new();
+    let module = token.proxy();
+    let bench = Bench { folder: Folder::alone(), token };
+    bench.folder.write_secret("pin", PIN);
+    let next = format!("{IN_FILE}\n{}", named_next(&in_token(&module)));
+    bench.folder.edit(IN_FILE, &next);
+    let gateway = bench.serve().await;
+    let code = bench.folder.code("alice").await;
+    assert_eq!(gateway.handset(Carrier::Docomo, "a").enrol("/", &code).await.status, StatusCode::FOUND);
+
+    let before = bench.token.logins();
+    bench.token.hang();
+    let rewrap = tokio::spawn(ended(bench.folder.command("keys rewrap")));
+    while bench.token.logins() == before {
+        tokio::task::yield_now().await;
+    }
+    gateway.kill().await;
+    assert_eq!(rewrap.await.unwrap().code, 3, "its gateway is gone");
+    std::fs::remove_file(bench.token.path("hang")).unwrap();
+
+    let gateway = bench.serve().await;
+    // Every third call of it: the sample, each key there and back, the secret of the PINs.
+    let mut calls = 0;
+    loop {
+        bench.token.leaves_after(calls);
+        let rewrap = bench.folder.run("keys rewrap").await;
+        bench.token.no_more("leaves");
+        if rewrap.code == 0 {
+            break;
+        }
+        assert!(rewrap.code == 1 && rewrap.stderr.contains("token \"sekisho\""), "{rewrap:?}");
+        calls += 3;
+    }
+    assert!(calls > 8, "two calls for each key: {calls}");
+    gateway.kill().await;
+    let under = async |kek: &str| {
+        bench.folder.edit(&next, kek);
+        let check = bench.run("check").await;
+        bench.folder.edit(kek, &next);
+        check.code
+    };
+    assert_eq!((under(IN_FILE).await, under(&in_token(&module)).await), (2, 0), "what was acknowledged was done");
+    let gateway = bench.serve().await;
+    assert_eq!(gateway.handset(Carrier::Docomo, "a").click_sign_in("/").await.status, StatusCode::FOUND);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_rewrap_tells_what_is_doubtful_about_the_key_it_moves_to() {
+    let folder = Folder::alone();
+    folder.write_secret("pin", PIN);
+    folder.edit(IN_FILE, &format!("{IN_FILE}\n{}", named_next(&in_token(Path::new(SOFTHSM)))));
+    let bench = Bench { folder, token: Token::empty() };
+    // As docs/kek.md had it once, and one that is worse.
+    bench.token.make(&["--keygen", "--key-type", "AES:32", "--label", "kek", "--extractable"]);
+    let gateway = bench.serve().await;
+    let rewrapped = bench.folder.document("keys rewrap").await;
+    let warnings = rewrapped["warnings"].to_string();
+    for doubt in ["the key can be taken out of the token", "the key can be used without the PIN"] {
+        assert!(warnings.contains(doubt), "{rewrapped}");
+        gateway.logged(doubt).await;
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_answer_keeps_nobody_from_signing_in() {
+    let bench = Bench::troubled();
+    bench.folder.edit("timeout = \"20s\"", "timeout = \"2s\"");
+    let gateway = bench.serve().await;
+    let code = bench.folder.code("alice").await;
+    let before = bench.token.logins();
+    bench.token.hang();
+    let verb = tokio::spawn(ended(bench.folder.command("keys generate --purpose session --json")));
+    while bench.token.logins() == before {
+        tokio::task::yield_now().await;
+    }
+    let mut alice = gateway.handset(Carrier::Docomo, "a");
+    assert_eq!(alice.enrol("/", &code).await.status, StatusCode::FOUND);
+    assert!(!verb.is_finished(), "nobody waits for the token but who needs it");
+    let refused = verb.await.unwrap();
+    assert_eq!((refused.code, &refused.json()["error"]["reason"]), (1, &"kek-unavailable".into()), "{refused:?}");
+    assert!(refused.stderr.contains("no answer within 2s"), "{refused:?}");
+    bench.token.go_on();
+    bench.folder.document("keys generate --purpose session").await;
     gateway.stop().await;
 }

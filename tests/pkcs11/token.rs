@@ -72,9 +72,22 @@ impl Token {
         std::fs::remove_file(self.path(name)).unwrap();
     }
 
+    /// From the login on that comes after so many more, no token is there.
+    pub(crate) fn leaves_after(&self, logins: usize) {
+        self.trouble("leaves", &(self.logins() + logins + 1).to_string());
+    }
+
     /// Logins from now on wait.
     pub(crate) fn hang(&self) {
         self.run(Command::new("mkfifo").arg(self.path("hang")));
+    }
+
+    /// Those that wait, and those that come, go on.
+    pub(crate) fn go_on(&self) {
+        let hang = self.path("hang");
+        let opened = std::fs::OpenOptions::new().write(true).open(&hang).unwrap();
+        std::fs::remove_file(&hang).unwrap();
+        drop(opened);
     }
 
     pub(crate) fn logins(&self) -> usize {

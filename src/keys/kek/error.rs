@@ -27,6 +27,9 @@ pub enum KekError {
          a variable or a credential"
     )]
     NotBuilt,
+    /// It is no KEK to rely on.
+    #[error("the KEK does not give back what it has just wrapped, so nothing was changed; look at its token")]
+    Untrue,
     /// The token, or the key in it.
     #[error("token {token:?}, key {key:?}, module {}: {fault}", module.display())]
     Token {
