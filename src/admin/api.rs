@@ -15,6 +15,7 @@ use super::documents::{
     Account, Accounts, Binding, Bindings, IssuedCode, Refusal, RefusalDetail, Revoked, Session, Sessions,
 };
 use super::operations::Operations;
+use super::query::{Taken, known_only};
 use super::refused::Refused;
 use super::replay::{Answers, once};
 use super::{
@@ -38,8 +39,8 @@ pub(super) type Id = Result<Path<String>, PathRejection>;
         title = "Sekisho admin API",
         description = "Over the gateway's UNIX socket, or TLS with a client certificate. Every verb needs a role of the \
                        caller's uid or gid, or of the certificate's name. A call that \
-                       changes something takes an Idempotency-Key: the same key and request, within ten minutes, get \
-                       the first answer again. A verb without a request body takes none, or {}; any other is refused. \
+                       changes something takes an Idempotency-Key: the same key and request of the same caller, within \
+                       ten minutes and one run of the gateway, get the first answer again. A verb without a request body takes none, or {}; any other is refused. \
                        Refusals never repeat input."
     ),
     components(schemas(Refusal, RefusalDetail))
@@ -51,6 +52,7 @@ pub fn router(operations: Operations) -> Router {
     let answers = Arc::new(Answers::new(Arc::clone(&operations.clock)));
     let (routes, description) = verbs(answers);
     routes
+        .layer(middleware::from_fn_with_state(Arc::new(Taken::of(&description)), known_only))
         .with_state(operations)
         .route("/openapi.json", axum::routing::get(async move || Json(description.clone())))
         .fallback(async || Refused::NoSuchPath)

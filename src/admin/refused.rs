@@ -59,7 +59,7 @@ pub(super) enum Refused {
     BodyTooLarge,
     #[error("the body did not come within 10 seconds")]
     BodyTooSlow,
-    #[error("an Idempotency-Key is 1 to 128 visible ASCII characters")]
+    #[error("an Idempotency-Key is there once, with 1 to 128 visible ASCII characters")]
     IdempotencyKeyInvalid,
     #[error("that Idempotency-Key was used for another request; draw a new one")]
     IdempotencyKeyReused,

@@ -43,7 +43,8 @@ struct Entry {
     answer: Option<Answer>,
 }
 
-type Answer = (StatusCode, Bytes);
+/// Status, the revision of the keys where one was said, and body.
+type Answer = (StatusCode, Option<HeaderValue>, Bytes);
 
 /// What is to be done with a request.
 enum Turn<'a> {
@@ -117,9 +118,12 @@ pub(super) async fn once(
         return next.run(request).await;
     }
     let work = async move {
-        match request.headers().get(IDEMPOTENCY_KEY).cloned() {
-            None => next.run(request).await,
-            Some(key) => once_for(&answers, peer, &key, request, next).await.into_response(),
+        let mut keys = request.headers().get_all(IDEMPOTENCY_KEY).iter();
+        match (keys.next().cloned(), keys.next()) {
+            (None, _) => next.run(request).await,
+            (Some(key), None) => once_for(&answers, peer, &key, request, next).await.into_response(),
+            // Which of them it stands for, two readers could see differently.
+            (Some(_), Some(_)) => Refused::IdempotencyKeyInvalid.into_response(),
         }
     };
     tokio::spawn(work).await.unwrap_or_else(|_| Refused::Internal.into_response())
@@ -144,13 +148,13 @@ async fn once_for(
         Turn::Again(answer) => return Ok(json(answer)),
     };
     let answer = next.run(request).await;
-    let status = answer.status();
+    let (status, tag) = (answer.status(), answer.headers().get(header::ETAG).cloned());
     let body = answer.into_body().collect().await.map_err(|_| Refused::Internal)?.to_bytes();
     // A failure of ours is no answer: the caller shall try again.
     if !status.is_server_error() {
-        work.finish((status, body.clone()));
+        work.finish((status, tag.clone(), body.clone()));
     }
-    Ok(json((status, body)))
+    Ok(json((status, tag, body)))
 }
 
 /// Neither a method nor a target nor the value of a field has a line feed in it.
@@ -171,8 +175,12 @@ fn fingerprint(request: &Request, body: &[u8]) -> [u8; 32] {
 }
 
 /// Every answer of the API is JSON.
-fn json((status, body): Answer) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json((status, tag, body): Answer) -> Response {
+    let mut answer = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    if let Some(tag) = tag {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
 }
 
 #[cfg(test)]
@@ -206,6 +214,7 @@ mod tests {
                 .route("/count", post(async move || Json(a())).get(async move || Json(d())))
                 .route("/fail", post(async move || (StatusCode::SERVICE_UNAVAILABLE, Json(b()))))
                 .route("/panic", post(async move || if c() == 0 { panic!("on purpose") } else { Json(7) }))
+                .route("/tagged", post(async || ([(header::ETAG, "\"7\"")], Json(0))))
                 .route("/other", get(async || ()))
                 .layer(middleware::from_fn_with_state(answers, once));
             Self { router, clock }
@@ -258,6 +267,24 @@ mod tests {
         assert_eq!(api.call_with("POST", "/count", Some("k"), ALICE, "{}").await.0, 422);
         for key in ["", "a b", &"k".repeat(KEY_BYTES + 1)] {
             assert_eq!(api.call("POST", "/count", Some(key), ALICE).await.0, 400, "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_keys_are_none_and_the_revision_is_part_of_the_answer() {
+        let api = Api::new();
+        let ask = async |keys: &[&str]| {
+            let mut request = Request::builder().method("POST").uri("/tagged").extension(ALICE);
+            for key in keys {
+                request = request.header(IDEMPOTENCY_KEY, *key);
+            }
+            api.router.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap()
+        };
+        for keys in [["k", "k"], ["k", "l"]] {
+            assert_eq!(ask(&keys).await.status(), 400, "{keys:?}");
+        }
+        for _ in 0..2 {
+            assert_eq!(ask(&["k"]).await.headers()[header::ETAG], "\"7\"");
         }
     }
 

@@ -173,6 +173,31 @@ async fn a_body_that_says_something_else_is_refused_and_changes_nothing() {
     harness.finish_without(&["09012345678", "090-1234-5678"]).await;
 }
 
+/// Whoever writes `?account=alice` behind a list, or `?dry_run` behind a verb, believes that it counts.
+#[tokio::test]
+async fn a_query_that_no_verb_reads_is_refused_and_changes_nothing() {
+    let harness = Harness::start().await;
+    let known = Known::to(&harness).await;
+    let verbs = Verb::all(&harness).await;
+    assert!(verbs.len() > 50, "{}", verbs.len());
+    let before = state(&harness).await;
+    for verb in &verbs {
+        let more = ["dry_run", "lang=en&%6Fther=1", "Lang=en", "from=2026-11-24&From=2026-11-24"];
+        let queried = ["/v1/policy", "/v1/stats"].contains(&&*verb.path);
+        for query in ["account=bob"].into_iter().chain(more.into_iter().filter(|_| queried)) {
+            let asked = verb.with(&known);
+            let asked = Verb { path: format!("{}?{query}", asked.path), ..asked };
+            let (fields, body) = sound(verb);
+            let (status, document) = call(&harness, &asked, fields, body).await;
+            assert_eq!((status, reason(&document)), (400, "parameter-invalid"), "{asked:?}");
+        }
+    }
+    assert!(state(&harness).await == before);
+    let (status, _) = call(&harness, &Verb { method: "GET".into(), path: "/v1/bindings?".into() }, &[], "").await;
+    assert_eq!(status, 200, "an empty query is none");
+    harness.finish().await;
+}
+
 #[tokio::test]
 async fn a_verb_that_takes_no_fields_takes_none_or_the_empty_object() {
     let harness = Harness::start().await;
