@@ -54,12 +54,13 @@ impl Rotations {
             return Ok(());
         }
         let census = Census::new(self.store.chains().await?);
-        let mut latest = 0;
+        let (mut latest, mut unwrapped) = (0, 0);
         // The oldest first: a key is past only when those before it are.
         for id in begun.iter().rev() {
             let view = self.view().await?;
             let Some(record) = view.open().find(|record| record.id == *id) else { continue };
-            latest = census.not_past(key_id(&record.from)?);
+            let from = key_id(&record.from)?;
+            (latest, unwrapped) = (census.not_past(from), census.unwrapped_by_younger_than(from));
             let Some((plan, reached)) = due(&view, record, &census, now)? else { continue };
             let Plan { keys, mut rotations, .. } = plan;
             // While the old key is still in the ring.
@@ -101,6 +102,7 @@ impl Rotations {
             }
         }
         self.metrics.rotation_remaining(latest);
+        self.metrics.rotation_unwrapped(unwrapped);
         *changing = Counted { last: Some(seen), at: monotonic };
         Ok(())
     }

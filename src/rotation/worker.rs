@@ -49,6 +49,9 @@ impl Rotations {
                     wait
                 }
             };
+            // Nothing moves meanwhile: it is done, paused, or has to wait.
+            self.rate.store(0, Ordering::Relaxed);
+            self.metrics.rotation_rate(0);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.wake.notified() => {}
@@ -69,6 +72,8 @@ impl Rotations {
             return Ok(Pass::Idle);
         }
         let Some(fence) = self.store.take_fence(&record.id).await? else { return Ok(Pass::Idle) };
+        // As last written down; it is counted again at its end.
+        self.metrics.rotation_unwrapped(record.total.saturating_sub(record.wrapped));
         let leaked = view.keys().any(|key| key.compromised && key.state != KeyState::Destroyed);
         let urgent = leaked && self.rehearses.is_none();
         // The records are the truth: what the cursor has passed is looked at once more.
@@ -78,8 +83,6 @@ impl Rotations {
         while !shutdown.is_cancelled() {
             let Some(cursor) = records.iter().map(|record| record.position).max() else {
                 if from_start {
-                    self.rate.store(0, Ordering::Relaxed);
-                    self.metrics.rotation_rate(0);
                     self.advance(self.clock.now(), true).await?;
                     return Ok(Pass::Idle);
                 }

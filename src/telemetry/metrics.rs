@@ -15,6 +15,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::figures::Figures;
 use super::histogram::DurationHistogram;
 use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
+use super::rotation_figures::RotationFigures;
 use super::upstreams::UpstreamFigures;
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
@@ -57,9 +58,7 @@ pub struct Metrics {
     store_writes: DurationHistogram,
     store_writes_waiting: Gauge,
     bindings_imported: Counter,
-    rotation_remaining: Gauge,
-    rotation_wrapped: Counter,
-    rotation_rate: Gauge,
+    pub(super) rotation: RotationFigures,
     /// In the order of [`KeyPurpose::ALL`].
     key_ages: [Gauge; KeyPurpose::ALL.len()],
     promises: Family<[(&'static str, String); 1], Gauge>,
@@ -111,11 +110,7 @@ impl Metrics {
         let store_writes_waiting =
             register(&mut registry, "store_writes_waiting", "Writes that the store has not answered");
         let bindings_imported = register(&mut registry, "bindings_imported", "Handsets bound by an import");
-        let help = "Bindings whose chain still needs the key that the latest open rotation replaces";
-        let rotation_remaining = register(&mut registry, "rotation_remaining", help);
-        let rotation_wrapped = register(&mut registry, "rotation_wrapped", "Bindings that were moved under a new key");
-        let rotation_rate =
-            register(&mut registry, "rotation_rate", "Bindings moved under a new key in a second, lately");
+        let rotation = RotationFigures::register(&mut registry);
         let key_age = Family::<[(&'static str, String); 1], Gauge>::default();
         let help = "How long the active key of a purpose has been in use; some seconds old";
         registry.register_with_unit("key_age", help, Unit::Seconds, key_age.clone());
@@ -163,9 +158,7 @@ impl Metrics {
             store_writes,
             store_writes_waiting,
             bindings_imported,
-            rotation_remaining,
-            rotation_wrapped,
-            rotation_rate,
+            rotation,
             promises,
             key_ages: KeyPurpose::ALL
                 .map(|purpose| key_age.get_or_create_owned(&[("purpose", purpose.as_str().to_owned())])),
@@ -271,21 +264,6 @@ impl Metrics {
     /// So many handsets were bound by an import.
     pub fn bindings_imported(&self, count: u64) {
         self.bindings_imported.inc_by(count);
-    }
-
-    /// So many bindings still need the key that is being replaced.
-    pub fn rotation_remaining(&self, count: u64) {
-        self.rotation_remaining.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// So many bindings were moved under a new key.
-    pub fn rotation_wrapped(&self, count: u64) {
-        self.rotation_wrapped.inc_by(count);
-    }
-
-    /// So many bindings are moved in a second; 0 while none are.
-    pub fn rotation_rate(&self, per_second: u64) {
-        self.rotation_rate.set(i64::try_from(per_second).unwrap_or(i64::MAX));
     }
 
     /// The active key of `purpose` has been in use for so long.

@@ -16,6 +16,7 @@ mod metrics;
 mod outcomes;
 mod panic;
 mod queue;
+mod rotation_figures;
 mod security;
 mod security_file;
 mod upstreams;

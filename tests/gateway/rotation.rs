@@ -154,7 +154,9 @@ async fn keys_are_replaced_while_handsets_sign_in() {
     let remaining = status(&harness, "r1").await["remaining"].as_u64().unwrap();
     harness.running.upkeep().await.unwrap();
     assert!(harness.metrics().await.contains(&format!("sekisho_rotation_remaining {remaining}")), "{metrics}");
-    assert!(metrics.contains("sekisho_rotation_wrapped_total"), "{metrics}");
+    for told in ["wrapped_total", "unwrapped 0\n", "rate 0\n", "eta_seconds 0\n"] {
+        assert!(metrics.contains(&format!("\nsekisho_rotation_{told}")), "{told}: {metrics}");
+    }
     harness.finish().await;
 }
 

@@ -106,6 +106,54 @@ async fn while_a_key_is_suspended_who_needs_it_waits_and_nothing_is_written() {
     harness.finish().await;
 }
 
+/// The records cannot be moved until this is dropped: on a real disk because it is full.
+fn held(harness: &Harness) -> rusqlite::Connection {
+    let store = rusqlite::Connection::open(harness.folder.path().join("store.db")).unwrap();
+    let held = "CREATE TRIGGER held BEFORE UPDATE OF chain ON bindings WHEN NEW.chain != 'k2'
+                BEGIN SELECT RAISE(ABORT, 'held'); END";
+    store.execute_batch(held).unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_paused_amid_its_wrap_moves_nothing_and_costs_no_sign_in() {
+    let harness = harness().await;
+    import(&harness, many(20)).await;
+    let store = held(&harness);
+    start(&harness).await;
+    assert_eq!(clicks(&mut imported(&harness, 0)).await.0, StatusCode::FOUND, "before any record was moved");
+    let paused = ask(&harness, Method::POST, "/v1/rotations/r1/pause", None).await["rotation"].clone();
+    assert_eq!(
+        (&paused["state"], &paused["unwrapped"], &paused["eta_seconds"]),
+        (&json!("paused"), &json!(19), &json!(null))
+    );
+    store.execute_batch("DROP TRIGGER held").unwrap();
+
+    // Over a restart, whatever is counted, and however often it is asked.
+    let harness = harness.restart().await;
+    let expected = json!([{"chain": ["k1"], "bindings": 19}, {"chain": ["k2"], "bindings": 1}]);
+    for _ in 0..2 {
+        harness.running.upkeep().await.unwrap();
+        ask(&harness, Method::POST, "/v1/rotations/r1/rescan", None).await;
+        assert_eq!(chains(&harness).await, expected);
+    }
+    let metrics = harness.metrics().await;
+    for told in ["unwrapped 19", "rate 0", "eta_seconds 0"] {
+        assert!(metrics.contains(&format!("\nsekisho_rotation_{told}\n")), "{told}: {metrics}");
+    }
+    assert_eq!(clicks(&mut imported(&harness, 1)).await.0, StatusCode::FOUND, "its record is taken off the old key");
+    assert_eq!(chains(&harness).await[0]["bindings"], 18);
+    ask(&harness, Method::POST, "/v1/rotations/r1/resume", None).await;
+    let draining = reaches(&harness, "draining").await;
+    assert_eq!((&draining["wrapped"], &draining["flattened"], &draining["purged"]), (&json!(18), &json!(2), &json!(0)));
+    for n in 2..20 {
+        assert_eq!(clicks(&mut imported(&harness, n)).await.0, StatusCode::FOUND, "{n}");
+    }
+    harness.running.upkeep().await.unwrap();
+    reaches(&harness, "done").await;
+    harness.finish().await;
+}
+
 #[tokio::test]
 async fn a_clock_that_goes_back_during_a_rotation_costs_nobody_anything() {
     let harness = harness().await;
