@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::kek::{Kek, KekError};
 use super::keyset::{KeySet, KeysError, NewKey, Parts, fresh_key};
 use super::log_keys::{self, DayKey, LogDay};
-use super::moves::{KeyRefusal, Plan, View};
+use super::moves::{KeyRefusal, PUBLISHED_AT_LEAST, Plan, View};
 use super::opened::OpenedKeys;
 use super::rewrap::Rewrapped;
 use crate::clock::{Clock, Day, Timestamp};
@@ -171,6 +171,14 @@ impl Lifecycle {
     pub fn destroyable_at(&self, key: &KeyRecord) -> Option<Timestamp> {
         let drained = key.dates.drained_at.filter(|_| key.state == KeyState::Drained)?;
         Some(drained.plus(self.periods.load().cooling))
+    }
+
+    /// When a pending assertion key has been published for as long as is configured; `None` for others.
+    #[must_use]
+    pub fn signs_from(&self, key: &KeyRecord) -> Option<Timestamp> {
+        let waits = key.purpose == KeyPurpose::Assertion && key.state == KeyState::Pending;
+        let published = self.periods.load().assertion_publish.max(PUBLISHED_AT_LEAST);
+        waits.then(|| key.created_at.plus(published))
     }
 
     /// Makes a key that waits to be made active; one that signs assertions is published at once. Returns its id.

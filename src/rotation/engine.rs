@@ -301,13 +301,23 @@ impl Rotations {
         // Reads every record, so only where something is still to be counted.
         let counts = wanted.iter().any(|record| record.purpose == KeyPurpose::Binding && record.state.is_open());
         let census = Census::new(if counts { self.store.chains().await? } else { Vec::new() });
-        let next_on = view.next_on(self.clock.now());
+        let now = self.clock.now();
         let rate = self.rate.load(Ordering::Relaxed);
         let of = |record: RotationRecord| {
             let begun = view.begun(&record);
+            let binding = record.purpose == KeyPurpose::Binding;
+            let next_on = if binding { view.next_on(now) } else { self.next_of(record.purpose, &view, now) };
             census.progress(record, begun, rate, (next_on, view.stored.revision))
         };
         Ok(wanted.into_iter().map(of).collect::<Result<_, StoreError>>()?)
+    }
+
+    /// The first day on which another key of a purpose that no record needs may be replaced: once the last one is in use.
+    fn next_of(&self, purpose: KeyPurpose, view: &View, now: Timestamp) -> Day {
+        let waiting =
+            view.rotations.iter().find(|record| record.purpose == purpose && record.state == RotationState::Running);
+        let key = waiting.and_then(|record| view.stored.keys.iter().find(|key| key.id == record.to));
+        key.and_then(|key| self.keys.signs_from(key)).map_or(now.day(), |from| from.day().max(now.day()))
     }
 
     /// Days until the deadline. One that is likely to cost bindings needs the caller's word for how many.

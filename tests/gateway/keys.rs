@@ -360,15 +360,17 @@ async fn a_leaked_binding_key_is_replaced_by_a_rotation_and_its_answer_is_the_re
 async fn the_other_keys_rotate_by_the_same_verb() {
     let harness = Harness::start().await;
     let start = |purpose: &str| json!({"purpose": purpose, "reason": "yearly"});
-    for (purpose, id, state, from, to) in [
-        ("assertion", "r1", "running", "a1", "a2"),
-        ("session", "r2", "draining", "s1", "s2"),
-        ("audit", "r3", "done", "u1", "u2"),
+    // The next one may begin once this one's key is in use: that of the assertions is published for a day before.
+    for (purpose, id, state, from, to, next) in [
+        ("assertion", "r1", "running", "a1", "a2", "2026-11-25"),
+        ("session", "r2", "draining", "s1", "s2", "2026-11-24"),
+        ("audit", "r3", "done", "u1", "u2", "2026-11-24"),
     ] {
         let shown = call(&harness, Method::POST, "/v1/rotations", Some(start(purpose))).await.unwrap();
         let rotation = &shown["rotation"];
         let said = ["id", "state", "from", "to", "purpose"].map(|name| rotation[name].as_str().unwrap());
         assert_eq!(said, [id, state, from, to, purpose]);
+        assert_eq!(rotation["next_rotation_on"], next, "{purpose}");
         assert_eq!((rotation["total"].as_u64(), rotation["remaining"].as_u64()), (Some(0), Some(0)));
     }
     let paused = json!({"purpose": "session", "paused": true});
