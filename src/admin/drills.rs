@@ -193,7 +193,7 @@ async fn findings(ops: &Operations, done: DrillReport) -> DrillFindings {
         alone,
         alone_after,
         bytes,
-        report: compromise::report(ops, compromise, ops.clock.now()).await,
+        report: compromise::report(ops, compromise, true, ops.clock.now()).await,
     }
 }
 

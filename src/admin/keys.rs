@@ -196,14 +196,19 @@ async fn compromise(
             report(&id, KeyAction::Compromised, by);
         }
         let done = done?;
-        ops.backups.witness(ops.clock.now()).await?;
+        // What was done stands, and is not to be taken for undone: upkeep tells the ledger once it can.
+        let untold = ops.backups.witness(ops.clock.now()).await.err();
+        if let Some(error) = &untold {
+            tracing::error!(%error, "the ledger of backups does not know yet that a key leaked");
+        }
         let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
-        Ok::<_, Refused>((done, effect))
+        Ok::<_, Refused>(((done, untold.is_none()), effect))
     };
-    let done = ops.audit.act(event, &*ops.clock, work).await?;
+    let (done, ledger_knows) = ops.audit.act(event, &*ops.clock, work).await?;
     let mut document = document(&ops, &id).await?;
     if let Some(done) = done {
-        document.1.report = Some(Box::new(compromise::report(&ops, done, ops.clock.now()).await));
+        let report = compromise::report(&ops, done, ledger_knows, ops.clock.now()).await;
+        document.1.report = Some(Box::new(report));
     }
     Ok(tagged(document))
 }

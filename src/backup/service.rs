@@ -190,7 +190,7 @@ impl Backups {
     }
 
     /// Has the ledger know how far the store has come, and what became of its keys. To be called once a key was destroyed
-    /// or has leaked, before that is acknowledged, and now and then.
+    /// or has leaked, before that is acknowledged, and now and then. A leak is acknowledged with a warning where it fails.
     ///
     /// # Errors
     /// [`StoreError`] if the ledger cannot be written, too; the next call makes up for it.

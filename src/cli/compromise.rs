@@ -12,7 +12,8 @@ use super::rotation;
 use crate::admin::{AdminClient, ApprovalsToEnd, ClientError, CompromiseReport, CompromiseStep, Key};
 use crate::clock::Timestamp;
 
-/// How often the rotation is looked at.
+/// How often the rotation is looked at, at first and then.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(250);
 /// How long nothing may move before the report is shown as it is: a full disk, a suspended key.
 const STALLED: Duration = Duration::from_secs(30);
@@ -31,19 +32,25 @@ pub(super) fn run(connection: &Connection, id: &str, reason: &str, no_wait: bool
             let last = report.steps.last().and_then(|step| Timestamp::parse(&step.at));
             let at = last.map(|at| at.plus(done.elapsed()).rfc3339()).unwrap_or_default();
             report.steps.push(CompromiseStep { step: "wrapped".to_owned(), at });
+            // As it is now: the key went on with its records.
+            if let Ok(now) = client.call::<Key>(Method::GET, &path(["keys", id])).await {
+                key = Key { report: key.report, ..now };
+            }
         }
         Ok(key)
     })
 }
 
-/// Waits until every record is moved; `false` where that does not go on.
+/// Waits until every record is moved, and the rotation knows it; `false` where that does not go on.
 async fn wrapped(client: &AdminClient, rotation: &str) -> Result<bool, ClientError> {
     let mut shown = rotation::look(client, rotation).await?.rotation;
     let bar = rotation::bar(shown.total);
     let mut moved_at = Instant::now();
-    while shown.unwrapped > 0 && shown.state == "running" && moved_at.elapsed() < STALLED {
+    let mut pause = FIRST_LOOK;
+    while shown.state == "running" && moved_at.elapsed() < STALLED {
         rotation::tell(&bar, &shown);
-        sleep(LOOK).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK);
         let next = rotation::look(client, rotation).await?.rotation;
         if next.unwrapped != shown.unwrapped {
             moved_at = Instant::now();

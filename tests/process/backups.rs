@@ -139,8 +139,19 @@ async fn an_old_copy_of_the_file_is_found_out_and_a_key_that_leaked_since_lets_n
     fs::copy(&store, folder.path("old")).unwrap();
 
     let gateway = folder.serve().await;
+    // A leak does not wait for the ledger, which hears of it later.
+    fs::rename(folder.path("ledger"), folder.path("elsewhere")).unwrap();
+    folder.write("ledger", "in the way");
     let leaked = folder.document("keys compromise k1 --reason stolen").await;
+    let (backups, next) = (&leaked["report"]["backups"], leaked["report"]["next"][0].as_str().unwrap());
+    assert!(backups.is_null() && next.starts_with("restore no backup before the ledger"), "{leaked}");
+    fs::remove_file(folder.path("ledger")).unwrap();
+    fs::rename(folder.path("elsewhere"), folder.path("ledger")).unwrap();
+    taken(&folder, "one.backup").await;
     assert_eq!(leaked["report"]["steps"].as_array().unwrap().last().unwrap()["step"], "wrapped", "{leaked}");
+    // It is over when it says so, and everything else says the same.
+    assert_eq!(leaked["state"], "inner", "{leaked}");
+    assert_eq!(folder.document("rotation list").await["rotations"][0]["state"], "draining");
     assert_eq!(signs_in(&gateway, "a").await, StatusCode::FORBIDDEN);
     gateway.stop().await;
     fs::copy(folder.path("old"), &store).unwrap();
