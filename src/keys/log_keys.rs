@@ -3,7 +3,6 @@
 use super::kek::{Kek, KeyPlace};
 use super::keyset::{KeysError, corrupt, random_key};
 use super::opened::KEY_BYTES;
-use super::rewrap::proven;
 use crate::clock::Day;
 use crate::entropy::Entropy;
 use crate::secret::SecretBytes;
@@ -106,7 +105,7 @@ pub(super) async fn rewrapped(
     for key in keys {
         let clear = open(store_id, from, &key).await?;
         let place = key.day.to_string();
-        let wrapped = proven(to, &at(store_id, &place), &clear.material, entropy).await?;
+        let wrapped = to.wrap_proven(&at(store_id, &place), &clear.material, entropy).await?;
         rewrapped.push(LogKeyRecord { day: key.day, wrapped });
     }
     Ok(rewrapped)

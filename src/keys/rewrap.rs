@@ -1,11 +1,10 @@
 //! All that is wrapped under one KEK, under another.
 
-use super::kek::{Kek, KekError, KeyPlace};
+use super::kek::{Kek, KeyPlace};
 use super::keyset::{KeysError, pin_secret_place, unwrap_pin_secret};
 use super::log_keys;
 use super::opened::{ClearKey, OpenedKeys, unwrap_all};
 use crate::entropy::Entropy;
-use crate::secret::SecretBytes;
 use crate::store::{KeyChange, StoredKeys};
 
 /// What is to change in the store, and the keys as they are known from then on. Each was proven to come back from the KEK
@@ -30,29 +29,17 @@ impl Rewrapped {
         let (mut changes, mut opened) = (Vec::new(), OpenedKeys::default());
         for ClearKey { record, material } in unwrap_all(store_id, from, stored.keys).await? {
             let place = KeyPlace { store_id, purpose: record.purpose.as_str(), id: &record.id };
-            let wrapped = proven(to, &place, &material, entropy).await?;
+            let wrapped = to.wrap_proven(&place, &material, entropy).await?;
             changes.push(KeyChange::Rewrap { id: record.id.clone(), wrapped: wrapped.clone() });
             opened.know(record.id, wrapped, material);
         }
         if let Some(scheme) = stored.scheme {
             let secret = unwrap_pin_secret(store_id, from, &scheme).await?;
-            let wrapped = proven(to, &pin_secret_place(store_id, &scheme.id), &secret, entropy).await?;
+            let wrapped = to.wrap_proven(&pin_secret_place(store_id, &scheme.id), &secret, entropy).await?;
             changes.push(KeyChange::RewrapPinSecret { wrapped });
         }
         let log_keys = log_keys::rewrapped(store_id, from, to, stored.log_keys, entropy).await?;
         changes.push(KeyChange::RewrapLogKeys(log_keys));
         Ok(Self { changes, opened })
     }
-}
-
-/// `clear`, wrapped and seen to come back: what a KEK does not give back would be lost with this process.
-pub(super) async fn proven(
-    kek: &Kek,
-    place: &KeyPlace<'_>,
-    clear: &SecretBytes,
-    entropy: &dyn Entropy,
-) -> Result<Vec<u8>, KekError> {
-    let wrapped = kek.wrap(place, clear, entropy).await?;
-    let back = kek.unwrap(place, &wrapped).await?;
-    back.filter(|back| back.expose() == clear.expose()).map(|_| wrapped).ok_or(KekError::Untrue)
 }

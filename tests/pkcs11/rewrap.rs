@@ -148,12 +148,14 @@ async fn without_its_token_a_gateway_makes_no_key_and_serves_on() {
     // The last is CKF_USER_PIN_LOCKED: somebody else spent the tries.
     for (trouble, content) in [("away", ""), ("broken", ""), ("flags", "40000")] {
         bench.token.trouble(trouble, content);
-        for verb in ["keys generate --purpose session", "keys rewrap"] {
+        let backup = bench.folder.path("one.backup");
+        for verb in ["keys generate --purpose session", "keys rewrap", &format!("backup {}", backup.display())] {
             let refused = bench.folder.run(verb).await;
             assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{trouble}, {verb}: {refused:?}");
             assert!(refused.stderr.contains("token \"sekisho\", key \"kek\""), "{trouble}, {verb}: {refused:?}");
         }
         assert_eq!(bench.folder.document("keys list").await, before, "{trouble}");
+        assert!(!backup.exists(), "{trouble}");
         let mut again = gateway.handset(Carrier::Docomo, "a");
         assert_eq!(again.click_sign_in("/").await.status, StatusCode::FOUND, "{trouble}");
         bench.token.no_more(trouble);

@@ -97,10 +97,24 @@ impl Kek {
         self.wrap_bound(&place.bound_to(), clear, entropy).await
     }
 
-    /// The key of one backup of one store, as the ledger keeps it.
+    /// The same of a key that nothing else will have, seen to come back: what a KEK does not give back would be lost.
     ///
     /// # Errors
-    /// [`KekError::Token`] if the token failed, or did not answer in its time.
+    /// As [`Self::wrap`]; [`KekError::Untrue`] if something else came back.
+    pub(super) async fn wrap_proven(
+        &self,
+        place: &KeyPlace<'_>,
+        clear: &SecretBytes,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, KekError> {
+        self.wrap_and_look(&place.bound_to(), clear, entropy).await
+    }
+
+    /// The key of one backup of one store, as the ledger keeps it. It was seen to come back.
+    ///
+    /// # Errors
+    /// [`KekError::Token`] if the token failed, or did not answer in its time; [`KekError::Untrue`] if something else came
+    /// back.
     pub(crate) async fn wrap_for_backup(
         &self,
         store_id: &[u8; 16],
@@ -108,13 +122,13 @@ impl Kek {
         clear: &SecretBytes,
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, KekError> {
-        self.wrap_bound(&framed(&[BACKUP_LABEL, store_id, backup_id]), clear, entropy).await
+        self.wrap_and_look(&framed(&[BACKUP_LABEL, store_id, backup_id]), clear, entropy).await
     }
 
     /// The key of a backup in clear; `None` if this KEK did not wrap it for that backup.
     ///
     /// # Errors
-    /// As [`Self::wrap_for_backup`].
+    /// [`KekError::Token`] if the token failed, or did not answer in its time.
     pub(crate) async fn unwrap_for_backup(
         &self,
         store_id: &[u8; 16],
@@ -133,6 +147,17 @@ impl Kek {
             #[cfg(feature = "pkcs11")]
             Kind::Token(token) => token.name(),
         }
+    }
+
+    async fn wrap_and_look(
+        &self,
+        bound_to: &[u8],
+        clear: &SecretBytes,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, KekError> {
+        let wrapped = self.wrap_bound(bound_to, clear, entropy).await?;
+        let back = self.unwrap_bound(bound_to, &wrapped).await?;
+        back.filter(|back| back.expose() == clear.expose()).map(|_| wrapped).ok_or(KekError::Untrue)
     }
 
     #[cfg_attr(not(feature = "pkcs11"), expect(clippy::unused_async, reason = "a token is waited for"))]
