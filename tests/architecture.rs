@@ -344,6 +344,32 @@ fn every_invariant_of_a_rotation_has_its_test() {
     assert_eq!(numbers, (1..=16).collect::<Vec<_>>());
 }
 
+/// How a test ends that had normal clients beside its fault: by itself, or by what its town or its load does at the end.
+const BESIDE: &[&str] = &["watch.noticed_nothing()", "town.recovers(", "town.end()", "load.end()"];
+
+#[test]
+fn every_fault_is_played_beside_normal_clients() {
+    let page = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let named = Regex::new(r"`([\w./-]+\.rs)::(\w+)`").unwrap();
+    let (mut gaps, mut rows) = (Vec::new(), 0);
+    for row in rows_of(&page, "| fault |") {
+        rows += 1;
+        let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        assert_eq!(cells.len(), 3, "{row}");
+        look_for_tests(cells[0], cells[2], &mut gaps);
+        for test in named.captures_iter(cells[2]) {
+            let source = fs::read_to_string(root().join(&test[1])).unwrap_or_default();
+            let body =
+                source.split(&format!("fn {}() {{\n", &test[2])).nth(1).and_then(|rest| rest.split("\n}\n").next());
+            if !body.is_some_and(|body| BESIDE.iter().any(|end| body.contains(end))) {
+                gaps.push(format!("{}: nobody is beside {}::{}", cells[0], &test[1], &test[2]));
+            }
+        }
+    }
+    assert!(gaps.is_empty(), "docs/faults.md:\n{}", gaps.join("\n"));
+    assert!(rows > 20, "{rows} rows");
+}
+
 /// The rows of each table of `page` whose first line begins with `head`.
 fn rows_of<'a>(page: &'a str, head: &'a str) -> impl Iterator<Item = &'a str> {
     page.split(head).skip(1).flat_map(|table| table.lines().skip(2).take_while(|line| !line.is_empty()))

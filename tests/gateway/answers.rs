@@ -1,11 +1,13 @@
 //! What of an upstream's answer reaches the client, and what bodies look like on either side.
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness};
-use crate::wire::{PlayedUpstream, Wire};
+use crate::wire::{PlayedUpstream, TestTls, Wire, soon, tls_connect};
 
 #[tokio::test]
 async fn an_upstream_speaks_for_itself_only() {
@@ -132,10 +134,45 @@ async fn an_upstreams_trailers_pass_filtered() {
     harness.finish().await;
 }
 
+/// HTTP/1.1 announces trailers in the head, which is gone by then; HTTP/2 takes them unannounced (RFC 9110 §6.6.2).
+#[tokio::test]
+async fn trailers_that_nobody_announced_pass_over_http_2_alone() {
+    let (upstream, tls) = (PlayedUpstream::start().await, TestTls::new());
+    let harness = Harness::with(|config| tls.listening(&upstream.routed(&config, "public", ""))).await;
+    let source = harness.handset(Carrier::PrivateApn, "a").source;
+    let said = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+                X-Late: 7\r\nSekisho-Bind: mallory\r\nSet-Cookie: sekisho=x\r\n\r\n";
+    let mut client = Wire::connect(source, harness.address()).await;
+    client.get("/played", "TE: trailers\r\n").await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    server.send(said).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.text().as_str(), answer.trailers.as_str()), ("hello", ""));
+    drop(server);
+
+    let stream = tls_connect(source, harness.tls_address(), &tls.http2()).await;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("https://{HOST}/played")).header("TE", "trailers");
+    let asked = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::default()).unwrap()));
+    let mut server = upstream.accept().await;
+    server.head().await;
+    server.send(said).await;
+    let whole = soon(asked).await.unwrap().unwrap().into_body().collect().await.unwrap();
+    let expected: HeaderMap = [("x-late".parse().unwrap(), HeaderValue::from_static("7"))].into_iter().collect();
+    assert_eq!(whole.trailers(), Some(&expected));
+    assert_eq!(whole.to_bytes(), "hello");
+    harness.finish().await;
+}
+
 #[tokio::test]
 async fn interim_answers_do_not_confuse_and_an_unasked_switch_is_none() {
     let upstream = PlayedUpstream::start().await;
-    let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", ""))).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut client = Wire::connect(source, harness.address()).await;
     client.get("/played", "").await;
@@ -151,6 +188,7 @@ async fn interim_answers_do_not_confuse_and_an_unasked_switch_is_none() {
     server.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.reason().as_str()), (502, "upstream-unreachable"));
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

@@ -8,6 +8,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use sekisho::config::Serves;
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Handset, Harness, exchange};
 use crate::upgrade::{HANDSHAKE, SWITCH};
 use crate::wire::{PlayedUpstream, TestTls, Wire, soon, tls_connect};
@@ -60,9 +61,17 @@ async fn metric(harness: &Harness, line: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no {line} in {text}")).parse().unwrap()
 }
 
+/// Waits until so many connections are open: those of a moment ago end when the gateway sees it.
+async fn has_open(harness: &Harness, count: u64) {
+    soon(async { while metric(harness, "sekisho_connections_open").await != count {} }).await;
+}
+
 #[tokio::test]
 async fn one_address_has_so_many_connections_and_a_carriers_gateway_more() {
-    let harness = limited("connections = 100\nconnections_per_address = 2").await;
+    let calm = Bystander::new().await;
+    let limits = "[limits]\nconnections = 100\nconnections_per_address = 2";
+    let harness = Harness::with(|config| calm.beside(&format!("{config}\n{limits}\n"))).await;
+    let watch = calm.watch(&harness).await;
     let to = harness.address();
     let (first, second) = (served(stranger(1), to).await, served(stranger(1), to).await);
     turned_away(stranger(1), to).await;
@@ -77,25 +86,29 @@ async fn one_address_has_so_many_connections_and_a_carriers_gateway_more() {
             many.push(served(source, to).await);
         }
     }
-    assert_eq!(metric(&harness, "sekisho_connections_open").await, 43);
+    has_open(&harness, 43 + 2).await;
     drop(first);
     let _again = served_again(stranger(1), to).await;
     drop(second);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn all_together_have_so_many_connections_and_monitoring_sees_it() {
     let tls = TestTls::new();
+    let calm = Bystander::new().await;
     let harness = Harness::with(|config| {
-        let config = tls.listening(&config);
-        format!("{config}\n[limits]\nconnections = 6\nconnections_per_address = 6\n")
+        let config = calm.beside(&tls.listening(&config));
+        format!("{config}\n[limits]\nconnections = 9\nconnections_per_address = 6\n")
     })
     .await;
+    let watch = calm.watch(&harness).await;
+    has_open(&harness, 2).await;
     let to = harness.address();
     let mut held = Vec::new();
     // Half of all is the most that one address of a carrier's gets.
-    for _ in 0..3 {
+    for _ in 0..4 {
         held.push(served([127, 0, 4, 7].into(), to).await);
     }
     turned_away([127, 0, 4, 7].into(), to).await;
@@ -112,6 +125,7 @@ async fn all_together_have_so_many_connections_and_monitoring_sees_it() {
     assert_eq!(metric(&harness, &cause("tls-handshake")).await, 0);
     drop(over_tls);
     held.push(served_again(stranger(3), to).await);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
@@ -213,11 +227,13 @@ async fn an_upgraded_connection_counts_until_it_ends() {
 
 #[tokio::test]
 async fn one_address_sends_so_many_requests_and_a_carriers_gateway_any() {
+    let calm = Bystander::new().await;
     let harness = Harness::with(|config| {
         let listener = "[[listener]]\nserves = \"forward-auth\"\naddress = \"127.0.0.1:0\"\n\n[admin]";
-        format!("{}\n[limits]\nrequests = \"3/1m\"\n", config.replace("[admin]", listener))
+        calm.beside(&format!("{}\n[limits]\nrequests = \"3/1m\"\n", config.replace("[admin]", listener)))
     })
     .await;
+    let watch = calm.watch(&harness).await;
     let from = |source: IpAddr| {
         let mut handset = Handset::new(harness.address(), Carrier::PrivateApn, "a");
         handset.source = source;
@@ -263,18 +279,22 @@ async fn one_address_sends_so_many_requests_and_a_carriers_gateway_any() {
     pushy.extra.clear();
     assert_eq!(pushy.get("/public").await.status, StatusCode::OK, "after the time it was told");
     assert_eq!(pushy.get("/public").await.status, StatusCode::TOO_MANY_REQUESTS);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn a_route_takes_bodies_of_its_own_size() {
+    let calm = Bystander::new().await;
     let harness = Harness::with(|config| {
         let route = |path: &str, body: &str| {
             format!("[[route]]\npath = \"{path}\"\nupstream = \"console\"\naccess = \"public\"\nbody = \"{body}\"\n")
         };
-        format!("{config}\n{}{}[limits]\nbody = \"4KiB\"\n", route("/small", "1KiB"), route("/large", "8KiB"))
+        let (small, large) = (route("/small", "1KiB"), route("/large", "8KiB"));
+        calm.beside(&format!("{config}\n{small}{large}[limits]\nbody = \"4KiB\"\n"))
     })
     .await;
+    let watch = calm.watch(&harness).await;
     let source = [127, 0, 4, 7].into();
     for (target, most) in [("/small/x", 1024), ("/public/x", 4096), ("/large/x", 8192)] {
         for (length, status) in [(most, 200), (most + 1, 413)] {
@@ -289,6 +309,7 @@ async fn a_route_takes_bodies_of_its_own_size() {
             assert_eq!(wire.answer().await.status(), status, "{target} {length} in chunks");
         }
     }
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::net::TcpSocket;
 
+use crate::bystander::Bystander;
 use crate::harness::{Answer, Carrier, HOST, Handset, Harness};
 use crate::wire::{PlayedUpstream, Wire, soon};
 
@@ -54,11 +55,14 @@ fn routed(config: &str, server: SocketAddr, timeout: &str) -> String {
 #[tokio::test]
 async fn an_upstream_that_is_not_there() {
     let (_held, nobody) = closed_port();
-    let harness = Harness::with(|config| routed(&config, nobody, "connect = \"2s\"")).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&routed(&config, nobody, "connect = \"2s\""))).await;
+    let watch = calm.watch(&harness).await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");
     let answers = refused(&mut handset, &Method::GET, "/broken/x?_sk=1", b"", "upstream-unreachable").await;
     assert_eq!(answers[0].status, StatusCode::BAD_GATEWAY);
     assert_eq!(handset.get("/public").await.status, StatusCode::OK, "the others are not concerned");
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
@@ -66,7 +70,9 @@ async fn an_upstream_that_is_not_there() {
 async fn a_silent_upstream() {
     let upstream = PlayedUpstream::start().await;
     let timeout = "timeout = { first_byte = \"50ms\" }";
-    let harness = Harness::with(|config| upstream.routed(&config, "public", timeout)).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", timeout))).await;
+    let watch = calm.watch(&harness).await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");
     let playing = tokio::spawn(async move {
         let mut held = Vec::new();
@@ -83,6 +89,7 @@ async fn a_silent_upstream() {
     let answers = refused(&mut handset, &Method::GET, "/played", b"", "upstream-timeout").await;
     assert_eq!(answers[0].status, StatusCode::GATEWAY_TIMEOUT);
     soon(playing).await.unwrap();
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
@@ -101,7 +108,9 @@ const NO_ANSWERS: &[&str] = &[
 #[tokio::test]
 async fn an_upstream_that_speaks_no_http() {
     let upstream = PlayedUpstream::start().await;
-    let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", ""))).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::SoftBank, "a").source;
     let mut client = Wire::connect(source, harness.address()).await;
     for said in NO_ANSWERS {
@@ -113,13 +122,17 @@ async fn an_upstream_that_speaks_no_http() {
         let answer = client.answer().await;
         assert_eq!((answer.status(), answer.reason().as_str()), (502, "upstream-unreachable"), "{said:?}");
     }
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_seen_to_break_off() {
     let upstream = PlayedUpstream::start().await;
-    let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
+    let calm = Bystander::new().await;
+    let timeout = "timeout = { idle = \"100ms\" }";
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", timeout))).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::SoftBank, "a").source;
     for (answer, last) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf!", &b"half!"[..]),
@@ -136,12 +149,66 @@ async fn an_answer_that_breaks_off_is_seen_to_break_off() {
         // Closed without the last chunk or the last bytes: nobody takes it for whole.
         assert_eq!(String::from_utf8_lossy(&client.rest().await), String::from_utf8_lossy(last), "{answer}");
     }
+    // One that stands still is given up on.
+    let mut client = Wire::connect(source, harness.address()).await;
+    client.get("/played", "").await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf!").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(client.rest().await, b"half!");
+    assert!(server.rest().await.is_empty());
+    watch.noticed_nothing().await;
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_resets_its_connections() {
+    let upstream = PlayedUpstream::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", ""))).await;
+    let watch = calm.watch(&harness).await;
+    let source = harness.handset(Carrier::SoftBank, "a").source;
+    let mut client = Wire::connect(source, harness.address()).await;
+    for (method, said) in [("GET", ""), ("GET", "HTTP/1.1 200 OK\r\nContent-Le"), ("POST", "")] {
+        let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
+        let head = format!("{method} /played HTTP/1.1\r\nHost: {HOST}\r\nAccept: application/json\r\n");
+        client.send(format!("{head}{length}\r\n")).await;
+        let mut server = upstream.accept().await;
+        server.head().await;
+        server.send(said).await;
+        server.reset();
+        let answer = client.answer().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (502, "upstream-unreachable"), "{method} {said:?}");
+    }
+    // Within its answer: the client sees that the end is missing.
+    client.get("/played", "").await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf!").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(client.exactly(5).await, b"half!");
+    server.reset();
+    assert!(client.rest().await.is_empty());
+    // Within a request: nothing of it is sent again.
+    let mut client = Wire::connect(source, harness.address()).await;
+    let head = format!("PUT /played HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n");
+    client.send(format!("{head}Accept: application/json\r\n\r\nhalf!")).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    assert_eq!(server.exactly(5).await, b"half!");
+    server.reset();
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (502, "upstream-unreachable"));
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn a_body_that_is_too_large() {
-    let harness = Harness::with(|config| format!("{config}\n[limits]\nbody = \"4KiB\"\n")).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&format!("{config}\n[limits]\nbody = \"4KiB\"\n"))).await;
+    let watch = calm.watch(&harness).await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");
     let answers = refused(&mut handset, &Method::POST, "/public", &[b'x'; 4097], "body-too-large").await;
     assert_eq!(answers[0].status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -157,12 +224,16 @@ async fn a_body_that_is_too_large() {
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.reason().as_str()), (413, "body-too-large"));
     assert!(harness.upstream.received().iter().all(|received| received.body.len() <= 4096));
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn a_head_that_is_too_large_and_a_url_that_is_too_long() {
-    let harness = Harness::with(|config| format!("{config}\n[limits]\nheaders = 40\nurl = \"1KiB\"\n")).await;
+    let calm = Bystander::new().await;
+    let limits = "[limits]\nheaders = 40\nurl = \"1KiB\"";
+    let harness = Harness::with(|config| calm.beside(&format!("{config}\n{limits}\n"))).await;
+    let watch = calm.watch(&harness).await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");
     let long = format!("/public/{}", "x".repeat(1024));
     let answers = refused(&mut handset, &Method::GET, &long, b"", "url-too-long").await;
@@ -182,17 +253,21 @@ async fn a_head_that_is_too_large_and_a_url_that_is_too_long() {
     client.try_send(format!("GET /{target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     assert!(client.head().await.starts_with("HTTP/1.1 4"));
     assert!(harness.upstream.received().is_empty());
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn a_host_that_is_not_ours() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");
     "evil.example".clone_into(&mut handset.host);
     let answers = refused(&mut handset, &Method::GET, "/", b"", "host-not-allowed").await;
     assert_eq!(answers[0].status, StatusCode::MISDIRECTED_REQUEST);
     assert!(!answers[0].text().contains("evil.example"));
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
@@ -215,7 +290,11 @@ async fn other_refusals_speak_the_readers_language_too() {
 /// A store whose tables are gone answers every call with an error.
 #[tokio::test]
 async fn a_store_that_fails() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
+    // Who they are to their console is known from now on.
+    watch.goes_on("before").await;
     let mut alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
     let mut bob = harness.signed_in(Carrier::SoftBank, "b", "bob").await;
     assert_eq!(alice.get("/console").await.status, StatusCode::OK);
@@ -237,5 +316,6 @@ async fn a_store_that_fails() {
     // What needs no store goes on.
     assert_eq!(alice.get("/console").await.status, StatusCode::OK);
     assert_eq!(carol.get("/public").await.status, StatusCode::OK);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }

@@ -489,7 +489,14 @@ impl Handset {
         try_exchange(self.source, self.gateway, request).await.map(|answer| self.take(answer))
     }
 
-    fn request(&self, method: Method, target: &str, fields: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
+    /// What it would send.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::builder().method(method).uri(target).header("Host", &self.host);
         request = request.header("User-Agent", &self.user_agent);
         if let Some(identifier) = self.identifier.as_ref().filter(|_| self.gateway_inserts(target)) {

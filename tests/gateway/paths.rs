@@ -1,5 +1,6 @@
 //! Routes: deny by default, longest prefix of whole segments, one reading of a path or none; forwarded as sent.
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness};
 use crate::wire::Wire;
 
@@ -7,10 +8,11 @@ const PATHS: &str = include_str!("../data/paths.tsv");
 
 /// `/app` for everybody, `/app/admin` for the signed-in, nothing at the root.
 async fn harness() -> Harness {
-    let routes = |config: String| {
-        config.replace("path = \"/\"", "path = \"/app/admin\"").replace("path = \"/public\"", "path = \"/app\"")
-    };
-    Harness::with(routes).await
+    Harness::with(|config| routes(&config)).await
+}
+
+fn routes(config: &str) -> String {
+    config.replace("path = \"/\"", "path = \"/app/admin\"").replace("path = \"/public\"", "path = \"/app\"")
 }
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -91,7 +93,9 @@ const FORMS: &[(&str, &str, u16, Option<&str>)] = &[
 
 #[tokio::test]
 async fn other_forms_of_a_target_are_reduced_or_refused() {
-    let harness = harness().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&routes(&config))).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::SoftBank, "a").source;
     for (line, fields, status, target) in FORMS {
         let before = harness.upstream.received().len();
@@ -106,6 +110,7 @@ async fn other_forms_of_a_target_are_reduced_or_refused() {
             assert!(host.starts_with(HOST), "{line}: {host}");
         }
     }
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

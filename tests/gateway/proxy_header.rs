@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use crate::bystander::Bystander;
 use crate::harness::{HOST, Harness};
 use crate::wire::{TestTls, Wire, connect, soon};
 
@@ -84,7 +85,9 @@ async fn a_header_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn who_is_no_proxy_of_ours_is_not_heard() {
-    let harness = harness().await;
+    let calm = Bystander::new().await;
+    let harness = with(|config| calm.beside(&config)).await;
+    let watch = calm.watch_over_tls(&harness).await;
     let request = format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
     let introduced = format!("{DOCOMO}{request}");
     for source in [[127, 0, 1, 7], [127, 0, 0, 1]] {
@@ -102,6 +105,7 @@ async fn who_is_no_proxy_of_ours_is_not_heard() {
         closed(PROXY, harness.address(), bytes).await;
     }
     assert!(harness.upstream.received().is_empty());
+    watch.noticed_nothing().await;
     let metrics = harness.metrics().await;
     for counted in [r#"{cause="untrusted-proxy"} 4"#, r#"{cause="proxy-header"} 6"#, r#"{cause="tls-handshake"} 0"#] {
         assert!(metrics.contains(&format!("sekisho_connections_turned_away_total{counted}")), "{metrics}");
@@ -111,10 +115,14 @@ async fn who_is_no_proxy_of_ours_is_not_heard() {
 
 #[tokio::test]
 async fn a_header_that_never_ends_is_cut() {
-    let harness = with(|config| format!("{config}\n[limits]\ntimeouts = {{ handshake = \"1s\" }}\n")).await;
+    let calm = Bystander::new().await;
+    let limits = "[limits]\ntimeouts = { handshake = \"1s\" }";
+    let harness = with(|config| calm.beside(&format!("{config}\n{limits}\n"))).await;
+    let watch = calm.watch_over_tls(&harness).await;
     let mut wire = Wire::connect(PROXY, harness.address()).await;
     wire.send("PROXY TCP4 ").await;
     assert!(soon(wire.rest()).await.is_empty());
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

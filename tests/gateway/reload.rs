@@ -8,6 +8,7 @@ use sekisho::config::Serves;
 use tokio::net::TcpStream;
 
 use crate::admin_tls::{Authority, OpenAdmin, call};
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness, exchange};
 use crate::recorder::{Received, RecordingUpstream};
 use crate::wire::{PlayedUpstream, TestTls, Wire, soon};
@@ -388,7 +389,9 @@ async fn the_access_log_is_opened_anew() {
 
 #[tokio::test]
 async fn many_reloads_at_once_come_one_after_the_other() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
     let reloads = (0..20).map(|_| {
         let admin = harness.admin();
         tokio::spawn(async move { admin.call::<serde_json::Value>(Method::POST, "/v1/reload").await })
@@ -400,6 +403,7 @@ async fn many_reloads_at_once_come_one_after_the_other() {
     let noted = entries(&harness, "config-reload").await;
     let outcomes: Vec<_> = noted.iter().map(|(_, outcome, _)| outcome.as_str()).collect();
     assert_eq!(outcomes, ["begun", "done"].repeat(20));
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

@@ -3,6 +3,7 @@
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness};
 use crate::wire::{TestTls, Wire, connect, soon, tls_connect};
 
@@ -82,7 +83,9 @@ fn framings() -> Vec<(String, Option<(&'static str, bool)>)> {
 
 #[tokio::test]
 async fn a_body_has_one_end() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut problems = Vec::new();
     for (i, (framing, expected)) in framings().into_iter().enumerate() {
@@ -122,12 +125,15 @@ async fn a_body_has_one_end() {
         }
     }
     assert!(problems.is_empty(), "{problems:#?}");
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn lines_that_are_read_leniently_are_written_strictly() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut wire = Wire::connect(source, harness.address()).await;
     let lenient = format!("GET /public/x HTTP/1.1\nHost: {HOST}\nX-A:  1 \nX-B:2\nConnection: close\n\n");
@@ -153,13 +159,16 @@ async fn lines_that_are_read_leniently_are_written_strictly() {
         assert!(wire.rest().await.starts_with(b"HTTP/1.1 4"), "{line:?}");
     }
     assert_eq!(harness.upstream.received().len(), 1);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 /// HTTP/1.0 has no chunks; its requests are answered, and its connections end.
 #[tokio::test]
 async fn old_http_is_served_and_never_chunked() {
-    let harness = Harness::start().await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&config)).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut wire = Wire::connect(source, harness.address()).await;
     wire.send(format!("GET /public HTTP/1.0\r\nHost: {HOST}\r\n\r\n{SECOND}")).await;
@@ -170,6 +179,7 @@ async fn old_http_is_served_and_never_chunked() {
     wire.send(format!("POST /public HTTP/1.0\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")).await;
     assert!(String::from_utf8(wire.rest().await).unwrap().contains(" 400 "));
     assert_eq!(harness.upstream.received().len(), 1);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
@@ -217,7 +227,9 @@ async fn http2_verdict<S: AsyncReadExt + Unpin>(stream: &mut S) -> (u8, Vec<u8>)
 #[tokio::test]
 async fn http_2_cannot_say_what_http_1_would_misread() {
     let tls = TestTls::new();
-    let harness = Harness::with(|config| tls.listening(&config)).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&tls.listening(&config))).await;
+    let watch = calm.watch(&harness).await;
     let base: [(&[u8], &[u8]); 4] =
         [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/public/first"), (b":authority", HOST.as_bytes())];
     let malformed: &[(&[u8], &[u8])] = &[
@@ -270,13 +282,16 @@ async fn http_2_cannot_say_what_http_1_would_misread() {
             assert!(harness.upstream.received()[before..].iter().all(|r| r.body.is_empty()));
         }
     }
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn http_2_is_held_to_the_same_hosts_methods_and_paths() {
     let tls = TestTls::new();
-    let harness = Harness::with(|config| tls.listening(&config)).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&tls.listening(&config))).await;
+    let watch = calm.watch(&harness).await;
     let source = [127, 0, 4, 7].into();
     let mut handset = harness.handset(Carrier::PrivateApn, "a");
     (handset.gateway, handset.source, handset.identifier) = (harness.tls_address(), source, None);
@@ -314,5 +329,6 @@ async fn http_2_is_held_to_the_same_hosts_methods_and_paths() {
     let mut answer = Vec::new();
     let _ = soon(plain.read_to_end(&mut answer)).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}");
+    watch.noticed_nothing().await;
     harness.finish().await;
 }

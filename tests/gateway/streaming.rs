@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ring::digest::{SHA256, digest};
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness};
 use crate::wire::{PlayedUpstream, TestTls, Wire, soon, tls_connect};
 
@@ -150,7 +151,9 @@ async fn many_streams_of_one_connection_are_answered_as_they_finish() {
 #[tokio::test]
 async fn a_client_that_goes_takes_its_request_along() {
     let upstream = PlayedUpstream::start().await;
-    let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", ""))).await;
+    let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
 
     // While it waits for an answer.
@@ -188,5 +191,6 @@ async fn a_client_that_goes_takes_its_request_along() {
     client.exactly(10).await;
     drop(client);
     soon(async { while server.try_send("5\r\nagain\r\n").await {} }).await;
+    watch.noticed_nothing().await;
     harness.finish().await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Handset, Harness};
 use crate::pin::{PIN, asked, type_pin, with_pin, with_vault};
 use crate::wire::{PlayedUpstream, Wire, soon};
@@ -144,7 +145,9 @@ async fn a_session_that_is_found_on_another_device_takes_its_sockets_along() {
 #[tokio::test]
 async fn a_stranger_or_a_foreign_page_gets_no_socket() {
     let upstream = PlayedUpstream::start().await;
-    let harness = harness(&upstream).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "session", ""))).await;
+    let watch = calm.watch(&harness).await;
     let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
     let cookie = cookie(&alice);
     let ended = format!("Cookie: sekisho={}\r\n", "A".repeat(32));
@@ -173,13 +176,16 @@ async fn a_stranger_or_a_foreign_page_gets_no_socket() {
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.text().as_str()), (403, "no"), "an upstream may decline");
     drop(server);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn another_http_on_the_same_connection_is_not_passed_on() {
     let upstream = PlayedUpstream::start().await;
-    let harness = harness(&upstream).await;
+    let calm = Bystander::new().await;
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "session", ""))).await;
+    let watch = calm.watch(&harness).await;
     let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
     let mut client = Wire::connect(alice.source, harness.address()).await;
     let cookie = cookie(&alice);
@@ -204,6 +210,7 @@ async fn another_http_on_the_same_connection_is_not_passed_on() {
         assert_eq!(client.answer().await.status(), 200);
     }
     drop(server);
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 

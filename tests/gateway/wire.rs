@@ -91,6 +91,11 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
+    /// Ends the connection with a reset, whatever was sent on it.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// A GET of `target` with the fields in `fields`, each ending with CRLF.
     pub(crate) async fn get(&mut self, target: &str, fields: &str) {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n")).await;

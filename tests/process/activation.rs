@@ -1,17 +1,23 @@
 //! Sockets that systemd opened: taken by address, shared by all cores, kept while the gateway restarts. And its watchdog.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::Signal;
 use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Carrier, HOST};
+use crate::harness::{Carrier, HOST, Handset};
 use crate::process::{Folder, ended, wrapped};
 use crate::recorder::RecordingUpstream;
 use crate::wire::{Wire, soon};
@@ -96,12 +102,75 @@ async fn a_socket_that_systemd_opened_is_served_by_all_cores_and_kept_while_the_
     let gateway = folder.serve_as(passed.to(&folder.command("serve"))).await;
     assert_eq!(early.answer().await.status(), 200);
     assert_eq!(alice.get("/").await.status, StatusCode::OK);
+
+    // Killed under load: who comes meanwhile waits, who was cut off asks again, and whoever was in still is.
+    let load = Load::of(&alice);
+    load.goes_on(20).await;
     gateway.kill().await;
     let mut early = Wire::connect(alice.source, alice.gateway).await;
     early.get("/public/x", "").await;
     let gateway = folder.serve_as(passed.to(&folder.command("serve"))).await;
     assert_eq!(early.answer().await.status(), 200);
+    load.goes_on(40).await;
+    load.end().await;
     gateway.stop().await;
+}
+
+/// The same handset many times over, each asking again and again for what only the signed-in get.
+struct Load {
+    stop: CancellationToken,
+    answered: Arc<AtomicUsize>,
+    clients: JoinSet<usize>,
+}
+
+impl Load {
+    const CLIENTS: usize = 8;
+
+    fn of(handset: &Handset) -> Self {
+        let (stop, answered) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let mut clients = JoinSet::new();
+        for _ in 0..Self::CLIENTS {
+            let mut client = Handset::new(handset.gateway, handset.carrier, "a");
+            client.cookies = handset.cookies.clone();
+            let (stop, answered) = (stop.clone(), Arc::clone(&answered));
+            clients.spawn(async move {
+                let mut cut_off = 0;
+                while !stop.is_cancelled() {
+                    match soon(client.try_send(Method::GET, "/", &[], Bytes::new())).await {
+                        Ok(answer) => {
+                            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            let refused = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+                            assert_ne!(refused, Some(ErrorKind::ConnectionRefused), "nobody listens");
+                            cut_off += 1;
+                        }
+                    }
+                }
+                cut_off
+            });
+        }
+        Self { stop, answered, clients }
+    }
+
+    /// Waits until so many more were answered.
+    async fn goes_on(&self, more: usize) {
+        let wanted = self.answered.load(Ordering::Relaxed) + more;
+        soon(async {
+            while self.answered.load(Ordering::Relaxed) < wanted {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Nobody was refused or signed out, and each was cut off once at most, by the kill.
+    async fn end(self) {
+        self.stop.cancel();
+        let cut_off = soon(self.clients.join_all()).await;
+        assert!(cut_off.iter().all(|times| *times <= 1), "{cut_off:?}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::bystander::{Bystander, Watch};
 use crate::harness::{Answer, Carrier, Handset};
 use crate::process::{Folder, Serving, ended_with, held_to_permissions, with_limited_files};
 use crate::recorder::RecordingUpstream;
@@ -26,6 +27,9 @@ pub(crate) struct Town {
     /// What makes a command one of this town: the gateway is started by it, and started again.
     wrap: Box<dyn Fn(Command) -> Command>,
     _upstream: RecordingUpstream,
+    _calm: Bystander,
+    /// Normal clients, who notice nothing of what fails.
+    pub(crate) watch: Watch,
     /// Bound, with a session.
     signed_in: Handset,
     /// Bound to another account.
@@ -45,7 +49,12 @@ impl Town {
         let upstream = RecordingUpstream::start().await;
         folder.edit("http://127.0.0.1:9\"", &format!("http://{}\"", upstream.address));
         folder.append("[limits]\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\ncode = \"1000/1m\"\n[log]\naccess = { file = \"access.log\" }\n");
+        let calm = Bystander::new().await;
+        folder.append(&calm.beside(""));
         let gateway = folder.serve_as(wrap(folder.command("serve"))).await;
+        let watch = calm.watch_at(gateway.places(), async |account| folder.code(account).await).await;
+        // Who they are to their console is stored from now on.
+        watch.goes_on("before").await;
         let mut signed_in = gateway.handset(Carrier::PrivateApn, "1");
         let mut other = gateway.handset(Carrier::PrivateApn, "2");
         for (handset, account) in [(&mut signed_in, "alice"), (&mut other, "bob")] {
@@ -58,7 +67,18 @@ impl Town {
         let binding = bindings["bindings"][0]["id"].as_str().unwrap().to_owned();
         let stranger = gateway.handset(Carrier::PrivateApn, "3");
         let code = folder.code("carol").await;
-        Self { folder, gateway, wrap: Box::new(wrap), _upstream: upstream, signed_in, binding, stranger, code }
+        Self {
+            folder,
+            gateway,
+            wrap: Box::new(wrap),
+            _upstream: upstream,
+            _calm: calm,
+            watch,
+            signed_in,
+            binding,
+            stranger,
+            code,
+        }
     }
 
     fn handset(&self, tail: &str) -> Handset {
@@ -84,6 +104,7 @@ impl Town {
             assert!(ended.stderr.contains("store"), "{case}: {verb}: {ended:?}");
         }
         assert_eq!(self.gateway.ops("/healthz").await.status, StatusCode::OK, "{case}");
+        self.watch.goes_on(case).await;
     }
 
     /// The stranger clicks and types the code, if the store can say that it is one.
@@ -97,7 +118,9 @@ impl Town {
         let listed = self.folder.document("bindings list").await;
         let accounts =
             listed["bindings"].as_array().unwrap().iter().map(|binding| binding["account"].as_str().unwrap());
-        assert_eq!(accounts.collect::<Vec<_>>(), ["alice", "bob"], "{case}");
+        let mut accounts: Vec<_> = accounts.filter(|account| !account.starts_with("bystander")).collect();
+        accounts.sort_unstable();
+        assert_eq!(accounts, ["alice", "bob"], "{case}");
         assert_eq!(self.gateway.ops("/readyz").await.status, StatusCode::OK, "{case}");
         let mut bound = self.handset("1");
         assert_eq!(bound.click_sign_in("/").await.status, StatusCode::FOUND, "{case}");
@@ -105,7 +128,8 @@ impl Town {
         assert_eq!(entered.status, StatusCode::FOUND, "{case}: the code was spent: {}", entered.text());
         assert_eq!(self.folder.document(&format!("bindings revoke {}", self.binding)).await["revoked"], 1, "{case}");
 
-        let Self { folder, gateway, wrap, _upstream, signed_in, stranger, .. } = self;
+        let Self { folder, gateway, wrap, _upstream, _calm, watch, signed_in, stranger, .. } = self;
+        watch.noticed_nothing().await;
         gateway.kill().await;
         let gateway = folder.serve_as(wrap(folder.command("serve"))).await;
         for (who, mut handset) in [("before", signed_in), ("after", bound), ("enrolled after", stranger)] {
@@ -201,6 +225,7 @@ async fn too_few_descriptors_for_its_connections() {
     // Whoever is in is served.
     inside.get("/", "").await;
     assert_eq!(timeout(PATIENCE, inside.answer()).await.expect("no answer").status(), StatusCode::UNAUTHORIZED);
+    town.watch.goes_on("no descriptors").await;
     crowd.clear();
     let mut bound = town.handset("1");
     let answer = timeout(PATIENCE, bound.click_sign_in("/")).await.expect("no answer");

@@ -5,25 +5,26 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use crate::bystander::{Bystander, Watch};
 use crate::harness::HOST;
 use crate::process::{Folder, Serving};
 use crate::recorder::RecordingUpstream;
-use crate::wire::{TestTls, Wire, tls_connect};
+use crate::wire::{Wire, tls_connect};
 
 /// How much a flood may cost, in KiB: a connection's windows and buffers, and what an allocator keeps.
 const MOST_MEMORY: u64 = 32 * 1024;
 /// How long a flood goes on that is not cut off, and how much it sends at most, in bytes.
 const LASTS: Duration = Duration::from_millis(1500);
 const MOST_SENT: usize = 64 * 1024 * 1024;
-/// A normal client is never kept waiting so long, on a machine that does other things as well.
-const NOTICED: Duration = Duration::from_secs(3);
+/// How often the memory is looked at.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// A body that is too large for any buffer.
 const LARGE: usize = 1024 * 1024;
@@ -32,7 +33,8 @@ const LARGE: usize = 1024 * 1024;
 struct Town {
     gateway: Serving,
     upstream: RecordingUpstream,
-    tls: TestTls,
+    calm: Bystander,
+    watch: Watch,
     _folder: Folder,
 }
 
@@ -44,50 +46,43 @@ impl Town {
             let body = if request.target.contains("large") { large.clone() } else { Bytes::from_static(b"console") };
             Response::new(Full::new(body))
         });
-        let (folder, tls) = (Folder::new(upstream.address), TestTls::new());
-        folder.append(&tls.listening(""));
+        let (folder, calm) = (Folder::new(upstream.address), Bystander::new().await);
+        folder.append(&calm.beside(""));
         folder.append(limits);
-        Self { gateway: folder.serve().await, upstream, tls, _folder: folder }
+        let gateway = folder.serve().await;
+        let watch = calm.watch_at(gateway.places(), async |account| folder.code(account).await).await;
+        Self { gateway, upstream, calm, watch, _folder: folder }
     }
 
     /// Past the preface and the settings, over TLS.
     async fn http2(&self, settings: &[u8]) -> TlsStream<TcpStream> {
-        let mut stream = tls_connect([127, 0, 4, 7].into(), self.gateway.tls_address(), &self.tls.http2()).await;
+        let mut stream = tls_connect([127, 0, 4, 7].into(), self.gateway.tls_address(), &self.calm.tls.http2()).await;
         stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, settings)[..]].concat()).await.unwrap();
         stream
     }
 
-    /// Has a normal client ask again and again while `flood` goes on, and once more after it, and watches the memory.
+    /// Plays `flood`, and watches the memory meanwhile. Normal clients go on.
     async fn beside<T>(&self, name: &str, flood: impl Future<Output = T>) -> T {
         let before = self.gateway.resident();
         let most = Cell::new(before);
-        let mut client = Wire::connect([127, 0, 4, 8].into(), self.gateway.address("handset")).await;
-        let normal = async {
+        let looks_on = async {
+            let mut looks = tokio::time::interval(LOOKS);
             loop {
-                self.is_served(name, &mut client).await;
+                looks.tick().await;
                 most.set(most.get().max(self.gateway.resident()));
             }
         };
         let ended = tokio::select! {
             ended = flood => ended,
-            () = normal => unreachable!(),
+            () = looks_on => unreachable!(),
         };
-        let mut client = Wire::connect([127, 0, 4, 8].into(), self.gateway.address("handset")).await;
-        self.is_served(name, &mut client).await;
         assert!(most.get() < before + MOST_MEMORY, "{name}: {before} KiB before, up to {} KiB", most.get());
+        self.watch.goes_on(name).await;
         ended
     }
 
-    async fn is_served(&self, name: &str, client: &mut Wire) {
-        let answer = timeout(NOTICED, async {
-            client.get("/public", "").await;
-            client.answer().await
-        });
-        let answer = answer.await.unwrap_or_else(|_| panic!("{name}: a normal client is not served in {NOTICED:?}"));
-        assert_eq!(answer.status(), StatusCode::OK);
-    }
-
     async fn end(self) {
+        self.watch.noticed_nothing().await;
         self.gateway.stop().await;
     }
 }
@@ -226,7 +221,10 @@ async fn floods_of_frames_cost_nobody_else_anything() {
 
 #[tokio::test]
 async fn clients_that_take_nothing_are_cut_and_hold_little() {
-    let town = Town::new("[limits]\ntimeouts = { head = \"1s\", body_idle = \"1s\", write_idle = \"1s\" }\n").await;
+    let town = Town::new(
+        "[limits]\ntimeouts = { handshake = \"1s\", head = \"1s\", body_idle = \"1s\", write_idle = \"1s\" }\n",
+    )
+    .await;
     let clear = town.gateway.address("handset");
     // All the streams there may be ask for what does not fit, and no window opens for it.
     let stalled = async {
@@ -273,5 +271,20 @@ async fn clients_that_take_nothing_are_cut_and_hold_little() {
         }
     };
     town.beside("slow clients", slow).await;
+    // No handshake, the beginning of one, and no TLS at all.
+    let hands = async {
+        let mut crowd = Vec::new();
+        for said in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1], b"GET / HTTP/1.1\r\n\r\n"] {
+            for _ in 0..20 {
+                let mut client = Wire::connect([127, 0, 4, 9].into(), town.gateway.tls_address()).await;
+                client.send(said).await;
+                crowd.push(client);
+            }
+        }
+        for mut client in crowd {
+            assert!(!client.rest().await.starts_with(b"HTTP"), "answered in the clear");
+        }
+    };
+    town.beside("handshakes", hands).await;
     town.end().await;
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a set-up that fails should fail its test")]
 
+#[expect(dead_code, reason = "shared with tests/gateway, where it watches an in-process gateway")]
+#[path = "../gateway/bystander.rs"]
+mod bystander;
 #[expect(dead_code, reason = "handsets and the upstream are shared with tests/gateway, its in-process gateway is not")]
 #[path = "../gateway/harness.rs"]
 mod harness;

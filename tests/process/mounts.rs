@@ -130,7 +130,8 @@ async fn a_file_system_that_turns_read_only_fails_closed_and_what_was_acknowledg
     town.fails_closed("read-only").await;
     town.gateway.logged("the store cannot be used").await;
 
-    let Town { folder, gateway, .. } = town;
+    let Town { folder, gateway, watch, .. } = town;
+    watch.noticed_nothing().await;
     gateway.kill().await;
     disk.done(r#"umount "$1"; mount -o loop "$2" "$1"; mount -o remount,ro "$1""#).await;
     for verb in ["check", "serve"] {

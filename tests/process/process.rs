@@ -283,6 +283,14 @@ impl Serving {
         line.unwrap_or_else(|| panic!("no {serves} in {lines:?}"))["address"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Its first listener for handsets in the clear, and the last over TLS.
+    pub(crate) fn places(&self) -> [Option<SocketAddr>; 2] {
+        let lines = self.log();
+        let over_tls = |line: &&Value| line["message"] == "listening" && line["scheme"] == "https";
+        let last = lines.iter().rfind(over_tls).map(|line| line["address"].as_str().unwrap().parse().unwrap());
+        [Some(self.address("handset")), last]
+    }
+
     pub(crate) fn handset(&self, carrier: Carrier, tail: &str) -> Handset {
         Handset::new(self.address("handset"), carrier, tail)
     }

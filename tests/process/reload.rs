@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST};
 use crate::process::{Folder, Serving};
 use crate::recorder::RecordingUpstream;
@@ -74,9 +75,10 @@ impl Load {
 #[tokio::test]
 async fn nobody_notices_reloads_under_load() {
     let upstream = RecordingUpstream::start().await;
-    let (folder, tls) = (Folder::new(upstream.address), TestTls::new());
-    folder.append(&tls.listening(""));
+    let (folder, tls, calm) = (Folder::new(upstream.address), TestTls::new(), Bystander::new().await);
+    folder.append(&calm.beside(&tls.listening("")));
     let gateway = folder.serve().await;
+    let watch = calm.watch_at(gateway.places(), async |account| folder.code(account).await).await;
     let mut alice = gateway.handset(Carrier::Au, "a");
     assert_eq!(alice.enrol("/", &folder.code("alice").await).await.status, StatusCode::FOUND);
     let load = Load::on(&gateway);
@@ -114,6 +116,7 @@ async fn nobody_notices_reloads_under_load() {
     assert!(renewed.connects(source, address).await);
     load.goes_on(20).await;
     load.end().await;
+    watch.noticed_nothing().await;
     assert_eq!(alice.get("/").await.status, StatusCode::OK, "her session is still there");
     gateway.stop().await;
 }
