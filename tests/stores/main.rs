@@ -9,6 +9,7 @@ mod binding_conformance;
 mod conformance;
 mod embedded;
 mod enrolment_conformance;
+mod erased_bytes;
 mod import_conformance;
 mod key_conformance;
 mod log_key_conformance;
