@@ -412,24 +412,7 @@ mod tests {
     }
 
     fn rotation(id: &str, from: &str, to: &str, state: RotationState) -> RotationRecord {
-        RotationRecord {
-            id: id.to_owned(),
-            purpose: purpose(from),
-            from: from.to_owned(),
-            to: to.to_owned(),
-            state,
-            reason: String::new(),
-            started_at: NOW,
-            finished_at: None,
-            drain_by: NOW.day(),
-            total: 0,
-            wrapped: 0,
-            flattened: 0,
-            cursor: 0,
-            fence: 0,
-            root_before: Vec::new(),
-            root_after: Vec::new(),
-        }
+        RotationRecord::new(id, purpose(from), from, to, state, NOW, NOW.day())
     }
 
     fn lock_out(key: &str) -> Step {

@@ -354,23 +354,12 @@ impl View<'_> {
     ) -> RotationRecord {
         let kept = if purpose == KeyPurpose::Session { SESSION_KEPT } else { ASSERTION_KEPT };
         let ahead = if state == RotationState::Running { self.periods.assertion_publish } else { Duration::ZERO };
+        let id = format!("r{}", next(self.rotations.iter().map(|rotation| rotation.id.as_str())));
+        let drain_by = self.now.plus(ahead).plus(kept).day();
         RotationRecord {
-            id: format!("r{}", next(self.rotations.iter().map(|rotation| rotation.id.as_str()))),
-            purpose,
-            from: from.to_owned(),
-            to: to.to_owned(),
-            state,
             reason: reason.to_owned(),
-            started_at: self.now,
             finished_at: (!state.is_open()).then_some(self.now),
-            drain_by: self.now.plus(ahead).plus(kept).day(),
-            total: 0,
-            wrapped: 0,
-            flattened: 0,
-            cursor: 0,
-            fence: 0,
-            root_before: Vec::new(),
-            root_after: Vec::new(),
+            ..RotationRecord::new(&id, purpose, from, to, state, self.now, drain_by)
         }
     }
 

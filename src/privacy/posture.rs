@@ -396,24 +396,7 @@ mod tests {
     }
 
     fn rotation(state: RotationState, drain_by: Day) -> RotationRecord {
-        RotationRecord {
-            id: "r1".into(),
-            purpose: KeyPurpose::Binding,
-            from: "k1".into(),
-            to: "k2".into(),
-            state,
-            reason: String::new(),
-            started_at: NOW,
-            finished_at: None,
-            drain_by,
-            total: 0,
-            wrapped: 0,
-            flattened: 0,
-            cursor: 0,
-            fence: 0,
-            root_before: vec![],
-            root_after: vec![],
-        }
+        RotationRecord::new("r1", KeyPurpose::Binding, "k1", "k2", state, NOW, drain_by)
     }
 
     fn proof(name: &str, age: Duration, ok: bool) -> Proof {

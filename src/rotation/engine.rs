@@ -467,23 +467,11 @@ impl View {
         (now, drain_days): (Timestamp, u32),
     ) -> (RotationRecord, u32) {
         let number = self.next_key();
+        let (id, to) = (self.next_rotation(), KeyId::new(number).to_string());
+        let drain_by = days_after(now.day(), drain_days);
         let record = RotationRecord {
-            id: self.next_rotation(),
-            purpose: KeyPurpose::Binding,
-            from: from.id.clone(),
-            to: KeyId::new(number).to_string(),
-            state,
             reason: reason.to_owned(),
-            started_at: now,
-            finished_at: None,
-            drain_by: days_after(now.day(), drain_days),
-            total: 0,
-            wrapped: 0,
-            flattened: 0,
-            cursor: 0,
-            fence: 0,
-            root_before: Vec::new(),
-            root_after: Vec::new(),
+            ..RotationRecord::new(&id, KeyPurpose::Binding, &from.id, &to, state, now, drain_by)
         };
         (record, number)
     }

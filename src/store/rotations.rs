@@ -83,6 +83,39 @@ pub struct RotationRecord {
     pub root_after: Vec<u8>,
 }
 
+impl RotationRecord {
+    /// One that moved nothing yet, for no reason that was told: what else there is to say is the caller's to add.
+    #[must_use]
+    pub fn new(
+        id: &str,
+        purpose: KeyPurpose,
+        from: &str,
+        to: &str,
+        state: RotationState,
+        started_at: Timestamp,
+        drain_by: Day,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            purpose,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            state,
+            reason: String::new(),
+            started_at,
+            finished_at: None,
+            drain_by,
+            total: 0,
+            wrapped: 0,
+            flattened: 0,
+            cursor: 0,
+            fence: 0,
+            root_before: Vec::new(),
+            root_after: Vec::new(),
+        }
+    }
+}
+
 /// A record whose outermost key is older than the active one.
 pub struct Wrappable {
     /// Its place in the order in which records are visited.
