@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{FromRef, FromRequestParts};
+use axum::extract::{FromRef, FromRequestParts, MatchedPath};
 use http::request::Parts;
 
 use super::refused::Refused;
@@ -200,7 +200,10 @@ fn holder(parts: &Parts, roles: &Roles, any: &[Role], word: &'static str) -> Res
     if any.iter().any(|role| roles.holds(peer, *role)) {
         return Ok(by);
     }
-    security(&SecurityEvent::RoleRefused { by }, None, ClientAddressDetail::None);
+    // As the API describes it: what somebody may not ask for is not to be read in a log either.
+    let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let verb = format!("{} {path}", parts.method);
+    security(&SecurityEvent::RoleRefused { by, verb: &verb }, None, ClientAddressDetail::None);
     Err(Refused::RoleRequired(word))
 }
 

@@ -342,6 +342,7 @@ pub const REGISTER: &[Purpose] = &[
             "log.security.unchanged",
             "log.security.refused",
             "log.security.rotation",
+            "log.security.verb",
             "log.security.by",
         ],
         purpose: Text {

@@ -286,6 +286,8 @@ pub enum SecurityEvent<'a> {
     RoleRefused {
         /// Who.
         by: Actor,
+        /// What: a method and a path as the API describes it, `POST /v1/keys/{id}`, without what it was asked about.
+        verb: &'a str,
     },
 }
 
@@ -308,6 +310,7 @@ pub const SECURITY_FIELDS: &[&str] = &[
     "unchanged",
     "refused",
     "rotation",
+    "verb",
     "by",
 ];
 
@@ -330,6 +333,7 @@ pub fn security(event: &SecurityEvent<'_>, client: Option<ClientAddr>, detail: C
         unchanged = fields.unchanged,
         refused = fields.refused,
         rotation = fields.rotation,
+        verb = fields.verb,
         by = fields.by.map(tracing::field::display),
     );
 }
@@ -349,6 +353,7 @@ struct Fields<'a> {
     unchanged: Option<u64>,
     refused: Option<u64>,
     rotation: Option<&'a str>,
+    verb: Option<&'a str>,
     by: Option<Actor>,
 }
 
@@ -424,7 +429,9 @@ impl<'a> Fields<'a> {
             SecurityEvent::KeyChanged { id, change, by } => {
                 Self { event: change.event(), key: Some(id), by: Some(by), ..none }
             }
-            SecurityEvent::RoleRefused { by } => Self { event: "role-refused", by: Some(by), ..none },
+            SecurityEvent::RoleRefused { by, verb } => {
+                Self { event: "role-refused", verb: Some(verb), by: Some(by), ..none }
+            }
         }
     }
 }

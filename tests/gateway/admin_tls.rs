@@ -435,6 +435,15 @@ async fn each_verb_takes_its_role_and_no_other() {
             let refused = document["error"]["reason"] == "role-required";
             assert_eq!(refused, !taken.contains(role), "{verb} as {role}: {status} {document}");
             assert_eq!(refused, status == 403, "{verb} as {role}: {status} {document}");
+            // The security team sees who asked for what, and not about whom or which.
+            let told = logs::captured();
+            let asked = format!("verb={:?}", verb.replacen(method, &method.to_uppercase(), 1));
+            let by = format!("by=cert:{role} ");
+            let is_it = |line: &&str| line.contains("role-refused") && line.contains(&asked) && line.contains(&by);
+            assert_eq!(told.lines().any(|line| is_it(&line)), refused, "{verb} as {role}");
+            let of_ids =
+                |line: &&str| line.contains("role-refused") && (line.contains("alice") || line.contains("0000-"));
+            assert_eq!(told.lines().find(of_ids), None);
         }
     }
     harness.finish().await;
