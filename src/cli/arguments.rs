@@ -295,6 +295,8 @@ mod tests {
             "accounts show alice bob",
             "accounts list --socket s --admin-url https://gw",
             "audit export --from 0",
+            "stats --from 2026-11-31",
+            "stats --to yesterday",
             "subject hold alice",
             "subject correct alice --binding id",
             "subject correct alice --binding id --label a --no-label",

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::{Args, Subcommand};
-use form_urlencoded::Serializer;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
+use super::days::{day, span};
 use super::failure::{Exit, Failure, Findings};
 use super::import::{WAITING, read_chunks};
 use crate::admin::{LogEvent, LogFinding, LogsRead};
@@ -57,15 +57,11 @@ enum Verb {
     },
 }
 
-fn day(text: &str) -> Result<Day, &'static str> {
-    Day::parse(text).ok_or("must be a day, YYYY-MM-DD")
-}
-
 impl Logs {
     pub(super) fn run(self) -> ExitCode {
         let Self { connection, verb: Verb::Read { day, from, to, files } } = self;
         let read = files_of(&connection, files).and_then(|files| {
-            let days = query(day.or(from), day.or(to));
+            let days = span(day.or(from), day.or(to));
             let mut all = true;
             for file in files {
                 all &= read(&connection, &days, &file)?;
@@ -93,16 +89,6 @@ fn files_of(connection: &Connection, named: Vec<PathBuf>) -> Result<Vec<PathBuf>
     files.sort_unstable();
     files.extend(path.try_exists().map_err(at)?.then_some(path));
     Ok(files)
-}
-
-fn query(from: Option<Day>, to: Option<Day>) -> String {
-    let mut query = Serializer::new(String::new());
-    for (name, day) in [("from", from), ("to", to)] {
-        if let Some(day) = day {
-            query.append_pair(name, &day.to_string());
-        }
-    }
-    query.finish()
 }
 
 /// Whether all that was asked for was read.

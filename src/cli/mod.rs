@@ -13,6 +13,7 @@ mod carriers;
 mod codes;
 mod compromise;
 mod connection;
+mod days;
 mod drill;
 mod failure;
 mod import;

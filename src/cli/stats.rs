@@ -6,8 +6,10 @@ use clap::Args;
 use http::Method;
 
 use super::connection::{Connection, path};
+use super::days::{day, span};
 use super::output::Document;
 use crate::admin;
+use crate::clock::Day;
 
 const STATS: &str = "\
 Counts under privacy.statistics_floor are withheld, and so is what would tell one of them. A day that is not over is rounded
@@ -19,23 +21,17 @@ pub(super) struct Stats {
     #[command(flatten)]
     connection: Connection,
     /// The first day, YYYY-MM-DD [default: 30 days before --to]
-    #[arg(long, value_name = "DAY")]
-    from: Option<String>,
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    from: Option<Day>,
     /// The last day, YYYY-MM-DD [default: today]
-    #[arg(long, value_name = "DAY")]
-    to: Option<String>,
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    to: Option<Day>,
 }
 
 impl Stats {
     pub(super) fn run(self) -> ExitCode {
         let Self { connection, from, to } = self;
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, day) in [("from", from), ("to", to)] {
-            if let Some(day) = day {
-                query.append_pair(name, &day);
-            }
-        }
-        connection.call::<admin::Stats>(Method::GET, &format!("{}?{}", path(["stats"]), query.finish()))
+        connection.call::<admin::Stats>(Method::GET, &format!("{}?{}", path(["stats"]), span(from, to)))
     }
 }
 
