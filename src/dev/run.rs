@@ -50,10 +50,11 @@ enum DevError {
 #[must_use]
 pub fn run(dir: &Path) -> ExitCode {
     install_crypto_provider();
-    let _log = telemetry::init_for_people();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let _log = telemetry::init_for_people(Arc::clone(&clock));
     // The gateway has threads of its own; this one serves the console, the simulator and the admin socket.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = runtime.map_err(DevError::from).and_then(|runtime| runtime.block_on(everything(dir)));
+    let outcome = runtime.map_err(DevError::from).and_then(|runtime| runtime.block_on(everything(dir, clock)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,8 +64,7 @@ pub fn run(dir: &Path) -> ExitCode {
     }
 }
 
-async fn everything(dir: &Path) -> Result<(), DevError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+async fn everything(dir: &Path, clock: Arc<dyn Clock>) -> Result<(), DevError> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
     // Listened for before anything starts, so that no signal finds us half way.
     let mut terminate = signal(SignalKind::terminate())?;

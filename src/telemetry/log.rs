@@ -21,7 +21,7 @@ use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull};
 use super::security::TARGET as SECURITY;
 use super::security_file;
-use crate::clock::{Clock, Day};
+use crate::clock::{Clock, Day, Timestamp};
 use crate::config::LogLevel;
 
 /// Bytes of a field's value that are kept.
@@ -75,12 +75,12 @@ pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics, level: LogLevel) -> Result
     Ok(LogGuard(Some(queue)))
 }
 
-/// Sends the same streams to stderr, for a person at a terminal.
+/// Sends the same streams to stderr, for a person at a terminal; security to its file, where it has one.
 ///
 /// # Errors
 /// As [`init`].
-pub fn init_for_people() -> Result<LogGuard, LogError> {
-    install(PeopleLines, LogLevel::Info)?;
+pub fn init_for_people(clock: Arc<dyn Clock>) -> Result<LogGuard, LogError> {
+    install(PeopleLines { clock }, LogLevel::Info)?;
     Ok(LogGuard(None))
 }
 
@@ -115,20 +115,24 @@ struct JsonLines<W> {
 
 impl<S: Subscriber, W: Fn(&str, Day, &[u8]) + 'static> Layer<S> for JsonLines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Vec::with_capacity(256);
-        let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
-        let Ok(map) = serializer.serialize_map(None) else { return };
-        let mut fields = JsonFields(map);
         let now = self.clock.now();
-        fields.entry("time", &now.rfc3339());
-        let stream = stream(event);
-        fields.entry("stream", stream);
-        fields.entry("level", &event.metadata().level().as_str().to_ascii_lowercase());
-        event.record(&mut fields);
-        let _ = fields.0.end(); // a Vec takes every write
-        line.push(b'\n');
-        (self.out)(stream, now.day(), &line);
+        if let Some(line) = json_line(event, now) {
+            (self.out)(stream(event), now.day(), &line);
+        }
     }
+}
+
+fn json_line(event: &Event<'_>, now: Timestamp) -> Option<Vec<u8>> {
+    let mut line = Vec::with_capacity(256);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
+    let mut fields = JsonFields(serializer.serialize_map(None).ok()?);
+    fields.entry("time", &now.rfc3339());
+    fields.entry("stream", stream(event));
+    fields.entry("level", &event.metadata().level().as_str().to_ascii_lowercase());
+    event.record(&mut fields);
+    let _ = fields.0.end(); // a Vec takes every write
+    line.push(b'\n');
+    Some(line)
 }
 
 struct JsonFields<M>(M);
@@ -172,15 +176,24 @@ impl<M: SerializeMap> Visit for JsonFields<M> {
     }
 }
 
-/// `security  event=signed-in account=demo`, on stderr.
-struct PeopleLines;
+/// `security  event=signed-in account=demo`, on stderr; a security event whose stream has a file goes there, as JSON.
+struct PeopleLines {
+    clock: Arc<dyn Clock>,
+}
 
 impl<S: Subscriber> Layer<S> for PeopleLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let stream = stream(event);
+        if stream == SECURITY {
+            let now = self.clock.now();
+            if json_line(event, now).is_some_and(|line| security_file::write(now.day(), &line)) {
+                return;
+            }
+        }
         let mut fields = PeopleFields(String::new());
         event.record(&mut fields);
         // Nowhere is left to say that stderr failed.
-        let _ = writeln!(io::stderr().lock(), "{:<9}{:<6}{}", stream(event), event.metadata().level(), fields.0);
+        let _ = writeln!(io::stderr().lock(), "{stream:<9}{:<6}{}", event.metadata().level(), fields.0);
     }
 }
 
@@ -219,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::binding::AccountId;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::ManualClock;
     use crate::config::ClientAddressDetail;
     use crate::refusal::Reason;
     use crate::telemetry::{Actor, SecurityEvent, security};

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::process::Folder;
+use crate::process::{Captured, Folder, ended, sekisho};
 
 /// The events that a file has, and whom they are about.
 fn events(folder: &Folder, name: &str) -> Vec<(String, String)> {
@@ -48,4 +50,37 @@ async fn the_security_log_in_a_file_is_kept_here_and_no_longer_than_its_retentio
     let issued = |account: &str| ("code-issued".to_owned(), account.to_owned());
     assert_eq!(events(&folder, "moved"), [issued("alice")]);
     assert_eq!(events(&folder, "security.log"), [issued("bob")]);
+}
+
+/// `dev` shows its streams on stderr, for a person; what has a file goes there all the same.
+#[tokio::test]
+async fn a_newcomers_gateway_writes_it_too() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path().join("dev");
+    let dir = at.to_str().unwrap();
+    let mut dev = sekisho(["dev", "--dir", dir]).spawn().unwrap();
+    let (said, shown) = (Captured::of(dev.stdout.take().unwrap()), Captured::of(dev.stderr.take().unwrap()));
+    said.until(|text| text.contains("Enrolment code") && text.contains("ends it all")).await.unwrap();
+    let socket = format!("{dir}/run/admin.sock");
+    let verb = async |verb: &str| {
+        let done = ended(sekisho(verb.split(' ').chain(["--socket", &socket]))).await;
+        assert_eq!(done.code, 0, "{verb}: {done:?}");
+    };
+    verb("codes issue before").await;
+    let config = fs::read_to_string(at.join("gateway.toml")).unwrap();
+    let file = "[log]\nsecurity = { file = \"log/security.log\" }\n";
+    fs::write(at.join("gateway.toml"), config.replacen("[log]\n", file, 1)).unwrap();
+    verb("reload").await;
+    verb("codes issue after").await;
+    let id = Pid::from_raw(i32::try_from(dev.id().unwrap()).unwrap()).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    assert!(dev.wait().await.unwrap().success());
+
+    // Before the reload on stderr alone, after it in the file alone.
+    let written = fs::read_to_string(at.join("log/security.log")).unwrap();
+    let accounts: Vec<_> =
+        written.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["account"].clone()).collect();
+    assert_eq!(accounts, ["after"], "{written}");
+    shown.until(|_| false).await.unwrap_err();
+    assert!(shown.text().contains("account=before") && !shown.text().contains("account=after"), "{}", shown.text());
 }
