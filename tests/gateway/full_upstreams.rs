@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 use tokio::task::JoinHandle;
 
+use crate::bystander::Bystander;
 use crate::harness::{Answer, Carrier, Handset, Harness};
 use crate::moody::{Mood, MoodyServer, figure, of_server, of_upstream, routed};
 use crate::upgrade;
@@ -31,7 +32,10 @@ async fn assert_served(asked: Vec<JoinHandle<Answer>>) {
 #[tokio::test]
 async fn sixty_four_at_once_share_three_connections_and_the_others_notice_nothing() {
     let server = MoodyServer::start(Mood::Holds).await;
-    let harness = full(&server, "connections = 3").await;
+    let calm = Bystander::new().await;
+    let rest = "connections = 3";
+    let harness = Harness::with(|config| calm.beside(&routed(&config, "busy", &[server.address], rest))).await;
+    let watch = calm.watch(&harness).await;
     let asked = ask(&harness, 64);
     server.has(3).await;
     figure(&harness, &of_upstream("requests_waiting", "busy"), 61).await;
@@ -48,13 +52,17 @@ async fn sixty_four_at_once_share_three_connections_and_the_others_notice_nothin
     assert_served(asked).await;
     assert_eq!((server.asked(), server.most_in_progress()), (64, 3));
     figure(&harness, &of_upstream("requests_waiting", "busy"), 0).await;
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
 #[tokio::test]
 async fn who_finds_no_room_to_wait_is_told_so_at_once_and_who_leaves_makes_room() {
     let server = MoodyServer::start(Mood::Holds).await;
-    let harness = full(&server, "connections = 1\nqueue = { length = 1, time = \"15s\" }").await;
+    let calm = Bystander::new().await;
+    let rest = "connections = 1\nqueue = { length = 1, time = \"15s\" }";
+    let harness = Harness::with(|config| calm.beside(&routed(&config, "busy", &[server.address], rest))).await;
+    let watch = calm.watch(&harness).await;
     let asked = ask(&harness, 1);
     server.has(1).await;
     let mut leaves = Wire::connect(harness.handset(Carrier::Au, "a").source, harness.address()).await;
@@ -78,6 +86,7 @@ async fn who_finds_no_room_to_wait_is_told_so_at_once_and_who_leaves_makes_room(
     all.extend(asked);
     assert_served(all).await;
     assert_eq!((server.asked(), server.most_in_progress()), (2, 1), "who left was not asked for");
+    watch.noticed_nothing().await;
     harness.finish().await;
 }
 
