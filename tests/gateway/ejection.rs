@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use http::StatusCode;
 
+use crate::bystander::Bystander;
 use crate::harness::{Carrier, Harness};
 use crate::moody::{Mood, MoodyServer, figure, of_server, routed};
 use crate::wire::{Wire, soon};
@@ -41,7 +42,10 @@ async fn a_server_that_leaves_requests_unanswered_costs_a_few_of_them_and_gets_n
         (Mood::Sulks, StatusCode::GATEWAY_TIMEOUT),
     ] {
         let (ill, well) = (MoodyServer::start(mood).await, MoodyServer::start(Mood::Answers).await);
-        let mut harness = pair(&ill, &well, "timeout = { first_byte = \"20ms\" }").await;
+        let calm = Bystander::new().await;
+        let (servers, rest) = ([ill.address, well.address], "timeout = { first_byte = \"300ms\" }");
+        let mut harness = Harness::with(|config| calm.beside(&routed(&config, "pair", &servers, rest))).await;
+        let watch = calm.watch(&harness).await;
         let statuses = ask(&harness, 40).await;
         assert_eq!(failed(&statuses), FAILURES, "{mood:?}: {statuses:?}");
         assert!(statuses.iter().all(|status| *status == StatusCode::OK || *status == expected), "{statuses:?}");
@@ -54,6 +58,7 @@ async fn a_server_that_leaves_requests_unanswered_costs_a_few_of_them_and_gets_n
         assert_eq!(failed(&ask(&harness, 10).await), 0);
         assert_eq!((ill.asked(), well.asked()), (FAILURES, 50 - FAILURES));
         figure(&harness, &of_server("ejections_total", "pair", ill.address), 1).await;
+        watch.noticed_nothing().await;
         harness.finish().await;
     }
 }
