@@ -36,6 +36,10 @@ pub(super) struct Ejection {
     until: AtomicU64,
     /// Whether a sound answer is news.
     troubled: AtomicBool,
+    /// Whether it has not answered since it was ejected.
+    unproved: AtomicBool,
+    /// Milliseconds after `started` at which it was last tried, while it is unproved; 0 if it was not.
+    tried: AtomicU64,
     ejections: AtomicU64,
     past: Mutex<Past>,
 }
@@ -44,6 +48,8 @@ pub(super) struct Ejection {
 struct Past {
     /// Since its last sound answer.
     failures: u32,
+    /// Whether it has answered since it was ejected.
+    proved: bool,
     ejected_at: Option<Instant>,
     until: Option<Instant>,
     length: Duration,
@@ -54,9 +60,33 @@ struct Past {
 impl Ejection {
     /// Of a server that nothing is known of. `seed`: random.
     pub(super) fn new(seed: u64) -> Self {
-        let (until, ejections) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (troubled, past) = (AtomicBool::new(false), Mutex::default());
-        Self { started: Instant::now(), seed, until, troubled, ejections, past }
+        let [until, tried, ejections] = [0; 3].map(AtomicU64::new);
+        let [troubled, unproved] = [false; 2].map(AtomicBool::new);
+        Self { started: Instant::now(), seed, until, troubled, unproved, tried, ejections, past: Mutex::default() }
+    }
+
+    /// Whether it gets no requests `now`, while there are other servers: it is ejected, or back, and what becomes of the
+    /// request that it is tried on is not known.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.until(now).is_some() || (self.unproved.load(Ordering::Relaxed) && self.is_tried(now))
+    }
+
+    /// It gets a request `now`.
+    pub(super) fn asked(&self, now: Instant) {
+        if self.unproved.load(Ordering::Relaxed) {
+            self.tried.store(self.millis(now), Ordering::Relaxed);
+        }
+    }
+
+    /// A client may have taken that request back: then another one tells.
+    fn is_tried(&self, now: Instant) -> bool {
+        let tried = self.tried.load(Ordering::Relaxed);
+        tried > 0 && now < self.started + Duration::from_millis(tried) + FIRST
+    }
+
+    /// After `started`; never 0, which stands for never.
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Until when it gets no requests while there are other servers, if that is not over `now`.
@@ -94,13 +124,14 @@ impl Ejection {
         }
         past.failures = 0;
         self.troubled.store(false, Ordering::Relaxed);
+        self.unproved.store(false, Ordering::Relaxed);
         let now = Instant::now();
         if past.until.is_some_and(|until| until > now) {
             // It was asked because all were ejected.
             past.until = Some(now);
             self.tell(&past);
         }
-        past.ejected_at.is_some()
+        past.ejected_at.is_some_and(|_| !std::mem::replace(&mut past.proved, true))
     }
 
     /// A request that was sent, or should have been, at `asked_at` got no sound answer; `outright`: it never reached the
@@ -130,6 +161,9 @@ impl Ejection {
         past.until = Some(now + length);
         // One more is enough when it is back, until it has answered once.
         past.failures = FAILURES - 1;
+        past.proved = false;
+        self.tried.store(0, Ordering::Relaxed);
+        self.unproved.store(true, Ordering::Relaxed);
         self.tell(&past);
         Some(length)
     }
@@ -139,13 +173,13 @@ impl Ejection {
         let mut past = self.past();
         *past = Past::default();
         self.troubled.store(false, Ordering::Relaxed);
+        self.unproved.store(false, Ordering::Relaxed);
         self.tell(&past);
     }
 
     /// For who does not take the lock.
     fn tell(&self, past: &Past) {
-        let after = past.until.map_or(0, |until| until.saturating_duration_since(self.started).as_millis().max(1));
-        self.until.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.until.store(past.until.map_or(0, |until| self.millis(until)), Ordering::Relaxed);
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
@@ -222,6 +256,7 @@ mod tests {
         let until = server.until(Instant::now()).unwrap();
         advance(until - Instant::now() + MOMENT).await;
         assert!(server.answered(Instant::now()), "it is back");
+        assert!(!server.answered(Instant::now()), "which is told once");
         advance(LONGEST).await;
         assert_eq!(server.failed(Instant::now(), false), None, "it has a name again");
         within(server.failed(Instant::now(), true).unwrap(), 5);
@@ -255,6 +290,25 @@ mod tests {
         }
         assert!(server.answered(Instant::now()) && !is_ejected(&server));
         assert_eq!(server.share(Instant::now()), 1, "but slowly");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_on_one_request_before_it_gets_others() {
+        let server = Ejection::new(1);
+        server.asked(Instant::now());
+        assert!(!server.rests(Instant::now()), "never away");
+        let length = server.failed(Instant::now(), true).unwrap();
+        server.asked(Instant::now());
+        advance(length.max(FIRST) + MOMENT).await;
+        assert!(!server.rests(Instant::now()));
+        server.asked(Instant::now());
+        let asked_at = Instant::now();
+        assert!(server.rests(Instant::now()));
+        advance(FIRST).await;
+        assert!(!server.rests(Instant::now()), "nobody knows what became of that");
+        server.asked(Instant::now());
+        assert!(server.rests(Instant::now()));
+        assert!(server.answered(asked_at) && !server.rests(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,7 +132,10 @@ impl Servers {
     fn place_at(&self, index: usize, now: Instant) -> Option<Place> {
         // Of a server that came back, as many as it has requests: the others' surplus must not all go there.
         let most = || (self.connections * self.share(index, now) / ROUND).max(1);
-        self.all.get(index)?.place(now, most)
+        let server = self.all.get(index)?;
+        let place = server.place(now, most)?;
+        server.standing.ejection.asked(now);
+        Some(place)
     }
 
     /// Of [`ROUND`] requests that a server which is well could get, those that it gets `now`.
@@ -142,15 +145,11 @@ impl Servers {
     }
 
     fn well(&self, now: Instant) -> impl Iterator<Item = usize> {
-        self.up().filter(move |index| self.ejected_until(*index, now).is_none())
+        self.up().filter(move |index| self.all.get(*index).is_some_and(|server| !server.standing.ejection.rests(now)))
     }
 
     fn soonest(&self, now: Instant) -> Option<usize> {
-        self.up().min_by_key(|index| self.ejected_until(*index, now))
-    }
-
-    fn ejected_until(&self, index: usize, now: Instant) -> Option<Instant> {
-        self.all.get(index).and_then(|server| server.standing.ejection.until(now))
+        self.up().min_by_key(|index| self.all.get(*index).and_then(|server| server.standing.ejection.until(now)))
     }
 
     /// Those that do not fail their probes.
@@ -221,6 +220,14 @@ mod tests {
         let [servers] = workers(&config(0..2));
         let length = servers.failed(&servers.all[0], Instant::now(), true).unwrap();
         advance(length).await;
+        let mut used = Vec::new();
+        while used.len() < 40 {
+            used.push(open(&servers).await.unwrap());
+        }
+        let tried = used.iter().filter(|(lease, _)| port(lease.outstanding.server()) == 0).count();
+        assert_eq!(tried, 1, "until that one is answered");
+        drop(used);
+        servers.all[0].standing.ejection.answered(Instant::now());
         let mut share = 0;
         for (after, least, most) in
             [(0, 25, 65), (SLOW_RETURN.as_secs() / 2, 150, 210), (SLOW_RETURN.as_secs() / 2, 300, 300)]
@@ -239,6 +246,7 @@ mod tests {
         let [servers] = workers(&config);
         let length = servers.failed(&servers.all[0], Instant::now(), true).unwrap();
         advance(length).await;
+        servers.all[0].standing.ejection.answered(Instant::now());
         let mut used = Vec::new();
         while let Some(one) = open(&servers).await {
             used.push(one);
