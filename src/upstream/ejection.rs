@@ -34,6 +34,8 @@ pub(super) struct Ejection {
     seed: u64,
     /// Milliseconds after `started` at which it gets requests again, or did; 0 if it always got some.
     until: AtomicU64,
+    /// Nanoseconds after `started` at which it was ejected last; 0 if it never was.
+    ejected: AtomicU64,
     /// Whether a sound answer is news.
     troubled: AtomicBool,
     /// Whether it has not answered since it was ejected.
@@ -60,9 +62,19 @@ struct Past {
 impl Ejection {
     /// Of a server that nothing is known of. `seed`: random.
     pub(super) fn new(seed: u64) -> Self {
-        let [until, tried, ejections] = [0; 3].map(AtomicU64::new);
+        let [until, ejected, tried, ejections] = [0; 4].map(AtomicU64::new);
         let [troubled, unproved] = [false; 2].map(AtomicBool::new);
-        Self { started: Instant::now(), seed, until, troubled, unproved, tried, ejections, past: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            seed,
+            until,
+            ejected,
+            troubled,
+            unproved,
+            tried,
+            ejections,
+            past: Mutex::default(),
+        }
     }
 
     /// Whether it gets no requests `now`, while there are other servers: it is ejected, or back, and what becomes of the
@@ -97,6 +109,14 @@ impl Ejection {
     /// Of [`ROUND`] requests, those that it gets `now`, as far as this says; not asked while it gets none.
     pub(super) fn share(&self, now: Instant) -> usize {
         self.ends().map_or(ROUND, |until| share_after(now.saturating_duration_since(until)))
+    }
+
+    /// When it was ejected last.
+    pub(super) fn ejected_at(&self) -> Option<Instant> {
+        match self.ejected.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(self.started + Duration::from_nanos(nanos)),
+        }
     }
 
     /// How often it was ejected.
@@ -162,6 +182,8 @@ impl Ejection {
         // One more is enough when it is back, until it has answered once.
         past.failures = FAILURES - 1;
         past.proved = false;
+        let ejected = now.saturating_duration_since(self.started).as_nanos();
+        self.ejected.store(u64::try_from(ejected).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         self.tried.store(0, Ordering::Relaxed);
         self.unproved.store(true, Ordering::Relaxed);
         self.tell(&past);
@@ -290,6 +312,18 @@ mod tests {
         }
         assert!(server.answered(Instant::now()) && !is_ejected(&server));
         assert_eq!(server.share(Instant::now()), 1, "but slowly");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_failed_just_now_comes_last_whatever_its_lot() {
+        let servers = [1, 2, 3].map(Ejection::new);
+        assert!(servers.iter().all(|server| server.ejected_at().is_none()));
+        for round in 0..50 {
+            let first = &servers[round % 3];
+            assert!(servers.iter().all(|server| first.ejected_at() <= server.ejected_at()), "round {round}");
+            first.failed(Instant::now(), true);
+            advance(MOMENT).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

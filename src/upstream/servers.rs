@@ -105,7 +105,7 @@ impl Servers {
     }
 
     /// The server with the least outstanding requests, of several the one that was chosen longest ago. One that is ejected
-    /// only where all are that do not fail their probes: the one that is nearest to its return.
+    /// only where all are that do not fail their probes: the one of them that was so first.
     fn pick(&self, now: Instant) -> Option<usize> {
         if let [health] = &*self.health {
             return (!health.is_down()).then_some(0);
@@ -116,17 +116,17 @@ impl Servers {
         let in_turn = |index: &usize| round < self.share(*index, now);
         // Where all that are well came back just now, their share is all there is.
         let best = self.well(now).filter(in_turn).min_by_key(load).or_else(|| self.well(now).min_by_key(load));
-        let best = best.or_else(|| self.soonest(now));
+        let best = best.or_else(|| self.longest_ejected());
         if let Some(server) = best.and_then(|index| self.all.get(index)) {
             server.chosen_at(turn);
         }
         best
     }
 
-    /// Those that requests may go to: all that are well, or else the one that is nearest to its return.
+    /// Those that requests may go to: all that are well, or else the one that was ejected longest ago.
     fn usable(&self, now: Instant) -> impl Iterator<Item = usize> {
         let none_is_well = self.well(now).next().is_none();
-        self.well(now).chain(none_is_well.then(|| self.soonest(now)).flatten())
+        self.well(now).chain(none_is_well.then(|| self.longest_ejected()).flatten())
     }
 
     fn place_at(&self, index: usize, now: Instant) -> Option<Place> {
@@ -148,8 +148,9 @@ impl Servers {
         self.up().filter(move |index| self.all.get(*index).is_some_and(|server| !server.standing.ejection.rests(now)))
     }
 
-    fn soonest(&self, now: Instant) -> Option<usize> {
-        self.up().min_by_key(|index| self.all.get(*index).and_then(|server| server.standing.ejection.until(now)))
+    /// Of those that are up, the one that was ejected longest ago.
+    fn longest_ejected(&self) -> Option<usize> {
+        self.up().min_by_key(|index| self.all.get(*index).map(|server| server.standing.ejection.ejected_at()))
     }
 
     /// Those that do not fail their probes.
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!([&one, &other].map(|servers| asked_of(servers, 0)), [0, 0]);
         advance(2 * SECOND).await;
         one.failed(&one.all[1], Instant::now(), true);
-        assert_eq!(next(&other), [0, 0, 0], "all are ejected: the one that is nearest to its return");
+        assert_eq!(next(&other), [0, 0, 0], "all are ejected: the one that was longest ago");
         advance(2 * SECOND).await;
         one.failed(&one.all[0], Instant::now(), false);
         assert_eq!(next(&other), [1, 1, 1], "and another where that was a mistake");

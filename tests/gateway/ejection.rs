@@ -124,7 +124,9 @@ async fn a_server_that_was_down_and_answers_its_probes_again_is_not_passed_over_
     ejected(&harness, one.address, true).await;
     one.is(Mood::Answers);
     figure(&harness, &up, 1).await;
-    ejected(&harness, one.address, false).await;
+    // At once, and not when its time is over.
+    let now = format!("{} 0", of_server("server_ejected", "pair", one.address));
+    assert!(harness.metrics().await.lines().any(|line| line == now));
     let before = one.asked();
     assert_eq!(failed(&ask(&harness, 40).await), 0);
     assert!((1..=8).contains(&(one.asked() - before)), "slowly: {} of 40", one.asked() - before);
