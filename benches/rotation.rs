@@ -7,7 +7,8 @@
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it goes through all steps with a handful of bindings. The folder
 //! decides the figures: every commit reaches its disk. What sign-ins notice of a rotation is measured in turns: it is paused
-//! for a while, then runs for a while, so that a disk that others make slow is as slow for both.
+//! for a while, then runs for a while, so that a disk that others make slow is as slow for both. Before that the store is
+//! written anew, as a gateway does once a day.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark; what breaks may panic")]
 
 use std::fs;
@@ -28,7 +29,7 @@ use sekisho::rotation::{Rotations, Start};
 use sekisho::session::{SessionId, SessionPolicy, SessionSecret, Sessions};
 use sekisho::store::{
     BindingStore as _, EmbeddedStore, ImportOutcome, ImportedBinding, KeyStore as _, RotationState, RotationStore as _,
-    SessionRecord, SessionStore as _, TokenTransport,
+    SessionRecord, SessionStore as _, SubjectStore as _, TokenTransport,
 };
 use sekisho::telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -37,10 +38,10 @@ const HOUR: Duration = Duration::from_hours(1);
 /// Bindings of one call.
 const BATCH: usize = 2000;
 /// Sign-ins a second while others are measured.
-const RATE: u32 = 50;
+const RATE: u32 = 100;
 /// How often, and for how long, a rotation is paused and runs beside them.
 const TURNS: usize = 6;
-const TURN: Duration = Duration::from_secs(10);
+const TURN: Duration = Duration::from_secs(6);
 
 fn main() {
     let measured = std::env::args().any(|argument| argument == "--bench");
@@ -176,20 +177,21 @@ impl Bench {
 
     /// Signs handsets in while a rotation is paused and while it runs, in turns.
     fn beside_sign_ins(self: &Arc<Self>, count: usize, turns: usize, turn: Duration) {
+        wait(self.store.scrub()).unwrap();
         let before = sign_ins(self, count, || thread::sleep(turn));
-        println!("sign-ins before a rotation: {}", summary(before));
+        println!("sign-ins before a rotation: {}", summary(&before));
         let id = self.begin();
         if wait(self.rotations.pause(&id, None, now())).is_err() {
             return println!("too few bindings: the rotation was over at once");
         }
-        let (mut paused, mut running) = (Vec::new(), Vec::new());
+        let (mut paused, mut running): (Vec<_>, Vec<_>) = Default::default();
         let (mut moved, mut spent) = (0, Duration::ZERO);
         for _ in 0..turns {
-            paused.extend(sign_ins(self, count, || thread::sleep(turn)));
+            paused.push(sign_ins(self, count, || thread::sleep(turn)));
             let (before, _) = self.wrapped(&id);
             wait(self.rotations.resume(&id, None, now())).unwrap();
             let began = Instant::now();
-            running.extend(sign_ins(self, count, || thread::sleep(turn)));
+            running.push(sign_ins(self, count, || thread::sleep(turn)));
             // The last of them may have waited.
             spent += began.elapsed();
             let (after, runs) = self.wrapped(&id);
@@ -199,8 +201,8 @@ impl Bench {
                 break;
             }
         }
-        println!("sign-ins while it is paused: {}", summary(paused));
-        println!("sign-ins while it runs: {}", summary(running));
+        println!("sign-ins while it is paused: {}; {}", summary(&paused.concat()), by_turns(&paused));
+        println!("sign-ins while it runs: {}; {}", summary(&running.concat()), by_turns(&running));
         println!("wrapped beside them: {}", rate(moved, spent));
     }
 
@@ -274,10 +276,21 @@ fn sign_ins(bench: &Arc<Bench>, count: usize, meanwhile: impl FnOnce()) -> Vec<D
     signing_in.join().unwrap()
 }
 
-fn summary(mut took: Vec<Duration>) -> String {
+fn summary(took: &[Duration]) -> String {
+    let at = |percent| quantile(took, percent);
+    format!("{} of them, median {:.2?}, p99 {:.2?}, worst {:.1?}", took.len(), at(50), at(99), at(100))
+}
+
+/// The p99 of each turn: what spoils one of them shows.
+fn by_turns(turns: &[Vec<Duration>]) -> String {
+    let each: Vec<_> = turns.iter().map(|took| format!("{:.1?}", quantile(took, 99))).collect();
+    format!("p99 by turns {}", each.join(" "))
+}
+
+fn quantile(took: &[Duration], percent: usize) -> Duration {
+    let mut took = took.to_vec();
     took.sort_unstable();
-    let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len() - 1)).unwrap();
-    format!("{} of them, median {:.1?}, p99 {:.1?}, worst {:.1?}", took.len(), at(50), at(99), at(100))
+    *took.get((took.len() * percent / 100).min(took.len() - 1)).unwrap()
 }
 
 /// How long `work` took, the processor time of the process meanwhile, and the most memory it had, in KiB.

@@ -131,7 +131,7 @@ impl Rotations {
     /// Has it work on a copy of what `live` rotates.
     #[must_use]
     pub(super) fn rehearsing(self, live: Arc<Self>) -> Self {
-        Self { rehearses: Some(live), ..self }
+        Self { rehearses: Some(live), pace: Pace::of_a_rehearsal(), ..self }
     }
 
     /// Bindings that are unused are kept for so many days from now on.

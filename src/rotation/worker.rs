@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Rotations, View};
 use super::error::RotationError;
 use crate::binding::Wrapping;
-use crate::store::{KeyState, RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrapped};
+use crate::store::{Haste, KeyState, RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrapped};
 
 /// How often the runner looks for work that nobody told it of.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -21,6 +21,9 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Records of a batch of a drill: a sign-in that comes meanwhile is not seen before its end.
 const MOST_OF_A_DRILL: u32 = 4096;
 
+/// Over how long the speed is told.
+const WINDOW: Duration = Duration::from_secs(5);
+
 /// Why a pass over the records ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -28,6 +31,32 @@ enum Pass {
     Idle,
     /// The key ring moved on: begin again at once.
     Again,
+}
+
+/// Records a second, rests and what they waited for included.
+struct Speed {
+    since: Duration,
+    moved: u64,
+    /// That of the window before, once there was one.
+    last: Option<u64>,
+}
+
+impl Speed {
+    const fn new(now: Duration) -> Self {
+        Self { since: now, moved: 0, last: None }
+    }
+
+    /// Notes `moved` records, and tells how many go in a second: on average over some seconds, since batches and rests are
+    /// of any length.
+    fn after(&mut self, moved: u64, now: Duration) -> u64 {
+        self.moved += moved;
+        let millis = u64::try_from(now.saturating_sub(self.since).as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = self.moved.saturating_mul(1000) / millis;
+        if now.saturating_sub(self.since) >= WINDOW {
+            *self = Self { since: now, moved: 0, last: Some(rate) };
+        }
+        self.last.unwrap_or(rate)
+    }
 }
 
 impl Rotations {
@@ -78,41 +107,57 @@ impl Rotations {
         let urgent = leaked && self.rehearses.is_none();
         // The records are the truth: what the cursor has passed is looked at once more.
         let mut from_start = record.cursor == 0;
-        let mut size = self.batch_size();
-        let mut records = self.prepare(&ring, record.cursor, size).await?;
+        let mut after = record.cursor;
+        self.pace.begins(self.store.strain());
+        let mut speed = Speed::new(self.clock.monotonic());
+        let mut records = self.prepare(&ring, after, self.manner(urgent).1).await?;
         while !shutdown.is_cancelled() {
+            let (haste, size) = self.manner(urgent);
+            if records.len() > usize::try_from(size).unwrap_or(usize::MAX) {
+                // Made when nobody signed in, and too many now.
+                records = self.prepare(&ring, after, size).await?;
+            }
             let Some(cursor) = records.iter().map(|record| record.position).max() else {
                 if from_start {
                     self.advance(self.clock.now(), true).await?;
                     return Ok(Pass::Idle);
                 }
                 from_start = true;
-                records = self.prepare(&ring, 0, size).await?;
+                after = 0;
+                records = self.prepare(&ring, after, size).await?;
                 continue;
             };
             let (rotation, generation) = (record.id.clone(), ring.generation());
-            let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-            let batch = WrapBatch { rotation, fence, generation, cursor, records };
+            let count = records.len() as u64;
+            let batch = WrapBatch { rotation, fence, generation, cursor, records, haste };
             let before = self.clock.monotonic();
             let written = async {
                 let outcome = self.store.wrap(batch).await;
                 (outcome, self.clock.monotonic().saturating_sub(before))
             };
             let ((outcome, took), next) = tokio::join!(written, self.prepare(&ring, cursor, size));
-            match outcome? {
-                WrapOutcome::Wrapped(moved) => self.metrics.rotation_wrapped(moved),
+            let count = match outcome? {
+                WrapOutcome::Wrapped(moved) => {
+                    self.metrics.rotation_wrapped(moved);
+                    (after, records) = (cursor, next?);
+                    count
+                }
+                // What is left of it is read again: it may be less that is made next.
+                WrapOutcome::BrokenOff(moved) => {
+                    self.metrics.rotation_wrapped(moved);
+                    records = self.prepare(&ring, after, self.manner(urgent).1).await?;
+                    moved
+                }
                 // Paused, or another runner's by now.
                 WrapOutcome::Fenced => return Ok(Pass::Idle),
                 WrapOutcome::Stale => return Ok(Pass::Again),
-            }
-            records = next?;
+            };
             if let Some(live) = &self.rehearses
                 && live.pace.beside_sign_ins(live.clock.monotonic())
             {
                 self.pace.sign_in(self.clock.monotonic());
             }
-            let rest = self.pace.rest_after(count, took, self.store.strain(), self.clock.monotonic(), urgent);
-            size = self.batch_size();
+            let rest = self.pace.rest_after(count, took, self.store.strain(), haste == Haste::Gentle);
             // Behind the last there is nothing to make way with.
             if !rest.is_zero() && !records.is_empty() {
                 self.rested.fetch_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -121,22 +166,23 @@ impl Rotations {
                     () = sleep(rest) => {}
                 }
             }
-            let seconds = self.clock.monotonic().saturating_sub(before).as_secs_f64().max(1e-3);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a rate is neither negative nor huge"
-            )]
-            let rate = (f64::from(count) / seconds) as u64;
+            let rate = speed.after(count, self.clock.monotonic());
             self.rate.store(rate, Ordering::Relaxed);
             self.metrics.rotation_rate(rate);
         }
         Ok(Pass::Idle)
     }
 
-    fn batch_size(&self) -> u32 {
-        let size = self.pace.size();
-        if self.rehearses.is_some() { size.min(MOST_OF_A_DRILL) } else { size }
+    /// What the next batch does about others, and how many records it has.
+    fn manner(&self, urgent: bool) -> (Haste, u32) {
+        let beside = !urgent && self.pace.beside_sign_ins(self.clock.monotonic());
+        let haste = match (urgent, beside) {
+            (true, _) => Haste::Urgent,
+            (false, true) => Haste::Gentle,
+            (false, false) => Haste::Free,
+        };
+        let size = self.pace.size(beside);
+        (haste, if self.rehearses.is_some() { size.min(MOST_OF_A_DRILL) } else { size })
     }
 
     /// The next records as they are to be; computed where it holds nobody up.

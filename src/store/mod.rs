@@ -58,7 +58,8 @@ pub use pins::{Over, PinPace, PinRecord, PinStore, PinTries, PinTry, PinVerdict,
 pub use proofs::{Proof, ProofStore};
 pub use receipts::{Canaries, CanaryPhase, CanaryRecord, Observation, ReceiptStore, Visit};
 pub use rotations::{
-    Reach, RotationRecord, RotationState, RotationStore, Scanned, Strain, WrapBatch, WrapOutcome, Wrappable, Wrapped,
+    Haste, Reach, RotationRecord, RotationState, RotationStore, Scanned, Strain, WrapBatch, WrapOutcome, Wrappable,
+    Wrapped,
 };
 pub use sessions::{Renewal, SessionRecord, SessionScope, SessionStore, SessionVisit, TokenTransport};
 pub use shadow::{Shadow, ShadowError, ShadowPorts, ShadowStore};

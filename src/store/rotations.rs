@@ -154,17 +154,31 @@ pub struct WrapBatch {
     pub cursor: u64,
     /// The records, in any order.
     pub records: Vec<Wrapped>,
+    /// How it goes with others who wait for the store.
+    pub haste: Haste,
 }
 
-/// How long the store takes for the changes that others ask of it, lately and on average; zero where nobody asked yet.
+/// What a batch does about others who wait for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Ends when somebody waits, and goes to the disk by itself, rather than with the next of them.
+    Gentle,
+    /// Ends when somebody waits.
+    Free,
+    /// Lets whoever waits go first, and goes on behind them.
+    Urgent,
+}
+
+/// What others noticed of records on the move, since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strain {
-    /// Of those that met no records on the move.
-    pub without: Duration,
-    /// Of those that waited while some were moved or brought to the disk.
-    pub with: Duration,
-    /// How many did that, in parts per million.
-    pub share: u32,
+    /// Changes that others asked for and that were answered.
+    pub answered: u64,
+    /// Of these, how many waited while records were moved or brought to the disk, and took longer than nearly all of those
+    /// that did not.
+    pub late: u64,
+    /// For how long batches were written and brought to the disk.
+    pub busy: Duration,
 }
 
 /// What became of a batch.
@@ -172,6 +186,8 @@ pub struct Strain {
 pub enum WrapOutcome {
     /// So many were moved; the others had moved on, or are gone.
     Wrapped(u64),
+    /// So many were moved, but not all: somebody waits. The cursor stays where it was.
+    BrokenOff(u64),
     /// Another runner has taken over, or the rotation does not run, perhaps since a part of the batch.
     Fenced,
     /// The key ring moved on since the digests were made, perhaps since a part of the batch: compute them again.
@@ -208,7 +224,7 @@ pub struct Scanned {
 ///     nothing twice.
 /// 23. **Fenced.** Only the runner that took the latest fencing token writes, with a key ring that is in force.
 /// 24. **One step.** Records, cursor and counts of a batch become durable together; of one that is taken in parts, because
-///     others wait for the store, records and counts of each part, and the cursor with the last. They
+///     others wait for the store ([`Haste`]), records and counts of each part, and the cursor with the last. They
 ///     survive the end of the process when `wrap` returns, and that of the machine once any change does that comes after
 ///     (clause 1), such as the one that lets go of the old key. What is lost with the machine before is moved again: the
 ///     records tell.

@@ -11,7 +11,7 @@ use sekisho::entropy::SystemEntropy;
 use sekisho::keys::Lifecycle;
 use sekisho::receipt::{IssueError, Receipts, verify};
 use sekisho::store::{
-    ChangeOutcome, EmbeddedStore, KeyChange, KeyState, KeyStore as _, RotationRecord, RotationState,
+    ChangeOutcome, EmbeddedStore, Haste, KeyChange, KeyState, KeyStore as _, RotationRecord, RotationState,
     RotationStore as _, WrapBatch, WrapOutcome,
 };
 use serde_json::{Value, json};
@@ -87,7 +87,11 @@ impl Rotated {
         let records = self.store.wrappable(wrapping.active(), 0, 100).await.unwrap();
         let records = wrapping.wrap_all(&records);
         let (fence, generation) = (self.store.take_fence("r1").await.unwrap().unwrap(), wrapping.generation());
-        self.store.wrap(WrapBatch { rotation: "r1".into(), fence, generation, cursor: 1, records }).await.unwrap()
+        let haste = Haste::Free;
+        self.store
+            .wrap(WrapBatch { rotation: "r1".into(), fence, generation, cursor: 1, records, haste })
+            .await
+            .unwrap()
     }
 
     async fn issued(&self, minutes: i64) -> Result<Value, IssueError> {

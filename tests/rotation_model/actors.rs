@@ -5,8 +5,8 @@ use std::rc::Rc;
 use sekisho::binding::{BindingError, ByConsole, EnrolError, KeyId, enrol_by_console, resolve};
 use sekisho::clock::Day;
 use sekisho::store::{
-    BindingStore as _, ChangeOutcome, KeyChange, KeyPurpose, KeyState, KeyStore as _, RotationRecord, RotationState,
-    RotationStore as _, Scanned, StoreError, WrapBatch, WrapOutcome, Wrapped,
+    BindingStore as _, ChangeOutcome, Haste, KeyChange, KeyPurpose, KeyState, KeyStore as _, RotationRecord,
+    RotationState, RotationStore as _, Scanned, StoreError, WrapBatch, WrapOutcome, Wrapped,
 };
 
 use crate::turns::{Actor, Turn};
@@ -217,6 +217,7 @@ pub(crate) fn drive(world: &Rc<World>) -> Actor {
                 fence,
                 generation,
                 cursor: last,
+                haste: Haste::Urgent,
                 records: records
                     .iter()
                     .map(|r| Wrapped {

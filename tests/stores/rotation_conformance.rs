@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sekisho::binding::{BindingDigest, Chain, KeyId};
 use sekisho::store::{
-    ChangeOutcome, EnrolOutcome, Enrolment, KeyChange, KeyPurpose, KeyRecord, KeyState, Over, PinRecord, Reach,
+    ChangeOutcome, EnrolOutcome, Enrolment, Haste, KeyChange, KeyPurpose, KeyRecord, KeyState, Over, PinRecord, Reach,
     RotationRecord, RotationState, StoreError, WrapBatch, WrapOutcome, Wrappable, Wrapped,
 };
 
@@ -116,7 +116,8 @@ fn moved(record: &Wrappable, chain: &str, digest: u8) -> Wrapped {
 
 async fn batch(backend: &impl Backend, rotation: &str, fence: u64, records: Vec<Wrapped>) -> WrapBatch {
     let cursor = records.last().map_or(0, |record| record.position);
-    WrapBatch { rotation: rotation.into(), fence, generation: generation(backend).await, cursor, records }
+    let generation = generation(backend).await;
+    WrapBatch { rotation: rotation.into(), fence, generation, cursor, records, haste: Haste::Gentle }
 }
 
 async fn all_wrappable(backend: &impl Backend, active: KeyId) -> Vec<Wrappable> {

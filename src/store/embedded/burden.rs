@@ -1,4 +1,4 @@
-//! What those who wait for a write notice of patient work: how many meet it, and how much longer they take then.
+//! What those who wait for a write notice of patient work: how many of them it makes slow.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use crate::store::Strain;
 
-/// An average moves by so much of the difference to the latest figure.
-const WEIGHT: u64 = 16;
-/// The same of the share of those who meet patient work, which is to be told to a fraction of a hundredth.
-const WEIGHT_OF_SHARE: u64 = 256;
-const MILLION: u64 = 1_000_000;
+/// By how much the estimate of the slowest percent moves with each figure: down by so many parts of it.
+const STEP: u64 = 1000;
+/// Up by so many times as much. Where one figure in a hundred is above the estimate, it stays where it is.
+const UP: u64 = 99;
+/// What those that meet patient work may take longer than the slowest percent of the others, in percent.
+const TOLERATED: u64 = 10;
 
 /// Kept by the threads that write.
 pub(super) struct Burden {
@@ -22,11 +23,14 @@ pub(super) struct Burden {
     ended: AtomicU64,
     /// Whether it left pages in the journal that no checkpoint has taken yet.
     left_pages: AtomicBool,
-    /// Nanoseconds, as an average of the latest; 0 before the first.
-    without: AtomicU64,
-    with: AtomicU64,
-    /// Parts per million.
-    share: AtomicU64,
+    /// Whether it is done beside others.
+    gentle: AtomicBool,
+    /// What all but one in a hundred take that meet no patient work, in nanoseconds; 0 before the first.
+    tail: AtomicU64,
+    answered: AtomicU64,
+    late: AtomicU64,
+    /// Nanoseconds.
+    busy: AtomicU64,
 }
 
 impl Default for Burden {
@@ -36,56 +40,89 @@ impl Default for Burden {
             under_way: AtomicU32::new(0),
             ended: AtomicU64::new(0),
             left_pages: AtomicBool::new(false),
-            without: AtomicU64::new(0),
-            with: AtomicU64::new(0),
-            share: AtomicU64::new(0),
+            gentle: AtomicBool::new(false),
+            tail: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
         }
     }
 }
 
 /// Patient work that is under way until this is dropped.
-pub(super) struct Load<'b>(&'b Burden);
+pub(super) struct Load<'b> {
+    burden: &'b Burden,
+    /// When it began, if its time counts.
+    since: Option<Instant>,
+}
 
 impl Drop for Load<'_> {
     fn drop(&mut self) {
-        self.0.ended.store(self.0.nanos(Instant::now()), Ordering::Relaxed);
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        let now = Instant::now();
+        if let Some(since) = self.since {
+            let took = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
+            self.burden.busy.fetch_add(took, Ordering::Relaxed);
+        }
+        self.burden.ended.store(self.burden.nanos(now), Ordering::Relaxed);
+        self.burden.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Burden {
     /// Patient work writes, or what it wrote goes to the disk.
     pub(super) fn work(&self) -> Load<'_> {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
         self.left_pages.store(true, Ordering::Relaxed);
-        Load(self)
+        self.load(Some(Instant::now()))
     }
 
     /// A checkpoint begins: patient work too, if there was any since the last.
     pub(super) fn checkpoint(&self) -> Option<Load<'_>> {
-        self.left_pages.swap(false, Ordering::Relaxed).then(|| {
-            self.under_way.fetch_add(1, Ordering::Relaxed);
-            Load(self)
-        })
+        self.left_pages.swap(false, Ordering::Relaxed).then(|| self.load(None))
+    }
+
+    /// Says whether the patient work that comes now is done beside others.
+    pub(super) fn is_beside_others(&self, gentle: bool) {
+        self.gentle.store(gentle, Ordering::Relaxed);
+    }
+
+    /// Whether there are pages in the journal that no checkpoint has taken yet, of patient work beside others.
+    pub(super) fn has_left_pages(&self) -> bool {
+        self.gentle.load(Ordering::Relaxed) && self.left_pages.load(Ordering::Relaxed)
     }
 
     /// A write was answered that was asked for at `asked`.
     pub(super) fn answered(&self, asked: Instant) {
         let met = self.under_way.load(Ordering::Relaxed) > 0 || self.ended.load(Ordering::Relaxed) > self.nanos(asked);
-        let average = if met { &self.with } else { &self.without };
         let took = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
-        let moved = |before: u64| if before == 0 { took } else { before - before / WEIGHT + took / WEIGHT };
-        // Hardly ever does another thread than the one that writes store, and then a figure is missing from an average.
-        average.store(moved(average.load(Ordering::Relaxed)), Ordering::Relaxed);
-        let share = self.share.load(Ordering::Relaxed);
-        let more = if met { MILLION / WEIGHT_OF_SHARE } else { 0 };
-        self.share.store(share - share / WEIGHT_OF_SHARE + more, Ordering::Relaxed);
+        let tail = self.tail.load(Ordering::Relaxed);
+        if !met {
+            let step = tail / STEP;
+            let moved = if tail == 0 {
+                took
+            } else if took > tail {
+                tail.saturating_add(step.saturating_mul(UP))
+            } else {
+                tail - step
+            };
+            // Hardly ever does another thread than the one that writes store, and then a figure is missing.
+            self.tail.store(moved, Ordering::Relaxed);
+        } else if tail > 0 && took > tail.saturating_add(tail / 100 * TOLERATED) {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn strain(&self) -> Strain {
-        let of = |average: &AtomicU64| Duration::from_nanos(average.load(Ordering::Relaxed));
-        let share = u32::try_from(self.share.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        Strain { without: of(&self.without), with: of(&self.with), share }
+        Strain {
+            answered: self.answered.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(self.busy.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn load(&self, since: Option<Instant>) -> Load<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Load { burden: self, since }
     }
 
     fn nanos(&self, at: Instant) -> u64 {
@@ -97,49 +134,58 @@ impl Burden {
 mod tests {
     use super::*;
 
+    async fn pass(millis: u64) {
+        tokio::time::advance(Duration::from_millis(millis)).await;
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn who_waits_while_patient_work_is_done_meets_it_and_nobody_else_does() {
+    async fn who_is_slow_while_patient_work_is_done_is_late_and_nobody_else_is() {
         let burden = Burden::default();
-        let pass = |millis| tokio::time::advance(Duration::from_millis(millis));
         pass(10).await;
         let alone = Instant::now();
         pass(4).await;
         burden.answered(alone);
-        assert_eq!(burden.strain(), Strain { without: Duration::from_millis(4), with: Duration::ZERO, share: 0 });
-
         let work = burden.work();
         pass(1).await;
-        let beside = Instant::now();
+        let (beside, quick) = (Instant::now(), Instant::now());
         pass(1).await;
         drop(work);
-        pass(6).await;
+        pass(2).await;
+        burden.answered(quick);
+        let seen = |answered, late| Strain { answered, late, busy: Duration::from_millis(2) };
+        assert_eq!(burden.strain(), seen(2, 0));
+        pass(3).await;
         let behind = Instant::now();
         burden.answered(beside);
-        pass(4).await;
+        assert_eq!(burden.strain(), seen(3, 1));
+        pass(8).await;
         burden.answered(behind);
-        let strain = burden.strain();
-        assert_eq!((strain.without, strain.with), (Duration::from_millis(4), Duration::from_millis(7)));
-        assert!((3880..3910).contains(&strain.share), "{strain:?}");
+        assert_eq!(burden.strain(), seen(4, 1), "it met nothing");
 
         // The checkpoint of what it wrote is its doing, the next is not.
+        assert!(!burden.has_left_pages());
+        burden.is_beside_others(true);
+        assert!(burden.has_left_pages());
         let checkpoint = burden.checkpoint();
-        burden.answered(Instant::now());
-        assert!(burden.strain().share > 7000 && checkpoint.is_some());
+        let beside = Instant::now();
+        pass(50).await;
+        burden.answered(beside);
+        assert_eq!(burden.strain(), seen(5, 2), "its time is no batch's");
+        assert!(checkpoint.is_some() && !burden.has_left_pages());
         drop(checkpoint);
         assert!(burden.checkpoint().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_share_is_what_it_says() {
+    async fn slow_is_what_the_slowest_percent_of_the_others_take() {
         let burden = Burden::default();
-        for number in 0..5000 {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            let work = (number % 50 == 0).then(|| burden.work());
+        for number in 0..20_000 {
             let asked = Instant::now();
-            tokio::time::advance(Duration::from_millis(1)).await;
-            drop(work);
+            // From 1 to 101 ms, each as often as any other.
+            pass(1 + number * 37 % 101).await;
             burden.answered(asked);
         }
-        assert!((15_000..25_000).contains(&burden.strain().share), "two of a hundred: {:?}", burden.strain());
+        let tail = Duration::from_nanos(burden.tail.load(Ordering::Relaxed)).as_millis();
+        assert!((90..112).contains(&tail), "{tail}");
     }
 }

@@ -16,12 +16,17 @@ use crate::store::StoreError;
 
 /// Pages in the journal from which on it is brought into the file: what SQLite takes for itself.
 const MANY_PAGES: i64 = 1000;
+/// The same while records are moved beside others, 48 MiB. Each of them touches two pages of the index of digests at random, and a disk takes
+/// as long for one page that stands alone as for many in a row: the later, the more often was each of them written to the
+/// journal, and the more stand in a row. Less than at which the writer does it by itself.
+const MANY_OF_A_WRAP: i64 = 12 << 10;
 
 /// The way to the thread. Dropping it waits until it has ended.
 pub(super) struct Checkpointer {
     wake: Option<SyncSender<()>>,
     /// Held for a checkpoint: of two at once SQLite refuses one.
     turn: Arc<Mutex<()>>,
+    told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,10 +35,10 @@ impl Checkpointer {
         // One call that waits is as good as many.
         let (wake, calls) = sync_channel(1);
         let turn = Arc::new(Mutex::new(()));
-        let of_thread = Arc::clone(&turn);
-        let work = move || checkpoint(&place, &calls, &of_thread, &told);
+        let (of_thread, told_of) = (Arc::clone(&turn), Arc::clone(&told));
+        let work = move || checkpoint(&place, &calls, &of_thread, &told_of);
         let thread = Builder::new().name("store-checkpoint".into()).spawn(work)?;
-        Ok(Self { wake: Some(wake), turn, thread: Some(thread) })
+        Ok(Self { wake: Some(wake), turn, told, thread: Some(thread) })
     }
 
     /// To be asked after a commit on `conn`.
@@ -42,7 +47,8 @@ impl Checkpointer {
         let pages = conn
             .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
             .and_then(|mut ask| ask.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)));
-        if pages.is_ok_and(|pages| pages >= MANY_PAGES)
+        let many = if self.told.burden.has_left_pages() { MANY_OF_A_WRAP } else { MANY_PAGES };
+        if pages.is_ok_and(|pages| pages >= many)
             && let Some(wake) = &self.wake
         {
             let _ = wake.try_send(());

@@ -75,12 +75,6 @@ impl<T> Queue<T> {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether somebody waited within the time just past.
-    pub(super) fn was_waited_for(&self, within: Duration) -> bool {
-        let state = self.lock();
-        state.serving || !state.first.is_empty() || state.served.elapsed() < within
-    }
-
     /// Takes the next one that somebody waits for, if there is one.
     pub(super) fn try_next(&self) -> Option<T> {
         self.take(&mut self.lock())
@@ -157,7 +151,6 @@ mod tests {
         assert!(queue.is_waited_for());
         assert_eq!([pop(&queue), pop(&queue), pop(&queue)], [(true, 2), (true, 3), (false, 1)]);
         assert!(!queue.is_waited_for());
-        assert!(queue.was_waited_for(Duration::from_hours(1)) && !queue.was_waited_for(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

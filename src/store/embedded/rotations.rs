@@ -13,8 +13,8 @@ use super::{EmbeddedStore, key_change};
 use crate::binding::{BindingDigest, BindingId, Chain, KeyId};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyPurpose, Reach, RotationRecord, RotationState, RotationStore, StoreError, Strain,
-    WrapBatch, WrapOutcome, Wrappable, Wrapped,
+    ChangeOutcome, Haste, KeyChange, KeyPurpose, Reach, RotationRecord, RotationState, RotationStore, StoreError,
+    Strain, WrapBatch, WrapOutcome, Wrappable, Wrapped,
 };
 
 /// The number of a chain's innermost key, in SQL: what stands behind the first letter, up to the comma.
@@ -82,25 +82,27 @@ impl RotationStore for EmbeddedStore {
     }
 
     async fn wrap(&self, batch: WrapBatch) -> Result<WrapOutcome, StoreError> {
-        let WrapBatch { rotation, fence, generation, cursor, records } = batch;
+        let WrapBatch { rotation, fence, generation, cursor, records, haste } = batch;
         let mut left = records.into_iter().peekable();
         let mut moved = 0;
+        self.writer.told().burden.is_beside_others(haste == Haste::Gentle);
         loop {
             let slice = Slice { rotation: rotation.clone(), fence, generation, cursor, records: left };
             let is_waited_for = self.writer.is_waited_for();
             let (outcome, rest) = self.writer.run_patiently(move |conn| wrap(conn, slice, is_waited_for)).await?;
             left = rest;
             match outcome {
-                WrapOutcome::Wrapped(more) => moved += more,
+                WrapOutcome::Wrapped(more) | WrapOutcome::BrokenOff(more) => moved += more,
                 WrapOutcome::Fenced | WrapOutcome::Stale => return Ok(outcome),
             }
-            if left.peek().is_none() {
-                // Beside others it goes to the disk while nobody waits, rather than with the next of them. Alone it goes there
-                // with the journal, while the next batch is written.
-                if self.writer.was_waited_for_lately() {
+            let whole = left.peek().is_none();
+            if whole || haste != Haste::Urgent {
+                // Beside others it goes to the disk while nobody waits. Alone it goes there with the journal, while the next
+                // batch is written.
+                if haste == Haste::Gentle {
                     self.writer.sync().await?;
                 }
-                return Ok(WrapOutcome::Wrapped(moved));
+                return Ok(if whole { WrapOutcome::Wrapped(moved) } else { WrapOutcome::BrokenOff(moved) });
             }
         }
     }
@@ -432,4 +434,70 @@ fn count(row: &Row<'_>, name: &'static str) -> Result<u64, StoreError> {
 /// A count or place as SQLite keeps it.
 fn position(count: u64) -> Result<i64, StoreError> {
     i64::try_from(count).map_err(|_| StoreError::Corrupt("a count beyond all bindings".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SystemEntropy;
+    use crate::store::embedded::connection::{Access, connect};
+
+    /// A store with so many bindings under `k1`, which `r1` moves to `k2`.
+    fn rotating(path: &std::path::Path, bindings: u8) -> Connection {
+        let now = Timestamp::from_unix_millis(1_795_530_000_000);
+        drop(EmbeddedStore::open(path, now, &SystemEntropy::default()).unwrap());
+        let conn = connect(path, Access::Write).unwrap();
+        conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        let record = RotationRecord {
+            id: "r1".into(),
+            purpose: KeyPurpose::Binding,
+            from: "k1".into(),
+            to: "k2".into(),
+            state: RotationState::Running,
+            reason: String::new(),
+            started_at: now,
+            finished_at: None,
+            drain_by: now.day(),
+            total: 0,
+            wrapped: 0,
+            flattened: 0,
+            cursor: 0,
+            fence: 0,
+            root_before: Vec::new(),
+            root_after: Vec::new(),
+        };
+        keep(&conn, &[record], None).unwrap();
+        for number in 0..bindings {
+            let digest = BindingDigest::from_bytes([number; 32]);
+            let sql = "INSERT INTO bindings (id, account, carrier, scheme, chain, digest, folded, bound_on, last_used_on) \
+                       VALUES (?1, 'alice', 'docomo', 's', 'k1', ?2, ?3, 1, 1)";
+            conn.execute(sql, (number, digest.as_bytes(), digest.fold())).unwrap();
+        }
+        conn
+    }
+
+    #[test]
+    fn a_batch_ends_where_somebody_waits_and_the_cursor_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = rotating(&folder.path().join("store"), 40);
+        let active = KeyId::parse("k2").unwrap();
+        let read = wrappable(&conn, active, 0, 100).unwrap();
+        let moved = |record: &Wrappable| Wrapped {
+            position: record.position,
+            rev: record.rev,
+            before: record.chain.clone(),
+            chain: Chain::parse("k1,k2").unwrap(),
+            digest: BindingDigest::from_bytes([record.digest.as_bytes()[0] + 100; 32]),
+        };
+        let records = read.iter().map(moved).collect::<Vec<_>>().into_iter().peekable();
+        let made_by = generation(&conn).unwrap();
+        let slice = |records| Slice { rotation: "r1".into(), fence: 0, generation: made_by, cursor: 40, records };
+        let journal = || rotations(&conn).unwrap().pop().map(|record| (record.wrapped, record.cursor)).unwrap();
+
+        let (outcome, left) = wrap(&conn, slice(records), || true).unwrap();
+        assert_eq!((outcome, left.len(), journal()), (WrapOutcome::Wrapped(16), 24, (16, 0)));
+        assert_eq!(wrappable(&conn, active, 0, 100).unwrap().len(), 24, "what is left is read again from there");
+        let (outcome, left) = wrap(&conn, slice(left), || false).unwrap();
+        assert_eq!((outcome, left.len(), journal()), (WrapOutcome::Wrapped(24), 0, (40, 40)));
+    }
 }

@@ -20,9 +20,6 @@ use crate::store::StoreError;
 /// Most calls in one transaction: bounds how long the first waits for the last.
 const MAX_BATCH: usize = 256;
 
-/// How long ago somebody waited who is likely to have company soon.
-const LATELY: Duration = Duration::from_secs(1);
-
 /// What a store tells of each write that somebody waits for: first that it waits, then that it does no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteEvent {
@@ -109,11 +106,6 @@ impl Writer {
         let synced = tokio::task::spawn_blocking(move || place.sync());
         // Only the end of the runtime ends it early.
         synced.await.unwrap_or(Err(StoreError::Closed))
-    }
-
-    /// Whether others have waited lately, so that what is left for the disk would be in somebody's way.
-    pub(super) fn was_waited_for_lately(&self) -> bool {
-        self.queue.was_waited_for(LATELY)
     }
 
     /// For work that nobody waits for, which asks it now and then: whether somebody waits for it to end.
