@@ -135,6 +135,8 @@ impl Rotations {
                 }
             };
             self.audit.act(deed, &*self.clock, work).await?;
+            // What was counted just before, by a round that began the day before, is not so any more.
+            self.changing.lock().await.last = None;
         }
         Ok(())
     }
