@@ -15,7 +15,7 @@ const ALONE: Duration = Duration::from_millis(500);
 const BESIDE: Duration = Duration::from_millis(1);
 /// Records in a batch: fewer are not worth a commit, more would take too much memory.
 const FEWEST: u32 = 32;
-const MOST: u32 = 1 << 15;
+const MOST: u32 = 1 << 16;
 const MOST_BESIDE: u32 = 1 << 10;
 /// Beside sign-ins, the rest after a batch as a multiple of it, in thousandths: at least, at first, and at most.
 const LEAST_REST: u64 = 4_000;

@@ -18,9 +18,9 @@ use crate::store::StoreError;
 const BUSY: Duration = Duration::from_secs(5);
 /// Prepared statements kept by a connection; more than there are.
 const STATEMENTS: usize = 64;
-/// Memory for pages that the writer may keep, in KiB. As much as the index of a million digests: each record of a wrap
+/// Memory for pages that the writer may keep, in KiB. Twice as much as the index of a million digests: each record of a wrap
 /// touches two of its pages at random. Taken as it is needed, given back when a wrap is over.
-const WRITER_CACHE_KIB: i64 = 128 << 10;
+const WRITER_CACHE_KIB: i64 = 64 << 10;
 /// Pages in the journal from which on the writer brings it into the file itself, 64 MiB: where the thread that does that
 /// comes too late, because nobody pauses.
 const LONGEST_JOURNAL: i64 = 16 << 10;
