@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::Request;
 use http::request::Parts;
-use http::{HeaderValue, Request};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec};
 use sekisho::config::{Access, Assurance, RouteConfig};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies};
 use sekisho::session::{CookiePresence, SessionCookie};
-use sekisho::trace::UpstreamCall;
+use sekisho::trace::{RequestId, UpstreamCall};
 use sekisho::upstream::{Forwarded, Routes, StrippedHead};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 32 * 1024, headers: 100, url_bytes: 8 * 1024 };
@@ -84,9 +84,9 @@ fn stages(criterion: &mut Criterion) {
     });
 
     criterion.bench_function("strip the head, add what the gateway says", |b| {
-        let (request_id, call) = ("0123456789abcdef0123456789abcdef", UpstreamCall::default());
-        let host = HeaderValue::from_static("admin.example.jp");
-        let forwarded = Forwarded { client: &client, host: Some(&host), request_id, call: &call };
+        let request_id = RequestId::parse("0123456789abcdef0123456789abcdef").unwrap();
+        let call = UpstreamCall::default();
+        let forwarded = Forwarded { client: &client, request_id: &request_id, call: &call };
         let strip = |head| StrippedHead::of(head, carriers.reserved()).unwrap().with(None, &forwarded);
         b.iter_batched(head, strip, BatchSize::SmallInput);
     });

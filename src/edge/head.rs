@@ -8,6 +8,8 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 use thiserror::Error;
 
+use super::present::Present;
+
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
@@ -45,6 +47,7 @@ pub struct RawHead {
     version: Version,
     uri: Uri,
     headers: HeaderMap,
+    present: Present,
 }
 
 impl RawHead {
@@ -71,8 +74,9 @@ impl RawHead {
         if target_bytes > limits.url_bytes {
             return Err(HeadError::UrlTooLong);
         }
-        let (mut field_bytes, mut codings, mut framed) = (0, 0, true);
+        let (mut field_bytes, mut codings, mut framed, mut present) = (0, 0, true, Present::default());
         for (name, value) in headers.iter() {
+            present = present.and(Present::kind(name));
             // Field and line separators (": " and CRLF) count as they were sent in HTTP/1.
             field_bytes += name.as_str().len() + value.len() + 4;
             if name == TRANSFER_ENCODING {
@@ -91,7 +95,7 @@ impl RawHead {
         if !path.starts_with('/') && path != "*" {
             return Err(HeadError::Malformed);
         }
-        Ok(Self { method: take(method), version: *version, uri: take(uri), headers: take(headers) })
+        Ok(Self { method: take(method), version: *version, uri: take(uri), headers: take(headers), present })
     }
 
     /// The method.
@@ -139,6 +143,11 @@ impl RawHead {
         self.uri.authority().map(http::uri::Authority::as_str)
     }
 
+    /// Which fields there are.
+    pub(crate) const fn present(&self) -> Present {
+        self.present
+    }
+
     /// All values of a field, in order.
     pub fn all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
         self.headers.get_all(name).iter()
@@ -178,6 +187,11 @@ impl RawHead {
             Some(authority) => HeaderValue::from_str(authority).ok(),
             None => self.single(&HOST).cloned(),
         }
+    }
+
+    /// Whether its target names the host, whatever its fields say.
+    pub(crate) fn has_authority(&self) -> bool {
+        self.uri.authority().is_some()
     }
 
     /// Ends the head, for the upstream stage alone, which takes out what must not pass.

@@ -67,8 +67,20 @@ impl HostAllowList {
     /// Whether `host`, with or without a port, is ours.
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
-        let host = bare(host);
-        !host.is_empty() && self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host))
+        self.hosts.iter().any(|ours| is_name(ours, host))
+    }
+}
+
+/// Whether `host` is `name`, perhaps with one final dot and a port. What has user information is no name.
+fn is_name(name: &str, host: &str) -> bool {
+    let Some((start, rest)) = host.as_bytes().split_at_checked(name.len()) else { return false };
+    if name.is_empty() || !start.eq_ignore_ascii_case(name.as_bytes()) {
+        return false;
+    }
+    match rest.strip_prefix(b".").unwrap_or(rest) {
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
     }
 }
 

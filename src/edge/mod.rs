@@ -8,6 +8,7 @@ mod client_body;
 mod head;
 mod host;
 mod listener;
+mod present;
 
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource, counted_as};
 pub use client_body::ClientBody;
@@ -19,3 +20,4 @@ pub use listener::{
     parse_proxy_header,
 };
 pub(crate) use listener::{Coalescing, serve_stream};
+pub(crate) use present::{Present, is_gateways_own, is_hop_by_hop};

@@ -7,13 +7,13 @@ use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::access_line::{AccessLine, RequestId};
+use super::access_line::AccessLine;
 use crate::clock::Timestamp;
 use crate::edge::{Client, ClientBody, HeadError, RawHead};
 use crate::links::{FormEncoding, UrlTokens, take_token};
 use crate::refusal::Reason;
 use crate::session::{CookiePresence, SessionCookie, SessionToken};
-use crate::trace::RequestTrace;
+use crate::trace::{RequestId, RequestTrace};
 
 /// Whether the body is a form as browsers send one, unless told otherwise.
 pub(super) fn is_form(head: &RawHead) -> bool {
@@ -71,7 +71,7 @@ impl Arrival {
             UrlTokens::None
         };
         let (request_id, trace) = (line.request_id, line.trace.clone());
-        trace.host(head.host().unwrap_or_default());
+        trace.host(|| head.host().unwrap_or_default());
         Ok(Self { head, url, client, request_id, now, trace })
     }
 

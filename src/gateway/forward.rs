@@ -7,7 +7,6 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderValue, PRAGMA};
 use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
-use super::access_line::RequestId;
 use super::arrival::Arrival;
 use super::console::{Applicant, Withheld};
 use super::handle::Share;
@@ -25,7 +24,7 @@ use crate::keys::sid;
 use crate::links::{LinkPlan, ask_plainly};
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
-use crate::trace::UpstreamCall;
+use crate::trace::{RequestId, UpstreamCall};
 use crate::upstream::{
     Answered, Ends, Forwarded, LimitedBody, StripError, StrippedHead, UpstreamError, UpstreamRequest,
 };
@@ -142,7 +141,6 @@ impl Gateway {
         let asks_plainly = links.is_some() || applicant.as_deref().is_some_and(Applicant::may_need_links);
         let Arrival { head, client, request_id, trace, .. } = *arrival;
         let behind = Behind { client, request_id, hints: ReaderHints::of(&head), applicant, links };
-        let host = head.host_value();
         let stripped = match StrippedHead::of(head, self.config.carriers.reserved()) {
             Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
             Ok(stripped) => stripped,
@@ -153,8 +151,7 @@ impl Gateway {
         };
         self.metrics.headers_stripped(stripped.stripped() as u64);
         let call = trace.upstream(&upstream.name);
-        let forwarded =
-            Forwarded { client: &client, host: host.as_ref(), request_id: request_id.as_str(), call: &call };
+        let forwarded = Forwarded { client: &client, request_id: &request_id, call: &call };
         let request = stripped.with(assertion, &forwarded);
         Ok((behind, request, call))
     }

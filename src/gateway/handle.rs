@@ -1,8 +1,8 @@
 //! Where a request comes in: edge checks first, then our own pages or the route.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::Gateway;
-use super::access_line::{AccessLine, RequestIds};
+use super::access_line::AccessLine;
 use super::arrival::Arrival;
 use super::forward::Passage;
 use super::limits::TooOften;
@@ -21,13 +21,20 @@ use crate::config::Serves;
 use crate::edge::{Client, ClientBody, Connection, Handler, HeadError, RawHead, Scheme, TurnedAway, UnknownSource};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
+use crate::trace::RequestIds;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
 
 /// One core: its share of the configuration in force, taken anew by the first request that finds another one.
 pub struct Worker {
-    in_force: Arc<ArcSwap<Gateway>>,
-    share: ArcSwap<Share>,
+    in_use: Mutex<InUse>,
     request_ids: RequestIds,
+}
+
+/// Where the configuration in force is looked up, and what was made of it. A cache costs a comparison where nothing changed;
+/// its lock is one core's alone, and held for no longer.
+struct InUse {
+    in_force: Cache<Arc<ArcSwap<Gateway>>, Arc<Gateway>>,
+    share: Arc<Share>,
 }
 
 /// One core's share of one configuration: the gateway under it, and connections to the upstreams of its own. A request
@@ -48,23 +55,23 @@ impl Worker {
     /// A worker of the gateway in force, with an empty pool.
     #[must_use]
     pub fn new(in_force: Arc<ArcSwap<Gateway>>) -> Self {
-        let gateway = in_force.load_full();
+        let mut in_force = Cache::new(in_force);
+        let gateway = Arc::clone(in_force.load());
         let request_ids = RequestIds::new(&*gateway.entropy);
-        let share = Share { upstreams: gateway.connections(None), gateway };
-        Self { in_force, share: ArcSwap::from_pointee(share), request_ids }
+        let share = Arc::new(Share { upstreams: gateway.connections(None), gateway });
+        Self { in_use: Mutex::new(InUse { in_force, share }), request_ids }
     }
 
     /// What a request that begins now is answered with.
     fn share(&self) -> Arc<Share> {
-        let share = self.share.load_full();
-        if Arc::ptr_eq(&share.gateway, &self.in_force.load()) {
-            return share;
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let InUse { in_force, share } = &mut *in_use;
+        let gateway = in_force.load();
+        if !Arc::ptr_eq(&share.gateway, gateway) {
+            let upstreams = gateway.connections(Some(&share.upstreams));
+            *share = Arc::new(Share { upstreams, gateway: Arc::clone(gateway) });
         }
-        // All tasks of a worker run on one thread, and nothing here waits: no other takes it at the same time.
-        let gateway = self.in_force.load_full();
-        let next = Arc::new(Share { upstreams: gateway.connections(Some(&share.upstreams)), gateway });
-        self.share.store(Arc::clone(&next));
-        next
+        Arc::clone(share)
     }
 }
 
@@ -208,7 +215,7 @@ impl Handler for Worker {
     }
 
     fn turned_away(&self, why: TurnedAway) {
-        self.share.load().gateway.metrics.turned_away(why);
+        self.share().gateway.metrics.turned_away(why);
     }
 }
 

@@ -11,7 +11,6 @@ use http::{Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::Gateway;
-use super::access_line::RequestId;
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::CarrierName;
@@ -21,6 +20,7 @@ use crate::refusal::Reason;
 use crate::session::SessionCookie;
 use crate::store::Counted;
 use crate::telemetry::{self, SecurityEvent};
+use crate::trace::RequestId;
 
 /// A year, the least that ASVS V3.4.1 asks for.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -126,8 +126,6 @@ impl Gateway {
     pub(super) fn protect_transport(&self, answer: &mut Response<Body>, scheme: Scheme) {
         if self.strict_transport && scheme == Scheme::Https {
             answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
-        } else {
-            answer.headers_mut().remove(STRICT_TRANSPORT_SECURITY);
         }
     }
 

@@ -6,7 +6,6 @@ use http::header::USER_AGENT;
 use http::{HeaderName, Method};
 
 use super::Gateway;
-use super::access_line::RequestId;
 use super::arrival::Arrival;
 use super::local_path::LocalPath;
 use crate::carrier::{Profile, UserAgent};
@@ -14,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::edge::{Client, RawHead};
 use crate::pages::{Page, Reader, ReaderHints};
 use crate::refusal::Reason;
+use crate::trace::RequestId;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How browsers say that nobody clicked: `Sec-Purpose` (Fetch), and what older ones sent before it.

@@ -7,7 +7,7 @@ use http::header::{ACCEPT, ACCEPT_LANGUAGE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 
 use crate::carrier::{Charset, Markup, UserAgent};
-use crate::edge::RawHead;
+use crate::edge::{Present, RawHead};
 
 /// A language that the catalogue has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +57,12 @@ impl ReaderHints {
     /// What `head` says. A repeated User-Agent says nothing.
     #[must_use]
     pub fn of(head: &RawHead) -> Self {
-        let all = |name| head.all(name).cloned().collect();
+        let there = head.present();
+        let all = |name| if there.any(Present::ACCEPT) { head.all(name).cloned().collect() } else { Vec::new() };
         Self {
             accept: all(&ACCEPT),
             accept_language: all(&ACCEPT_LANGUAGE),
-            user_agent: head.single(&USER_AGENT).cloned(),
+            user_agent: if there.any(Present::USER_AGENT) { head.single(&USER_AGENT).cloned() } else { None },
         }
     }
 

@@ -4,6 +4,7 @@ use ::cookie::time::Duration;
 use ::cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::COOKIE;
+use memchr::memchr;
 
 use super::{SessionSecret, SessionToken};
 use crate::edge::{RawHead, Scheme};
@@ -55,7 +56,7 @@ impl SessionCookie {
         let mut found: Option<&[u8]> = None;
         // Two plain loops: an iterator over both levels costs each request three times as much.
         for field in head.all(&COOKIE) {
-            for pair in field.as_bytes().split(|b| *b == b';') {
+            for pair in cookie_pairs(field.as_bytes()) {
                 let Some(value) = value_of(pair, self.name()) else { continue };
                 if found.is_some_and(|earlier| earlier != value) {
                     return CookiePresence::Unusable;
@@ -126,8 +127,22 @@ impl SessionCookie {
 
 /// The values of all cookies of that name, in order.
 fn values<'h>(head: &'h RawHead, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
-    let pairs = head.all(&COOKIE).flat_map(|field| field.as_bytes().split(|b| *b == b';'));
+    let pairs = head.all(&COOKIE).flat_map(|field| cookie_pairs(field.as_bytes()));
     pairs.filter_map(move |pair| value_of(pair, name))
+}
+
+/// The pairs of a `Cookie` field, with the spaces around them: found many bytes at a time, as these fields are long.
+pub(crate) fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let field = rest?;
+        let (pair, behind) = match memchr(b';', field) {
+            Some(end) => (field.get(..end)?, field.get(end + 1..)),
+            None => (field, None),
+        };
+        rest = behind;
+        Some(pair)
+    })
 }
 
 fn value_of<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {

@@ -12,6 +12,7 @@ mod registry;
 mod table;
 mod token;
 
+pub(crate) use cookie::cookie_pairs;
 pub use cookie::{CookiePresence, SessionCookie};
 pub use lifecycle::{Expiry, SessionPolicy};
 pub use live::{LiveSession, SessionFacts};

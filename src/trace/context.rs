@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use super::request::{Step, UpstreamCall};
+use super::request_id::{RequestId, hexadecimal};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -46,50 +47,37 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// The two halves of the gateway's own name for a request, where it can be a trace id and a step in it: the second half
-/// counts from a random number.
-pub(super) fn own_ids(request_id: &str) -> Option<(&str, &str)> {
-    let step = request_id.get(16..)?;
-    (is_hex_id(request_id, 32) && is_hex_id(step, 16)).then_some((request_id, step))
-}
-
 /// Continues the client's trace, or begins one. The step that the upstream sees is the span of `call` where it is
 /// recorded, and made of the request id where it is not.
 ///
 /// Where the gateway samples, its own decision is told. Where it does not, the caller's is: it alone knows.
 ///
 /// `traced`: whether the client sent a field of that context at all.
-pub(crate) fn set_trace_context(fields: &mut HeaderMap, request_id: &str, traced: bool, call: &UpstreamCall) {
+pub(crate) fn set_trace_context(fields: &mut HeaderMap, request_id: &RequestId, traced: bool, call: &UpstreamCall) {
     let continued = traced.then(|| Incoming::of(fields)).flatten();
-    let value = own_ids(request_id).map(|(own, step)| {
-        let (trace, flags) = continued.map_or((own, 0), |incoming| (incoming.trace, incoming.flags));
-        match call.step() {
-            Step::Untraced => traceparent(trace, step, flags),
-            Step::NotSampled => traceparent(trace, step, flags & !SAMPLED),
-            Step::Recorded(span) => traceparent(trace, &hexadecimal(span), flags | SAMPLED),
-        }
-    });
+    let (trace, flags) =
+        continued.map_or((&request_id.as_bytes()[..], 0), |incoming| (incoming.trace.as_bytes(), incoming.flags));
+    let value = match call.step() {
+        Step::Untraced => traceparent(trace, request_id.step(), flags),
+        Step::NotSampled => traceparent(trace, request_id.step(), flags & !SAMPLED),
+        Step::Recorded(span) => traceparent(trace, &hexadecimal(u64::from_be_bytes(span)), flags | SAMPLED),
+    };
     if traced && (continued.is_none() || value.is_none()) {
         fields.remove(TRACESTATE);
     }
-    match value.and_then(|value| HeaderValue::try_from(value).ok()) {
+    match value {
         Some(value) => fields.insert(TRACEPARENT, value),
         None => fields.remove(TRACEPARENT),
     };
 }
 
-fn traceparent(trace: &str, step: &str, flags: u8) -> String {
-    let flags = match flags & KNOWN {
-        0 => "00",
-        1 => "01",
-        2 => "02",
-        _ => "03",
-    };
-    ["00-", trace, "-", step, "-", flags].concat()
-}
-
-fn hexadecimal(id: [u8; 8]) -> String {
-    format!("{:016x}", u64::from_be_bytes(id))
+/// Without a `String` on the way, as every request has one.
+fn traceparent(trace: &[u8], step: &[u8; 16], flags: u8) -> Option<HeaderValue> {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    text.get_mut(3..35)?.copy_from_slice(trace.first_chunk::<32>()?);
+    text.get_mut(36..52)?.copy_from_slice(step);
+    *text.last_mut()? += flags & KNOWN;
+    HeaderValue::from_bytes(&text).ok()
 }
 
 fn is_hex_id(text: &str, digits: usize) -> bool {
@@ -108,11 +96,11 @@ mod tests {
     const REQUEST: &str = "0199aa00112233448899aabbccddeeff";
 
     /// What comes of these `traceparent` fields and a `tracestate`.
-    fn set(sent: &[&str], request_id: &str, call: &UpstreamCall) -> HeaderMap {
+    fn set(sent: &[&str], call: &UpstreamCall) -> HeaderMap {
         let mut fields: Vec<_> = sent.iter().map(|value| ("traceparent", *value)).collect();
         fields.push(("tracestate", "a=1"));
         let mut found: HeaderMap = fields.into_iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-        set_trace_context(&mut found, request_id, true, call);
+        set_trace_context(&mut found, &RequestId::parse(REQUEST).unwrap(), true, call);
         found
     }
 
@@ -134,13 +122,10 @@ mod tests {
             (&["x"], own.to_owned()),
             (&[own, own], own.to_owned()),
         ] {
-            let found = set(sent, REQUEST, &UpstreamCall::default());
+            let found = set(sent, &UpstreamCall::default());
             assert_eq!(found["traceparent"].to_str().unwrap(), expected, "{sent:?}");
             assert_eq!(found.contains_key("tracestate"), expected.contains(TRACE), "{sent:?}");
         }
-        let mut found = HeaderMap::new();
-        set_trace_context(&mut found, "no-uuid", false, &UpstreamCall::default());
-        assert!(found.is_empty());
     }
 
     #[test]
@@ -150,7 +135,7 @@ mod tests {
             (&[&sampled[..]][..], format!("00-{TRACE}-8899aabbccddeeff-02")),
             (&[], format!("00-{REQUEST}-8899aabbccddeeff-00")),
         ] {
-            let found = set(sent, REQUEST, &UpstreamCall::not_sampled());
+            let found = set(sent, &UpstreamCall::not_sampled());
             assert_eq!(found["traceparent"].to_str().unwrap(), expected);
         }
     }

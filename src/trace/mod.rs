@@ -15,6 +15,7 @@ mod context;
 mod export;
 mod recording;
 mod request;
+mod request_id;
 mod tracer;
 #[cfg(feature = "otel")]
 mod wire;
@@ -22,4 +23,5 @@ mod wire;
 pub(crate) use context::set_trace_context;
 pub use recording::SPAN_FIELDS;
 pub use request::{RequestTrace, Stage, StageSpan, UpstreamCall};
+pub use request_id::{RequestId, RequestIds};
 pub use tracer::{Asked, TraceError, Tracer};

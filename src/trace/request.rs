@@ -102,8 +102,9 @@ impl RequestTrace {
     }
 
     /// The host that was asked for, once it is known to be one of ours; a port is left out.
-    pub fn host(&self, host: &str) {
+    pub fn host<'h>(&self, host: impl FnOnce() -> &'h str) {
         if let Sampling::Recorded(request) = &self.0 {
+            let host = host();
             let name = match host.rsplit_once(':') {
                 Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
                 _ => host,

@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::Request;
 use thiserror::Error;
 
-use super::context::{Incoming, SAMPLED, own_ids};
+use super::context::{Incoming, SAMPLED};
 use super::recording::{Outcome, Recording, SpanContext};
 use super::request::RequestTrace;
+use super::request_id::RequestId;
 use crate::clock::Clock;
 use crate::config::{SecretError, TraceConfig, TraceSampling};
 use crate::entropy::{Entropy, random};
@@ -84,7 +85,7 @@ struct Active {
 /// A request as it is asked, for its sampling.
 pub struct Asked<'a> {
     /// The gateway's name for it: 32 hexadecimal digits.
-    pub request_id: &'a str,
+    pub request_id: &'a RequestId,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Whether a trusted proxy sent it.
@@ -180,7 +181,7 @@ impl Tracer {
 
 impl Active {
     fn begin<B>(self: &Arc<Self>, request: &Request<B>, asked: &Asked<'_>) -> RequestTrace {
-        let Some((own, step)) = own_ids(asked.request_id) else { return RequestTrace::not_sampled() };
+        let own = asked.request_id.as_str();
         let listens = asked.by_proxy && self.sampling == TraceSampling::Parent;
         if !listens && !self.draws(own) {
             return RequestTrace::not_sampled();
@@ -196,6 +197,7 @@ impl Active {
         }
         let trace = incoming.map_or(own, |incoming| incoming.trace);
         let parent = incoming.and_then(|incoming| id(incoming.parent));
+        let step = own.get(16..).unwrap_or_default();
         let (Some(trace), Some(span)) = (id(trace), id(step)) else { return RequestTrace::not_sampled() };
         let flags = incoming.map_or(0, |incoming| incoming.flags) | SAMPLED;
         let context = SpanContext { trace, span, parent, flags };

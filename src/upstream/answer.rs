@@ -1,14 +1,19 @@
 //! What of an upstream's answer never reaches a client, and the one thing in it that is for the gateway; pure.
 
 use http::HeaderMap;
-use http::header::{ALT_SVC, CONTENT_LENGTH, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, Entry, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
+};
 
 use super::cookies::{cookie_name, is_gateway_cookie};
-use super::fields::{Present, connection_options, is_gateways_own, is_hop_by_hop, remove_where};
-use crate::edge::fold;
+use super::fields::{options, remove_where};
+use crate::edge::{Present, fold, is_gateways_own, is_hop_by_hop};
 
 /// By which an upstream says whose request it answers (`interface.md` §3, console-driven enrolment).
 const BIND: &str = "sekisho-bind";
+/// What an answer has that [`strip_common`] takes out.
+const UNWANTED: Present = Present::HOP_BY_HOP.and(Present::ALT_SVC).and(Present::STRICT_TRANSPORT).and(Present::OWN);
 
 /// What an answer says of whom its handset should be bound to. Any upstream can say it: nothing is proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,37 +24,39 @@ pub enum BindClaim {
     Unclear,
 }
 
-/// Takes out hop-by-hop fields, the gateway's own fields and cookies, and `Alt-Svc`, which would lead the client
-/// around the gateway. `Trailer` stays: the trailers it announces do too. Gives back what it said of binding.
+/// Takes out hop-by-hop fields, the gateway's own fields and cookies, `Alt-Svc`, which would lead the client
+/// around the gateway, and `Strict-Transport-Security`, which is the gateway's to say. `Trailer` stays: the trailers it announces do too. Gives back what it said of binding.
 pub(super) fn strip(fields: &mut HeaderMap) -> Option<BindClaim> {
     let there = Present::of(fields);
-    let claim = if there.any(&[Present::OWN]) { bind_claim(fields) } else { None };
-    if there.any(&[Present::CONNECTION]) {
-        remove_named(fields);
+    let claim = if there.any(Present::OWN) { bind_claim(fields) } else { None };
+    if there.any(Present::CONNECTION) {
+        end_connection(fields);
     }
     // The body is as long as its chunks say; a length beside them is a lie (RFC 9112 §6.3).
-    if there.any(&[Present::HOP_BY_HOP]) && fields.contains_key(TRANSFER_ENCODING) {
+    if there.any(Present::HOP_BY_HOP) && fields.contains_key(TRANSFER_ENCODING) {
         fields.remove(CONTENT_LENGTH);
     }
-    if there.any(&[Present::SET_COOKIE]) && fields.get_all(SET_COOKIE).iter().any(sets_gateway_cookie) {
+    if there.any(Present::SET_COOKIE) && fields.get_all(SET_COOKIE).iter().any(sets_gateway_cookie) {
         let kept: Vec<_> = fields.get_all(SET_COOKIE).iter().filter(|v| !sets_gateway_cookie(v)).cloned().collect();
         fields.remove(SET_COOKIE);
         for value in kept {
             fields.append(SET_COOKIE, value);
         }
     }
-    if there.any(&[Present::CONNECTION, Present::HOP_BY_HOP, Present::ALT_SVC, Present::OWN]) {
+    if there.any(UNWANTED) {
         strip_common(fields);
     }
     claim
 }
 
-/// Removes what `Connection` names.
-fn remove_named(fields: &mut HeaderMap) {
+/// Removes `Connection` and what it names.
+fn end_connection(fields: &mut HeaderMap) {
+    let Entry::Occupied(lists) = fields.entry(CONNECTION) else { return };
     // These name no field but what goes anyhow.
     let plain = |option: &&[u8]| [&b"close"[..], b"keep-alive"].iter().any(|plain| option.eq_ignore_ascii_case(plain));
-    let named = connection_options(fields).filter(|option| !plain(option));
+    let named = options(lists.iter()).filter(|option| !plain(option));
     let named: Vec<_> = named.filter_map(|option| HeaderName::from_bytes(option).ok()).collect();
+    lists.remove();
     for name in named {
         // What frames the body is not the upstream's to take away (RFC 9110 §7.6.1 forbids naming it).
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
@@ -75,7 +82,9 @@ pub(super) fn strip_trailers(fields: &mut HeaderMap) {
 }
 
 fn strip_common(fields: &mut HeaderMap) {
-    remove_where(fields, |name| is_hop_by_hop(name) || *name == ALT_SVC || is_gateways_own(name.as_str()));
+    remove_where(fields, |name| {
+        is_hop_by_hop(name) || matches!(*name, ALT_SVC | STRICT_TRANSPORT_SECURITY) || is_gateways_own(name.as_str())
+    });
 }
 
 fn sets_gateway_cookie(value: &HeaderValue) -> bool {
@@ -100,6 +109,7 @@ mod tests {
             ("content-length", "3"),
             ("content-type", "text/html"),
             ("alt-svc", "h3=\":443\""),
+            ("strict-transport-security", "max-age=1"),
             ("sekisho-bind", "account"),
             ("sekisho_bind", "account"),
             ("sekisho.bind", "account"),

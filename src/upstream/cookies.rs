@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue};
+use http::header::{COOKIE, Entry, HeaderValue};
 
-use crate::session::SessionCookie;
+use crate::session::{SessionCookie, cookie_pairs};
 
 /// Cuts the gateway's and the carriers' cookies out, and joins what HTTP/2 split (RFC 9113 §8.2.3). The other
 /// cookies keep their bytes and their order.
@@ -13,15 +13,16 @@ pub(super) fn clean_cookies(fields: &mut HeaderMap, is_reserved: impl Fn(&str) -
         let name = cookie_name(pair);
         !is_gateway_cookie(name) && !std::str::from_utf8(name).is_ok_and(&is_reserved)
     };
-    let mut lists = fields.get_all(COOKIE).iter();
-    match (lists.next(), lists.next()) {
-        (None, _) => return,
-        (Some(one), None) if one.as_bytes().split(|b| *b == b';').all(|pair| is_kept(&pair)) => return,
-        (Some(_), _) => {}
+    let Entry::Occupied(mut lists) = fields.entry(COOKIE) else { return };
+    let mut each = lists.iter();
+    if let (Some(one), None) = (each.next(), each.next())
+        && cookie_pairs(one.as_bytes()).all(|pair| is_kept(&pair))
+    {
+        return;
     }
     let mut joined: Vec<u8> = Vec::new();
-    for list in fields.get_all(COOKIE) {
-        for (index, pair) in list.as_bytes().split(|b| *b == b';').filter(is_kept).enumerate() {
+    for list in lists.iter() {
+        for (index, pair) in cookie_pairs(list.as_bytes()).filter(is_kept).enumerate() {
             if joined.is_empty() {
                 joined.extend_from_slice(pair.trim_ascii_start());
             } else if index == 0 {
@@ -35,8 +36,8 @@ pub(super) fn clean_cookies(fields: &mut HeaderMap, is_reserved: impl Fn(&str) -
     }
     let value = HeaderValue::from_maybe_shared(Bytes::from(joined)).ok();
     match value.filter(|value| !value.is_empty()) {
-        Some(value) => fields.insert(COOKIE, value),
-        None => fields.remove(COOKIE),
+        Some(value) => lists.insert(value),
+        None => lists.remove(),
     };
 }
 

@@ -1,20 +1,13 @@
-//! Which fields are the connection's, which are the gateway's, and which query keys; pure.
+//! Which fields speak for somebody, and which query keys are the gateway's; pure.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
-};
+use http::header::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
-/// Whether it is a field of one connection, beside what `Connection` names (RFC 9110 §7.6.1, §11.7).
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(*name, CONNECTION | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION | TE | TRANSFER_ENCODING | UPGRADE)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
+use crate::edge::is_gateways_own;
 
 /// Removes the fields of these names; one pass over a head costs less than asking it for each name that may be there.
 /// Gives back how many names it were.
@@ -29,66 +22,14 @@ pub(super) fn remove_where(fields: &mut HeaderMap, doomed: impl Fn(&HeaderName) 
     1 + others.len()
 }
 
-/// Which fields a head has of those that the gateway looks at or edits: of nine kinds an ordinary head has three, and one
-/// look at all its names costs less than asking it for each kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Present(u16);
-
-impl Present {
-    pub(super) const CONNECTION: Self = Self(1);
-    /// Of one connection, beside `Connection` itself.
-    pub(super) const HOP_BY_HOP: Self = Self(1 << 1);
-    /// `Expect` and `Content-Length`.
-    pub(super) const SAID_ANEW: Self = Self(1 << 2);
-    pub(super) const TRAILER: Self = Self(1 << 3);
-    pub(super) const COOKIE: Self = Self(1 << 4);
-    pub(super) const SET_COOKIE: Self = Self(1 << 5);
-    pub(super) const REFERER: Self = Self(1 << 6);
-    pub(super) const USER_AGENT: Self = Self(1 << 7);
-    /// `traceparent` and `tracestate`.
-    pub(super) const TRACE: Self = Self(1 << 8);
-    pub(super) const ALT_SVC: Self = Self(1 << 9);
-    /// That only this gateway may write.
-    pub(super) const OWN: Self = Self(1 << 10);
-
-    pub(super) fn of(fields: &HeaderMap) -> Self {
-        Self(fields.keys().fold(0, |bits, name| bits | Self::kind(name).0))
-    }
-
-    /// Whether it has one of these kinds.
-    pub(super) fn any(self, kinds: &[Self]) -> bool {
-        kinds.iter().any(|kind| self.0 & kind.0 != 0)
-    }
-
-    fn kind(name: &HeaderName) -> Self {
-        match *name {
-            CONNECTION => Self::CONNECTION,
-            EXPECT | CONTENT_LENGTH => Self::SAID_ANEW,
-            TRAILER => Self::TRAILER,
-            COOKIE => Self::COOKIE,
-            SET_COOKIE => Self::SET_COOKIE,
-            REFERER => Self::REFERER,
-            USER_AGENT => Self::USER_AGENT,
-            ALT_SVC => Self::ALT_SVC,
-            _ if is_hop_by_hop(name) => Self::HOP_BY_HOP,
-            _ => match name.as_str() {
-                "traceparent" | "tracestate" => Self::TRACE,
-                other if is_gateways_own(other) => Self::OWN,
-                _ => Self(0),
-            },
-        }
-    }
-}
-
 /// Query keys of sessions without cookies and of carriers that must be asked for an identifier.
 const QUERY_KEYS: [&str; 2] = ["_sk", "guid"];
 
 /// What the paths of the gateway's own pages begin with.
 const OWN_PAGES: &[u8] = b"/_sekisho/";
 
-/// The options of all `Connection` fields.
-pub(super) fn connection_options(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lists = fields.get_all(CONNECTION).iter();
+/// The options of `Connection` fields.
+pub(super) fn options<'f>(lists: impl Iterator<Item = &'f HeaderValue>) -> impl Iterator<Item = &'f [u8]> {
     lists.flat_map(|list| list.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii).filter(|o| !o.is_empty())
 }
 
@@ -143,11 +84,6 @@ pub(super) fn is_identity(folded: &str) -> bool {
         ]
         .iter()
         .any(|prefix| folded.starts_with(prefix))
-}
-
-/// Whether only this gateway may write the field, in either direction and whatever separates its words.
-pub(super) fn is_gateways_own(name: &str) -> bool {
-    name.strip_prefix("sekisho").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 /// Whether a folded name is a standard field that the gateway sets, reads or relies on.

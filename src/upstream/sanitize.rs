@@ -13,19 +13,28 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::cookies::clean_cookies;
-use super::fields::{
-    Present, address, connection_options, is_hop_by_hop, is_identity, is_relied_on, remove_where, without_own_query,
-    without_query_keys,
-};
+use super::fields::{address, is_identity, is_relied_on, options, remove_where, without_own_query, without_query_keys};
 use crate::assertion::{ASSERTION_FIELD, Assertion};
 use crate::carrier::ReservedFields;
-use crate::edge::{Client, RawHead, fold};
-use crate::trace::{UpstreamCall, set_trace_context};
+use crate::edge::{Client, Present, RawHead, fold, is_hop_by_hop};
+use crate::trace::{RequestId, UpstreamCall, set_trace_context};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Fields that are added to a head: the four above, `traceparent` and the assertion.
+const ADDED: usize = 6;
+
+/// What a head has that ends with its connection, or is said anew.
+const CONNECTIONS: Present = Present::CONNECTION.and(Present::HOP_BY_HOP).and(Present::SAID_ANEW);
+/// What a head has that no profile may claim, as [`is_reserved`] says.
+const ORDINARY: Present = Present::HOST
+    .and(Present::USER_AGENT)
+    .and(Present::ACCEPT)
+    .and(Present::CODING)
+    .and(Present::CONTENT_TYPE)
+    .and(Present::COOKIE);
 
 /// The head without anything that must not pass: hop-by-hop and reserved fields, gateway cookies, `_sk`, `guid`,
 /// serials. Nothing was added yet.
@@ -35,8 +44,12 @@ pub struct StrippedHead {
     fields: HeaderMap,
     upgrade: bool,
     stripped: usize,
+    /// Whether it announces trailers.
+    trailer: bool,
     /// Whether the client sent a trace.
     traced: bool,
+    /// As the client named it; the `Host` field says the same.
+    host: Option<HeaderValue>,
 }
 
 /// Why a head cannot be made fit for an upstream.
@@ -54,10 +67,8 @@ pub enum StripError {
 pub struct Forwarded<'a> {
     /// Who asks.
     pub client: &'a Client,
-    /// Host as the client named it.
-    pub host: Option<&'a HeaderValue>,
-    /// `X-Request-Id`: 32 lower-case hex digits. Also the trace id of `traceparent` where the client sent none.
-    pub request_id: &'a str,
+    /// `X-Request-Id`. Also the trace id of `traceparent` where the client sent none.
+    pub request_id: &'a RequestId,
     /// The step of its trace that the upstream is.
     pub call: &'a UpstreamCall,
 }
@@ -70,6 +81,8 @@ pub struct UpstreamRequest {
     pub(super) fields: HeaderMap,
     /// Whether it asks for an upgrade that is passed on.
     pub(super) upgrade: bool,
+    /// Whether it announces trailers.
+    pub(super) trailer: bool,
 }
 
 impl StrippedHead {
@@ -107,25 +120,27 @@ impl StrippedHead {
     }
 
     pub(super) fn strip(head: RawHead, reserved: &impl Reserved) -> Result<Self, StripError> {
-        let version = head.version();
+        let (version, there) = (head.version(), head.present());
+        let host = head.host_value();
+        let is_field = host.is_some() && !head.has_authority();
         let (method, uri, mut fields) = head.into_parts();
         if matches!(method, Method::CONNECT | Method::TRACE) {
             return Err(StripError::Malformed);
         }
-        let there = Present::of(&fields);
-        let (upgrade, te) = if there.any(&[Present::CONNECTION, Present::HOP_BY_HOP, Present::SAID_ANEW]) {
-            end_connection(&mut fields, version, reserved)?
-        } else {
-            (None, false)
-        };
-        let stripped = remove_where(&mut fields, |name| is_reserved(name, reserved));
-        if there.any(&[Present::TRAILER]) {
+        if !is_field {
+            set(&mut fields, HOST, host.clone());
+        }
+        let (upgrade, te) =
+            if there.any(CONNECTIONS) { end_connection(&mut fields, version, reserved)? } else { (None, false) };
+        let stripped =
+            if there.beyond(ORDINARY) { remove_where(&mut fields, |name| is_reserved(name, reserved)) } else { 0 };
+        if there.any(Present::TRAILER) {
             clean_trailer(&mut fields, reserved);
         }
-        if there.any(&[Present::COOKIE]) {
+        if there.any(Present::COOKIE) {
             clean_cookies(&mut fields, |name| reserved.holds_cookie(name));
         }
-        if there.any(&[Present::REFERER])
+        if there.any(Present::REFERER)
             && let Entry::Occupied(mut referers) = fields.entry(REFERER)
         {
             for value in referers.iter_mut() {
@@ -134,7 +149,7 @@ impl StrippedHead {
                 }
             }
         }
-        if there.any(&[Present::USER_AGENT])
+        if there.any(Present::USER_AGENT)
             && let Entry::Occupied(mut user_agents) = fields.entry(USER_AGENT)
         {
             for value in user_agents.iter_mut() {
@@ -158,23 +173,22 @@ impl StrippedHead {
         if let Some(upgrade) = upgrade {
             fields.insert(UPGRADE, upgrade);
         }
-        let traced = there.any(&[Present::TRACE]);
-        Ok(Self { method, target: origin_form(&uri)?, fields, upgrade: upgrades, stripped, traced })
+        let traced = there.any(Present::TRACE);
+        let trailer = there.any(Present::TRAILER) && fields.contains_key(TRAILER);
+        Ok(Self { method, target: origin_form(&uri)?, fields, upgrade: upgrades, stripped, trailer, traced, host })
     }
 
     pub(super) fn add(self, assertion: Option<HeaderValue>, forwarded: &Forwarded<'_>) -> UpstreamRequest {
-        let Self { method, target, mut fields, upgrade, traced, .. } = self;
-        let mut hosts = fields.get_all(HOST).iter();
-        if !matches!((hosts.next(), hosts.next()), (Some(sent), None) if Some(sent) == forwarded.host) {
-            set(&mut fields, HOST, forwarded.host.cloned());
-        }
-        set(&mut fields, X_FORWARDED_HOST, forwarded.host.cloned());
+        let Self { method, target, mut fields, upgrade, trailer, traced, host, .. } = self;
+        // At once, instead of twice on the way.
+        fields.reserve(ADDED);
+        set(&mut fields, X_FORWARDED_HOST, host);
         set(&mut fields, X_FORWARDED_FOR, address(forwarded.client.address.ip()));
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(forwarded.client.scheme.as_str()));
-        set(&mut fields, X_REQUEST_ID, HeaderValue::from_str(forwarded.request_id).ok());
+        set(&mut fields, X_REQUEST_ID, HeaderValue::from_bytes(forwarded.request_id.as_bytes()).ok());
         set_trace_context(&mut fields, forwarded.request_id, traced, forwarded.call);
         set(&mut fields, ASSERTION_FIELD, assertion);
-        UpstreamRequest { method, target, fields, upgrade }
+        UpstreamRequest { method, target, fields, upgrade, trailer }
     }
 }
 
@@ -213,7 +227,7 @@ fn end_connection(
 ) -> Result<(Option<HeaderValue>, bool), StripError> {
     let mut named = Vec::new();
     let mut asks_upgrade = false;
-    for option in connection_options(fields) {
+    for option in options(fields.get_all(CONNECTION).iter()) {
         if option.eq_ignore_ascii_case(b"upgrade") {
             asks_upgrade = true;
         } else if ![&b"close"[..], b"keep-alive", b"te"].iter().any(|plain| option.eq_ignore_ascii_case(plain)) {
@@ -504,10 +518,13 @@ mod tests {
     }
 
     fn finished(fields: &[(&str, &str)], assertion: Option<&'static str>) -> HeaderMap {
-        let head = head(request("/", fields));
+        finish(head(request("/", fields)), assertion)
+    }
+
+    fn finish(head: RawHead, assertion: Option<&'static str>) -> HeaderMap {
         let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Https, &head).unwrap();
-        let (host, call) = (HeaderValue::from_static("admin.example.jp:8443"), UpstreamCall::default());
-        let forwarded = Forwarded { client: &client, host: Some(&host), request_id: REQUEST_ID, call: &call };
+        let (request_id, call) = (RequestId::parse(REQUEST_ID).unwrap(), UpstreamCall::default());
+        let forwarded = Forwarded { client: &client, request_id: &request_id, call: &call };
         StrippedHead::strip(head, &StandIn).unwrap().add(assertion.map(HeaderValue::from_static), &forwarded).fields
     }
 
@@ -536,7 +553,10 @@ mod tests {
             assert_eq!(found, [expected], "{name}");
         }
         assert!(!finished(&forged, None).contains_key(ASSERTION_FIELD));
-        assert_eq!(finished(&[], None)["host"], "admin.example.jp:8443");
+        let authority = request("http://admin.example.jp:8443/", &[("host", "evil.example"), ("host", "b.example")]);
+        assert_eq!(finish(head(authority), None)["host"], "admin.example.jp:8443");
+        let several = finished(&[("host", "a.example"), ("host", "b.example")], None);
+        assert!(!several.contains_key("host") && !several.contains_key("x-forwarded-host"));
     }
 
     proptest! {

@@ -406,7 +406,7 @@ fn blame(error: &hyper::Error) -> UpstreamError {
 
 /// HTTP/1.1, with the framing that the body needs.
 fn compose(request: UpstreamRequest, body: RequestBody, upgrades: bool) -> Request<RequestBody> {
-    let UpstreamRequest { method, target, mut fields, upgrade } = request;
+    let UpstreamRequest { method, target, mut fields, upgrade, trailer } = request;
     if upgrade && !upgrades {
         fields.remove(UPGRADE);
         fields.remove(CONNECTION);
@@ -415,12 +415,14 @@ fn compose(request: UpstreamRequest, body: RequestBody, upgrades: bool) -> Reque
         }
     }
     if body.is_end_stream() {
-        fields.remove(TRAILER);
+        if trailer {
+            fields.remove(TRAILER);
+        }
         // These methods anticipate a body, so its absence is said (RFC 9110 §8.6).
         if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-    } else if body.size_hint().exact().is_none() || fields.contains_key(TRAILER) {
+    } else if body.size_hint().exact().is_none() || trailer {
         // Said for GET too, where the codec would otherwise leave the body out; and where trailers may follow a body
         // of known length, as HTTP/2 allows, because here they need chunks.
         fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -31,8 +31,11 @@ use crate::config::{
 use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::privacy::Canary;
 use crate::tls::UpstreamTls;
-use crate::trace::UpstreamCall;
+use crate::trace::{RequestId, UpstreamCall};
 use crate::upstream::{Destination, Ends, Forwarded, Health, LimitedBody, Routes, StripError, StrippedHead, Upstreams};
+
+/// Names each of its requests.
+const REQUEST_ID: &str = "00000000000000010000000000000001";
 
 /// The whole test takes some milliseconds; what takes this long will not end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -180,6 +183,7 @@ struct Stage {
     routes: Routes,
     proxies: TrustedProxies,
     upstreams: Upstreams,
+    request_id: RequestId,
     shutdown: CancellationToken,
 }
 
@@ -212,6 +216,7 @@ impl Stage {
             }]),
             proxies: TrustedProxies::new(Vec::new()),
             upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits(), None),
+            request_id: RequestId::parse(REQUEST_ID).ok_or("its request has no name")?,
             shutdown: CancellationToken::new(),
         })
     }
@@ -223,9 +228,8 @@ impl Stage {
         let client = self.proxies.resolve(connection.peer.ip(), connection.scheme, &head).ok()?;
         let Ok(Destination::Route(route)) = self.routes.find(head.path()) else { return None };
         let upstream = route.upstream;
-        let (host, call) = (head.host_value(), UpstreamCall::default());
-        let request_id = "00000000000000000000000000000000";
-        let forwarded = Forwarded { client: &client, host: host.as_ref(), request_id, call: &call };
+        let call = UpstreamCall::default();
+        let forwarded = Forwarded { client: &client, request_id: &self.request_id, call: &call };
         let request = (self.strip)(head).ok()?.with(None, &forwarded);
         let answered = self
             .upstreams

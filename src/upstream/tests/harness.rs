@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
-use crate::trace::UpstreamCall;
+use crate::trace::{RequestId, UpstreamCall};
 use crate::upstream::{Ends, Forwarded, Health, LimitedBody, StrippedHead, Upstreams};
 
 /// Long enough never to fire in a test that passes.
@@ -171,9 +171,9 @@ async fn pass(
     let limits = HeadLimits { head_bytes: 65_536, headers: 100, url_bytes: 8192 };
     let head = RawHead::read(parts, &limits).unwrap();
     let client = TrustedProxies::new(vec![]).resolve("192.0.2.7".parse().unwrap(), Scheme::Http, &head).unwrap();
-    let (request_id, call) = ("0199aa00112233448899aabbccddeeff", UpstreamCall::default());
-    let host = HeaderValue::from_static("admin.example.jp");
-    let forwarded = Forwarded { client: &client, host: Some(&host), request_id, call: &call };
+    let request_id = RequestId::parse("0199aa00112233448899aabbccddeeff").unwrap();
+    let call = UpstreamCall::default();
+    let forwarded = Forwarded { client: &client, request_id: &request_id, call: &call };
     let request = StrippedHead::strip(head, &StandIn).unwrap().add(None, &forwarded);
     match upstreams
         .send(
