@@ -58,6 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "edge",
             "session::SessionCookie",
             "tls",
+            "trace::RequestId",
             "trace::UpstreamCall",
             "trace::set_trace_context",
         ],

@@ -6,6 +6,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
+use memchr::memchr;
 use thiserror::Error;
 
 use super::present::Present;
@@ -198,6 +199,20 @@ impl RawHead {
     pub(crate) fn into_parts(self) -> (Method, Uri, HeaderMap) {
         (self.method, self.uri, self.headers)
     }
+}
+
+/// The pairs of a `Cookie` field, with the spaces around them: found many bytes at a time, as these fields are long.
+pub(crate) fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let field = rest?;
+        let (pair, behind) = match memchr(b';', field) {
+            Some(end) => (field.get(..end)?, field.get(end + 1..)),
+            None => (field, None),
+        };
+        rest = behind;
+        Some(pair)
+    })
 }
 
 /// A field name folded: lower case, every byte outside a-z 0-9 as `-`.

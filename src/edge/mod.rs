@@ -12,6 +12,7 @@ mod present;
 
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource, counted_as};
 pub use client_body::ClientBody;
+pub(crate) use head::cookie_pairs;
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub use listener::{

@@ -1,5 +1,6 @@
 //! One line of the access stream and one count for every request, also for those whose client left before the answer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, Request, StatusCode, Version};
@@ -13,8 +14,8 @@ use crate::trace::{Asked, RequestId, RequestTrace};
 const CLIENT_LEFT: u16 = 499;
 
 /// What is known of a request so far; written when it is dropped.
-pub(super) struct AccessLine<'g> {
-    gateway: &'g Gateway,
+pub(super) struct AccessLine {
+    gateway: Arc<Gateway>,
     started: Instant,
     asked: Option<(Method, String, Version)>,
     pub(super) request_id: RequestId,
@@ -23,9 +24,9 @@ pub(super) struct AccessLine<'g> {
     pub(super) trace: RequestTrace,
 }
 
-impl<'g> AccessLine<'g> {
+impl AccessLine {
     pub(super) fn begin<B>(
-        gateway: &'g Gateway,
+        gateway: Arc<Gateway>,
         request_id: RequestId,
         connection: &Connection,
         request: &Request<B>,
@@ -43,7 +44,7 @@ impl<'g> AccessLine<'g> {
     }
 }
 
-impl Drop for AccessLine<'_> {
+impl Drop for AccessLine {
     fn drop(&mut self) {
         let Self { gateway, started, asked, request_id, client, status, trace } = self;
         if std::thread::panicking() {

@@ -51,12 +51,7 @@ impl Arrival {
     ///
     /// # Errors
     /// [`HeadError::Malformed`], if what is left were no target.
-    pub(super) fn of(
-        mut head: RawHead,
-        client: Client,
-        line: &AccessLine<'_>,
-        now: Timestamp,
-    ) -> Result<Self, HeadError> {
+    pub(super) fn of(mut head: RawHead, client: Client, line: &AccessLine, now: Timestamp) -> Result<Self, HeadError> {
         // Every spelling of the key has one of these.
         let may_hold = head.query().is_some_and(|query| query.contains(['_', '%']));
         let url = if may_hold {

@@ -56,7 +56,7 @@ impl Share {
         &self,
         connection: Connection,
         request: Request<Incoming>,
-        line: &mut AccessLine<'_>,
+        line: &mut AccessLine,
     ) -> Response<Body> {
         let gateway = &*self.gateway;
         // A body would be the request's own, and nothing of it counts.
@@ -70,7 +70,7 @@ impl Share {
 }
 
 impl Gateway {
-    async fn judge(&self, connection: Connection, mut parts: Parts, line: &mut AccessLine<'_>) -> Verdict {
+    async fn judge(&self, connection: Connection, mut parts: Parts, line: &mut AccessLine) -> Verdict {
         let proxies = &self.config.gateway.trusted_proxies;
         // Whoever else asks would describe what they like.
         if !proxies.trusts(connection.peer.ip()) {

@@ -135,12 +135,13 @@ impl Gateway {
         arrival: Box<Arrival>,
         current: Option<&Current>,
         assertion: Option<Assertion>,
-    ) -> Result<(Behind, UpstreamRequest, UpstreamCall), Box<Response<Body>>> {
+    ) -> Result<(Box<Behind>, UpstreamRequest, UpstreamCall), Box<Response<Body>>> {
         let links = current.and_then(|current| self.links_of(&arrival, current)).map(Box::new);
         let applicant = self.applicant(route, upstream, &arrival).map(Box::new);
         let asks_plainly = links.is_some() || applicant.as_deref().is_some_and(Applicant::may_need_links);
         let Arrival { head, client, request_id, trace, .. } = *arrival;
-        let behind = Behind { client, request_id, hints: ReaderHints::of(&head), applicant, links };
+        // Boxed: it is moved some times, and the future carries the room for it.
+        let behind = Box::new(Behind { client, request_id, hints: ReaderHints::of(&head), applicant, links });
         let stripped = match StrippedHead::of(head, self.config.carriers.reserved()) {
             Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
             Ok(stripped) => stripped,
@@ -157,8 +158,13 @@ impl Gateway {
     }
 
     /// What the client gets of an answer that says whom its handset should be bound to.
-    async fn answer_that_binds(&self, answered: Answered, behind: Behind, upstream: &UpstreamConfig) -> Response<Body> {
-        let Behind { client, request_id, hints, applicant, links } = behind;
+    async fn answer_that_binds(
+        &self,
+        answered: Answered,
+        behind: Box<Behind>,
+        upstream: &UpstreamConfig,
+    ) -> Response<Body> {
+        let Behind { client, request_id, hints, applicant, links } = *behind;
         let (applicant, links) = (applicant.map(|applicant| *applicant), links.map(|links| *links));
         match self.answer_of_console(answered, applicant, upstream, &client, links).await {
             Ok(answer) => answer,

@@ -4,10 +4,9 @@ use ::cookie::time::Duration;
 use ::cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::COOKIE;
-use memchr::memchr;
 
 use super::{SessionSecret, SessionToken};
-use crate::edge::{RawHead, Scheme};
+use crate::edge::{RawHead, Scheme, cookie_pairs};
 
 /// Name over plain HTTP.
 const PLAIN: &str = "sekisho";
@@ -129,20 +128,6 @@ impl SessionCookie {
 fn values<'h>(head: &'h RawHead, name: &'static str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = head.all(&COOKIE).flat_map(|field| cookie_pairs(field.as_bytes()));
     pairs.filter_map(move |pair| value_of(pair, name))
-}
-
-/// The pairs of a `Cookie` field, with the spaces around them: found many bytes at a time, as these fields are long.
-pub(crate) fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(field);
-    std::iter::from_fn(move || {
-        let field = rest?;
-        let (pair, behind) = match memchr(b';', field) {
-            Some(end) => (field.get(..end)?, field.get(end + 1..)),
-            None => (field, None),
-        };
-        rest = behind;
-        Some(pair)
-    })
 }
 
 fn value_of<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {

@@ -12,7 +12,6 @@ mod registry;
 mod table;
 mod token;
 
-pub(crate) use cookie::cookie_pairs;
 pub use cookie::{CookiePresence, SessionCookie};
 pub use lifecycle::{Expiry, SessionPolicy};
 pub use live::{LiveSession, SessionFacts};

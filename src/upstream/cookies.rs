@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{COOKIE, Entry, HeaderValue};
 
-use crate::session::{SessionCookie, cookie_pairs};
+use crate::edge::cookie_pairs;
+use crate::session::SessionCookie;
 
 /// Cuts the gateway's and the carriers' cookies out, and joins what HTTP/2 split (RFC 9113 §8.2.3). The other
 /// cookies keep their bytes and their order.

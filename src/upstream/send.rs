@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFE
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -111,13 +112,62 @@ struct Upstream {
     timeout: UpstreamTimeouts,
 }
 
-/// A request that is ready to be sent.
-struct Outgoing<'u> {
+/// An exchange with an upstream that has begun.
+struct Begun<'u> {
     upstream: &'u Upstream,
-    /// Until it is on its way.
-    request: Option<Request<RequestBody>>,
+    sending: Sending,
     progress: Option<Arc<Progress>>,
     upgrade: Option<OnUpgrade>,
+}
+
+/// How far a request is.
+enum Sending {
+    /// On its way, as nearly all are at once.
+    Asked(Asked),
+    /// It has no connection yet. Boxed, as all that most requests do not do; `None` once it was begun.
+    Unsent(Option<Box<Unsent>>),
+}
+
+struct Unsent {
+    found: Result<Place, NoPlace>,
+    request: Request<RequestBody>,
+}
+
+/// A request on its way over a connection.
+struct Asked {
+    /// Until there is an answer.
+    lease: Option<Lease>,
+    asking: Asking,
+}
+
+/// The codec's part of it: keeps room for the request, should it come back.
+type Asking = Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>>;
+
+impl Asked {
+    fn ask(mut lease: Lease, request: Request<RequestBody>) -> Self {
+        let asking = Box::pin(lease.link.sender.try_send_request(request));
+        Self { lease: Some(lease), asking }
+    }
+
+    /// No answer came; `outright`: the request never reached the server.
+    fn note_failure(&self, upstream: &Upstream, outright: bool) {
+        if let Some(lease) = &self.lease {
+            upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, outright);
+        }
+    }
+}
+
+/// Why there is no answer to what was asked.
+enum Unanswered {
+    /// The connection was closed before the request was written, which is back.
+    Returned(Box<Request<RequestBody>>),
+    Failed(UpstreamError),
+}
+
+impl From<UpstreamError> for Unanswered {
+    fn from(error: UpstreamError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// What ends an exchange before its own end.
@@ -192,24 +242,46 @@ impl Upstreams {
         upgrade: Option<OnUpgrade>,
         ends: Ends<'a>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send + 'a {
-        // Composed before there is a future, which would carry the room for what it was composed of.
-        let mut outgoing = self.compose(upstream, request, body, upgrade, ends);
+        // Composed, and sent where a connection is idle, before there is a future, which would carry the room for all that.
+        let mut begun = self.begin(upstream, request, body, upgrade, ends);
         async move {
             // In place: what is moved out of a future's captures has room in it twice.
-            let Outgoing { upstream, request, progress, upgrade } = outgoing.as_mut().map_err(|error| *error)?;
-            let (lease, response) = self.exchange(upstream, request, progress.as_deref(), ends).await?;
+            let Begun { upstream, sending, progress, upgrade } = begun.as_mut().map_err(|error| *error)?;
+            let progress = progress.as_deref();
+            let (lease, response) = match sending {
+                Sending::Asked(asked) => match upstream.answer(asked, progress).await {
+                    Ok(response) => (asked.lease.take(), response),
+                    Err(Unanswered::Failed(error)) => return Err(error),
+                    Err(Unanswered::Returned(request)) => {
+                        asked.lease = None;
+                        let again =
+                            self.exchange(upstream, upstream.servers.place(Instant::now()), request, progress, ends);
+                        let (lease, response) = Box::pin(again).await?;
+                        (Some(lease), response)
+                    }
+                },
+                Sending::Unsent(unsent) => {
+                    let Some(Unsent { found, request }) = unsent.take().map(|unsent| *unsent) else {
+                        return Err(UpstreamError::Unreachable);
+                    };
+                    let sending = self.exchange(upstream, found, Box::new(request), progress, ends);
+                    let (lease, response) = Box::pin(sending).await?;
+                    (Some(lease), response)
+                }
+            };
+            let lease = lease.ok_or(UpstreamError::Unreachable)?;
             upstream.answered(lease, response, upgrade.take(), ends)
         }
     }
 
-    fn compose(
+    fn begin(
         &self,
         upstream: usize,
         request: UpstreamRequest,
         body: LimitedBody,
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
-    ) -> Result<Outgoing<'_>, UpstreamError> {
+    ) -> Result<Begun<'_>, UpstreamError> {
         let upstream = self.all.get(upstream).ok_or(UpstreamError::Unreachable)?;
         let LimitedBody { body, most_bytes } = body;
         if body.size_hint().lower() > most_bytes {
@@ -217,52 +289,54 @@ impl Upstreams {
         }
         let upgrade = upgrade.filter(|_| request.upgrade);
         let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
-        let request = Some(compose(request, body, upgrade.is_some()));
-        Ok(Outgoing { upstream, request, progress, upgrade })
+        let request = compose(request, body, upgrade.is_some());
+        let sending = match upstream.servers.place(Instant::now()) {
+            Ok(Place::Idle(lease)) => Sending::Asked(Asked::ask(lease, request)),
+            found => Sending::Unsent(Some(Box::new(Unsent { found, request }))),
+        };
+        Ok(Begun { upstream, sending, progress, upgrade })
     }
 
-    /// Sends the request, which it takes once it is on its way.
+    /// Sends the request over the connection that was `found` for it, or over another one where that was closed.
     async fn exchange(
         &self,
         upstream: &Upstream,
-        request: &mut Option<Request<RequestBody>>,
+        mut found: Result<Place, NoPlace>,
+        mut request: Box<Request<RequestBody>>,
         progress: Option<&Progress>,
         ends: Ends<'_>,
     ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
         let mut tries = upstream.servers.len();
-        while tries > 0 {
-            let (mut lease, is_new) = match upstream.servers.place(Instant::now()) {
-                Ok(Place::Idle(lease)) => (lease, false),
-                // Boxed, as every request would carry the room that a TLS handshake needs.
-                found => {
-                    let leasing = Box::pin(self.lease(upstream, found, ends));
-                    let Some(leased) = leasing.await? else {
-                        tries -= 1;
-                        continue;
-                    };
-                    leased
-                }
+        loop {
+            let leased = match found {
+                Ok(Place::Idle(lease)) => Some((lease, false)),
+                found => self.lease(upstream, found, ends).await?,
             };
-            match upstream.ask(&mut lease.link, request, progress).await {
-                Ok(Some(response)) => {
-                    upstream.note_answer(&lease);
-                    return Ok((lease, response));
-                }
-                Ok(None) if is_new => {
-                    upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, true);
-                    tries -= 1;
-                }
-                // Idle connections that are closed end; the next one may not be.
-                Ok(None) => {}
-                Err(error) => {
-                    if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout) {
-                        upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, false);
+            if let Some((lease, is_new)) = leased {
+                let mut asked = Asked::ask(lease, *request);
+                match upstream.answer(&mut asked, progress).await {
+                    Ok(response) => {
+                        let lease = asked.lease.ok_or(UpstreamError::Unreachable)?;
+                        return Ok((lease, response));
                     }
-                    return Err(error);
+                    Err(Unanswered::Failed(error)) => return Err(error),
+                    Err(Unanswered::Returned(returned)) => {
+                        if is_new {
+                            asked.note_failure(upstream, true);
+                            tries -= 1;
+                        }
+                        // Else it was idle and is closed; the next one may not be.
+                        request = returned;
+                    }
                 }
+            } else {
+                tries -= 1;
             }
+            if tries == 0 {
+                return Err(UpstreamError::Unreachable);
+            }
+            found = upstream.servers.place(Instant::now());
         }
-        Err(UpstreamError::Unreachable)
     }
 
     /// A connection for a request that `found` none idle, and whether it is new: opened, or waited for. `None` if the server
@@ -321,16 +395,10 @@ impl Upstreams {
 }
 
 impl Upstream {
-    /// The answer; `None` if the connection was closed before the request was written, which then is back.
-    async fn ask(
-        &self,
-        link: &mut Link,
-        request: &mut Option<Request<RequestBody>>,
-        progress: Option<&Progress>,
-    ) -> Result<Option<Response<Incoming>>, UpstreamError> {
-        let Link { sender, asked_at, alarm } = link;
-        let Some(sent) = request.take() else { return Err(UpstreamError::Unreachable) };
-        let mut asking = pin!(sender.try_send_request(sent));
+    /// The answer to what was asked.
+    async fn answer(&self, asked: &mut Asked, progress: Option<&Progress>) -> Result<Response<Incoming>, Unanswered> {
+        let Asked { lease: Some(lease), asking } = asked else { return Err(UpstreamError::Unreachable.into()) };
+        let Link { asked_at, alarm, .. } = &mut lease.link;
         let answered = poll_fn(|cx| {
             if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
                 return Poll::Ready(Some(answered));
@@ -339,17 +407,21 @@ impl Upstream {
             let since = progress.map_or(*asked_at, |progress| progress.moved_at().max(*asked_at));
             alarm.poll_at(since + self.timeout.first_byte, cx).map(|()| None)
         });
-        match answered.await {
-            Some(Ok(response)) => Ok(Some(response)),
+        let error = match answered.await {
+            Some(Ok(response)) => {
+                self.note_answer(lease);
+                return Ok(response);
+            }
             Some(Err(mut error)) => match error.take_message() {
-                Some(returned) => {
-                    *request = Some(returned);
-                    Ok(None)
-                }
-                None => Err(blame(&error.into_error())),
+                Some(returned) => return Err(Unanswered::Returned(Box::new(returned))),
+                None => blame(&error.into_error()),
             },
-            None => Err(UpstreamError::Timeout),
+            None => UpstreamError::Timeout,
+        };
+        if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout) {
+            asked.note_failure(self, false);
         }
+        Err(error.into())
     }
 
     /// A sound answer came, whatever it says.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,7 +40,7 @@ pub struct Connection {
 
 /// Answers requests; one instance a worker, so that what it holds is never shared between cores.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. A panic of the future is answered with 500 and ends nothing else, so what requests share must
+    /// Answers one request. A panic, before there is a future or in it, is answered with 500 and ends nothing else, so what requests share must
     /// stand one that stops between any two awaits.
     fn handle(
         self: Arc<Self>,
@@ -120,10 +120,10 @@ impl<H: Handler> Server<H> {
         let handler = Arc::clone(&self.handler);
         let service = service_fn(move |request| {
             let guard = Some(RequestGuard::new(&activity));
-            let answering = AssertUnwindSafe(Arc::clone(&handler).handle(connection, request)).catch_unwind();
             // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
             // nothing may hold it twice, as an async function holds what it is given and awaits.
-            Answering { future: Box::pin(answering), guard }
+            let begin = || Box::pin(AssertUnwindSafe(Arc::clone(&handler).handle(connection, request)).catch_unwind());
+            Answering { future: catch_unwind(AssertUnwindSafe(begin)), guard }
         });
         match protocol {
             Protocol::Http1 => {
@@ -233,7 +233,7 @@ where
 
 /// A request that is being answered; a panic is an answer too.
 struct Answering<F> {
-    future: Pin<Box<F>>,
+    future: std::thread::Result<Pin<Box<F>>>,
     guard: Option<RequestGuard>,
 }
 
@@ -242,7 +242,11 @@ impl<F: Future<Output = std::thread::Result<Response<Body>>>> Future for Answeri
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let handled = ready!(this.future.as_mut().poll(cx));
+        let handled = match &mut this.future {
+            Ok(future) => ready!(future.as_mut().poll(cx)),
+            // What was thrown is dropped with it.
+            Err(_) => Err(Box::new(()) as Box<dyn std::any::Any + Send>),
+        };
         let guard = this.guard.take().unwrap_or_else(|| unreachable!("it is polled to its end once"));
         Poll::Ready(Ok(answer(handled, guard)))
     }
