@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -52,7 +52,10 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(upload) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        let frame = ready!(upload.watch.poll_frame(&mut upload.inner, cx));
+        let Poll::Ready(frame) = upload.watch.poll_frame(&mut upload.inner, cx) else {
+            upload.progress.stands_still();
+            return Poll::Pending;
+        };
         upload.progress.moved();
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -74,24 +77,50 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// When a client's body last moved: the time for the upstream's first byte counts from its last one.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.progress.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// When a client's body last moved, and whose turn it is: the time for the upstream's first byte counts from the body's
+/// last one, and not while the client owes the next.
 pub(super) struct Progress {
     started: Instant,
     moved_after: AtomicU64,
+    is_owed: AtomicBool,
+    is_over: AtomicBool,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { started: Instant::now(), moved_after: AtomicU64::new(0) }
+        let (is_owed, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { started: Instant::now(), moved_after: AtomicU64::new(0), is_owed, is_over }
     }
 
     fn moved(&self) {
         let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved_after.store(millis, Ordering::Relaxed);
+        self.is_owed.store(false, Ordering::Relaxed);
+    }
+
+    fn stands_still(&self) {
+        self.is_owed.store(true, Ordering::Relaxed);
+    }
+
+    /// From when on the upstream owes its first byte, as it looks `now`. While the client owes a piece that is `now`: its
+    /// next piece comes no earlier, so who looks again when the time from `now` is over looks in time.
+    pub(super) fn owes_since(&self, now: Instant) -> Instant {
+        if self.was_owed() && !self.is_over.load(Ordering::Relaxed) { now } else { self.moved_at() }
+    }
+
+    /// Whether the client owes a piece, or did when the exchange ended.
+    pub(super) fn was_owed(&self) -> bool {
+        self.is_owed.load(Ordering::Relaxed)
     }
 
     /// When it moved last, or began.
-    pub(super) fn moved_at(&self) -> Instant {
+    fn moved_at(&self) -> Instant {
         self.started + Duration::from_millis(self.moved_after.load(Ordering::Relaxed))
     }
 }
@@ -227,15 +256,44 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    async fn pass(seconds: u64) {
+        advance(Duration::from_secs(seconds)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_time_for_an_answer_counts_from_the_last_movement() {
-        const LIMIT: Duration = Duration::from_secs(30);
         let progress = Progress::new();
-        advance(Duration::from_secs(20)).await;
+        pass(20).await;
         progress.moved();
-        assert_eq!(progress.moved_at(), Instant::now());
-        advance(Duration::from_secs(20)).await;
-        assert_eq!(progress.moved_at() + LIMIT, Instant::now() + Duration::from_secs(10));
+        let last = Instant::now();
+        pass(20).await;
+        assert_eq!(progress.owes_since(Instant::now()), last);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_an_answer_does_not_count_while_the_client_owes_a_piece() {
+        let (progress, mut alarm) = (Progress::new(), Alarm::default());
+        let mut is_due = async || {
+            poll_fn(|cx| Poll::Ready(alarm.poll_at(progress.owes_since(Instant::now()) + LIMIT, cx))).await.is_ready()
+        };
+        assert!(!is_due().await);
+        progress.stands_still();
+        pass(50).await;
+        assert!(!is_due().await, "the client owes");
+        pass(20).await;
+        progress.moved();
+        // Nobody looks now: what was set has to go off in time for the rest.
+        pass(10).await;
+        assert!(!is_due().await);
+        pass(20).await;
+        assert!(is_due().await);
+        progress.stands_still();
+        pass(50).await;
+        progress.is_over.store(true, Ordering::Relaxed);
+        assert!(is_due().await, "nothing more can come of it");
+        assert!(progress.was_owed());
     }
 
     #[tokio::test(start_paused = true)]

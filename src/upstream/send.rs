@@ -403,8 +403,8 @@ impl Upstream {
             if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
                 return Poll::Ready(Some(answered));
             }
-            // While the client's body flows, the upstream need not answer.
-            let since = progress.map_or(*asked_at, |progress| progress.moved_at().max(*asked_at));
+            // While the client's body flows, or is waited for, the upstream need not answer.
+            let since = progress.map_or(*asked_at, |progress| progress.owes_since(Instant::now()).max(*asked_at));
             alarm.poll_at(since + self.timeout.first_byte, cx).map(|()| None)
         });
         let error = match answered.await {
@@ -418,7 +418,10 @@ impl Upstream {
             },
             None => UpstreamError::Timeout,
         };
-        if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout) {
+        // To give up on a client that keeps it waiting is no fault of the server.
+        if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout)
+            && !progress.is_some_and(Progress::was_owed)
+        {
             asked.note_failure(self, false);
         }
         Err(error.into())

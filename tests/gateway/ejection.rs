@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 use crate::bystander::Bystander;
-use crate::harness::{Carrier, Harness};
+use crate::harness::{Carrier, HOST, Harness};
 use crate::moody::{Mood, MoodyServer, figure, of_server, routed};
 use crate::wire::{Wire, soon};
 
@@ -130,5 +130,32 @@ async fn a_server_that_was_down_and_answers_its_probes_again_is_not_passed_over_
     let before = one.asked();
     assert_eq!(failed(&ask(&harness, 40).await), 0);
     assert!((1..=8).contains(&(one.asked() - before)), "slowly: {} of 40", one.asked() - before);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn clients_that_stop_within_their_bodies_eject_nobody() {
+    let (one, other) = (MoodyServer::start(Mood::Sulks).await, MoodyServer::start(Mood::Sulks).await);
+    let (servers, rest) = ([one.address, other.address], "timeout = { first_byte = \"100ms\" }");
+    let limits = "[limits]\ntimeouts = { body_idle = \"500ms\" }\n[[upstream]]";
+    let harness =
+        Harness::with(|config| routed(&config, "pair", &servers, rest).replacen("[[upstream]]", limits, 1)).await;
+    let source = harness.handset(Carrier::Au, "a").source;
+    let post = format!("POST /pair HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..2 * (FAILURES + 1) {
+        let mut client = Wire::connect(source, harness.address()).await;
+        client.send(&post).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status(), 408);
+    }
+    for server in [&one, &other] {
+        assert_eq!(server.asked(), FAILURES + 1);
+        figure(&harness, &of_server("ejections_total", "pair", server.address), 0).await;
+        server.is(Mood::Answers);
+    }
+    assert_eq!(failed(&ask(&harness, 10).await), 0);
     harness.finish().await;
 }

@@ -93,6 +93,16 @@ async fn a_client_that_stops_within_its_body() {
 }
 
 #[tokio::test]
+async fn an_upstream_need_not_answer_before_the_client_has_sent_all() {
+    let server = silent("").await;
+    let timeouts = UpstreamTimeouts { first_byte: SHORT, ..timeouts() };
+    let gateway = Gateway::with(&[server.address], timeouts, 4 * SHORT, None).await;
+    let (feed, body) = fed();
+    feed.send(Frame::data("half".into())).await.unwrap();
+    assert_eq!(gateway.refusal(Request::post("/"), body).await, "request-timeout");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_ends_the_exchange() {
     let (events, mut told) = mpsc::unbounded_channel();
     let server = raw(move |_, mut stream| {
