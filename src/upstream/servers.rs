@@ -10,6 +10,7 @@ use super::ejection::ROUND;
 use super::health::{Common, ServerHealth};
 use super::line::Line;
 use super::pool::{Link, Place, Server};
+use super::standing::Standing;
 use crate::config::{UpstreamConfig, UpstreamQueue, UpstreamServer};
 
 /// Longest time that an idle connection is kept, whatever the configuration says: below the keep-alive of common
@@ -42,10 +43,12 @@ impl Servers {
     pub(super) fn new(config: &UpstreamConfig, common: Common, former: Option<&Self>) -> Self {
         let Common { health, standings, line } = common;
         let keep = config.timeout.idle.min(MAX_IDLE_TIME);
-        let known = |address: &UpstreamServer| {
-            former.and_then(|former| former.all.iter().find(|server| server.address == *address))
+        // By its standing too: where this worker passed over a configuration without the server, all is known anew.
+        let known = |address: &UpstreamServer, standing: &Arc<Standing>| {
+            let same = |server: &&Arc<Server>| server.address == *address && Arc::ptr_eq(&server.standing, standing);
+            former.and_then(|former| former.all.iter().find(same))
         };
-        let all = config.servers.iter().zip(&*standings).map(|(address, standing)| match known(address) {
+        let all = config.servers.iter().zip(&*standings).map(|(address, standing)| match known(address, standing) {
             Some(server) => {
                 server.keep_for(keep);
                 Arc::clone(server)
@@ -268,6 +271,22 @@ mod tests {
             assert_eq!(servers.failed(&servers.all[0], Instant::now(), true), None);
         }
         assert_eq!(next(&servers), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_passed_over_a_configuration_counts_as_the_others_do() {
+        let [with, without] = [config(0..2), config(1..2)];
+        let new =
+            |config: &UpstreamConfig, former: Option<&Health>| Health::new(std::slice::from_ref(config), former, 1);
+        let first = new(&with, None);
+        let former = Servers::new(&with, first.of(0), None);
+        let second = new(&without, Some(&first));
+        let third = new(&with, Some(&second));
+        let next = Arc::new(Servers::new(&with, third.of(0), Some(&former)));
+        let [(_first, _other_end), _second] = [open(&next).await.unwrap(), open(&next).await.unwrap()];
+        assert_eq!(third.servers(0).iter().map(|now| now.connections).collect::<Vec<_>>(), [1, 1]);
+        assert!(Arc::ptr_eq(&next.line, &next.all[0].standing.line), "where its requests wait");
+        assert!(Arc::ptr_eq(&next.all[1], &former.all[1]), "what was there all along is kept");
     }
 
     #[tokio::test(start_paused = true)]
