@@ -7,6 +7,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::held::Held;
@@ -39,14 +40,14 @@ impl ConnectError {
 }
 
 /// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
-/// as long as the connection is open.
+/// as long as the connection is open, which a task of its own drives.
 pub(super) async fn connect<B>(
     tls: &UpstreamTls,
     upstream: usize,
     server: &UpstreamServer,
     deadline: Duration,
     slot: Option<Slot>,
-) -> Result<SendRequest<B>, ConnectError>
+) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
@@ -63,15 +64,15 @@ where
     timeout(deadline, connecting).await.map_err(|_| ConnectError::Timeout)?
 }
 
-async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<SendRequest<B>, ConnectError>
+async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let (sender, connection) = handshake(TokioIo::new(Held::new(Coalescing(io), slot))).await?;
     // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
     });
-    Ok(sender)
+    Ok((sender, driver.abort_handle()))
 }

@@ -29,6 +29,10 @@ struct Upload {
 }
 
 impl RequestBody {
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
     /// Fails past `limit` bytes, when the client is silent for `idle`, or when its session `ended`. `progress` is there
     /// unless the body is empty.
     pub(super) fn new(
@@ -38,7 +42,7 @@ impl RequestBody {
         ended: Option<&Arc<CancellationToken>>,
     ) -> (Self, Option<Arc<Progress>>) {
         if inner.is_end_stream() {
-            return (Self(None), None);
+            return (Self::none(), None);
         }
         let progress = Arc::new(Progress::new());
         let upload = Upload { inner, left: limit, watch: Watch::new(idle, ended), progress: Arc::clone(&progress) };

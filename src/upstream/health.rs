@@ -243,7 +243,7 @@ impl Probe {
 
     /// On a connection of its own, so that a server that takes none any more is found out.
     async fn ask(&self, tls: &UpstreamTls) -> Result<(), String> {
-        let mut sender = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None)
+        let (mut sender, _) = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None)
             .await
             .map_err(|error| error.to_string())?;
         let mut request = Request::new(Empty::new());

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::flow::{Alarm, RequestBody};
@@ -55,11 +56,30 @@ pub(super) struct Link {
     pub(super) asked_at: Instant,
     /// For the first byte of an answer.
     pub(super) alarm: Alarm,
+    driver: Option<AbortHandle>,
 }
 
 impl Link {
-    pub(super) fn new(sender: Sender) -> Self {
-        Self { sender, asked_at: Instant::now(), alarm: Alarm::default() }
+    /// `driver`: the task that drives the connection.
+    pub(super) fn new(sender: Sender, driver: AbortHandle) -> Self {
+        Self { sender, asked_at: Instant::now(), alarm: Alarm::default(), driver: Some(driver) }
+    }
+
+    /// The connection speaks another protocol from here on and is somebody else's.
+    pub(super) fn hand_over(mut self) {
+        self.driver = None;
+    }
+}
+
+/// What is idle is closed in good order. Within an exchange it is cut off: to close it would first send the rest of the
+/// request, which a server that reads no more puts off for ever.
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver
+            && !self.sender.is_ready()
+        {
+            driver.abort();
+        }
     }
 }
 
@@ -107,11 +127,12 @@ impl Server {
     /// The connection that became idle last and can take a request, which will be sent `now`.
     fn take_idle(&self, now: Instant) -> Option<Link> {
         let mut idle = self.idle();
-        while let Some(newest) = idle.pop_back() {
+        while let Some(mut newest) = idle.pop_back() {
             if now.duration_since(newest.asked_at) >= self.keep() {
                 drop(newest);
             } else if newest.sender.is_ready() {
-                return Some(Link { asked_at: now, ..newest });
+                newest.asked_at = now;
+                return Some(newest);
             }
             // Else it is closed, or the end of its request is still being sent: nothing to wait for.
         }
@@ -186,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::servers::Servers;
-    use crate::upstream::tests::pools::{KEEP, config, open, settle, workers};
+    use crate::upstream::tests::pools::{KEEP, config, open, settle, stuck, workers};
 
     /// So many connections that are idle; they live as long as the other ends that are given back.
     async fn idle(servers: &Arc<Servers>, count: usize) -> (Arc<Server>, Vec<DuplexStream>) {
@@ -225,6 +246,17 @@ mod tests {
         assert!(server.take_idle(Instant::now()).is_none());
         settle().await;
         assert_eq!(server.standing.open(), 0, "whose place is free with the socket");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_its_request_keeps_no_place() {
+        let [servers] = workers(&config(0..1));
+        let (mut lease, _unread) = open(&servers).await.unwrap();
+        let server = Arc::clone(lease.outstanding.server());
+        stuck(&mut lease).await.abort();
+        drop(lease);
+        settle().await;
+        assert_eq!(server.standing.open(), 0);
     }
 
     #[tokio::test]

@@ -379,7 +379,7 @@ impl Upstreams {
         let Vacancy { slot, outstanding } = vacancy;
         let (server, begun) = (outstanding.server(), Instant::now());
         match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
-            Ok(sender) => Some(Lease { link: Link::new(sender), outstanding }),
+            Ok((sender, driver)) => Some(Lease { link: Link::new(sender, driver), outstanding }),
             Err(error) => {
                 tracing::warn!(
                     upstream = %upstream.name, server = %server.address, %error,
@@ -457,7 +457,9 @@ impl Upstream {
             // Nobody asked, so nobody would check what the client says next.
             let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
             let server = hyper::upgrade::on(&mut response);
-            tokio::spawn(splice(client, server, ends.any(), lease.outstanding));
+            let Lease { link, outstanding } = lease;
+            link.hand_over();
+            tokio::spawn(splice(client, server, ends.any(), outstanding));
             let (response, bind) = switching(response);
             return Ok(Answered { response, bind });
         }

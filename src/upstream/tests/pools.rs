@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::{SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts};
 use crate::upstream::Health;
+use crate::upstream::flow::RequestBody;
 use crate::upstream::held::Held;
 use crate::upstream::pool::{Lease, Link, Place, Server};
 use crate::upstream::servers::{NoPlace, Servers};
@@ -65,9 +68,21 @@ pub(in crate::upstream) async fn opened(place: Place) -> Used {
     let (ours, other_end) = duplex(64);
     let io = TokioIo::new(Held::new(ours, Some(vacancy.slot)));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    tokio::spawn(connection);
+    let driver = tokio::spawn(connection).abort_handle();
     sender.ready().await.unwrap();
-    (Lease { link: Link::new(sender), outstanding: vacancy.outstanding }, other_end)
+    (Lease { link: Link::new(sender, driver), outstanding: vacancy.outstanding }, other_end)
+}
+
+/// Sends a request that is larger than the server's end takes; nobody reads there.
+pub(in crate::upstream) async fn stuck(lease: &mut Lease) -> JoinHandle<()> {
+    let mut request = Request::new(RequestBody::none());
+    request.headers_mut().insert("x-large", HeaderValue::try_from("x".repeat(1000)).unwrap());
+    let asking = lease.link.sender.try_send_request(request);
+    let asking = tokio::spawn(async move {
+        let _ = asking.await;
+    });
+    settle().await;
+    asking
 }
 
 /// Has the other tasks do what they can.
