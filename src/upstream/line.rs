@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::config::UpstreamConfig;
-    use crate::upstream::tests::pools::{PATIENCE, Used, config, open, opened, settle, workers};
+    use crate::upstream::tests::pools::{PATIENCE, Used, config, open, opened, settle, stuck, workers};
 
     fn small(connections: usize, length: usize) -> UpstreamConfig {
         let mut config = config(0..1);
@@ -266,6 +266,17 @@ mod tests {
         drop(used);
         let _used = opened(granted(waiting).await).await;
         assert!(open(&servers).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_still_sends_its_request_is_handed_to_nobody() {
+        let [servers] = workers(&small(1, 3));
+        let (mut lease, _unread) = open(&servers).await.unwrap();
+        let _asking = stuck(&mut lease).await;
+        let waiting = waits(&servers).await;
+        // The answer came before the end of the request.
+        lease.give_back();
+        assert!(matches!(granted(waiting).await, Place::Vacant(_)));
     }
 
     #[tokio::test(start_paused = true)]

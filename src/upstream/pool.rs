@@ -160,6 +160,10 @@ impl Server {
                 return;
             }
             drop(idle);
+            // What still sends its last request can take no other, and is closed: its place goes to the first in the line.
+            if !link.sender.is_ready() {
+                return;
+            }
             match queued.offer(self, link) {
                 Some(back) => link = back,
                 None => return,
