@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::pool::{Lease, Link, Place, Server};
 use super::servers::Servers;
@@ -16,6 +17,9 @@ use super::servers::Servers;
 /// How often the first in the line may be overtaken by requests of workers that have a connection. To close one and open
 /// another costs more than to wait for so many answers.
 const OVERTAKEN: u32 = 8;
+
+/// How often the first in the line looks for all: that a server gets requests again, or more of them, is told to nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// There was no room in the line, or no connection in time.
 #[derive(Debug)]
@@ -81,8 +85,18 @@ impl Line {
         let (grant, mut granted) = oneshot::channel();
         let ticket = self.enter(servers, grant)?;
         self.settle();
-        if let Ok(Ok(place)) = timeout(servers.queue.time, &mut granted).await {
-            return Ok(place);
+        let end = Instant::now() + servers.queue.time;
+        loop {
+            let look = end.min(Instant::now() + LOOK_AGAIN);
+            if let Ok(Ok(place)) = timeout_at(look, &mut granted).await {
+                return Ok(place);
+            }
+            if look == end {
+                break;
+            }
+            if ticket.is_first() {
+                self.settle();
+            }
         }
         drop(ticket);
         // Nobody grants anything from here on, but somebody may have just before.
@@ -192,6 +206,12 @@ struct Ticket<'l> {
     number: u64,
 }
 
+impl Ticket<'_> {
+    fn is_first(&self) -> bool {
+        self.line.queue().entries.front().is_some_and(|entry| entry.number == self.number)
+    }
+}
+
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut queue = self.line.queue();
@@ -200,6 +220,10 @@ impl Drop for Ticket<'_> {
             self.line.count(&queue);
             drop(queue);
             drop(left);
+            // The next one may find what this one did not.
+            if at == 0 && self.line.waiting() > 0 {
+                self.line.settle();
+            }
         }
     }
 }
@@ -207,7 +231,6 @@ impl Drop for Ticket<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::time::Duration;
 
     use tokio::task::JoinHandle;
     use tokio::time::advance;
@@ -276,6 +299,24 @@ mod tests {
         let waiting = waits(&servers).await;
         // The answer came before the end of the request.
         lease.give_back();
+        assert!(matches!(granted(waiting).await, Place::Vacant(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_a_place_at_a_server_that_is_back() {
+        let mut config = config(0..2);
+        (config.connections, config.queue.time) = (1, Duration::from_mins(1));
+        let [servers] = workers(&config);
+        let (lease, other_end) = open(&servers).await.unwrap();
+        let length = servers.failed(lease.outstanding.server(), Instant::now(), true).unwrap();
+        drop((lease, other_end));
+        settle().await;
+        let _used = open(&servers).await.unwrap();
+        let waiting = waits(&servers).await;
+        advance(length / 2).await;
+        settle().await;
+        assert!(!waiting.is_finished());
+        advance(length).await;
         assert!(matches!(granted(waiting).await, Place::Vacant(_)));
     }
 
