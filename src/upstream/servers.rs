@@ -134,7 +134,12 @@ impl Servers {
 
     fn place_at(&self, index: usize, now: Instant) -> Option<Place> {
         // Of a server that came back, as many as it has requests: the others' surplus must not all go there.
-        let most = || (self.connections * self.share(index, now) / ROUND).max(1);
+        // Where no other gets more, it is all there is.
+        let most = || {
+            let share = self.share(index, now);
+            let gets_less = self.well(now).any(|other| self.share(other, now) > share);
+            if gets_less { (self.connections * share / ROUND).max(1) } else { self.connections }
+        };
         let server = self.all.get(index)?;
         let place = server.place(now, most)?;
         server.standing.ejection.asked(now);
@@ -262,6 +267,23 @@ mod tests {
             used.push(one);
         }
         assert_eq!(open(&servers), [20, 20]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_back_gets_all_where_no_other_gets_more() {
+        let mut config = config(0..2);
+        config.connections = 20;
+        let [servers] = workers(&config);
+        let length = servers.all.iter().filter_map(|server| servers.failed(server, Instant::now(), true)).max();
+        advance(length.unwrap()).await;
+        let mut used = Vec::new();
+        for server in &servers.all {
+            server.standing.ejection.answered(Instant::now());
+        }
+        while let Some(one) = open(&servers).await {
+            used.push(one);
+        }
+        assert!(used.len() >= 20, "{}", used.len());
     }
 
     #[tokio::test(start_paused = true)]
