@@ -312,8 +312,7 @@ impl Lifecycle {
             match self.keys.change(revision, changes).await {
                 // The keys are those that they were, and need no KEK to be known: the token may be gone by now.
                 Ok(ChangeOutcome::Changed(_)) => {
-                    self.kek.store(Arc::new(new));
-                    held.opened = opened;
+                    self.rewrapped(&mut held, new, opened).await;
                     return Ok(count);
                 }
                 Ok(ChangeOutcome::Stale) => {}
@@ -321,8 +320,7 @@ impl Lifecycle {
                 Err(error) => {
                     // It may have come to pass all the same.
                     if opened.knows(&self.keys.keys().await?.keys) {
-                        self.kek.store(Arc::new(new));
-                        held.opened = opened;
+                        self.rewrapped(&mut held, new, opened).await;
                     }
                     return Err(error.into());
                 }
@@ -400,6 +398,15 @@ impl Lifecycle {
     /// [`KeysError`]; what is in memory is as it was.
     pub async fn refresh(&self) -> Result<(), KeysError> {
         self.reload(&mut *self.held.lock().await).await
+    }
+
+    /// Keeps to `kek`, under which the store has the keys now. The ring of before would be refused from here on.
+    async fn rewrapped(&self, held: &mut Held, kek: Kek, opened: OpenedKeys) {
+        self.kek.store(Arc::new(kek));
+        held.opened = opened;
+        if let Err(error) = self.reload(held).await {
+            tracing::error!(%error, "the keys are wrapped anew, and could not be read back; it is tried again");
+        }
     }
 
     async fn make(&self, held: &mut Held, new: NewKey, now: Timestamp) -> Result<KeyRecord, KeysError> {

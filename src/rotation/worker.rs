@@ -17,6 +17,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// How long it waits after a store that failed, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long it waits for a key ring that is being replaced.
+const NEXT_RING: Duration = Duration::from_millis(10);
 
 /// Records of a batch of a drill: a sign-in that comes meanwhile is not seen before its end.
 const MOST_OF_A_DRILL: u32 = 4096;
@@ -29,7 +31,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 enum Pass {
     /// There is nothing to move now.
     Idle,
-    /// The key ring moved on: begin again at once.
+    /// The key ring moved on: begin again with the one that comes.
     Again,
 }
 
@@ -65,7 +67,10 @@ impl Rotations {
         let mut retry = FIRST_RETRY;
         while !shutdown.is_cancelled() {
             let wait = match self.pass(&shutdown).await {
-                Ok(Pass::Again) => continue,
+                Ok(Pass::Again) => {
+                    sleep(NEXT_RING).await;
+                    continue;
+                }
                 Ok(Pass::Idle) => {
                     retry = FIRST_RETRY;
                     INTERVAL

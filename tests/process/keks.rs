@@ -45,7 +45,10 @@ async fn the_way_to_another_kek_locks_nobody_out() {
     folder.write_secret("kek.next", KEK);
     assert!(folder.run("keys rewrap").await.stderr.contains("wrapped under keys.kek_next already"), "the same KEK");
     folder.write_secret("kek.next", NEXT);
+    let code = folder.code("bob").await;
     assert_eq!(folder.document("keys rewrap").await["rewrapped"], 4);
+    let mut bob = gateway.handset(Carrier::Au, "b");
+    assert_eq!(bob.enrol("/", &code).await.status, StatusCode::FOUND, "the ring is known at once");
     assert_eq!(folder.run("keys rewrap").await.code, 1, "done already");
 
     // The running gateway goes on, and wraps what it makes under the new one.
