@@ -18,7 +18,7 @@ use super::refused::Refused;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
 use crate::keys::Moment;
-use crate::store::{ApprovedAction, KeyRecord};
+use crate::store::{ApprovedAction, KeyRecord, KeyState, StoreError};
 use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
 
 /// Why a key is to be destroyed.
@@ -61,7 +61,10 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
     let (_, changes) = ops.lifecycle.destruction(id, None, Moment::of(&*ops.clock)).await?;
     let deed = Event::new(Action::KeyDestroy, by).object(id).reason(&grant.reason);
     let work = async {
-        let revision = grant.change(ops, changes).await?;
+        let revision = match grant.change(ops, changes).await {
+            Err(Refused::Store(error)) => destroyed_all_the_same(ops, id, error).await?,
+            answered => answered?,
+        };
         ops.lifecycle.refresh().await?;
         ops.backups.witness(ops.clock.now()).await?;
         let event = SecurityEvent::KeyChanged { id, change: KeyAction::Destroyed, by };
@@ -72,4 +75,15 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
     ops.receipts.key_destroyed(id, ops.clock.now()).await;
     let key = ops.key_store.keys().await?.keys.into_iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
     Ok((revision, key))
+}
+
+/// Where the store failed it may have come to pass all the same, and only the journal was not emptied. Returns the revision.
+async fn destroyed_all_the_same(ops: &Operations, id: &str, error: StoreError) -> Result<u64, Refused> {
+    let stored = ops.key_store.keys().await?;
+    if !stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
+        return Err(error.into());
+    }
+    ops.promises.subjects.note_erased();
+    tracing::warn!(%error, "the key is destroyed; what it was wrapped as may stay in the journal for some seconds");
+    Ok(stored.revision)
 }

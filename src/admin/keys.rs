@@ -23,7 +23,7 @@ use super::{compromise, destroy};
 use crate::assertion::jwk_of_point;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
-use crate::keys::{Kek, Moment};
+use crate::keys::{Kek, Moment, Rewrap};
 use crate::store::{KeyPurpose, StoredKeys};
 use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
 
@@ -231,7 +231,11 @@ async fn rewrap(
         tracing::warn!(%doubt, "keys.kek_next");
     }
     let work = async {
-        let rewrapped = ops.lifecycle.rewrap(kek, revision.expected()?).await?;
+        let Rewrap { keys: rewrapped, left } = ops.lifecycle.rewrap(kek, revision.expected()?).await?;
+        if let Some(error) = left {
+            ops.promises.subjects.note_erased();
+            tracing::warn!(%error, "the keys are wrapped anew; what they were wrapped as may stay in the journal for some seconds");
+        }
         report("all", KeyAction::Rewrapped, by);
         Ok::<_, Refused>((rewrapped, Effect::of(rewrapped as u64)))
     };

@@ -70,6 +70,14 @@ impl Moment {
     }
 }
 
+/// Every key is wrapped under another KEK.
+pub struct Rewrap {
+    /// How many.
+    pub keys: usize,
+    /// Why the store's journal may still have what they were wrapped as before, if it may: it is to be scrubbed.
+    pub left: Option<StoreError>,
+}
+
 /// Why the keys are as they were.
 #[derive(Debug, Error)]
 pub enum LifecycleError {
@@ -291,11 +299,11 @@ impl Lifecycle {
         self.change(expected, at, abort).await.map(drop)
     }
 
-    /// Wraps every key under `new`, in one step, and keeps to that from then on. Returns how many.
+    /// Wraps every key under `new`, in one step, and keeps to that from then on.
     ///
     /// # Errors
     /// [`LifecycleError`]; the keys are under the KEK that they were under.
-    pub async fn rewrap(&self, new: Kek, expected: Option<u64>) -> Result<usize, LifecycleError> {
+    pub async fn rewrap(&self, new: Kek, expected: Option<u64>) -> Result<Rewrap, LifecycleError> {
         let mut held = self.held.lock().await;
         let store_id = self.keys.store_id().await?;
         for _ in 0..ATTEMPTS {
@@ -313,14 +321,15 @@ impl Lifecycle {
                 // The keys are those that they were, and need no KEK to be known: the token may be gone by now.
                 Ok(ChangeOutcome::Changed(_)) => {
                     self.rewrapped(&mut held, new, opened).await;
-                    return Ok(count);
+                    return Ok(Rewrap { keys: count, left: None });
                 }
                 Ok(ChangeOutcome::Stale) => {}
                 Ok(ChangeOutcome::InUse(records)) => return Err(LifecycleError::InUse(records)),
                 Err(error) => {
-                    // It may have come to pass all the same.
+                    // It may have come to pass all the same: all of it, then, and only the journal was not emptied.
                     if opened.knows(&self.keys.keys().await?.keys) {
                         self.rewrapped(&mut held, new, opened).await;
+                        return Ok(Rewrap { keys: count, left: Some(error) });
                     }
                     return Err(error.into());
                 }

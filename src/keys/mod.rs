@@ -22,7 +22,7 @@ pub(crate) use derive::hex;
 pub(crate) use derive::{framed, mac, subkey};
 pub use kek::{Kek, KekError, KekSyntax, TokenFault};
 pub use keyset::{KeySet, KeySuspended, KeysError};
-pub use lifecycle::{Due, Lifecycle, LifecycleError, Moment};
+pub use lifecycle::{Due, Lifecycle, LifecycleError, Moment, Rewrap};
 pub use log_keys::{DayKey, LogDay};
 pub use moves::{KeyRefusal, overdue};
 pub use seal::{AuditKey, AuditPublicKey, SEAL_BYTES};

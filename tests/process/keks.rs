@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use rusqlite::Connection;
 use sekisho::entropy::{SystemEntropy, random};
 use tokio::time::timeout;
 
@@ -78,6 +79,15 @@ async fn the_way_to_another_kek_locks_nobody_out() {
     let read = folder.run("logs read").await;
     assert_eq!(read.code, 0, "{}", read.stderr);
     assert!(read.stdout.contains("\"path\":\"/before-the-rewrap\""), "{}", read.stdout);
+
+    // And back, while somebody reads the file: done is done, and what is left of it goes with the next upkeep.
+    folder.edit("kek = { file = \"kek.next\" }", "kek = { file = \"kek.next\" }\nkek_next = { file = \"kek\" }");
+    let reader = Connection::open(folder.path("store.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM keys;").unwrap();
+    assert_eq!(folder.document("keys rewrap").await["rewrapped"], 5);
+    gateway.logged("what they were wrapped as may stay in the journal").await;
+    drop(reader);
+    assert_eq!(again.get("/").await.status, StatusCode::OK);
     gateway.stop().await;
 }
 
