@@ -24,13 +24,14 @@ pub struct CompromiseReport {
     /// Why, in the words of whoever said so.
     pub reason: String,
     /// Bindings that the key had a part in. None of them signs in before its PIN or a new code took it off the key.
-    pub bindings: u64,
+    /// These counts are null where the store did not tell.
+    pub bindings: Option<u64>,
     /// Those whose account has a PIN, which is asked for.
-    pub bindings_with_pin: u64,
+    pub bindings_with_pin: Option<u64>,
     /// Those that take a new enrolment code.
-    pub bindings_without_pin: u64,
+    pub bindings_without_pin: Option<u64>,
     /// Accounts that these bindings belong to.
-    pub accounts: u64,
+    pub accounts: Option<u64>,
     /// Sessions of theirs that ended.
     pub sessions_ended: usize,
     /// The rotation that moves the bindings off the key, if any has to.
@@ -131,8 +132,8 @@ pub(super) async fn report(
         Some(backups) => next.extend(backups.iter().map(|backup| format!("sekisho backups destroy {}", backup.id))),
     }
     next.extend(copies.iter().flatten().map(|copy| format!("remove {copy}, beside the store")));
-    let without_pin = reach.bindings.saturating_sub(reach.with_pin);
-    if without_pin > 0 {
+    let without_pin = reach.as_ref().map(|reach| reach.bindings.saturating_sub(reach.with_pin));
+    if without_pin != Some(0) {
         next.push("sekisho codes issue ACCOUNT, for each account without a PIN whose person asks".to_owned());
     }
     next.push(format!(
@@ -143,10 +144,10 @@ pub(super) async fn report(
     CompromiseReport {
         key,
         reason,
-        bindings: reach.bindings,
-        bindings_with_pin: reach.with_pin,
+        bindings: reach.as_ref().map(|reach| reach.bindings),
+        bindings_with_pin: reach.as_ref().map(|reach| reach.with_pin),
         bindings_without_pin: without_pin,
-        accounts: reach.accounts,
+        accounts: reach.map(|reach| reach.accounts),
         sessions_ended,
         rotation: rotation.map(|progress| progress.record.id),
         steps: steps.iter().map(|step| CompromiseStep { step: step.what.to_owned(), at: step.at.rfc3339() }).collect(),

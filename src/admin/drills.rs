@@ -130,7 +130,10 @@ pub(super) async fn compromise(
         let drilled = drill(&ops, &key, &events).await;
         drop(turn);
         let (outcome, effect) = match &drilled {
-            Ok(done) => (Outcome::Done, Effect::of(done.compromise.reach.bindings)),
+            Ok(done) => (
+                Outcome::Done,
+                done.compromise.reach.as_ref().map_or(Effect::none(), |reach| Effect::of(reach.bindings)),
+            ),
             Err(error) => (error.outcome(), Effect::none()),
         };
         let noted = ops.audit.end(begun, outcome, effect, ops.clock.now()).await;

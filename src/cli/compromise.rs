@@ -72,11 +72,12 @@ fn approvals(ApprovalsToEnd { needs, approvers }: &ApprovalsToEnd) -> String {
 /// The report as rows of names and values.
 pub(super) fn rows(report: &CompromiseReport) -> Vec<Vec<String>> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let count = |told: Option<u64>| told.map_or_else(|| "unknown: the store failed".to_owned(), |n| n.to_string());
     let mut rows = vec![
-        row("bindings concerned", report.bindings.to_string()),
-        row("asked for their PIN", report.bindings_with_pin.to_string()),
-        row("need a new code", report.bindings_without_pin.to_string()),
-        row("accounts concerned", report.accounts.to_string()),
+        row("bindings concerned", count(report.bindings)),
+        row("asked for their PIN", count(report.bindings_with_pin)),
+        row("need a new code", count(report.bindings_without_pin)),
+        row("accounts concerned", count(report.accounts)),
         row("sessions ended", report.sessions_ended.to_string()),
     ];
     rows.extend(report.rotation.clone().map(|rotation| row("rotation", rotation)));

@@ -1,5 +1,8 @@
 //! A binding key that has leaked: a new one at once, and nobody comes in by what the old one made.
 
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+
 use super::engine::{Plan, Rotations, View, step};
 use super::error::RotationError;
 use super::progress::{Progress, key_id};
@@ -14,11 +17,12 @@ pub struct CompromiseReport {
     pub key: String,
     /// Why, in the words of whoever said so.
     pub reason: String,
-    /// Records whose chain contains it. They sign nobody in until the PIN or a new code took them off it.
-    pub reach: Reach,
+    /// Records whose chain contains it. They sign nobody in until the PIN or a new code took them off it. `None` where the
+    /// store did not tell.
+    pub reach: Option<Reach>,
     /// Sessions that were opened by those, and ended.
     pub sessions_ended: usize,
-    /// The rotation that moves the records, if any has to.
+    /// The rotation that moves the records, if any has to and the store told how far it is.
     pub rotation: Option<Progress>,
     /// What was done and when, in order.
     pub steps: Vec<CompromiseStep>,
@@ -42,7 +46,8 @@ impl Rotations {
     /// takes the binding off it.
     ///
     /// # Errors
-    /// [`RotationError`]; with [`RotationError::FlaggedAlone`] no key took its place, all else is done. Where the store failed after the key was flagged, upkeep ends the sessions at the next start.
+    /// [`RotationError`]; with [`RotationError::FlaggedAlone`] no key took its place, all else is done. Where the
+    /// store failed after the key was flagged, the next round of upkeep ends the sessions.
     pub async fn compromise(
         &self,
         id: &str,
@@ -68,6 +73,8 @@ impl Rotations {
                 Ok((plan, (replaced, rotation)))
             })
             .await;
+        // What failed may have come to pass all the same. Upkeep looks again, whatever becomes of this call.
+        self.fallen.store(true, Ordering::Release);
         drop(changing);
         let (replaced, rotation) = match begun {
             Err(RotationError::Keys(KeysError::Kek(fault))) => {
@@ -81,11 +88,13 @@ impl Rotations {
         }
         let sessions_ended = self.end_fallen().await?;
         steps.push(CompromiseStep { what: "sessions-ended", at: clock.now() });
-        let reach = self.store.reach(key_id(id)?).await?;
+        // What was done stands, and is not to be taken for undone.
+        let untold = |error: &dyn Display| tracing::error!(%error, "the report on a leaked key is not whole");
+        let reach = self.store.reach(key_id(id)?).await.inspect_err(|error| untold(error)).ok();
         let rotation = match rotation {
             Some(rotation) => {
                 steps.push(CompromiseStep { what: "wrapping", at: clock.now() });
-                Some(self.status(&rotation).await?)
+                self.status(&rotation).await.inspect_err(|error| untold(error)).ok()
             }
             None => None,
         };

@@ -50,6 +50,8 @@ pub struct Rotations {
     pub(super) moved: Notify,
     /// Whether the last record was wrapped since somebody asked.
     pub(super) wrapped: AtomicBool,
+    /// Whether sessions of a key that leaked may still have to end.
+    pub(super) fallen: AtomicBool,
     /// Milliseconds that the runner has rested.
     pub(super) rested: AtomicU64,
     /// Whose copy this is, if it is one: then nobody is told, and those are made way for who sign in there.
@@ -122,6 +124,7 @@ impl Rotations {
             wake: Notify::new(),
             moved: Notify::new(),
             wrapped: AtomicBool::new(false),
+            fallen: AtomicBool::new(false),
             rested: AtomicU64::new(0),
             rehearses: None,
             changing: Mutex::default(),

@@ -32,8 +32,9 @@ pub(super) struct Counted {
 type Seen = (u64, u64, u64);
 
 impl Rotations {
-    /// Takes the steps that are due: reads back keys that others changed, lets go of keys that no record needs. Counts the
-    /// records where something may have changed, or where `recount` says so.
+    /// Takes the steps that are due: reads back keys that others changed, ends the sessions of a key that leaked where the
+    /// one who said so did not come to it, lets go of keys that no record needs. Counts the records where something may have
+    /// changed, or where `recount` says so.
     ///
     /// # Errors
     /// [`RotationError`]; the next call does the rest.
@@ -41,8 +42,16 @@ impl Rotations {
         let mut changing = self.changing.lock().await;
         let view = self.view().await?;
         if view.stored.generation != self.keys.set().binding.generation() {
+            // A key may have been flagged by a call that got no further.
+            self.fallen.store(true, Ordering::Release);
             self.keys.refresh().await?;
             self.wake.notify_one();
+        }
+        if self.fallen.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.end_fallen().await
+        {
+            self.fallen.store(true, Ordering::Release);
+            return Err(error.into());
         }
         let begun: Vec<String> =
             view.open().filter(|record| view.begun(record)).map(|record| record.id.clone()).collect();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::{Method, StatusCode};
 use sekisho::admin::ClientError;
 use sekisho::clock::Clock as _;
@@ -301,7 +301,7 @@ async fn a_key_that_leaked_signs_nobody_in() {
 
     let rotations = harness.running.rotations();
     let report = rotations.compromise("k1", "laptop lost", None, &*harness.clock).await.unwrap();
-    assert_eq!((report.reach.bindings, report.sessions_ended), (199, 1));
+    assert_eq!((report.reach.unwrap().bindings, report.sessions_ended), (199, 1));
     assert_eq!(report.rotation.unwrap().record.id, "r1", "it is on its way out already");
     assert_eq!(victim.get("/").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(moved_on.get("/").await.status, StatusCode::OK, "by a new digest");
@@ -334,5 +334,26 @@ async fn a_key_that_leaked_signs_nobody_in() {
     moved_on.gateway = harness.address();
     assert_eq!(moved_on.get("/").await.status, StatusCode::OK);
     assert!(harness.clock.now() >= crate::harness::START);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn upkeep_ends_the_sessions_of_a_leaked_key_where_the_call_got_no_further_than_to_flag_it() {
+    let harness = harness().await;
+    import(&harness, many(3)).await;
+    let mut victim = signs_in(&harness, 0).await;
+    assert_eq!(victim.get("/").await.status, StatusCode::OK);
+    let rotations = harness.running.rotations();
+    let mut call = Box::pin(rotations.compromise("k1", "laptop lost", None, &*harness.clock));
+    loop {
+        assert!((&mut call).now_or_never().is_none(), "it goes a step at a time");
+        let key: Value = harness.admin().call(Method::GET, "/v1/keys/k1").await.unwrap();
+        if key["compromised"] == true {
+            break;
+        }
+    }
+    drop(call);
+    harness.running.upkeep().await.unwrap();
+    assert_eq!(victim.get("/").await.status, StatusCode::UNAUTHORIZED);
     harness.finish().await;
 }
