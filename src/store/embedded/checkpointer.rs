@@ -18,7 +18,7 @@ use crate::store::StoreError;
 const MANY_PAGES: i64 = 1000;
 /// The same while records are moved beside others, 48 MiB. Each of them touches two pages of the index of digests at random, and a disk takes
 /// as long for one page that stands alone as for many in a row: the later, the more often was each of them written to the
-/// journal, and the more stand in a row. Less than at which the writer does it by itself.
+/// journal, and the more stand in a row. Far less than at which the writer does it by itself.
 const MANY_OF_A_WRAP: i64 = 12 << 10;
 
 /// The way to the thread. Dropping it waits until it has ended.
@@ -48,9 +48,19 @@ impl Checkpointer {
             .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
             .and_then(|mut ask| ask.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)));
         let many = if self.told.burden.has_left_pages() { MANY_OF_A_WRAP } else { MANY_PAGES };
-        if pages.is_ok_and(|pages| pages >= many)
-            && let Some(wake) = &self.wake
-        {
+        if pages.is_ok_and(|pages| pages >= many) {
+            self.wake();
+        }
+    }
+
+    /// To be asked after a commit that failed: where the disk is full, a journal that was brought in is written over and
+    /// grows no more.
+    pub(super) fn failed(&self) {
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
             let _ = wake.try_send(());
         }
     }

@@ -21,9 +21,9 @@ const STATEMENTS: usize = 64;
 /// Memory for pages that the writer may keep, in KiB. Twice as much as the index of a million digests: each record of a wrap
 /// touches two of its pages at random. Taken as it is needed, given back when a wrap is over.
 const WRITER_CACHE_KIB: i64 = 64 << 10;
-/// Pages in the journal from which on the writer brings it into the file itself, 64 MiB: where the thread that does that
-/// comes too late, because nobody pauses.
-const LONGEST_JOURNAL: i64 = 16 << 10;
+/// Pages in the journal from which on the writer brings it into the file itself, within a commit, 192 MiB. The last resort:
+/// SQLite counts those too that are in the file already, of which a journal that is seldom begun anew has many.
+const LONGEST_JOURNAL: i64 = 48 << 10;
 /// What stands for itself in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 

@@ -309,7 +309,10 @@ impl Thread {
             Some(held) if result.is_ok() => self.checkpointer.committed(held.connection()),
             Some(held) if held.in_place().is_err() => held.roll_back(),
             // Closing it rolls back. The next batch opens the file anew, however the medium changed meanwhile.
-            _ => self.conn = None,
+            _ => {
+                self.conn = None;
+                self.checkpointer.failed();
+            }
         }
         result
     }
