@@ -66,7 +66,7 @@ impl Rotations {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut retry = FIRST_RETRY;
         while !shutdown.is_cancelled() {
-            let wait = match self.pass(&shutdown).await {
+            let wait = match self.pass(&shutdown, &mut retry).await {
                 Ok(Pass::Again) => {
                     sleep(NEXT_RING).await;
                     continue;
@@ -94,8 +94,8 @@ impl Rotations {
         }
     }
 
-    /// Moves all records that the running rotation has still to move.
-    async fn pass(&self, shutdown: &CancellationToken) -> Result<Pass, RotationError> {
+    /// Moves all records that the running rotation has still to move. Once some moved, `retry` is as at first.
+    async fn pass(&self, shutdown: &CancellationToken, retry: &mut Duration) -> Result<Pass, RotationError> {
         let view = self.view().await?;
         let Some(record) = runs(&view) else { return Ok(Pass::Idle) };
         // Suspended: nothing is written.
@@ -141,7 +141,11 @@ impl Rotations {
                 (outcome, self.clock.monotonic().saturating_sub(before))
             };
             let ((outcome, took), next) = tokio::join!(written, self.prepare(&ring, cursor, size));
-            let count = match outcome? {
+            let outcome = outcome?;
+            if let WrapOutcome::Wrapped(1..) | WrapOutcome::BrokenOff(1..) = outcome {
+                *retry = FIRST_RETRY;
+            }
+            let count = match outcome {
                 WrapOutcome::Wrapped(moved) => {
                     self.metrics.rotation_wrapped(moved);
                     (after, records) = (cursor, next?);

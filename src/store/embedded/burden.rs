@@ -80,6 +80,17 @@ impl Burden {
         self.left_pages.swap(false, Ordering::Relaxed).then(|| self.load(None))
     }
 
+    /// The journal is emptied, which who waits for a write waits for: no figure of those who meet nothing.
+    pub(super) fn emptying(&self) -> Load<'_> {
+        self.load(None)
+    }
+
+    /// It is empty: patient work has left nothing in it.
+    pub(super) fn emptied(&self) {
+        self.left_pages.store(false, Ordering::Relaxed);
+        self.gentle.store(false, Ordering::Relaxed);
+    }
+
     /// Says whether the patient work that comes now is done beside others.
     pub(super) fn is_beside_others(&self, gentle: bool) {
         self.gentle.store(gentle, Ordering::Relaxed);
@@ -174,6 +185,19 @@ mod tests {
         assert!(checkpoint.is_some() && !burden.has_left_pages());
         drop(checkpoint);
         assert!(burden.checkpoint().is_none());
+
+        // So is who waits while the journal is emptied.
+        drop(burden.work());
+        assert!(burden.has_left_pages());
+        pass(1).await;
+        let beside = Instant::now();
+        let emptying = burden.emptying();
+        pass(50).await;
+        burden.emptied();
+        drop(emptying);
+        burden.answered(beside);
+        assert_eq!(burden.strain(), seen(6, 3));
+        assert!(!burden.has_left_pages() && burden.checkpoint().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -274,18 +274,13 @@ impl Thread {
                     job.settle(&result);
                 }
                 Turn::First(Message::Fold(reply)) | Turn::Patient(Message::Fold(reply)) => {
-                    let _turn = self.checkpointer.turn();
-                    let folded = connected(&self.place, &mut self.conn).and_then(|held| fold(held.in_place()?));
-                    let _ = reply.send(folded);
+                    let _ = reply.send(self.empty(fold));
                 }
                 Turn::First(Message::Rewrite(reply)) | Turn::Patient(Message::Rewrite(reply)) => {
-                    let _turn = self.checkpointer.turn();
-                    let rewritten = connected(&self.place, &mut self.conn).and_then(|held| {
-                        let conn = held.in_place()?;
+                    let _ = reply.send(self.empty(|conn| {
                         execute(conn, "VACUUM")?;
                         fold(conn)
-                    });
-                    let _ = reply.send(rewritten);
+                    }));
                 }
                 Turn::First(Message::Close(reply)) | Turn::Patient(Message::Close(reply)) => {
                     let Self { conn, queue, checkpointer, .. } = self;
@@ -298,6 +293,17 @@ impl Thread {
                 }
             }
         }
+    }
+
+    /// Does `work`, after which the journal is empty.
+    fn empty(&mut self, work: impl FnOnce(&Connection) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let burden = &self.told.burden;
+        let (_turn, _load) = (self.checkpointer.turn(), burden.emptying());
+        let emptied = connected(&self.place, &mut self.conn).and_then(|held| work(held.in_place()?));
+        if emptied.is_ok() {
+            burden.emptied();
+        }
+        emptied
     }
 
     /// Does `work`, a transaction, and cleans up where it fails.
