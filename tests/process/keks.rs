@@ -82,7 +82,7 @@ async fn the_way_to_another_kek_locks_nobody_out() {
 
     // And back, while somebody reads the file: done is done, and what is left of it goes with the next upkeep.
     folder.edit("kek = { file = \"kek.next\" }", "kek = { file = \"kek.next\" }\nkek_next = { file = \"kek\" }");
-    let reader = Connection::open(folder.path("store.db")).unwrap();
+    let reader = Connection::open(folder.path("data/store.db")).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM keys;").unwrap();
     assert_eq!(folder.document("keys rewrap").await["rewrapped"], 5);
     gateway.logged("what they were wrapped as may stay in the journal").await;
