@@ -13,7 +13,7 @@ use super::self_test::SelfTestError;
 use crate::binding::{BindingError, resolve};
 use crate::carrier::RawIdentifier;
 use crate::config::{AccessLog, Config, SecurityLog};
-use crate::privacy::{CANARY_PROOF, Canary, Searched, search};
+use crate::privacy::{CANARY_PROOF, Canary, Searched};
 use crate::store::{Proof, StoreError};
 
 impl Gateway {
@@ -77,7 +77,8 @@ impl Gateway {
             Ok(_) => return Ok(Seen::Nothing("it was taken for a handset".to_owned())),
         }
         let (files, stop) = (written_files(&self.config), self.shutdown.clone());
-        let searched = spawn_blocking(move || search(&files, &canary, || stop.is_cancelled())).await;
+        let (search, store) = (Arc::clone(&self.promises.canary), self.config.store.path.clone());
+        let searched = spawn_blocking(move || search.search(&store, &files, &canary, || stop.is_cancelled())).await;
         // Only the end of the runtime, or a defect, ends it early.
         let searched = searched.ok().flatten();
         Ok(searched.map_or_else(|| Seen::Nothing("the gateway stops".to_owned()), |searched| Seen::of(&searched)))

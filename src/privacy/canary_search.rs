@@ -4,10 +4,13 @@
 //! files were read to their end, and which of them have it, as text, in hexadecimal or in base64. Absent on purpose: any
 //! identifier of a person.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -87,73 +90,118 @@ pub struct Searched {
     pub unread: Vec<PathBuf>,
 }
 
-/// Searches `files`, and all that stands in those that are folders. What goes while it is looked for is passed over. Blocks;
-/// ends early once `stop` says so, and then says nothing.
-pub fn search(files: &[PathBuf], canary: &Canary, stop: impl Fn() -> bool) -> Option<Searched> {
-    let spellings = canary.spellings();
-    let finders: Vec<Finder<'_>> = spellings.iter().map(Finder::new).collect();
-    let mut searched = Searched::default();
-    let mut left: Vec<PathBuf> = files.to_vec();
-    while let Some(path) = left.pop() {
-        if path.is_dir() {
-            match std::fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-                Ok(entries) => left.extend(entries.into_iter().map(|entry| entry.path())),
+/// When it is due, and what was planted for it.
+#[derive(Default)]
+pub struct CanarySearch {
+    state: Mutex<State>,
+    /// Handles of the store's files, by device and inode, which are never closed: a process that closes one loses all its
+    /// locks on the file (POSIX, fcntl(2)), SQLite's among them. Another program that looked at the store would then take
+    /// itself for the only one, and do away with the journal when it ends.
+    kept: Mutex<HashMap<(u64, u64), Arc<File>>>,
+}
+
+#[derive(Default)]
+struct State {
+    planted: Option<Canary>,
+    next_at: Option<Timestamp>,
+}
+
+impl CanarySearch {
+    /// Searches `files`, and all that stands in those that are folders; `store` is the store's. What goes while it is looked
+    /// for is passed over. Blocks; ends early once `stop` says so, and then says nothing.
+    pub fn search(
+        &self,
+        store: &Path,
+        files: &[PathBuf],
+        canary: &Canary,
+        stop: impl Fn() -> bool,
+    ) -> Option<Searched> {
+        let spellings = canary.spellings();
+        let finders: Vec<Finder<'_>> = spellings.iter().map(Finder::new).collect();
+        let mut searched = Searched::default();
+        let mut left: Vec<PathBuf> = files.to_vec();
+        while let Some(path) = left.pop() {
+            if path.is_dir() {
+                match std::fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+                    Ok(entries) => left.extend(entries.into_iter().map(|entry| entry.path())),
+                    Err(_) => searched.unread.push(path),
+                }
+                continue;
+            }
+            // A socket or a pipe has nothing to read.
+            if path.exists() && !path.is_file() {
+                continue;
+            }
+            match self.open(store, &path).and_then(|file| read(&file, &finders, &stop)) {
+                Ok(Some((octets, found))) => {
+                    searched.files += 1;
+                    searched.octets += octets;
+                    if found {
+                        searched.found.push(path);
+                    }
+                }
+                Ok(None) => return None,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(_) => searched.unread.push(path),
             }
-            continue;
         }
-        // A socket or a pipe has nothing to read.
-        if path.exists() && !path.is_file() {
-            continue;
+        searched.found.sort();
+        searched.unread.sort();
+        Some(searched)
+    }
+
+    /// Opens a file to be read from where nobody else reads: a handle may be shared.
+    fn open(&self, store: &Path, path: &Path) -> io::Result<Arc<File>> {
+        let named = |suffix: &str| {
+            let mut name = store.file_name().unwrap_or_default().to_owned();
+            name.push(suffix);
+            path.file_name() == Some(&name)
+        };
+        let is_locked = ["", "-wal", "-shm"].into_iter().any(named);
+        if !is_locked {
+            return File::open(path).map(Arc::new);
         }
-        match read(&path, &finders, &stop) {
-            Ok(Some((octets, found))) => {
-                searched.files += 1;
-                searched.octets += octets;
-                if found {
-                    searched.found.push(path);
-                }
+        let identity = |file: &Metadata| (file.dev(), file.ino());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = kept.get(&identity(&std::fs::metadata(path)?)) {
+            return Ok(Arc::clone(file));
+        }
+        let file = File::open(path)?;
+        let identity = identity(&file.metadata()?);
+        match kept.entry(identity) {
+            Entry::Vacant(place) => Ok(Arc::clone(place.insert(Arc::new(file)))),
+            // It was moved here this very moment. Not closed either.
+            Entry::Occupied(known) => {
+                std::mem::forget(file);
+                Ok(Arc::clone(known.get()))
             }
-            Ok(None) => return None,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(_) => searched.unread.push(path),
         }
     }
-    searched.found.sort();
-    searched.unread.sort();
-    Some(searched)
 }
 
 /// How long a file is, and whether one of `finders` finds something in it; `None` once `stop` says so.
-fn read(path: &Path, finders: &[Finder<'_>], stop: &impl Fn() -> bool) -> io::Result<Option<(u64, bool)>> {
+fn read(file: &File, finders: &[Finder<'_>], stop: &impl Fn() -> bool) -> io::Result<Option<(u64, bool)>> {
     let longest = finders.iter().map(|finder| finder.needle().len()).max().unwrap_or(1);
-    let mut file = File::open(path)?;
     let (mut octets, mut found) = (0, false);
     let mut piece = Vec::with_capacity(PIECE + longest);
+    let mut next = vec![0; PIECE];
     loop {
         if stop() {
             return Ok(None);
         }
-        let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece)?;
-        if read == 0 {
-            return Ok(Some((octets, found)));
-        }
+        let read = match file.read_at(&mut next, octets) {
+            Ok(0) => return Ok(Some((octets, found))),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        piece.extend_from_slice(next.get(..read).unwrap_or_default());
         octets += read as u64;
         found |= finders.iter().any(|finder| finder.find(&piece).is_some());
         // What two pieces share between them.
         let kept = piece.len().saturating_sub(longest - 1);
         piece.drain(..kept);
     }
-}
-
-/// When it is due, and what was planted for it.
-#[derive(Default)]
-pub struct CanarySearch(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    planted: Option<Canary>,
-    next_at: Option<Timestamp>,
 }
 
 impl CanarySearch {
@@ -182,7 +230,7 @@ impl CanarySearch {
 
     /// Nothing panics while it holds the lock.
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,7 +247,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, text).unwrap();
-        let searched = search(std::slice::from_ref(&file), &canary(), || false).unwrap();
+        let searched = CanarySearch::default().search(&file, std::slice::from_ref(&file), &canary(), || false).unwrap();
         assert_eq!((searched.files, searched.octets), (1, text.len() as u64));
         assert!(searched.found.is_empty() || searched.found == [file]);
         !searched.found.is_empty()
@@ -238,11 +286,14 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         std::fs::write(deep.join("here"), format!("x{}", canary().as_str())).unwrap();
         std::fs::write(folder.path().join("not-here"), "x").unwrap();
+        let store = folder.path().join("store");
         let gone = folder.path().join("gone");
-        let searched = search(&[folder.path().to_owned(), gone], &canary(), || false).unwrap();
+        let searched =
+            CanarySearch::default().search(&store, &[folder.path().to_owned(), gone], &canary(), || false).unwrap();
         assert_eq!((searched.files, &*searched.found), (2, &[deep.join("here")][..]));
         assert_eq!(searched.unread, [""; 0].map(PathBuf::from));
-        assert_eq!(search(&[folder.path().to_owned()], &canary(), || true), None);
+        let stopped = CanarySearch::default().search(&store, &[folder.path().to_owned()], &canary(), || true);
+        assert_eq!(stopped, None);
     }
 
     #[test]

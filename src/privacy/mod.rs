@@ -18,7 +18,7 @@ mod statistics;
 mod subjects;
 mod tongue;
 
-pub use canary_search::{CANARY_PROOF, Canary, CanarySearch, Searched, search};
+pub use canary_search::{CANARY_PROOF, Canary, CanarySearch, Searched};
 pub use periods::{Kept, Periods};
 pub use policy::{PolicyChange, changes, policy};
 pub use posture::{Evidence, PROMISES, Promise, Standing, posture};
