@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: a raw identifier, a token, a code. The file holds keyed hashes, wrapped keys and dates.
 
+mod anew;
 mod approvals;
 mod audit;
 mod backups;

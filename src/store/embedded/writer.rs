@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::anew::write_anew;
 use super::burden::Burden;
 use super::checkpointer::Checkpointer;
 use super::connection::{Access, Held, Place, Syncs, execute};
@@ -278,7 +279,7 @@ impl Thread {
                 }
                 Turn::First(Message::Rewrite(reply)) | Turn::Patient(Message::Rewrite(reply)) => {
                     let _ = reply.send(self.empty(|conn| {
-                        execute(conn, "VACUUM")?;
+                        write_anew(conn)?;
                         fold(conn)
                     }));
                 }
