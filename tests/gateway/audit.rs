@@ -73,7 +73,7 @@ async fn every_verb_stands_in_the_trail_with_who_what_and_how_many() {
     ] {
         call(&harness, method, path).await.unwrap();
     }
-    let line = r#"{"account":"bob","carrier":"private-apn","identifier":"QxCnry00000000000000002"}"#;
+    let line = r#"{"account":"robert","carrier":"private-apn","identifier":"QxCnry00000000000000002"}"#;
     let lines = futures_util::stream::iter([Ok(bytes::Bytes::from(line))]);
     harness.admin().import(lines, |_| ()).await.unwrap();
 
@@ -110,7 +110,7 @@ async fn every_verb_stands_in_the_trail_with_who_what_and_how_many() {
     assert_eq!(told, json!({"account": "alice", "pseudonym": alice}));
     let text = exported(&harness, "/v1/audit/export").await;
     assert!(String::from_utf8_lossy(&text).contains(r#""action":"pseudonym-read""#));
-    for name in ["alice", "bob", "docomo"] {
+    for name in ["alice", "robert", "docomo"] {
         assert!(!String::from_utf8_lossy(&text).contains(name), "{name} is in the trail");
     }
     let found = verdict(&text);
