@@ -282,7 +282,7 @@ impl Campaign {
 
     /// Every binding there is: ids by account.
     async fn bindings(&self) -> BTreeMap<String, Vec<String>> {
-        bindings(&self.admin(), "").await.expect("it serves")
+        bindings(&self.admin(), "/v1/bindings").await.expect("it serves")
     }
 }
 
@@ -334,8 +334,8 @@ fn fresh(handset: &Handset, at: SocketAddr) -> Handset {
     fresh
 }
 
-async fn bindings(admin: &AdminClient, query: &str) -> Option<BTreeMap<String, Vec<String>>> {
-    let listed: Value = admin.call(Method::GET, &format!("/v1/bindings{query}")).await.ok()?;
+async fn bindings(admin: &AdminClient, list: &str) -> Option<BTreeMap<String, Vec<String>>> {
+    let listed: Value = admin.call(Method::GET, list).await.ok()?;
     let mut ids: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for binding in listed["bindings"].as_array().unwrap() {
         let text = |name: &str| binding[name].as_str().unwrap().to_owned();
@@ -425,7 +425,8 @@ async fn revocations(members: Vec<Member>, admin: AdminClient) -> Report {
     let mut report = Report::default();
     let mut serves = true;
     for mut member in members {
-        let ids = if serves { bindings(&admin, &format!("?account={}", member.account)).await } else { None };
+        let list = format!("/v1/accounts/{}/bindings", member.account);
+        let ids = if serves { bindings(&admin, &list).await } else { None };
         if let Some(ids) = ids {
             let id = &ids[&member.account][0];
             let revoked = admin.call::<Value>(Method::DELETE, &format!("/v1/bindings/{id}")).await;
