@@ -165,7 +165,8 @@ pub enum Haste {
     Gentle,
     /// Ends when somebody waits.
     Free,
-    /// Lets whoever waits go first, and goes on behind them.
+    /// Lets whoever waits go first, and goes on behind them, a few milliseconds at a time: they are never without somebody
+    /// else who waits where thousands sign in, and a leaked key waits for nobody.
     Urgent,
 }
 

@@ -1,10 +1,13 @@
 //! Rotations: the journal of each, and the records that they move.
 
+use std::cell::OnceCell;
 use std::iter::Peekable;
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use async_trait::async_trait;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
+use tokio::time::Instant;
 
 use super::bindings::generation;
 use super::chains::Chains;
@@ -27,6 +30,8 @@ pub(super) use innermost;
 
 /// Records after which a batch looks whether others wait: a tenth of a millisecond.
 const BREATH: u32 = 16;
+/// For how long an urgent one goes on at a time though others wait.
+const URGENT_SLICE: Duration = Duration::from_millis(8);
 
 const UPSERT: &str = "INSERT INTO rotations (id, purpose, from_key, to_key, state, reason, started_at, finished_at, \
                       drain_by, total, wrapped, flattened, cursor, fence, root_before, root_after) \
@@ -89,7 +94,11 @@ impl RotationStore for EmbeddedStore {
         loop {
             let slice = Slice { rotation: rotation.clone(), fence, generation, cursor, records: left };
             let is_waited_for = self.writer.is_waited_for();
-            let (outcome, rest) = self.writer.run_patiently(move |conn| wrap(conn, slice, is_waited_for)).await?;
+            let since = OnceCell::new();
+            let gives_way = move || {
+                is_waited_for() && (haste != Haste::Urgent || since.get_or_init(Instant::now).elapsed() >= URGENT_SLICE)
+            };
+            let (outcome, rest) = self.writer.run_patiently(move |conn| wrap(conn, slice, gives_way)).await?;
             left = rest;
             match outcome {
                 WrapOutcome::Wrapped(more) | WrapOutcome::BrokenOff(more) => moved += more,
