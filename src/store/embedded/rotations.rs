@@ -93,11 +93,7 @@ impl RotationStore for EmbeddedStore {
         self.writer.told().burden.is_beside_others(haste == Haste::Gentle);
         loop {
             let slice = Slice { rotation: rotation.clone(), fence, generation, cursor, records: left };
-            let is_waited_for = self.writer.is_waited_for();
-            let since = OnceCell::new();
-            let gives_way = move || {
-                is_waited_for() && (haste != Haste::Urgent || since.get_or_init(Instant::now).elapsed() >= URGENT_SLICE)
-            };
+            let gives_way = gives_way(haste, self.writer.is_waited_for());
             let (outcome, rest) = self.writer.run_patiently(move |conn| wrap(conn, slice, gives_way)).await?;
             left = rest;
             match outcome {
@@ -322,6 +318,12 @@ struct Slice {
     records: Records,
 }
 
+/// Whether a part of a batch ends now, as others wait; its time counts from the first answer.
+fn gives_way(haste: Haste, is_waited_for: impl Fn() -> bool) -> impl Fn() -> bool {
+    let since = OnceCell::new();
+    move || is_waited_for() && (haste != Haste::Urgent || since.get_or_init(Instant::now).elapsed() >= URGENT_SLICE)
+}
+
 /// Moves records until somebody waits, and gives back those that are left.
 fn wrap(
     conn: &Connection,
@@ -457,24 +459,7 @@ mod tests {
         drop(EmbeddedStore::open(path, now, &SystemEntropy::default()).unwrap());
         let conn = connect(path, Access::Write).unwrap();
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-        let record = RotationRecord {
-            id: "r1".into(),
-            purpose: KeyPurpose::Binding,
-            from: "k1".into(),
-            to: "k2".into(),
-            state: RotationState::Running,
-            reason: String::new(),
-            started_at: now,
-            finished_at: None,
-            drain_by: now.day(),
-            total: 0,
-            wrapped: 0,
-            flattened: 0,
-            cursor: 0,
-            fence: 0,
-            root_before: Vec::new(),
-            root_after: Vec::new(),
-        };
+        let record = RotationRecord::new("r1", KeyPurpose::Binding, "k1", "k2", RotationState::Running, now, now.day());
         keep(&conn, &[record], None).unwrap();
         for number in 0..bindings {
             let digest = BindingDigest::from_bytes([number; 32]);
@@ -483,6 +468,17 @@ mod tests {
             conn.execute(sql, (number, digest.as_bytes(), digest.fold())).unwrap();
         }
         conn
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_urgent_goes_on_for_a_while_though_others_wait() {
+        for (haste, at_once) in [(Haste::Gentle, true), (Haste::Free, true), (Haste::Urgent, false)] {
+            let ends = gives_way(haste, || true);
+            assert_eq!(ends(), at_once, "{haste:?}");
+            tokio::time::advance(URGENT_SLICE).await;
+            assert!(ends(), "{haste:?}");
+            assert!(!gives_way(haste, || false)(), "{haste:?}: nobody waits");
+        }
     }
 
     #[test]
