@@ -6,7 +6,7 @@ use http_body::Body;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -21,6 +21,8 @@ use crate::tls::{TlsError, UpstreamTls};
 pub(super) enum ConnectError {
     #[error("not connected within timeout.connect")]
     Timeout,
+    #[error("its name cannot be resolved: {0}")]
+    Resolver(std::io::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -29,13 +31,32 @@ pub(super) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
+/// What a failure to connect says of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Nothing: it is this machine that has no file, port or memory left.
+    Ours,
+    /// Not much: a resolver that is away, or a queue that is full for a moment.
+    Perhaps,
+    /// It takes no connections.
+    Outright,
+}
+
 impl ConnectError {
-    /// Whether it is this machine that has no file, port or memory left: then nothing is known of the server.
-    pub(super) fn is_ours(&self) -> bool {
+    pub(super) fn blame(&self) -> Blame {
         use rustix::io::Errno;
-        let Self::Io(error) = self else { return false };
-        let ours = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-        error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
+        let (Self::Io(error) | Self::Resolver(error)) = self else { return Blame::Outright };
+        let is_one_of = |errors: &[Errno]| {
+            error.raw_os_error().is_some_and(|code| errors.iter().any(|errno| errno.raw_os_error() == code))
+        };
+        if is_one_of(&[Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]) {
+            Blame::Ours
+        } else if matches!(self, Self::Resolver(_)) || is_one_of(&[Errno::AGAIN]) {
+            // EAGAIN: the backlog of a UNIX socket is full (unix(7)).
+            Blame::Perhaps
+        } else {
+            Blame::Outright
+        }
     }
 }
 
@@ -55,7 +76,8 @@ where
         match server {
             UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?, slot).await,
             UpstreamServer::Tcp { https, host, port } => {
-                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                let found = lookup_host((host.as_str(), *port)).await.map_err(ConnectError::Resolver)?;
+                let tcp = TcpStream::connect(&*found.collect::<Vec<_>>()).await?;
                 tcp.set_nodelay(true)?;
                 if *https { drive(tls.connect(upstream, host, tcp).await?, slot).await } else { drive(tcp, slot).await }
             }
@@ -75,4 +97,43 @@ where
         let _ = connection.with_upgrades().await;
     });
     Ok((sender, driver.abort_handle()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_says_of_the_server_what_it_shows() {
+        let io = |errno: Errno| ConnectError::Io(errno.into());
+        for (error, blame) in [
+            (io(Errno::MFILE), Blame::Ours),
+            (io(Errno::ADDRNOTAVAIL), Blame::Ours),
+            (ConnectError::Resolver(Errno::MFILE.into()), Blame::Ours),
+            (ConnectError::Resolver(io::Error::other("no such name")), Blame::Perhaps),
+            (io(Errno::AGAIN), Blame::Perhaps),
+            (io(Errno::CONNREFUSED), Blame::Outright),
+            (io(Errno::NOENT), Blame::Outright),
+            (ConnectError::Timeout, Blame::Outright),
+        ] {
+            assert_eq!(error.blame(), blame, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_no_fault_of_a_server() {
+        // Longer than a label may be (RFC 1035 §2.3.4), so that no resolver is asked.
+        let server = UpstreamServer::Tcp { https: false, host: "x".repeat(64), port: 9 };
+        let tls = UpstreamTls::load(&[]).unwrap();
+        let connecting =
+            connect::<http_body_util::Empty<bytes::Bytes>>(&tls, 0, &server, Duration::from_secs(30), None);
+        let Err(error) = connecting.await else {
+            panic!("it has an address");
+        };
+        assert_eq!(error.blame(), Blame::Perhaps, "{error}");
+    }
 }

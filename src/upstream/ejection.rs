@@ -52,7 +52,8 @@ struct Past {
     failures: u32,
     /// Whether it has answered since it was ejected.
     proved: bool,
-    ejected_at: Option<Instant>,
+    /// What was sent before tells nothing new: it was ejected then, or began a new life.
+    judged_at: Option<Instant>,
     until: Option<Instant>,
     length: Duration,
     /// Ejections, one soon after the other.
@@ -81,6 +82,11 @@ impl Ejection {
     /// request that it is tried on is not known.
     pub(super) fn rests(&self, now: Instant) -> bool {
         self.until(now).is_some() || (self.unproved.load(Ordering::Relaxed) && self.is_tried(now))
+    }
+
+    /// Whether it has answered since it was ejected last.
+    pub(super) fn is_proved(&self) -> bool {
+        !self.unproved.load(Ordering::Relaxed)
     }
 
     /// It gets a request `now`.
@@ -151,12 +157,22 @@ impl Ejection {
             past.until = Some(now);
             self.tell(&past);
         }
-        past.ejected_at.is_some_and(|_| !std::mem::replace(&mut past.proved, true))
+        past.judged_at.is_some_and(|_| !std::mem::replace(&mut past.proved, true))
     }
 
     /// A request that was sent, or should have been, at `asked_at` got no sound answer; `outright`: it never reached the
     /// server. For how long the server gets no requests, if that begins, or begins anew, with this.
     pub(super) fn failed(&self, asked_at: Instant, outright: bool) -> Option<Duration> {
+        self.note_failure(asked_at, outright, true)
+    }
+
+    /// The same while no other server answers either. That may be for something that they have in common, and when it is over
+    /// all should be back soon: the time does not grow.
+    pub(super) fn failed_like_all(&self, asked_at: Instant, outright: bool) -> Option<Duration> {
+        self.note_failure(asked_at, outright, false)
+    }
+
+    fn note_failure(&self, asked_at: Instant, outright: bool, grows: bool) -> Option<Duration> {
         let mut past = self.past();
         if past.knew(asked_at) {
             return None;
@@ -170,14 +186,14 @@ impl Ejection {
         past.times = match past.until {
             // Asked although it is ejected, as all are: no news of how long it takes.
             Some(until) if now < until => past.times,
-            Some(until) if now < until + past.length.max(SLOW_RETURN) => past.times.saturating_add(1),
+            Some(until) if now < until + past.length.max(SLOW_RETURN) => past.times.saturating_add(u32::from(grows)),
             Some(_) | None => 1,
         };
         let count = self.ejections.fetch_add(1, Ordering::Relaxed);
         let doubled = FIRST.saturating_mul(1_u32.checked_shl(past.times.saturating_sub(1)).unwrap_or(u32::MAX));
         past.length = doubled.min(LONGEST);
         let length = past.length + lot(self.seed.wrapping_add(count), past.length / 4);
-        past.ejected_at = Some(now);
+        past.judged_at = Some(now);
         past.until = Some(now + length);
         // One more is enough when it is back, until it has answered once.
         past.failures = FAILURES - 1;
@@ -193,7 +209,7 @@ impl Ejection {
     /// What was known of it is of its former life: it was away, and is back.
     pub(super) fn forget(&self) {
         let mut past = self.past();
-        *past = Past::default();
+        *past = Past { proved: true, judged_at: Some(Instant::now()), ..Past::default() };
         self.troubled.store(false, Ordering::Relaxed);
         self.unproved.store(false, Ordering::Relaxed);
         self.tell(&past);
@@ -212,7 +228,7 @@ impl Ejection {
 impl Past {
     /// Whether what became of a request that was sent then was known, or to be expected, when the server was ejected.
     fn knew(&self, asked_at: Instant) -> bool {
-        self.ejected_at.is_some_and(|ejected_at| asked_at < ejected_at)
+        self.judged_at.is_some_and(|judged_at| asked_at < judged_at)
     }
 }
 
@@ -287,6 +303,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_time_does_not_grow_while_no_other_server_answers() {
+        let server = Ejection::new(7);
+        for _ in 0..10 {
+            let length = server.failed_like_all(Instant::now(), true).unwrap();
+            assert!(length < FIRST * 5 / 4, "{length:?}");
+            advance(length).await;
+        }
+        assert!(fails_again(&server).await >= FIRST * 2, "now it is this one alone");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn requests_that_were_under_way_neither_lengthen_nor_shorten_it() {
         let server = Ejection::new(1);
         let before = Instant::now();
@@ -354,8 +381,12 @@ mod tests {
         for (seconds, expected) in [(0, 1), (3, 2), (15, 6), (29, 10), (30, 10), (1000, 10)] {
             assert_eq!(server.share(back + Duration::from_secs(seconds)), expected, "after {seconds} s");
         }
+        let before = Instant::now();
+        advance(MOMENT).await;
         server.forget();
         assert!(!is_ejected(&server));
         assert_eq!(server.share(Instant::now()), ROUND);
+        assert_eq!(server.failed(before, true), None, "of its former life");
+        assert!(!server.answered(Instant::now()), "nor is its return told again");
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::Empty;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::connect;
+use super::connect::{Blame, ConnectError, connect};
 use super::ejection::{ROUND, share_after};
 use super::line::Line;
 use super::standing::Standing;
@@ -199,6 +199,21 @@ impl ServerHealth {
     }
 }
 
+/// What a probe found; for the log alone.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error("no answer in time")]
+    Late,
+    #[error("health.path is no request target")]
+    Path,
+    #[error("answered {0}")]
+    Answered(u16),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
 /// The probes of one server.
 struct Probe {
     index: usize,
@@ -215,10 +230,7 @@ impl Probe {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let outcome = match timeout(self.deadline, self.ask(tls)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err("no answer in time".to_owned()),
-            };
+            let outcome = timeout(self.deadline, self.ask(tls)).await.unwrap_or(Err(ProbeError::Late));
             match outcome {
                 Ok(()) => {
                     state.failed_in_a_row.store(0, Ordering::Relaxed);
@@ -227,11 +239,13 @@ impl Probe {
                         tracing::info!(upstream = %self.upstream.name, server = %self.address, "the upstream's server is back");
                     }
                 }
+                // Nothing was found out.
+                Err(ProbeError::Connect(error)) if error.blame() == Blame::Ours => {}
                 Err(error) => {
                     let failed_before = state.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
                     if failed_before >= DOWN_AFTER - 1 && state.goes() {
                         tracing::warn!(
-                            upstream = %self.upstream.name, server = %self.address, path = %self.health.path, error,
+                            upstream = %self.upstream.name, server = %self.address, path = %self.health.path, %error,
                             "the upstream's server fails its probes and gets no requests",
                         );
                     }
@@ -242,22 +256,15 @@ impl Probe {
     }
 
     /// On a connection of its own, so that a server that takes none any more is found out.
-    async fn ask(&self, tls: &UpstreamTls) -> Result<(), String> {
-        let (mut sender, _) = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None)
-            .await
-            .map_err(|error| error.to_string())?;
+    async fn ask(&self, tls: &UpstreamTls) -> Result<(), ProbeError> {
+        let (mut sender, _) = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None).await?;
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.health.path.parse().map_err(|_| "health.path is no request target".to_owned())?;
+        *request.uri_mut() = self.health.path.parse().map_err(|_| ProbeError::Path)?;
         let fields = request.headers_mut();
         fields.insert(HOST, self.host());
         fields.insert(USER_AGENT, HeaderValue::from_static("sekisho-health"));
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        if status.is_success() || status.is_redirection() {
-            Ok(())
-        } else {
-            Err(format!("answered {}", status.as_u16()))
-        }
+        let status = sender.send_request(request).await?.status();
+        if status.is_success() || status.is_redirection() { Ok(()) } else { Err(ProbeError::Answered(status.as_u16())) }
     }
 
     fn host(&self) -> HeaderValue {

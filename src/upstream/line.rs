@@ -47,7 +47,17 @@ struct Queue {
 struct Entry {
     number: u64,
     servers: Arc<Servers>,
+    wants: Wants,
     grant: oneshot::Sender<Place>,
+}
+
+/// What would help a request that waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// A connection, or leave to open one.
+    Any,
+    /// A connection: this machine lets none be opened.
+    Idle,
 }
 
 impl Line {
@@ -69,21 +79,53 @@ impl Line {
     /// Waits for a connection to one of `servers`, or leave to open one. Dropping the future leaves the line.
     pub(super) async fn wait(&self, upstream: &str, servers: &Arc<Servers>) -> Result<Place, Full> {
         let place = self.wait_in_line(servers).await;
-        if place.is_err() {
-            self.turned_away.fetch_add(1, Ordering::Relaxed);
-            if !self.told.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    upstream,
-                    "requests are turned away: every server has as many connections as upstream.connections allows",
-                );
+        place.inspect_err(|Full| self.turn_away(upstream))
+    }
+
+    /// The same for a request that had leave to open one where this machine has no file or port left: waits for one that is
+    /// open, and tries again now and then, until `end`.
+    pub(super) async fn wait_for_open(
+        &self,
+        upstream: &str,
+        servers: &Arc<Servers>,
+        end: Instant,
+    ) -> Result<Place, Full> {
+        let place = self.wait_for_idle(servers, end).await;
+        place.inspect_err(|Full| self.turn_away(upstream))
+    }
+
+    fn turn_away(&self, upstream: &str) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                upstream,
+                "requests are turned away: every server has as many connections as upstream.connections or the open-file limit allows",
+            );
+        }
+    }
+
+    async fn wait_for_idle(&self, servers: &Arc<Servers>, end: Instant) -> Result<Place, Full> {
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                return Err(Full);
+            }
+            let (grant, mut granted) = oneshot::channel();
+            let ticket = self.enter(servers, Wants::Idle, grant)?;
+            self.settle();
+            if let Ok(Ok(place)) = timeout_at(end.min(now + LOOK_AGAIN), &mut granted).await {
+                return Ok(place);
+            }
+            drop(ticket);
+            if let Some(place) = granted.try_recv().ok().or_else(|| servers.any_place(Instant::now())) {
+                return Ok(place);
             }
         }
-        place
     }
 
     async fn wait_in_line(&self, servers: &Arc<Servers>) -> Result<Place, Full> {
         let (grant, mut granted) = oneshot::channel();
-        let ticket = self.enter(servers, grant)?;
+        let ticket = self.enter(servers, Wants::Any, grant)?;
         self.settle();
         let end = Instant::now() + servers.queue.time;
         loop {
@@ -103,14 +145,14 @@ impl Line {
         granted.try_recv().map_err(|_| Full)
     }
 
-    fn enter(&self, servers: &Arc<Servers>, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
+    fn enter(&self, servers: &Arc<Servers>, wants: Wants, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
         let mut queue = self.queue();
         if queue.entries.len() >= servers.queue.length {
             return Err(Full);
         }
         let number = queue.next;
         queue.next += 1;
-        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), grant });
+        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), wants, grant });
         self.count(&queue);
         Ok(Ticket { line: self, number })
     }
@@ -123,17 +165,24 @@ impl Line {
         let (mut unwanted, mut spare) = (Vec::new(), None);
         let mut queue = self.queue();
         // Those of one configuration and worker all wait for the same: what the first does not find, no other does.
-        let mut in_vain: Vec<Arc<Servers>> = Vec::new();
+        let mut in_vain: Vec<(Arc<Servers>, Wants)> = Vec::new();
         let mut at = 0;
         while let Some(entry) = queue.entries.get(at) {
             let gone = entry.grant.is_closed();
-            if !gone && in_vain.iter().any(|servers| Arc::ptr_eq(servers, &entry.servers)) {
+            let has_failed = |(servers, wants): &(Arc<Servers>, Wants)| {
+                Arc::ptr_eq(servers, &entry.servers) && (*wants == Wants::Any || *wants == entry.wants)
+            };
+            if !gone && in_vain.iter().any(has_failed) {
                 at += 1;
                 continue;
             }
-            let place = if gone { None } else { entry.servers.any_place(now) };
+            let place = match entry.wants {
+                _ if gone => None,
+                Wants::Any => entry.servers.any_place(now),
+                Wants::Idle => entry.servers.idle_place(now),
+            };
             if place.is_none() && !gone {
-                in_vain.push(Arc::clone(&entry.servers));
+                in_vain.push((Arc::clone(&entry.servers), entry.wants));
                 at += 1;
                 continue;
             }
@@ -144,7 +193,9 @@ impl Line {
                 unwanted.push(place);
             }
         }
-        if let Some(first) = queue.entries.front() {
+        if let Some(first) = queue.entries.front()
+            && first.wants == Wants::Any
+        {
             spare = first.servers.spare(now);
         }
         self.count(&queue);
@@ -289,6 +340,46 @@ mod tests {
         drop(used);
         let _used = opened(granted(waiting).await).await;
         assert!(open(&servers).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_none_can_be_opened_one_that_is_open_is_waited_for() {
+        let [servers] = workers(&small(10, 3));
+        let used = open(&servers).await.unwrap();
+        let unable = |servers: &Arc<Servers>| {
+            let servers = Arc::clone(servers);
+            let end = Instant::now() + PATIENCE;
+            tokio::spawn(async move { servers.line.wait_for_open("console", &servers, end).await })
+        };
+        let first = unable(&servers);
+        settle().await;
+        assert!(!first.is_finished(), "leave to open one is no help");
+        let other_end = ends(used);
+        let Place::Idle(lease) = granted(first).await else { panic!("a connection was free") };
+        let second = unable(&servers);
+        settle().await;
+        advance(LOOK_AGAIN).await;
+        assert!(matches!(granted(second).await, Place::Vacant(_)), "to try again");
+        let late = servers.line.wait_for_open("console", &servers, Instant::now()).await;
+        assert!(late.is_err());
+        assert_eq!((servers.line.waiting(), servers.line.turned_away()), (0, 1));
+        let _other_end = ends((lease, other_end));
+        assert!(matches!(granted(unable(&servers)).await, Place::Idle(_)), "one that is idle is taken at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_can_open_none_takes_nothing_from_who_can_nor_has_one_closed() {
+        let [one, other] = workers(&small(2, 3));
+        let _idle = ends(open(&one).await.unwrap());
+        let unable = tokio::spawn({
+            let other = Arc::clone(&other);
+            async move { other.line.wait_for_open("console", &other, Instant::now() + PATIENCE).await }
+        });
+        settle().await;
+        assert_eq!(other.line.waiting(), 1);
+        assert!(matches!(other.line.wait("console", &other).await, Ok(Place::Vacant(_))));
+        assert!(!unable.is_finished());
+        assert!(one.idle_place(Instant::now()).is_some(), "it is open still");
     }
 
     #[tokio::test(start_paused = true)]

@@ -117,11 +117,16 @@ impl Server {
 
     /// An idle connection for a request that is sent `now`, or leave to open one, where fewer than `most` are open.
     pub(super) fn place(self: &Arc<Self>, now: Instant, most: impl FnOnce() -> usize) -> Option<Place> {
-        if let Some(link) = self.take_idle(now) {
-            return Some(Place::Idle(Lease { link, outstanding: self.begin() }));
-        }
-        let slot = self.standing.occupy(most())?;
-        Some(Place::Vacant(Vacancy { slot, outstanding: self.begin() }))
+        self.idle_place(now).or_else(|| {
+            let slot = self.standing.occupy(most())?;
+            Some(Place::Vacant(Vacancy { slot, outstanding: self.begin() }))
+        })
+    }
+
+    /// An idle connection for a request that is sent `now`.
+    pub(super) fn idle_place(self: &Arc<Self>, now: Instant) -> Option<Place> {
+        let link = self.take_idle(now)?;
+        Some(Place::Idle(Lease { link, outstanding: self.begin() }))
     }
 
     /// The connection that became idle last and can take a request, which will be sent `now`.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, BindClaim};
-use super::connect::connect;
+use super::connect::{Blame, connect};
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::health::Health;
 use super::line::Full;
@@ -42,7 +42,7 @@ pub enum UpstreamError {
     /// Every server fails its probes.
     #[error("no-healthy-upstream")]
     NoneHealthy,
-    /// Every server has as many connections as it may, and none came free in time.
+    /// Every server has as many connections as it may, or this machine has no file for more, and none came free in time.
     #[error("no-healthy-upstream")]
     Full,
     /// The request was sent and no answer came in time.
@@ -347,22 +347,34 @@ impl Upstreams {
         found: Result<Place, NoPlace>,
         ends: Ends<'_>,
     ) -> Result<Option<(Lease, bool)>, UpstreamError> {
+        let line = &upstream.servers.line;
         let leasing = async {
-            let place = match found {
+            let mut place = match found {
                 Ok(place) => place,
                 Err(NoPlace::NoneHealthy) => return Err(UpstreamError::NoneHealthy),
                 Err(NoPlace::Full) => {
-                    let waiting = upstream.servers.line.wait(&upstream.name, &upstream.servers);
+                    let waiting = line.wait(&upstream.name, &upstream.servers);
                     waiting.await.map_err(|Full| UpstreamError::Full)?
                 }
             };
-            Ok(match place {
-                Place::Idle(mut lease) => {
-                    lease.link.asked_at = Instant::now();
-                    Some((lease, false))
+            let end = Instant::now() + upstream.servers.queue.time;
+            loop {
+                let vacancy = match place {
+                    Place::Idle(mut lease) => {
+                        lease.link.asked_at = Instant::now();
+                        return Ok(Some((lease, false)));
+                    }
+                    Place::Vacant(vacancy) => vacancy,
+                };
+                match self.open(upstream, vacancy).await {
+                    Ok(lease) => return Ok(Some((lease, true))),
+                    Err(NotOpened::Unreachable) => return Ok(None),
+                    Err(NotOpened::NoneLeft) => {
+                        let waiting = line.wait_for_open(&upstream.name, &upstream.servers, end);
+                        place = waiting.await.map_err(|Full| UpstreamError::Full)?;
+                    }
                 }
-                Place::Vacant(vacancy) => self.open(upstream, vacancy).await.map(|lease| (lease, true)),
-            })
+            }
         };
         match ends.session {
             // What was revoked meanwhile is not asked.
@@ -375,23 +387,34 @@ impl Upstreams {
         }
     }
 
-    async fn open(&self, upstream: &Upstream, vacancy: Vacancy) -> Option<Lease> {
+    async fn open(&self, upstream: &Upstream, vacancy: Vacancy) -> Result<Lease, NotOpened> {
         let Vacancy { slot, outstanding } = vacancy;
         let (server, begun) = (outstanding.server(), Instant::now());
         match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
-            Ok((sender, driver)) => Some(Lease { link: Link::new(sender, driver), outstanding }),
+            Ok((sender, driver)) => Ok(Lease { link: Link::new(sender, driver), outstanding }),
             Err(error) => {
                 tracing::warn!(
                     upstream = %upstream.name, server = %server.address, %error,
                     "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
                 );
-                if !error.is_ours() {
-                    upstream.note_failure(server, begun, true);
+                match error.blame() {
+                    Blame::Ours => return Err(NotOpened::NoneLeft),
+                    blame @ (Blame::Perhaps | Blame::Outright) => {
+                        upstream.note_failure(server, begun, blame == Blame::Outright);
+                    }
                 }
-                None
+                Err(NotOpened::Unreachable)
             }
         }
     }
+}
+
+/// Why a connection was not opened.
+enum NotOpened {
+    /// The server takes none.
+    Unreachable,
+    /// This machine has no file or port for it.
+    NoneLeft,
 }
 
 impl Upstream {

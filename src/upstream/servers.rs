@@ -90,6 +90,15 @@ impl Servers {
         usable.into_iter().find_map(|(_, index)| self.place_at(index, now))
     }
 
+    /// An idle connection of this worker to whichever server has one.
+    pub(super) fn idle_place(&self, now: Instant) -> Option<Place> {
+        self.usable(now).filter_map(|index| self.all.get(index)).find_map(|server| {
+            let place = server.idle_place(now)?;
+            server.standing.ejection.asked(now);
+            Some(place)
+        })
+    }
+
     /// Whether requests go to `server` now.
     pub(super) fn may_use(&self, server: &Arc<Server>, now: Instant) -> bool {
         self.usable(now).filter_map(|index| self.all.get(index)).any(|known| Arc::ptr_eq(known, server))
@@ -104,7 +113,16 @@ impl Servers {
     /// the server is passed over from now on, if it is.
     pub(super) fn failed(&self, server: &Server, asked_at: Instant, outright: bool) -> Option<Duration> {
         // Where there is no other it cannot be passed over.
-        if self.len() > 1 { server.standing.ejection.failed(asked_at, outright) } else { None }
+        if self.len() == 1 {
+            return None;
+        }
+        let mut others = self.well(Instant::now()).filter_map(|index| self.all.get(index)).map(|other| &other.standing);
+        let ejection = &server.standing.ejection;
+        if others.any(|other| !Arc::ptr_eq(other, &server.standing) && other.ejection.is_proved()) {
+            ejection.failed(asked_at, outright)
+        } else {
+            ejection.failed_like_all(asked_at, outright)
+        }
     }
 
     /// The server with the least outstanding requests, of several the one that was chosen longest ago. One that is ejected
@@ -284,6 +302,22 @@ mod tests {
             used.push(one);
         }
         assert!(used.len() >= 20, "{}", used.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_of_all_each_is_tried_again_soon() {
+        let [servers] = workers(&config(0..2));
+        let end = Instant::now() + 600 * SECOND;
+        while Instant::now() < end {
+            let next = servers.pick(Instant::now()).unwrap();
+            servers.all[next].standing.ejection.asked(Instant::now());
+            servers.failed(&servers.all[next], Instant::now(), true);
+            advance(SECOND / 2).await;
+        }
+        for server in &servers.all {
+            let until = server.standing.ejection.until(Instant::now());
+            assert!(until.is_none_or(|until| until < Instant::now() + 7 * SECOND), "{until:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 
 use crate::bystander::{Bystander, Watch};
 use crate::harness::{Answer, Carrier, Handset};
-use crate::process::{Folder, Serving, ended_with, held_to_permissions, with_limited_files};
+use crate::process::{Folder, Serving, ended_with, held_to_permissions, on_one_core, with_limited_files};
 use crate::recorder::RecordingUpstream;
-use crate::wire::Wire;
+use crate::wire::{PlayedUpstream, Wire};
 
 /// How long the gateway may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -231,4 +231,53 @@ async fn too_few_descriptors_for_its_connections() {
     let answer = timeout(PATIENCE, bound.click_sign_in("/")).await.expect("no answer");
     assert_eq!(answer.status, StatusCode::FOUND);
     town.recovers("few descriptors").await;
+}
+
+#[tokio::test]
+async fn too_few_descriptors_for_a_connection_to_the_console() {
+    let (folder, console) = (Folder::alone(), PlayedUpstream::start().await);
+    folder.append(&console.routed("", "public", ""));
+    let town = Town::of(folder, |command| on_one_core(&command)).await;
+    let gateway = &town.gateway;
+    let [first, second, operator] = ["handset", "handset", "ops"].map(async |serves| {
+        let mut wire = Wire::connect([127, 0, 4, 1].into(), gateway.address(serves)).await;
+        wire.get(if serves == "ops" { "/healthz" } else { "/_sekisho/notice" }, "").await;
+        assert_eq!(wire.answer().await.status(), StatusCode::OK);
+        wire
+    });
+    let (mut first, mut second, mut operator) = (first.await, second.await, operator.await);
+    first.get("/played/1", "").await;
+    let mut served = console.accept().await;
+    assert!(served.head().await.contains("/played/1"));
+    gateway.limit(Resource::Nofile, Some(gateway.descriptors() + 8));
+    let mut crowd = Vec::new();
+    for _ in 0..50 {
+        crowd.push(TcpStream::connect(gateway.address("handset")).await.unwrap());
+    }
+    gateway.logged("cannot accept connections").await;
+    second.get("/played/2", "").await;
+    let waits = async {
+        loop {
+            operator.get("/metrics", "").await;
+            let metrics = operator.answer().await.text();
+            if metrics.contains("sekisho_upstream_requests_waiting{upstream=\"played\"} 1") {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = waits => {}
+        answer = second.answer() => panic!("it did not wait: {}", answer.status()),
+    }
+    town.watch.goes_on("none for the console").await;
+    for (client, path) in [(&mut first, "/played/1"), (&mut second, "/played/2")] {
+        served.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        let answer = timeout(PATIENCE, client.answer()).await.expect("no answer");
+        assert_eq!((answer.status(), answer.text()), (StatusCode::OK.as_u16(), "hi".to_owned()), "{path}");
+        if path == "/played/1" {
+            assert!(served.head().await.contains("/played/2"), "over the same connection");
+        }
+    }
+    drop((crowd, first, second, operator));
+    town.recovers("none for the console").await;
 }

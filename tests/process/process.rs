@@ -45,6 +45,12 @@ pub(crate) fn with_limited_files(command: &Command) -> Command {
     wrapped(&["sh", "-c", r#"trap "" XFSZ; exec "$0" "$@""#], command)
 }
 
+/// The same on one core, so that all share one worker.
+pub(crate) fn on_one_core(command: &Command) -> Command {
+    let script = r#"mine=$(taskset -pc $$); mine=${mine##*: }; exec taskset -c "${mine%%[,-]*}" "$0" "$@""#;
+    wrapped(&["sh", "-c", script], command)
+}
+
 /// The same, whom permissions concern: root passes them all.
 pub(crate) fn held_to_permissions(command: Command) -> Command {
     if rustix::process::geteuid().is_root() {
