@@ -10,6 +10,8 @@ use crate::telemetry::Actor;
 
 /// Does what was agreed to.
 ///
+/// Returns what is not done everywhere yet, a line each.
+///
 /// # Errors
 /// Whatever the verb itself would answer; the approval stays open unless it can never be carried out.
 pub(super) async fn carry_out(
@@ -18,13 +20,15 @@ pub(super) async fn carry_out(
     object: &str,
     grant: Grant,
     by: Actor,
-) -> Result<(), Refused> {
+) -> Result<Vec<String>, Refused> {
     match action {
-        ApprovedAction::DestroyKey => destroy::destroy(ops, object, grant, by).await.map(drop),
+        ApprovedAction::DestroyKey => {
+            destroy::destroy(ops, object, grant, by).await.map(|destroyed| destroyed.key.warnings)
+        }
         ApprovedAction::HoldSubject | ApprovedAction::ReleaseSubject => {
             // What stands for an account that was erased is none; the approval ended with the account.
             let account = AccountId::parse(object).map_err(|_| Refused::NotFound)?;
-            subjects::change_hold(ops, action, &account, grant, by).await
+            subjects::change_hold(ops, action, &account, grant, by).await.map(|()| Vec::new())
         }
     }
 }

@@ -296,8 +296,8 @@ pub(super) async fn answer(
                 return Ok((StatusCode::ACCEPTED, Json(Approved::of(&record))).into_response());
             }
             let grant = Grant { approval: Some(record.id), revision: record.revision, by, reason: record.reason };
-            acts::carry_out(&ops, record.action, &record.object, grant, by).await?;
-            Ok(Json(Approved::of(&by_id(&ops, &id).await?)).into_response())
+            let warnings = acts::carry_out(&ops, record.action, &record.object, grant, by).await?;
+            Ok(Json(Approved { warnings, ..Approved::of(&by_id(&ops, &id).await?) }).into_response())
         }
     }
 }
@@ -333,11 +333,14 @@ enum ApprovalDecision {
 pub struct Approved {
     /// As it is now.
     pub approval: Approval,
+    /// What was carried out and is not done everywhere yet: a line each, with what is to be done about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Approved {
     fn of(record: &ApprovalRecord) -> Self {
-        Self { approval: Approval::of(record) }
+        Self { approval: Approval::of(record), warnings: Vec::new() }
     }
 }
 

@@ -105,11 +105,12 @@ impl NoticesDue {
     }
 }
 
-/// The report on what was done by `now`. Fails never: what cannot be told is null, because what was done stands.
+/// The report on what was done by `now`; `untold` says what to do while the ledger of backups does not know it. Fails never:
+/// what cannot be told is null, because what was done stands.
 pub(super) async fn report(
     ops: &Operations,
     done: rotation::CompromiseReport,
-    ledger_knows: bool,
+    untold: Option<&str>,
     now: Timestamp,
 ) -> CompromiseReport {
     let rotation::CompromiseReport { key, reason, reach, sessions_ended, rotation, steps } = done;
@@ -121,12 +122,7 @@ pub(super) async fn report(
     let copies: Option<Vec<String>> = copies;
     let (needs, approvers) = ops.approval_policy().to_destroy_keys();
     let notices = NoticesDue::from(now.day());
-    let mut next = Vec::new();
-    if !ledger_knows {
-        next.push(
-            "restore no backup before the ledger can be written: until then it does not know of the leak".to_owned(),
-        );
-    }
+    let mut next: Vec<String> = untold.map(str::to_owned).into_iter().collect();
     match &backups {
         None => next.push("repair the ledger of backups, then see `sekisho backups list`".to_owned()),
         Some(backups) => next.extend(backups.iter().map(|backup| format!("sekisho backups destroy {}", backup.id))),

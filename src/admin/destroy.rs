@@ -13,12 +13,13 @@ use super::approvals::{self, About, Approved, Decision, Grant, Reason};
 use super::body::Asked;
 use super::if_match::{RevisionMatch, etag};
 use super::key_documents::Key;
+use super::keys::untold;
 use super::operations::Operations;
 use super::refused::Refused;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
 use crate::keys::Moment;
-use crate::store::{ApprovedAction, KeyRecord, KeyState, StoreError};
+use crate::store::{ApprovedAction, KeyState, StoreError};
 use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
 
 /// Why a key is to be destroyed.
@@ -30,7 +31,7 @@ pub(super) struct DestroyKey {
 }
 
 /// Wipes a drained key that cooled off, or one that was never in use, and keeps its tombstone. Where
-/// `admin.approvals` wants more people, it waits for them (202).
+/// `admin.approvals` wants more people, it waits for them (202). Of one that was destroyed before it answers the same again.
 #[utoipa::path(
     delete, path = "/v1/keys/{id}", params(("id" = String, Path), RevisionMatch), request_body = Option<DestroyKey>,
     responses((status = 200, body = Key), (status = 202, body = Approved), Refused)
@@ -43,20 +44,45 @@ pub(super) async fn destroy_key(
     Asked(asked): Asked<DestroyKey>,
 ) -> Result<Response, Refused> {
     let Path(id) = id.map_err(|_| Refused::NotFound)?;
-    revision.check(ops.key_store.keys().await?.revision)?;
+    let stored = ops.key_store.keys().await?;
+    revision.check(stored.revision)?;
+    if stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
+        // Asked again: nothing is left of it, and all that was left to do then may be done now.
+        let warnings = follow_up(&ops).await;
+        return Ok(Destroyed::of(&ops, &id, stored.revision, warnings).await?.into_response());
+    }
     let (revision, _) = ops.lifecycle.destruction(&id, None, Moment::of(&*ops.clock)).await?;
     let reason = Reason::read(asked.reason)?;
     match approvals::require(&ops, ApprovedAction::DestroyKey, About::Key(&id), by, revision, reason).await? {
         Decision::Pending(answer) => Ok(answer),
-        Decision::Granted(grant) => {
-            let (revision, key) = destroy(&ops, &id, grant, by).await?;
-            Ok(([(header::ETAG, etag(revision))], Json(Key::of(&key, None))).into_response())
-        }
+        Decision::Granted(grant) => Ok(destroy(&ops, &id, grant, by).await?.into_response()),
     }
 }
 
-/// Destroys a key. Returns the revision now in force, and what is left of the key.
-pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor) -> Result<(u64, KeyRecord), Refused> {
+/// A key that was destroyed.
+pub(super) struct Destroyed {
+    /// The revision of the keys.
+    revision: u64,
+    /// What is left of it.
+    pub(super) key: Key,
+}
+
+impl Destroyed {
+    async fn of(ops: &Operations, id: &str, revision: u64, warnings: Vec<String>) -> Result<Self, Refused> {
+        let stored = ops.key_store.keys().await?;
+        let key = stored.keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
+        Ok(Self { revision, key: Key { warnings, ..Key::of(key, None) } })
+    }
+}
+
+impl IntoResponse for Destroyed {
+    fn into_response(self) -> Response {
+        ([(header::ETAG, etag(self.revision))], Json(self.key)).into_response()
+    }
+}
+
+/// Destroys a key.
+pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor) -> Result<Destroyed, Refused> {
     // Whether the keys are as they were when it was asked for is judged where the approval ends.
     let (_, changes) = ops.lifecycle.destruction(id, None, Moment::of(&*ops.clock)).await?;
     let deed = Event::new(Action::KeyDestroy, by).object(id).reason(&grant.reason);
@@ -65,16 +91,26 @@ pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor)
             Err(Refused::Store(error)) => destroyed_all_the_same(ops, id, error).await?,
             answered => answered?,
         };
-        ops.lifecycle.refresh().await?;
-        ops.backups.witness(ops.clock.now()).await?;
+        // What was done stands, and is not to be taken for undone.
+        let warnings = follow_up(ops).await;
         let event = SecurityEvent::KeyChanged { id, change: KeyAction::Destroyed, by };
         security(&event, None, ClientAddressDetail::None);
-        Ok::<_, Refused>((revision, Effect::none()))
+        Ok::<_, Refused>(((revision, warnings), Effect::none()))
     };
-    let revision = ops.audit.act(deed, &*ops.clock, work).await?;
+    let (revision, warnings) = ops.audit.act(deed, &*ops.clock, work).await?;
     ops.receipts.key_destroyed(id, ops.clock.now()).await;
-    let key = ops.key_store.keys().await?.keys.into_iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
-    Ok((revision, key))
+    Destroyed::of(ops, id, revision, warnings).await
+}
+
+/// What follows in memory and in the ledger of backups, each of which upkeep makes up for. Returns what could not be done.
+async fn follow_up(ops: &Operations) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Err(error) = ops.lifecycle.follow().await {
+        tracing::error!(%error, "a destroyed key was not let go of yet");
+        warnings.push("the gateway has the key in its memory until it can read the store again".to_owned());
+    }
+    warnings.extend(untold(ops, "that the key is destroyed").await);
+    warnings
 }
 
 /// Where the store failed it may have come to pass all the same, and only the journal was not emptied. Returns the revision.

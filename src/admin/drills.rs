@@ -196,7 +196,7 @@ async fn findings(ops: &Operations, done: DrillReport) -> DrillFindings {
         alone,
         alone_after,
         bytes,
-        report: compromise::report(ops, compromise, true, ops.clock.now()).await,
+        report: compromise::report(ops, compromise, None, ops.clock.now()).await,
     }
 }
 

@@ -72,6 +72,10 @@ pub struct Key {
     /// What was done, in the answer to `compromise` of a binding key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<CompromiseReport>>,
+    /// What is done all the same but not everywhere, in the answer to `compromise` and to `destroy`: a line each, with what is
+    /// to be done about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Key {
@@ -97,6 +101,7 @@ impl Key {
             kid: jwk.and_then(|jwk| jwk.get("kid")?.as_str().map(str::to_owned)),
             commitment: hexadecimal(&record.commitment),
             report: None,
+            warnings: Vec::new(),
         }
     }
 }

@@ -197,20 +197,26 @@ async fn compromise(
         }
         let done = done?;
         // What was done stands, and is not to be taken for undone: upkeep tells the ledger once it can.
-        let untold = ops.backups.witness(ops.clock.now()).await.err();
-        if let Some(error) = &untold {
-            tracing::error!(%error, "the ledger of backups does not know yet that a key leaked");
-        }
+        let untold = untold(&ops, "of the leak").await;
         let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
-        Ok::<_, Refused>(((done, untold.is_none()), effect))
+        Ok::<_, Refused>(((done, untold), effect))
     };
-    let (done, ledger_knows) = ops.audit.act(event, &*ops.clock, work).await?;
+    let (done, untold) = ops.audit.act(event, &*ops.clock, work).await?;
     let mut document = document(&ops, &id).await?;
     if let Some(done) = done {
-        let report = compromise::report(&ops, done, ledger_knows, ops.clock.now()).await;
+        let report = compromise::report(&ops, done, untold.as_deref(), ops.clock.now()).await;
         document.1.report = Some(Box::new(report));
     }
+    document.1.warnings.extend(untold);
     Ok(tagged(document))
+}
+
+/// Has the ledger of backups know what became of a key. Where it cannot be written: what is to be done, as what was done to
+/// the key stands. `what` it does not know `of`.
+pub(super) async fn untold(ops: &Operations, what: &str) -> Option<String> {
+    let error = ops.backups.witness(ops.clock.now()).await.err()?;
+    tracing::error!(%error, "the ledger of backups does not know yet {what}");
+    Some(format!("restore no backup before the ledger can be written: until then it does not know {what}"))
 }
 
 /// Wraps every key under `keys.kek_next`, as the configuration names it now, in one step.

@@ -49,6 +49,8 @@ pub(super) struct BuiltinProfile {
     #[serde(default)]
     pub(super) form_queries: BTreeMap<String, bool>,
     #[serde(default)]
+    pub(super) url_bytes: BTreeMap<String, usize>,
+    #[serde(default)]
     pub(super) tls12: BTreeMap<String, bool>,
     pub(super) reference: Option<ReferenceNetworks>,
     #[serde(default)]

@@ -20,6 +20,11 @@ pub(super) use serials::without_serials;
 /// i-mode caches of this many kilobytes and more belong to browser 2.0 (2009 and later).
 const BROWSER_2_CACHE: u32 = 500;
 
+/// Bytes of a URL that a handset's browser can hold of which nothing is known: as many as the least of those that are known.
+const SHORTEST_URL: usize = 256;
+/// The same of any other browser. The shortest of them is Internet Explorer's, 2,083.
+const USUAL_URL: usize = 2048;
+
 /// What a User-Agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserAgent {
@@ -113,6 +118,18 @@ impl UserAgent {
     #[must_use]
     pub fn keeps_form_queries(&self) -> bool {
         self.own(|profile| &profile.form_queries).unwrap_or(true)
+    }
+
+    /// The longest URL that its browser can hold, in bytes.
+    #[must_use]
+    pub fn url_bytes(&self) -> usize {
+        let unknown = match self.kind {
+            UserAgentKind::Handset | UserAgentKind::FullBrowser => SHORTEST_URL,
+            UserAgentKind::Crawler | UserAgentKind::Emulator | UserAgentKind::Smartphone | UserAgentKind::Other => {
+                USUAL_URL
+            }
+        };
+        self.own(|profile| &profile.url_bytes).unwrap_or(unknown)
     }
 
     /// Whether its browser may speak TLS 1.2 (RFC 5246). `false`: none of its generation can.
@@ -263,6 +280,21 @@ mod tests {
             ("", true),
         ] {
             assert_eq!(UserAgent::parse(text).speaks_tls12(), speaks, "{text}");
+        }
+    }
+
+    #[test]
+    fn how_long_a_url_may_be_is_known_of_a_carriers_own_browser() {
+        for (text, bytes) in [
+            ("DoCoMo/1.0/P503i/c10", 512),
+            ("DoCoMo/2.0 P903i(c100;TB;W24H12)", 512),
+            ("KDDI-CA39 UP.Browser/6.2.0.13.1.5 (FUI) MMP/2.0", 256),
+            ("SoftBank/1.0/930SH/SHJ001 Browser/NetFront/3.4", 256),
+            ("Mozilla/4.08 (D903i;FOMA;c300;TB)", 256),
+            ("Mozilla/5.0 (Linux; Android 14) Chrome/120.0.0.0 Mobile Safari/537.36", 2048),
+            ("", 2048),
+        ] {
+            assert_eq!(UserAgent::parse(text).url_bytes(), bytes, "{text}");
         }
     }
 

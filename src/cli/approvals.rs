@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::json;
 
 use super::connection::{Connection, path};
+use super::keys::warnings;
 use super::output::Document;
 use crate::admin::{self, Approved};
 
@@ -89,6 +90,7 @@ impl Document for Approved {
             ("expires at", &a.expires_at),
             ("reason", &a.reason),
         ];
-        rows.map(|(name, value)| vec![name.to_owned(), value.clone()]).into()
+        let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value.clone()]);
+        rows.chain(warnings(&self.warnings)).collect()
     }
 }

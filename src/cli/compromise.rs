@@ -34,7 +34,7 @@ pub(super) fn run(connection: &Connection, id: &str, reason: &str, no_wait: bool
             report.steps.push(CompromiseStep { step: "wrapped".to_owned(), at });
             // As it is now: the key went on with its records.
             if let Ok(now) = client.call::<Key>(Method::GET, &path(["keys", id])).await {
-                key = Key { report: key.report, ..now };
+                key = Key { report: key.report, warnings: key.warnings, ..now };
             }
         }
         Ok(key)

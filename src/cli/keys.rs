@@ -151,7 +151,8 @@ impl Document for Key {
         let dated = dated.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         let rows = always.into_iter().chain(dated).chain([("commitment", self.commitment.clone())]);
         let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
-        rows.chain(self.report.iter().flat_map(|report| compromise::rows(report))).collect()
+        let rows = rows.chain(self.report.iter().flat_map(|report| compromise::rows(report)));
+        rows.chain(warnings(&self.warnings)).collect()
     }
 }
 
@@ -180,7 +181,12 @@ impl Document for Rewrapped {
     const COLUMNS: &'static [&'static str] = &[];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let warnings = self.warnings.iter().map(|warning| vec!["warning".to_owned(), warning.clone()]);
-        iter::once(vec!["rewrapped".to_owned(), self.rewrapped.to_string()]).chain(warnings).collect()
+        let rewrapped = iter::once(vec!["rewrapped".to_owned(), self.rewrapped.to_string()]);
+        rewrapped.chain(warnings(&self.warnings)).collect()
     }
+}
+
+/// A row each.
+pub(super) fn warnings(texts: &[String]) -> impl Iterator<Item = Vec<String>> {
+    texts.iter().map(|text| vec!["warning".to_owned(), text.clone()])
 }

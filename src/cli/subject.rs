@@ -148,7 +148,7 @@ impl Subject {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 enum Decided {
-    Waits(admin::Approved),
+    Waits(Box<admin::Approved>),
     Done(admin::ShownHold),
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Gateway;
 use super::console::{NotBound, Withheld};
-use super::local_path::LocalPath;
+use super::local_path::{LocalPath, OF_A_CONSOLE};
 use super::respond::retry_after_in;
 use super::visit::{Visit, query_value};
 use crate::binding::AccountId;
@@ -62,7 +62,7 @@ impl Gateway {
     fn place_in(&self, answer: &Response<Body>) -> LocalPath {
         let location = answer.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
         let location = location.unwrap_or_default();
-        LocalPath::parse(location.strip_prefix(&self.issuer).unwrap_or(location))
+        LocalPath::parse(location.strip_prefix(&self.issuer).unwrap_or(location)).within(OF_A_CONSOLE)
     }
 
     /// `GET /_sekisho/bind`, in the clear: binds the handset that a console spoke of, and sends it back to TLS.

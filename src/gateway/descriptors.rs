@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::opening::warning;
-use crate::config::{Config, Finding, Serves};
+use crate::config::{Config, Finding, Serves, UpstreamConfig};
 use crate::edge::{Admission, ConnectionLimits, TrustedProxies};
 
 /// Descriptors of everything that is no connection of a client: store, logs, runtimes, administrators, probes.
 const RESERVED: u64 = 256;
-/// Descriptors of one client's connection: its own, and the upstream's.
+/// Descriptors that are reckoned for one client's connection: its own, and one to an upstream.
 const EACH: u64 = 2;
 /// Connections that are allowed at most unless the configuration says more: what they take of memory at their worst is
 /// below a gigabyte.
@@ -41,9 +41,46 @@ pub(super) fn allowed_at_most() -> Option<u64> {
 
 /// Connections of clients that `config` allows where `allowed` files may be open and each listener has a socket for each
 /// of `cores`; and what is doubtful about that.
-pub(super) fn connections(config: &Config, allowed: Option<u64>, cores: usize) -> (u64, Option<Finding>) {
+///
+/// At the worst all of them are open, and all that upstreams may have, which is not one a client: over HTTP/2 a client's
+/// connection asks for 128 things at once, each over a connection to a server, and what is not asked any more stays idle for a
+/// while (up to 256 a core and server). Idle or in use, for an answer or a WebSocket, `upstream.connections` of each server
+/// counts them. A question of forward-auth takes none.
+pub(super) fn connections(config: &Config, allowed: Option<u64>, cores: usize) -> (u64, Vec<Finding>) {
+    let (clients, doubt) = of_clients_alone(config, allowed, cores);
+    let mut doubts: Vec<Finding> = doubt.into_iter().collect();
+    doubts.extend(allowed.and_then(|allowed| beside_upstreams(config, clients, allowed, reserved(config, cores))));
+    (clients, doubts)
+}
+
+/// What is doubtful about `clients` connections beside those that upstreams may have.
+fn beside_upstreams(config: &Config, clients: u64, allowed: u64, reserved: u64) -> Option<Finding> {
+    let of = |upstream: &UpstreamConfig| {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        number(upstream.servers.len()).saturating_mul(number(upstream.connections))
+    };
+    let all = config.upstreams.iter().map(of).fold(0, u64::saturating_add);
+    let needed = reserved.saturating_add(clients).saturating_add(all);
+    let (most, _) = config.upstreams.iter().enumerate().max_by_key(|(_, upstream)| of(upstream))?;
+    (needed > allowed).then(|| {
+        let left = allowed.saturating_sub(reserved).saturating_sub(clients);
+        let problem = format!(
+            "the servers of all upstreams may have {all} connections at once, and {left} open files are left for them beside {clients} \
+             connections of clients: where they run out requests wait or fail, and nobody new gets in; raise LimitNOFILE to {needed}, \
+             or allow fewer here or in limits.connections"
+        );
+        warning(config, &format!("upstream[{most}].connections"), problem)
+    })
+}
+
+/// Descriptors that are for no connection.
+fn reserved(config: &Config, cores: usize) -> u64 {
     let sockets = config.listeners.len().saturating_mul(cores);
-    let reserved = RESERVED.saturating_add(u64::try_from(sockets).unwrap_or(u64::MAX));
+    RESERVED.saturating_add(u64::try_from(sockets).unwrap_or(u64::MAX))
+}
+
+fn of_clients_alone(config: &Config, allowed: Option<u64>, cores: usize) -> (u64, Option<Finding>) {
+    let reserved = reserved(config, cores);
     let allowed = allowed.unwrap_or(u64::MAX);
     let fit = (allowed.saturating_sub(reserved) / EACH).max(1);
     let doubt = |problem| warning(config, "limits.connections", problem);

@@ -6,15 +6,46 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::links::{UrlTokens, take_token};
 
-/// Longest target kept, in bytes once it is escaped: with the rest of the login URL it stays below the 512 bytes that i-mode handsets
-/// and, with a short path, the 256 bytes that `EZweb` handsets can hold (`data/carriers.json`, limits).
-const MAX_BYTES: usize = 160;
+/// Longest target that is read, in bytes once it is escaped: what fits into the URL of any browser that is no handset's.
+const LONGEST: usize = 2048;
+/// What stands beside a target and the origin in the longest link that has both: `/_sekisho/login?to=` (19), `&t=` and a form
+/// token (3 + 39), a field of the carrier's (`&guid=ON`, 8), `&by=code` (8). A ticket's URL has 55 (`/_sekisho/ticket?k=`, 32,
+/// `&to=`), one that binds 61, one that tells news 63, with a session in it; and with a session the target itself has 45.
+const IN_A_LINK: usize = 77;
+/// The same in a form that is sent by GET, of a browser that cannot post: `/_sekisho/pin?` (14), `_sk=` and a session (36),
+/// `&guid=ON` (8), `&t=` and a token (42), `&to=` (4), `&pin=` and eight digits (13). One that enrols has 89.
+const IN_A_FORM: usize = 117;
+/// Longest target that a console's answer can name, since nobody looks there what the browser can hold: with the 61 of a URL
+/// that binds and an origin of 35 it makes the 256 bytes of `EZweb` handsets.
+pub(super) const OF_A_CONSOLE: usize = 160;
 
 /// Pages of the gateway's own that are places to go to.
 const OWN_TARGETS: [&str; 3] = ["/_sekisho/me", "/_sekisho/me/pin", "/_sekisho/notice"];
 
 /// What is escaped in a query value: all but the unreserved set and `/` (RFC 3986 §3.4).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// How long a target of a request may be, so that every URL which carries it on fits the browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    bytes: usize,
+    /// What `/` takes: forms that are sent by GET escape it.
+    slash: usize,
+}
+
+impl Room {
+    /// In URLs of `url_bytes` at most (`data/carriers.json`, limits) with an origin of `origin` bytes, for a browser that
+    /// `posts` its forms or does not.
+    pub(super) const fn of(url_bytes: usize, origin: usize, posts: bool) -> Self {
+        let (beside, slash) = if posts { (IN_A_LINK, 1) } else { (IN_A_FORM, 3) };
+        Self { bytes: url_bytes.saturating_sub(origin + beside), slash }
+    }
+
+    fn holds(self, text: &str) -> bool {
+        let slashes = text.bytes().filter(|byte| *byte == b'/').count();
+        escaped_length(text) + slashes * (self.slash - 1) <= self.bytes
+    }
+}
 
 /// A path and query on this host, safe in a `Location` field and in a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,24 +75,32 @@ impl LocalPath {
                 && !p.split('/').any(|s| s == "." || s == "..")
         };
         let own = decoded.starts_with("/_sekisho") && !OWN_TARGETS.contains(&decoded.as_str());
-        if visible && escaped_length(text) <= MAX_BYTES && !own && [path, &decoded, &twice].into_iter().all(local) {
+        if visible && escaped_length(text) <= LONGEST && !own && [path, &decoded, &twice].into_iter().all(local) {
             Self(without_token(text).into())
         } else {
             Self::root()
         }
     }
 
-    /// The target of a request that was refused: where its person wanted to go. Gateway keys are dropped from it.
+    /// The target of a request that was refused: where its person wanted to go, as far as there is `room`. Gateway keys are
+    /// dropped from it.
     #[must_use]
-    pub(super) fn of_request(path: &str, query: Option<&str>) -> Self {
+    pub(super) fn of_request(path: &str, query: Option<&str>, room: Room) -> Self {
         let kept: Vec<&str> = query.unwrap_or_default().split('&').filter(|pair| !is_gateway_key(pair)).collect();
         let query = kept.join("&");
         let with_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-        match Self::parse(&with_query) {
+        let parse = |target: &str| if room.holds(target) { Self::parse(target) } else { Self::root() };
+        match parse(&with_query) {
             // A query too long for the handset is given up before the path is.
-            Self(root) if &*root == "/" => Self::parse(path),
+            Self(target) if &*target == "/" => parse(path),
             parsed => parsed,
         }
+    }
+
+    /// Itself if it has so many bytes at most once it is escaped, else the root.
+    #[must_use]
+    pub(super) fn within(self, bytes: usize) -> Self {
+        if escaped_length(&self.0) <= bytes { self } else { Self::root() }
     }
 
     /// The path and query.
@@ -100,7 +139,10 @@ fn is_gateway_key(pair: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::form_token::{Form, FormTokens};
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::entropy::SystemEntropy;
 
     #[test]
     fn local_paths_stay() {
@@ -119,8 +161,8 @@ mod tests {
 
     #[test]
     fn everything_else_becomes_the_root() {
-        let long = format!("/{}", "a".repeat(MAX_BYTES));
-        let escaped = format!("/{}", "%41".repeat(MAX_BYTES / 4));
+        let long = format!("/{}", "a".repeat(LONGEST));
+        let escaped = format!("/{}", "%41".repeat(LONGEST / 4));
         for path in [
             "",
             "admin",
@@ -168,15 +210,54 @@ mod tests {
             ("/a", Some(""), "/a"),
             ("*", None, "/"),
         ] {
-            assert_eq!(LocalPath::of_request(path, query).as_str(), target);
+            assert_eq!(LocalPath::of_request(path, query, WIDE).as_str(), target);
         }
         for (named, target) in
             [("/a?_sk=x", "/a"), ("/a?b&%5fSK=x&c", "/a?b&c"), ("/a?_sk", "/a"), ("/a?sk=x", "/a?sk=x")]
         {
             assert_eq!(LocalPath::parse(named).as_str(), target);
         }
-        let long = "q".repeat(500);
-        assert_eq!(LocalPath::of_request("/a", Some(&long)).as_str(), "/a", "the query goes first");
+        let (long, longer) = ("q".repeat(500), "q".repeat(LONGEST));
+        assert_eq!(LocalPath::of_request("/a", Some(&long), WIDE).as_str(), format!("/a?{long}"));
+        assert_eq!(LocalPath::of_request("/a", Some(&longer), WIDE).as_str(), "/a", "the query goes first");
+    }
+
+    const WIDE: Room = Room::of(2048, 24, true);
+
+    /// Every URL that carries a target, at its longest, for the browsers of `data/carriers.json` and any other.
+    #[test]
+    fn the_longest_target_fits_every_url_that_carries_it_and_no_longer_one() {
+        let origin = "https://admin.example.jp";
+        let entropy = SystemEntropy::default();
+        let form_token = FormTokens::new(&entropy).issue(Form::Login, b"", &entropy, Timestamp::from_unix_millis(0));
+        let secret = "s".repeat(32);
+        for (url_bytes, posts, most) in [(256, true, 155), (512, true, 411), (512, false, 371), (2048, true, 1947)] {
+            let room = Room::of(url_bytes, origin.len(), posts);
+            // Nothing of it needs escaping but the slashes, of which there are three.
+            let longest = "/ab/cd/".to_owned() + &"e".repeat(most - 7 - if posts { 0 } else { 6 });
+            let to = LocalPath::of_request(&longest, None, room);
+            assert_eq!(to.as_str(), longest);
+            assert_eq!(LocalPath::of_request(&format!("{longest}e"), None, room), LocalPath::root());
+            let (value, in_form) = (to.as_query_value(), to.as_str().replace('/', "%2F"));
+            let mut urls = vec![
+                format!("{origin}/_sekisho/login?to={value}&t={form_token}&guid=ON&by=code"),
+                format!("{origin}/_sekisho/ticket?k={secret}&to={value}"),
+                format!("{origin}/_sekisho/bind?k={secret}&to={value}&guid=ON"),
+                format!("{origin}/_sekisho/news?to={value}&_sk={secret}&guid=ON"),
+                format!("{origin}{}?_sk={secret}&guid=ON", to.as_str()),
+            ];
+            if !posts {
+                urls.extend([
+                    format!("{origin}/_sekisho/enrol?guid=ON&t={form_token}&to={in_form}&code=1234-5678-9012"),
+                    format!("{origin}/_sekisho/unlock?guid=ON&t={form_token}&to={in_form}&pin=12345678"),
+                    format!("{origin}/_sekisho/pin?_sk={secret}&guid=ON&t={form_token}&to={in_form}&pin=12345678"),
+                ]);
+            }
+            let lengths: Vec<_> = urls.iter().map(String::len).collect();
+            assert_eq!(lengths.iter().max(), Some(&url_bytes), "{lengths:?}");
+        }
+        let (within, beyond) = (LocalPath::parse("/0123456"), LocalPath::parse("/01234567"));
+        assert_eq!((within.within(8).as_str(), beyond.within(8).as_str()), ("/0123456", "/"));
     }
 
     proptest! {

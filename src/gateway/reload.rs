@@ -96,6 +96,7 @@ impl Live {
         now: Timestamp,
     ) -> Self {
         let first = gateway.load_full();
+        first.show_upstreams();
         Self {
             config,
             shutdown: first.shutdown.clone(),
@@ -122,6 +123,10 @@ impl Live {
         self.tell_systemd(false);
         let gateway = self.gateway.load_full();
         let metrics = &gateway.metrics;
+        if outcome.is_err() {
+            // The one that was refused was made ready, and counts by the names in it.
+            gateway.show_upstreams();
+        }
         match &outcome {
             Ok(reloaded) => {
                 for warning in &reloaded.warnings {
@@ -157,7 +162,7 @@ impl Live {
         let swap = async {
             // From here on nothing fails: what people are told from now on is kept before they are.
             notice::put_in_force(&*former.notices, &told, &former.audit, &*former.clock, by).await?;
-            self.swap(&former, prepared);
+            self.swap(prepared);
             Ok::<_, ReloadError>(((), Effect::none()))
         };
         former.audit.act(event, &*former.clock, swap).await?;
@@ -209,8 +214,8 @@ impl Live {
         };
         let seed = u64::from_le_bytes(random(&*former.entropy));
         let health = Arc::new(Health::new(&config.upstreams, Some(&former.health), seed));
-        let (connections, doubt) = descriptors::connections(&config, descriptors::allowed(), self.cores);
-        warnings.extend(doubt);
+        let (connections, doubts) = descriptors::connections(&config, descriptors::allowed(), self.cores);
+        warnings.extend(doubts);
         let setting = Setting { config: Arc::clone(&config), access, upstream_tls, health, tracer };
         let gateway = Arc::new(former.under(setting));
         // Carriers bring names of fields: nothing is served under them before it was seen that none can be forged.
@@ -223,7 +228,7 @@ impl Live {
     }
 
     /// Nothing in here can fail or wait.
-    fn swap(&self, former: &Gateway, prepared: Prepared) {
+    fn swap(&self, prepared: Prepared) {
         let Prepared { gateway, redirections, listeners, connections, lists, warnings: _ } = prepared;
         let config = Arc::clone(&gateway.config);
         let session = config.session;
@@ -255,8 +260,8 @@ impl Live {
             // Nobody takes it where the gateway stops.
             let _ = self.for_admin.send(listener);
         }
+        gateway.show_upstreams();
         self.probe(&gateway);
-        forget_servers(former, &gateway);
         gateway.look_again();
         let now = gateway.clock.now();
         *lock(&self.since) = now;
@@ -355,30 +360,6 @@ fn kept_until_restart(former: &Config, next: &Config) -> Vec<Finding> {
             next.finding(key, "needs a restart: a running gateway cannot change it; nothing was changed".to_owned())
         })
         .collect()
-}
-
-/// Takes out of the metrics what is not there, or not probed, any more.
-fn forget_servers(former: &Gateway, next: &Gateway) {
-    let servers = |config: &Config| -> Vec<(String, String, bool)> {
-        let named = |upstream: &UpstreamConfig| {
-            let (name, probed) = (upstream.name.clone(), upstream.health.is_some());
-            upstream.servers.iter().map(move |server| (name.clone(), server.to_string(), probed)).collect::<Vec<_>>()
-        };
-        config.upstreams.iter().flat_map(named).collect()
-    };
-    let still = servers(&next.config);
-    for (upstream, server, _) in servers(&former.config) {
-        match still.iter().find(|(name, address, _)| *name == upstream && *address == server) {
-            Some((_, _, true)) => {}
-            Some((_, _, false)) => next.metrics.upstream_server_unprobed(&upstream, &server),
-            None => next.metrics.upstream_server_gone(&upstream, &server),
-        }
-    }
-    for gone in former.config.upstreams.iter().map(|upstream| &upstream.name) {
-        if !next.config.upstreams.iter().any(|upstream| upstream.name == *gone) {
-            next.metrics.upstream_gone(gone);
-        }
-    }
 }
 
 /// Nothing panics while it holds one of these, so what poison would protect is whole.

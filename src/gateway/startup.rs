@@ -448,9 +448,9 @@ fn taken_places(config: &Config, inherited: &Inherited, cores: usize) -> Vec<Fin
 
 /// Counts connections as `config` says, as many as the process may have files open for.
 fn admissions(config: &Arc<Config>, cores: usize) -> Admissions {
-    let (most, doubt) = descriptors::connections(config, descriptors::allowed(), cores);
-    if let Some(doubt) = doubt {
-        tracing::warn!(doubt = doubt.problem, "limits.connections is doubtful");
+    let (most, doubts) = descriptors::connections(config, descriptors::allowed(), cores);
+    for finding in doubts {
+        tracing::warn!(%finding, "more connections are allowed than files may be open");
     }
     Admissions::new(config, most)
 }

@@ -10,9 +10,10 @@ use crate::admin::{
     UpstreamStatus,
 };
 use crate::clock::Timestamp;
+use crate::config::UpstreamConfig;
 use crate::rotation::Progress;
 use crate::store::{KeyRecord, KeyState};
-use crate::telemetry::{Figures, ServerFigures, log_in_force};
+use crate::telemetry::{Figures, ServerFigures, UpstreamLabels, log_in_force};
 use crate::upstream::ServerNow;
 
 impl Live {
@@ -100,6 +101,16 @@ impl Live {
 }
 
 impl Gateway {
+    /// In the metrics: these upstreams and no others.
+    pub(super) fn show_upstreams(&self) {
+        let labels = |upstream: &UpstreamConfig| UpstreamLabels {
+            name: upstream.name.clone(),
+            servers: upstream.servers.iter().map(ToString::to_string).collect(),
+            probed: upstream.health.is_some(),
+        };
+        self.metrics.upstreams_in_force(self.config.upstreams.iter().map(labels).collect());
+    }
+
     /// In the metrics.
     pub(super) fn tell_of_upstreams(&self) {
         for (index, upstream) in self.config.upstreams.iter().enumerate() {
@@ -164,7 +175,7 @@ fn store(lately: &Lately, figures: &Figures) -> StoreStatus {
 
 fn upstreams(gateway: &Gateway) -> Vec<UpstreamStatus> {
     let upstreams = gateway.config.upstreams.iter().enumerate();
-    let status = |(index, upstream): (usize, &crate::config::UpstreamConfig)| {
+    let status = |(index, upstream): (usize, &UpstreamConfig)| {
         let server = |(server, now): (&crate::config::UpstreamServer, ServerNow)| ServerStatus {
             address: server.to_string(),
             probed: upstream.health.is_some(),

@@ -67,8 +67,8 @@ impl Gateway {
             Err(error) => tracing::error!(%error, "the keys of a rotation could not be moved on"),
             Ok(()) => {}
         }
-        // What the old key alone made goes from the file as what was erased does.
-        if self.rotations.has_wrapped() {
+        // What the old key alone made, and what a key was wrapped as, goes from the file as what was erased does.
+        if self.rotations.has_left_traces() {
             self.promises.subjects.note_erased();
         }
         self.promises.subjects.finish().await?;

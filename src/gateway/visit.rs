@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 
 use super::Gateway;
 use super::arrival::Arrival;
-use super::local_path::LocalPath;
+use super::local_path::{LocalPath, Room};
 use crate::carrier::{Profile, UserAgent};
 use crate::clock::Timestamp;
 use crate::edge::{Client, RawHead};
@@ -28,6 +28,8 @@ pub(super) struct Visit<'r> {
     /// The profile of the source network; headers had no say.
     pub(super) carrier: Option<&'r Arc<Profile>>,
     pub(super) user_agent: UserAgent,
+    /// For where they wanted to go, in the URLs that their browser can hold.
+    room: Room,
     pub(super) reader: Reader,
     pub(super) request_id: RequestId,
     pub(super) now: Timestamp,
@@ -40,7 +42,12 @@ impl<'r> Visit<'r> {
         let carrier = gateway.config.carriers.match_source(&client);
         let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
         let reader = Gateway::reader_of(&ReaderHints::of(head), carrier, &user_agent);
-        Self { arrival, head, client, carrier, user_agent, reader, request_id, now }
+        let room = Room::of(
+            user_agent.url_bytes(),
+            gateway.own_origins.iter().map(String::len).max().unwrap_or(0),
+            user_agent.posts(),
+        );
+        Self { arrival, head, client, carrier, user_agent, room, reader, request_id, now }
     }
 
     /// The page of a refusal, with the advice of this carrier.
@@ -52,7 +59,7 @@ impl<'r> Visit<'r> {
     /// Where the person wanted to go: the target itself, if it can be gone to again.
     pub(super) fn wanted(&self) -> LocalPath {
         match *self.head.method() {
-            Method::GET | Method::HEAD => LocalPath::of_request(self.head.path(), self.head.query()),
+            Method::GET | Method::HEAD => LocalPath::of_request(self.head.path(), self.head.query(), self.room),
             _ => LocalPath::root(),
         }
     }

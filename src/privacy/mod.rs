@@ -4,6 +4,7 @@
 //! erasure with a sealed certificate. Absent on purpose: any way to find an account by anything but its id, and any way
 //! to bring back what was erased.
 
+mod backoff;
 mod canary_search;
 mod clock_watch;
 mod export;

@@ -168,7 +168,11 @@ impl Retention {
         }
         if may_erase {
             // The keys first: what they sealed is past reading, wherever copies of it are.
-            round.log_keys = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await?;
+            let destroyed = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await;
+            if matches!(destroyed, Err(StoreError::Unemptied(_))) {
+                subjects.note_erased();
+            }
+            round.log_keys = destroyed?;
             round.audit = self.erase_entries(&mut state, now).await?;
             match self.log_files(&config, now, erase_days).await {
                 Ok(erased) => (round.log_files, round.security_log_files) = erased,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::backoff::Backoff;
 use super::export::{Facts, document};
 use super::periods::Periods;
 use super::tongue::Tongue;
@@ -87,6 +88,8 @@ pub struct Subjects {
     erasing: Mutex<()>,
     /// Whether something was erased that may still stand in a journal.
     unscrubbed: AtomicBool,
+    /// When that is tried again which failed.
+    scrub_again: std::sync::Mutex<Backoff>,
     /// When nothing was left that had been erased before.
     scrubbed_at: std::sync::Mutex<Option<Timestamp>>,
     /// Accounts that were erased within the last [`LATE_ENTRIES`], and when.
@@ -119,6 +122,7 @@ impl Subjects {
             erasing: Mutex::default(),
             // What a run before erased last may stand in the journal that it left.
             unscrubbed: AtomicBool::new(true),
+            scrub_again: std::sync::Mutex::default(),
             scrubbed_at: std::sync::Mutex::default(),
             lately: std::sync::Mutex::default(),
         }
@@ -292,7 +296,8 @@ impl Subjects {
             tracing::warn!(erasure = erasure.id, "an erasure that was broken off is finished");
         }
         self.forget_late_entries().await?;
-        if self.unscrubbed.load(Ordering::Acquire) {
+        // Each try copies the whole store while everybody who writes waits: where the disk is full, not every five seconds.
+        if self.unscrubbed.load(Ordering::Acquire) && self.scrub_again().is_due(self.clock.monotonic()) {
             self.scrub().await;
         }
         Ok(())
@@ -309,6 +314,11 @@ impl Subjects {
         }
         self.lately().retain(|(_, at)| now.since(*at) < LATE_ENTRIES && *at <= now);
         Ok(())
+    }
+
+    /// Nor while it holds this one.
+    fn scrub_again(&self) -> std::sync::MutexGuard<'_, Backoff> {
+        self.scrub_again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing panics while it holds the lock.
@@ -328,7 +338,8 @@ impl Subjects {
         *self.scrubbed_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the journal is empty now. Where a long read keeps it from that, upkeep tries again.
+    /// Whether nothing of what was erased is left now. Where a long read or a full disk keeps it from that, upkeep tries again,
+    /// ever later; that it failed is said once, and that it worked again.
     async fn scrub(&self) -> bool {
         // First the flag: what is erased meanwhile sets it again.
         self.unscrubbed.store(false, Ordering::Release);
@@ -336,11 +347,22 @@ impl Subjects {
         match self.store.scrub().await {
             Ok(()) => {
                 *self.scrubbed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                if self.scrub_again().worked() {
+                    tracing::info!("the store was written anew; nothing of what was erased is left in its files");
+                }
                 true
             }
             Err(error) => {
                 self.unscrubbed.store(true, Ordering::Release);
-                tracing::warn!(%error, "what was erased may stand in the journal for some seconds more");
+                if self.scrub_again().failed(self.clock.monotonic()) {
+                    tracing::warn!(
+                        %error,
+                        "the store was not written anew: what was erased may stand in its files until that works; it is tried again, \
+                         within ten minutes each time"
+                    );
+                } else {
+                    tracing::debug!(%error, "the store was not written anew");
+                }
                 false
             }
         }

@@ -48,8 +48,8 @@ pub struct Rotations {
     pub(super) wake: Notify,
     /// Told when a rotation reached its next state by itself.
     pub(super) moved: Notify,
-    /// Whether the last record was wrapped since somebody asked.
-    pub(super) wrapped: AtomicBool,
+    /// Whether the last record was wrapped, or a key destroyed whose material the journal may have, since somebody asked.
+    pub(super) traces: AtomicBool,
     /// Whether sessions of a key that leaked may still have to end.
     pub(super) fallen: AtomicBool,
     /// Milliseconds that the runner has rested.
@@ -123,7 +123,7 @@ impl Rotations {
             rate: AtomicU64::new(0),
             wake: Notify::new(),
             moved: Notify::new(),
-            wrapped: AtomicBool::new(false),
+            traces: AtomicBool::new(false),
             fallen: AtomicBool::new(false),
             rested: AtomicU64::new(0),
             rehearses: None,
@@ -142,10 +142,10 @@ impl Rotations {
         self.retention_days.store(days, Ordering::Relaxed);
     }
 
-    /// Whether a rotation came to the end of its wrap since this was last asked. No record has what the old key alone made
-    /// any more; the medium may, where records were.
-    pub fn has_wrapped(&self) -> bool {
-        self.wrapped.swap(false, Ordering::Relaxed)
+    /// Whether a rotation came to the end of its wrap since this was last asked, or a key to its own whose material the
+    /// journal may have. No record has what the old key alone made any more; the medium may, where records were.
+    pub fn has_left_traces(&self) -> bool {
+        self.traces.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn retention_days(&self) -> u32 {
@@ -364,7 +364,7 @@ impl Rotations {
                 keys.push(KeyChange::New(self.keys.fresh(number, state, now).await?));
             }
             let rings = !keys.is_empty();
-            match self.store.change_with(present, keys, rotations, begins).await? {
+            match self.change_with(present, keys, rotations, begins).await? {
                 ChangeOutcome::Changed(_) => {
                     if rings {
                         self.keys.refresh().await?;
@@ -377,6 +377,24 @@ impl Rotations {
             }
         }
         Err(StoreError::Unavailable("the keys keep being changed by others; try again".into()).into())
+    }
+
+    /// Has the store make the changes. What is done stands, also where the journal was not emptied behind it: upkeep does that.
+    pub(super) async fn change_with(
+        &self,
+        revision: u64,
+        keys: Vec<KeyChange>,
+        rotations: Vec<RotationRecord>,
+        count_total: Option<String>,
+    ) -> Result<ChangeOutcome, StoreError> {
+        match self.store.change_with(revision, keys, rotations, count_total).await {
+            Err(error @ StoreError::Unemptied(_)) => {
+                self.traces.store(true, Ordering::Relaxed);
+                tracing::warn!(%error, "a key is destroyed; what it was wrapped as may stay in the journal for some seconds");
+                Ok(ChangeOutcome::Changed(revision + 1))
+            }
+            answered => answered,
+        }
     }
 
     /// Plants canaries, and keeps what all bindings look like. A key that leaked does not wait for the latter, which reads

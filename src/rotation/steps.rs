@@ -84,7 +84,7 @@ impl Rotations {
             }
             let revision = view.stored.revision;
             let work = async {
-                match self.store.change_with(revision, keys, rotations, None).await? {
+                match self.change_with(revision, keys, rotations, None).await? {
                     ChangeOutcome::Changed(_) => self.keys.refresh().await?,
                     ChangeOutcome::Stale => return Err(RotationError::Stale(revision)),
                     ChangeOutcome::InUse(records) => return Err(RotationError::InUse(records)),
@@ -103,7 +103,7 @@ impl Rotations {
                 tracing::warn!(%error, "the receipt was not issued; it is when somebody asks for it");
             }
             if reached.is_some() {
-                self.wrapped.store(true, Ordering::Relaxed);
+                self.traces.store(true, Ordering::Relaxed);
             }
             if let Some(reached) = reached.filter(|_| self.rehearses.is_none()) {
                 let event = SecurityEvent::Rotation { id, step: reached, by: None };

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-/// The store itself failed; the answer to a client is `store-unavailable`.
+/// The store itself failed; the answer to a client is `store-unavailable`. Nothing was changed, unless the variant says
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The medium refused: full, read-only, I/O error. The text is for the operator's log.
@@ -11,7 +12,21 @@ pub enum StoreError {
     /// What was read back breaks an invariant of this program. The text names the record, never its content.
     #[error("the store holds a record that cannot be right: {0}")]
     Corrupt(String),
+    /// What was asked for is done, and on the disk; what it erased may still stand in the journal, which was not emptied.
+    /// To be scrubbed ([`SubjectStore::scrub`](super::SubjectStore::scrub)).
+    #[error("it is done, and what was erased may still stand in the journal: {0}")]
+    Unemptied(String),
     /// The store was shut down while the call waited.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Why the journal was not emptied behind what is done.
+    pub(super) fn behind_what_is_done(self) -> Self {
+        match self {
+            Self::Unavailable(why) => Self::Unemptied(why),
+            other @ (Self::Corrupt(_) | Self::Unemptied(_) | Self::Closed) => Self::Unemptied(other.to_string()),
+        }
+    }
 }

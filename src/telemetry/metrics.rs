@@ -363,7 +363,7 @@ pub(super) fn register<M: Metric + Clone + Default>(registry: &mut Registry, nam
 
 #[cfg(test)]
 mod tests {
-    use super::super::upstreams::ServerFigures;
+    use super::super::upstreams::{ServerFigures, UpstreamLabels};
     use super::*;
 
     #[test]
@@ -432,6 +432,8 @@ mod tests {
         metrics.enrolment(&docomo);
         metrics.lines_lost("log");
         metrics.promise("retention", true);
+        let (name, servers) = ("console".to_owned(), vec!["http://127.0.0.1:9000".to_owned()]);
+        metrics.upstreams_in_force(vec![UpstreamLabels { name, servers, probed: true }]);
         metrics.upstream_server("console", "http://127.0.0.1:9000", true);
         metrics.upstream_server_now("console", "http://127.0.0.1:9000", ServerFigures::default());
         metrics.upstream_waiting("console", 0, 0);

@@ -33,4 +33,4 @@ pub use security::{Actor, KeyAction, RotationStep, SECURITY_FIELDS, SecurityEven
 pub use security_file::{
     SecurityRedirection, open_security_log, probe_security_log, security_day_over, security_log_trouble,
 };
-pub use upstreams::{ServerFigures, UpstreamMetrics};
+pub use upstreams::{ServerFigures, UpstreamLabels, UpstreamMetrics};

@@ -125,6 +125,66 @@ async fn a_request_ends_under_the_configuration_that_it_began_under() {
 }
 
 #[tokio::test]
+async fn what_was_counted_of_an_upstream_goes_with_it() {
+    let played = PlayedUpstream::start().await;
+    let mut harness = Harness::with(|config| played.routed(&config, "public", "")).await;
+    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
+    client.get("/played/1", "").await;
+    let mut upstream = played.accept().await;
+    upstream.head().await;
+    upstream.send(OK).await;
+    assert_eq!(client.answer().await.text(), "ok");
+    let address = played.address.to_string();
+    let of = |metrics: &str, word: &str| -> Vec<String> {
+        let lines = metrics.lines().filter(|line| line.contains(word));
+        lines.map(|line| line.split_once('{').unwrap().0.to_owned()).collect()
+    };
+    let before = harness.metrics().await;
+    let counted = [
+        "sekisho_upstream_connections_open",
+        "sekisho_upstream_ejections_total",
+        "sekisho_upstream_requests_total",
+        "sekisho_upstream_requests_turned_away_total",
+        "sekisho_upstream_requests_waiting",
+        "sekisho_upstream_server_ejected",
+    ];
+    let mut there = of(&before, "upstream=\"played\"");
+    there.sort();
+    there.dedup();
+    assert_eq!(there, counted, "{before}");
+
+    // Another name, and then another server under that name; one request is at work meanwhile.
+    client.get("/played/slow", "").await;
+    upstream.head().await;
+    harness
+        .reload(|config| {
+            let config = config.replace("name = \"played\"", "name = \"renamed\"");
+            config.replace("upstream = \"played\"", "upstream = \"renamed\"")
+        })
+        .await
+        .unwrap();
+    upstream.send(OK).await;
+    assert_eq!(client.answer().await.text(), "ok");
+    let renamed = harness.metrics().await;
+    assert_eq!(of(&renamed, "upstream=\"played\""), [""; 0], "{renamed}");
+    assert!(of(&renamed, &address).len() == 3 && of(&renamed, "upstream=\"renamed\"").len() == 9, "{renamed}");
+
+    let other = RecordingUpstream::start().await;
+    let to = other.address.to_string();
+    harness.reload(|config| config.replace(&address, &to)).await.unwrap();
+    let moved = harness.metrics().await;
+    assert_eq!((of(&moved, &address).len(), of(&moved, &to).len()), (0, 3), "{moved}");
+    harness
+        .reload(|config| config.split("\n[[upstream]]\nname = \"renamed\"").next().unwrap().to_owned())
+        .await
+        .unwrap();
+    let gone = harness.metrics().await;
+    assert_eq!(of(&gone, "upstream=\"renamed\""), [""; 0], "{gone}");
+    assert_eq!(of(&gone, "upstream=\"console\"").len(), 9, "the other one is there");
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn connections_to_a_server_that_stays_are_kept() {
     let played = PlayedUpstream::start().await;
     let mut harness = Harness::with(|config| played.routed(&config, "public", "")).await;

@@ -272,6 +272,25 @@ async fn few_open_files_are_doubtful_and_serve_takes_as_many_as_it_may() {
     let doubt = told("-n 6000").await.unwrap();
     assert!(doubt.contains("5000 connections need 1") && doubt.contains("may have 6000; raise LimitNOFILE"), "{doubt}");
 
+    // The default of 4096 for each server does not go with 5000 of clients either; with fewer there is room again.
+    let of_upstreams = async |files: &str| {
+        let ended = ended(limited(folder.command("check"), files)).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.stderr.lines().find(|line| line.contains("upstream[0].connections")).map(str::to_owned)
+    };
+    assert_eq!(of_upstreams("-n 20000").await, None);
+    let doubt = of_upstreams("-n 9000").await.unwrap();
+    assert!(doubt.contains("warning: the servers of all upstreams may have 4096 connections"), "{doubt}");
+    let left =
+        doubt.split_once("at once, and ").and_then(|(_, rest)| rest.split_once(" open files are left")).unwrap().0;
+    let needed = doubt.split_once("LimitNOFILE to ").and_then(|(_, rest)| rest.split_once(',')).unwrap().0;
+    let (left, needed): (u64, u64) = (left.parse().unwrap(), needed.parse().unwrap());
+    assert_eq!(needed - 9000, 4096 - left, "{doubt}");
+    assert_eq!(of_upstreams(&format!("-n {needed}")).await, None);
+    assert!(of_upstreams(&format!("-n {}", needed - 1)).await.is_some());
+    folder.edit("audience = ", &format!("connections = {left}\naudience = "));
+    assert_eq!(of_upstreams("-n 9000").await, None);
+
     let gateway = folder.serve_as(limited(folder.command("serve"), "-S -n 300")).await;
     let (now, most) = gateway.descriptors_allowed();
     assert_eq!(now, most);

@@ -55,8 +55,8 @@ impl ApprovalStore for EmbeddedStore {
         let Some(seq) = number(id) else { return Ok(ApprovedOutcome::NotApproved) };
         let erases = key_change::erases(&changes);
         let outcome = self.writer.run(move |conn| change_approved(conn, seq, &changes, &by, now)).await?;
-        if erases {
-            self.writer.fold().await?;
+        if erases && matches!(outcome, ApprovedOutcome::Changed(_)) {
+            self.writer.fold().await.map_err(StoreError::behind_what_is_done)?;
         }
         Ok(outcome)
     }

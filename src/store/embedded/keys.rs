@@ -48,7 +48,7 @@ impl KeyStore for EmbeddedStore {
         let destroyed = self.writer.run(move |conn| log_keys::destroy(conn, before)).await?;
         if destroyed > 0 {
             // Overwritten in place; the journal, and the file as it was before, still have the wrapped keys.
-            self.writer.fold().await?;
+            self.writer.fold().await.map_err(StoreError::behind_what_is_done)?;
         }
         Ok(destroyed)
     }

@@ -65,7 +65,7 @@ impl RotationStore for EmbeddedStore {
             .await?;
         if erases && matches!(outcome, ChangeOutcome::Changed(_)) {
             // The journal, and the file as it was before, still have the wrapped key.
-            self.writer.fold().await?;
+            self.writer.fold().await.map_err(StoreError::behind_what_is_done)?;
         }
         Ok(outcome)
     }

@@ -279,8 +279,12 @@ impl Thread {
                 }
                 Turn::First(Message::Rewrite(reply)) | Turn::Patient(Message::Rewrite(reply)) => {
                     let _ = reply.send(self.empty(|conn| {
-                        write_anew(conn)?;
-                        fold(conn)
+                        // Where somebody reads it, each try would leave another copy of the store in the journal.
+                        fold(conn)?;
+                        let written = write_anew(conn);
+                        // Also where the disk got full on the way: the journal has what was left of it, for nothing.
+                        let folded = fold(conn);
+                        written.and(folded)
                     }));
                 }
                 Turn::First(Message::Close(reply)) | Turn::Patient(Message::Close(reply)) => {
