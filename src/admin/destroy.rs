@@ -31,7 +31,7 @@ pub(super) struct DestroyKey {
 }
 
 /// Wipes a drained key that cooled off, or one that was never in use, and keeps its tombstone. Where
-/// `admin.approvals` wants more people, it waits for them (202). Of one that was destroyed before it answers the same again.
+/// `admin.approvals` wants more people, it waits for them (202).
 #[utoipa::path(
     delete, path = "/v1/keys/{id}", params(("id" = String, Path), RevisionMatch), request_body = Option<DestroyKey>,
     responses((status = 200, body = Key), (status = 202, body = Approved), Refused)
@@ -44,13 +44,7 @@ pub(super) async fn destroy_key(
     Asked(asked): Asked<DestroyKey>,
 ) -> Result<Response, Refused> {
     let Path(id) = id.map_err(|_| Refused::NotFound)?;
-    let stored = ops.key_store.keys().await?;
-    revision.check(stored.revision)?;
-    if stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
-        // Asked again: nothing is left of it, and all that was left to do then may be done now.
-        let warnings = follow_up(&ops).await;
-        return Ok(Destroyed::of(&ops, &id, stored.revision, warnings).await?.into_response());
-    }
+    revision.check(ops.key_store.keys().await?.revision)?;
     let (revision, _) = ops.lifecycle.destruction(&id, None, Moment::of(&*ops.clock)).await?;
     let reason = Reason::read(asked.reason)?;
     match approvals::require(&ops, ApprovedAction::DestroyKey, About::Key(&id), by, revision, reason).await? {
