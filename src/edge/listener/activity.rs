@@ -30,7 +30,7 @@ pub(super) struct Activity {
     requests: AtomicU32,
     /// Answers that gave out bytes and were not asked for more since.
     held_up: AtomicU32,
-    /// Whether what serves is being let go: it ends, and its stream does not.
+    /// Whether what serves is being let go: nothing more is read for it, and when it ends its stream does not.
     being_parked: AtomicBool,
     /// Whether it is never parked.
     stays: AtomicBool,
@@ -41,8 +41,8 @@ pub(super) struct Activity {
     moved_at: AtomicU64,
 }
 
-/// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a browser takes from one
-/// request of a page to the next, so that parking costs where it saves something.
+/// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
+/// request to the next, so that it never pays for another hyper.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// No moment.
@@ -197,7 +197,7 @@ impl<'a> Watchdog<'a> {
         Self { activity, timeouts, last_call: None, timer }
     }
 
-    /// Whether an end of what serves the stream is the stream's from now on.
+    /// Says whether what serves the stream is asked to let go of it.
     pub(super) fn parks(&self, parks: bool) {
         self.activity.being_parked.store(parks, Relaxed);
     }

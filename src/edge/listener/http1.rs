@@ -77,8 +77,9 @@ where
 
     /// Lets go of hyper, if it is between two requests; gives `Ready` if there is nothing left to keep.
     ///
-    /// hyper is asked to end, and only where it does at once was everything read and written that belongs to a request: an
-    /// answer may have ended before the body that it answers. A connection that stands still there ends behind that body.
+    /// hyper is asked to end, and only where it does at once, without another byte, was everything read and written that
+    /// belongs to a request: an answer may have ended before the body that it answers. A connection that stands still
+    /// there ends behind that body. To be polled right after hyper, so that nobody took anything of a body in between.
     fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Serving(serving) = &mut self.state else { return Poll::Pending };
         self.watchdog.parks(true);
