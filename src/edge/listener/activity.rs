@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,12 +30,20 @@ pub(super) struct Activity {
     requests: AtomicU32,
     /// Answers that gave out bytes and were not asked for more since.
     held_up: AtomicU32,
+    /// Whether what serves is being let go: nothing more is read for it, and when it ends its stream does not.
+    being_parked: AtomicBool,
+    /// Whether it is never parked.
+    stays: AtomicBool,
     // Moments; see `Activity::stamp`.
     quiet_since: AtomicU64,
     head_since: AtomicU64,
     blocked_since: AtomicU64,
     moved_at: AtomicU64,
 }
+
+/// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
+/// request to the next, so that it never pays for another hyper.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// No moment.
 const NONE: u64 = 0;
@@ -50,6 +58,8 @@ impl Activity {
             started: Instant::now(),
             requests: AtomicU32::new(0),
             held_up: AtomicU32::new(0),
+            being_parked: AtomicBool::new(false),
+            stays: AtomicBool::new(protocol == Protocol::Http2),
             quiet_since: AtomicU64::new(NONE),
             head_since: AtomicU64::new(NONE),
             blocked_since: AtomicU64::new(NONE),
@@ -93,6 +103,11 @@ impl Activity {
         self.requests.fetch_add(1, Relaxed);
     }
 
+    /// A request asks for an upgrade. Should it get none, hyper gives the stream away all the same when it ends.
+    pub(super) fn upgrade_asked(&self) {
+        self.stays.store(true, Relaxed);
+    }
+
     /// An answer ended, or its request was given up.
     pub(super) fn request_ended(&self) {
         if self.requests.fetch_sub(1, Relaxed) == 1 {
@@ -112,6 +127,10 @@ impl Activity {
         self.moved_at.store(self.stamp(), Relaxed);
     }
 
+    pub(super) fn is_being_parked(&self) -> bool {
+        self.being_parked.load(Relaxed)
+    }
+
     /// Milliseconds since the connection began, plus one: never [`NONE`].
     fn stamp(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
@@ -128,59 +147,93 @@ impl Activity {
         }
     }
 
-    /// When the connection ends unless something happens, and how.
-    fn due(&self, timeouts: &ClientTimeouts) -> Option<(Instant, End)> {
+    /// What is due unless something happens, and when.
+    fn due(&self, timeouts: &ClientTimeouts) -> Option<(Instant, Due)> {
         if let Some(since) = self.moment(&self.blocked_since) {
-            return Some((since + timeouts.write_idle, End::AtOnce));
+            return Some((since + timeouts.write_idle, Due::Cut));
         }
         if self.requests.load(Relaxed) == 0 {
             return match self.moment(&self.head_since) {
-                Some(since) => Some((since + timeouts.head, End::AtOnce)),
-                None => self.moment(&self.quiet_since).map(|since| (since + timeouts.keep_alive, End::Politely)),
+                Some(since) => Some((since + timeouts.head, Due::Cut)),
+                None => self.moment(&self.quiet_since).map(|since| {
+                    if !self.stays.load(Relaxed) && timeouts.keep_alive > PARK_AFTER {
+                        (since + PARK_AFTER, Due::Park)
+                    } else {
+                        (since + timeouts.keep_alive, Due::End)
+                    }
+                }),
             };
         }
         if self.protocol == Protocol::Http2 && self.held_up.load(Relaxed) > 0 {
-            return self.moment(&self.moved_at).map(|moved| (moved + timeouts.write_idle, End::AtOnce));
+            return self.moment(&self.moved_at).map(|moved| (moved + timeouts.write_idle, Due::Cut));
         }
         None
     }
 }
 
-/// How to end a connection.
+/// What is to be done with a connection that has waited for so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Due {
+    /// Nothing was under way for a moment: keep the stream alone. Of HTTP/1 only.
+    Park,
     /// Nothing is under way: say good-bye (GOAWAY, `close_notify`).
-    Politely,
+    End,
     /// The client is not keeping up its part: drop it.
-    AtOnce,
+    Cut,
 }
 
 /// Tells when a connection has waited too long.
-pub(super) struct Watchdog {
+pub(super) struct Watchdog<'a> {
     activity: Arc<Activity>,
-    timeouts: ClientTimeouts,
+    timeouts: &'a ClientTimeouts,
     /// Until when a client that was said good-bye to may still be there.
     last_call: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Watchdog {
-    pub(super) fn new(activity: Arc<Activity>, timeouts: ClientTimeouts) -> Self {
+impl<'a> Watchdog<'a> {
+    pub(super) fn new(activity: Arc<Activity>, timeouts: &'a ClientTimeouts) -> Self {
         let timer = Box::pin(sleep_until(Instant::now() + timeouts.head));
         Self { activity, timeouts, last_call: None, timer }
     }
 
+    /// Says whether what serves the stream is asked to let go of it.
+    pub(super) fn parks(&self, parks: bool) {
+        self.activity.being_parked.store(parks, Relaxed);
+    }
+
+    /// The connection ends behind what is still under way: it has as long as it would have had.
+    pub(super) fn ends_behind_a_body(&mut self) {
+        self.last_call = Some(Instant::now() + self.timeouts.keep_alive + self.timeouts.head);
+    }
+
+    /// Bytes of the next head came with the last request.
+    pub(super) fn head_began(&self) {
+        self.activity.bytes_came();
+    }
+
     /// To be polled after the connection in the same task, so that what it just noted is seen.
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let due = match (self.activity.due(&self.timeouts), self.last_call) {
-            (Some((_, End::Politely)), Some(last)) => Some((last, End::AtOnce)),
-            (due @ Some((_, End::Politely)), None) => due,
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        let due = match (self.activity.due(self.timeouts), self.last_call) {
+            (Some((_, Due::Park | Due::End)), Some(last)) => Some((last, Due::Cut)),
+            (due @ Some((_, Due::Park | Due::End)), None) => due,
             // A request came before the good-bye did: it gets its answer, and the next quiet its own good-bye.
             (due, _) => {
                 self.last_call = None;
                 due
             }
         };
+        self.poll_until(due, cx)
+    }
+
+    /// To be polled while the connection is parked: when it has been quiet for too long.
+    pub(super) fn poll_end_of_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let quiet_since = self.activity.moment(&self.activity.quiet_since);
+        let due = quiet_since.map(|since| (since + self.timeouts.keep_alive, Due::End));
+        self.poll_until(due, cx).map(|_| ())
+    }
+
+    fn poll_until(&mut self, due: Option<(Instant, Due)>, cx: &mut Context<'_>) -> Poll<Due> {
         if let Some((at, _)) = due
             && at < self.timer.deadline()
         {
@@ -190,11 +243,11 @@ impl Watchdog {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             let again = match due {
-                Some((at, end)) if at <= now => {
-                    if end == End::Politely {
+                Some((at, due)) if at <= now => {
+                    if due == Due::End {
                         self.last_call = Some(now + self.timeouts.head);
                     }
-                    return Poll::Ready(end);
+                    return Poll::Ready(due);
                 }
                 Some((at, _)) => at,
                 // Streams of HTTP/2 are other tasks, which do not wake this one: look again in time.

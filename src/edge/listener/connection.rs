@@ -12,14 +12,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, End, Protocol, Watchdog};
+use super::activity::{Activity, Due, Protocol, Watchdog};
 use super::cork::{Cork, corked};
+use super::http1::Http1;
 use super::terms::Place;
 use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
@@ -63,10 +65,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long an HTTP/2 client may leave a PING unanswered.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// hyper refuses a smaller buffer.
-const SMALLEST_BUFFER: usize = 8 * 1024;
-/// hyper reads this many fields without allocating.
-const USUAL_HEADERS: usize = 100;
 
 /// Serves the connections of one worker.
 pub(super) struct Server<H> {
@@ -115,10 +113,13 @@ impl<H: Handler> Server<H> {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new(protocol);
-        let watchdog = Watchdog::new(Arc::clone(&activity), limits.timeouts);
+        let watchdog = Watchdog::new(Arc::clone(&activity), &limits.timeouts);
         let stream = Watched::new(stream, Arc::clone(&activity), place);
         let handler = Arc::clone(&self.handler);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
+            if request.extensions().get::<OnUpgrade>().is_some() {
+                activity.upgrade_asked();
+            }
             let guard = Some(RequestGuard::new(&activity));
             // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
             // nothing may hold it twice, as an async function holds what it is given and awaits.
@@ -127,8 +128,8 @@ impl<H: Handler> Server<H> {
         });
         match protocol {
             Protocol::Http1 => {
-                let serving = http1_within(limits).serve_connection(TokioIo::new(stream), service).with_upgrades();
-                drive(serving, watchdog, closing, http1::UpgradeableConnection::graceful_shutdown).await;
+                let closing = pin!(closing.cancelled());
+                Http1::new(stream, service, watchdog, limits, closing).await;
             }
             Protocol::Http2 => {
                 let (stream, cork) = corked(stream);
@@ -142,21 +143,6 @@ impl<H: Handler> Server<H> {
             }
         }
     }
-}
-
-fn http1_within(limits: &LimitsConfig) -> http1::Builder {
-    let mut http1 = http1::Builder::new();
-    http1
-        .half_close(false)
-        .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
-        // The buffer alone is no bound: one read may overshoot it.
-        .max_header_size(limits.head_bytes)
-        // The watchdog does this, and tells a slow head from an idle connection.
-        .header_read_timeout(None);
-    if limits.headers > USUAL_HEADERS {
-        http1.max_headers(limits.headers);
-    }
-    http1
 }
 
 fn http2_within(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
@@ -174,7 +160,7 @@ fn http2_within(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
     http2
 }
 
-async fn drive<C>(serving: C, mut watchdog: Watchdog, closing: &CancellationToken, close: impl Fn(Pin<&mut C>))
+async fn drive<C>(serving: C, mut watchdog: Watchdog<'_>, closing: &CancellationToken, close: impl Fn(Pin<&mut C>))
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -196,9 +182,10 @@ where
                 }
                 return;
             }
-            end = poll_fn(|cx| watchdog.poll_end(cx)) => match end {
-                End::Politely => close(serving.as_mut()),
-                End::AtOnce => {
+            due = poll_fn(|cx| watchdog.poll_due(cx)) => match due {
+                Due::Park => {}
+                Due::End => close(serving.as_mut()),
+                Due::Cut => {
                     tracing::debug!("connection cut: its client kept it waiting");
                     return;
                 }

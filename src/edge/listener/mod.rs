@@ -11,6 +11,7 @@ mod bind;
 mod coalesce;
 mod connection;
 mod cork;
+mod http1;
 mod inherited;
 mod proxy_header;
 mod pulse;

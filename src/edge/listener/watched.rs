@@ -16,6 +16,8 @@ use crate::body::{Body, BodyError};
 /// A stream that notes when bytes come, go, or cannot go.
 pub(super) struct Watched<T> {
     stream: T,
+    /// What was read of it, and noted, and is to be read again.
+    put_back: Bytes,
     activity: Arc<Activity>,
     /// Here, because an upgraded stream outlives everything else of its connection.
     _place: Option<Place>,
@@ -23,7 +25,12 @@ pub(super) struct Watched<T> {
 
 impl<T> Watched<T> {
     pub(super) const fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
-        Self { stream, activity, _place: place }
+        Self { stream, put_back: Bytes::new(), activity, _place: place }
+    }
+
+    /// Has these bytes read again before any others.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.put_back = bytes;
     }
 
     fn note<R>(&self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -38,6 +45,14 @@ impl<T> Watched<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.put_back.is_empty() {
+            let first = this.put_back.split_to(this.put_back.len().min(buf.remaining()));
+            buf.put_slice(&first);
+            return Poll::Ready(Ok(()));
+        }
+        if this.activity.is_being_parked() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -77,6 +92,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.activity.is_being_parked() {
+            return Poll::Ready(Ok(()));
+        }
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.note(shut)
     }

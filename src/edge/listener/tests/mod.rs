@@ -1,6 +1,7 @@
 //! What clients meet: one connection under tokio's paused clock, and whole workers over real sockets.
 
 mod connections;
+mod parked;
 mod workers;
 
 use std::net::Ipv4Addr;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -110,6 +112,15 @@ impl Handler for Paths {
                 self.arrived.add_permits(1);
                 self.go_on.acquire().await.unwrap().forget();
                 Response::new(Body::full("done"))
+            }
+            "/early" => {
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    // As whoever sends it on: where its length was told nothing is waited for behind it.
+                    while !body.is_end_stream() && body.frame().await.transpose().unwrap().is_some() {}
+                    self.arrived.add_permits(1);
+                });
+                Response::new(Body::full("early"))
             }
             "/echo" => {
                 let body = request.into_body().collect().await.unwrap().to_bytes();

@@ -56,7 +56,7 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     Running { workers, paths, plain, tls, handles, ca: ca.certificate, shutdown, files }
 }
 
-fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
+pub(super) fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
     let pair = ca.issue(&["admin.example.jp", "127.0.0.1"], SystemClock::default().now());
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, pair.certificate).unwrap();
@@ -65,10 +65,10 @@ fn write_pair(folder: &Path, ca: &TestCa) -> ListenerTls {
     ListenerTls { first, additional: vec![], client_ca: None, client_crl: None }
 }
 
-/// A client that trusts `ca` alone and offers `alpn`. Given an address for a name it sends no SNI (RFC 6066 §3).
-async fn tls_client(running: &Running, name: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
+/// Of a client that trusts `ca` alone and offers `alpn`.
+pub(super) fn client_config(ca: &str, alpn: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(running.ca.as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -76,6 +76,12 @@ async fn tls_client(running: &Running, name: &str, alpn: &[&str]) -> TlsStream<T
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// Given an address for a name it sends no SNI (RFC 6066 §3).
+async fn tls_client(running: &Running, name: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
+    let config = client_config(&running.ca, alpn);
     let tcp = TcpStream::connect(running.tls).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), tcp).await.unwrap()
 }

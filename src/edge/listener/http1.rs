@@ -1,0 +1,209 @@
+//! HTTP/1 on one stream: hyper while requests come, the stream alone while none do.
+//!
+//! hyper keeps the 8 KiB that it reads heads into, and its codec, for as long as a connection lives, and most connections wait
+//! most of their time. So one that has been quiet is parked: hyper is let go and the stream kept. When bytes come, a new
+//! hyper goes on where the last one ended. A busy connection never gets there.
+
+use std::convert::Infallible;
+use std::mem::{MaybeUninit, replace};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::activity::{Due, Watchdog};
+use super::watched::{Answer, Watched};
+use crate::config::LimitsConfig;
+
+/// hyper refuses a smaller buffer.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+/// hyper reads this many fields without allocating.
+const USUAL_HEADERS: usize = 100;
+/// Bytes that are taken from a parked stream at once: most heads are shorter, and the rest is hyper's to read.
+const FIRST: usize = 2 * 1024;
+
+/// A connection to its end: of its client, of its time, or, once its requests have ended, after `closing` fired.
+pub(super) struct Http1<'a, 'p, T, S>
+where
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    state: State<T, S>,
+    watchdog: Watchdog<'a>,
+    limits: &'a LimitsConfig,
+    /// `None` once it fired.
+    closing: Option<Pin<&'p mut WaitForCancellationFuture<'a>>>,
+}
+
+/// Small: what serves is apart, so that its room is free while nothing does.
+enum State<T, S>
+where
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    Serving(Box<UpgradeableConnection<TokioIo<Watched<T>>, S>>),
+    Parked(Watched<T>, S),
+    /// Nothing is left: its stream was handed over.
+    Gone,
+}
+
+impl<'a, 'p, T, S> Http1<'a, 'p, T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    pub(super) fn new(
+        stream: Watched<T>,
+        service: S,
+        watchdog: Watchdog<'a>,
+        limits: &'a LimitsConfig,
+        closing: Pin<&'p mut WaitForCancellationFuture<'a>>,
+    ) -> Self {
+        Self { state: State::serve(limits, stream, service), watchdog, limits, closing: Some(closing) }
+    }
+
+    /// Lets the connection end once its request has.
+    fn close(&mut self) {
+        self.unpark(Bytes::new());
+        if let State::Serving(serving) = &mut self.state {
+            Pin::new(&mut **serving).graceful_shutdown();
+        }
+    }
+
+    /// Lets go of hyper, if it is between two requests; gives `Ready` if there is nothing left to keep.
+    ///
+    /// hyper is asked to end, and only where it does at once, without another byte, was everything read and written that
+    /// belongs to a request: an answer may have ended before the body that it answers. A connection that stands still
+    /// there ends behind that body. To be polled right after hyper, so that nobody took anything of a body in between.
+    fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Serving(serving) = &mut self.state else { return Poll::Pending };
+        self.watchdog.parks(true);
+        Pin::new(&mut **serving).graceful_shutdown();
+        let ended = Pin::new(&mut **serving).poll(cx);
+        self.watchdog.parks(false);
+        match ended {
+            Poll::Pending => self.watchdog.ends_behind_a_body(),
+            Poll::Ready(Err(error)) => return over(Err(error)),
+            Poll::Ready(Ok(())) => {
+                let State::Serving(serving) = replace(&mut self.state, State::Gone) else { return Poll::Pending };
+                let Some(parts) = serving.into_parts() else { return Poll::Ready(()) };
+                self.state = State::Parked(parts.io.into_inner(), parts.service);
+                let read = without_empty_lines(parts.read_buf);
+                if !read.is_empty() {
+                    self.watchdog.head_began();
+                    self.unpark(read);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Has a new hyper go on with what was `read` of the stream and what is still to come.
+    fn unpark(&mut self, read: Bytes) {
+        match replace(&mut self.state, State::Gone) {
+            State::Parked(mut stream, service) => {
+                stream.put_back(read);
+                self.state = State::serve(self.limits, stream, service);
+            }
+            other => self.state = other,
+        }
+    }
+}
+
+impl<T, S> State<T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    fn serve(limits: &LimitsConfig, stream: Watched<T>, service: S) -> Self {
+        Self::Serving(Box::new(within(limits).serve_connection(TokioIo::new(stream), service).with_upgrades()))
+    }
+}
+
+impl<T, S> Future for Http1<'_, '_, T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible> + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        // First, so that an answer that ends now already says that it is the last.
+        if let Some(closing) = &mut this.closing
+            && closing.as_mut().poll(cx).is_ready()
+        {
+            this.closing = None;
+            this.close();
+        }
+        loop {
+            match &mut this.state {
+                State::Serving(serving) => {
+                    if let Poll::Ready(ended) = Pin::new(&mut **serving).poll(cx) {
+                        return over(ended);
+                    }
+                    match ready!(this.watchdog.poll_due(cx)) {
+                        Due::Park => {
+                            if this.poll_park(cx).is_ready() {
+                                return Poll::Ready(());
+                            }
+                        }
+                        Due::End => this.close(),
+                        Due::Cut => {
+                            tracing::debug!("connection cut: its client kept it waiting");
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+                State::Parked(stream, _) => {
+                    let mut room = [MaybeUninit::uninit(); FIRST];
+                    let mut read = ReadBuf::uninit(&mut room);
+                    if Pin::new(stream).poll_read(cx, &mut read).is_ready() {
+                        // An end or an error is there again when hyper reads, which knows what to do.
+                        this.unpark(Bytes::copy_from_slice(read.filled()));
+                    } else {
+                        ready!(this.watchdog.poll_end_of_quiet(cx));
+                        this.close();
+                    }
+                }
+                State::Gone => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+fn over(ended: hyper::Result<()>) -> Poll<()> {
+    // hyper's errors name a kind and never what was sent.
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+    Poll::Ready(())
+}
+
+/// What comes before a head and is no part of it (RFC 9112 §2.2), as some browsers send it behind what they post.
+fn without_empty_lines(mut read: Bytes) -> Bytes {
+    while let [b'\n', ..] | [b'\r', b'\n', ..] = *read {
+        let _ = read.split_to(if read.starts_with(b"\n") { 1 } else { 2 });
+    }
+    read
+}
+
+fn within(limits: &LimitsConfig) -> Builder {
+    let mut http1 = Builder::new();
+    http1
+        .half_close(false)
+        .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
+        // The buffer alone is no bound: one read may overshoot it.
+        .max_header_size(limits.head_bytes)
+        // The watchdog does this, and tells a slow head from an idle connection.
+        .header_read_timeout(None);
+    if limits.headers > USUAL_HEADERS {
+        http1.max_headers(limits.headers);
+    }
+    http1
+}
