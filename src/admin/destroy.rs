@@ -109,11 +109,12 @@ async fn follow_up(ops: &Operations) -> Vec<String> {
 
 /// Where the store failed it may have come to pass all the same, and only the journal was not emptied. Returns the revision.
 async fn destroyed_all_the_same(ops: &Operations, id: &str, error: StoreError) -> Result<u64, Refused> {
+    // Should it be so, whether or not that can be read now. Where nothing was erased, nothing is lost by it.
+    ops.promises.subjects.note_erased();
     let stored = ops.key_store.keys().await?;
     if !stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
         return Err(error.into());
     }
-    ops.promises.subjects.note_erased();
     tracing::warn!(%error, "the key is destroyed; what it was wrapped as may stay in the journal for some seconds");
     Ok(stored.revision)
 }

@@ -246,13 +246,15 @@ impl Live {
         configure_log(config.log.level);
         self.gateway.store(Arc::clone(&gateway));
         self.config.replace(config);
-        self.with_listeners(|listeners| {
-            for (serves, handle) in listeners.handles() {
+        let (listeners, bound) = listeners.make();
+        {
+            // At once: whoever looks on in between would show those that are gone for good.
+            let mut in_force = lock(&self.listeners);
+            for (serves, handle) in in_force.handles() {
                 gateway.metrics.listener_gone(serves, &handle.address().to_string());
             }
-        });
-        let (listeners, bound) = listeners.make();
-        *lock(&self.listeners) = listeners;
+            *in_force = listeners;
+        }
         for listener in bound.for_workers {
             self.for_workers.open(listener);
         }

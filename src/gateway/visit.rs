@@ -42,11 +42,10 @@ impl<'r> Visit<'r> {
         let carrier = gateway.config.carriers.match_source(&client);
         let user_agent = UserAgent::parse(head.text(&USER_AGENT).unwrap_or_default());
         let reader = Gateway::reader_of(&ReaderHints::of(head), carrier, &user_agent);
-        let room = Room::of(
-            user_agent.url_bytes(),
-            gateway.own_origins.iter().map(String::len).max().unwrap_or(0),
-            user_agent.posts(),
-        );
+        let origin = gateway.own_origins.iter().map(String::len).max().unwrap_or(0);
+        // What the browser holds, and the gateway itself takes.
+        let url_bytes = user_agent.url_bytes().min(origin + gateway.head_limits.url_bytes);
+        let room = Room::of(url_bytes, origin, user_agent.posts());
         Self { arrival, head, client, carrier, user_agent, room, reader, request_id, now }
     }
 

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-/// The store itself failed; the answer to a client is `store-unavailable`. Nothing was changed, unless the variant says
-/// otherwise.
+/// The store itself failed; the answer to a client is `store-unavailable`. Hardly ever, what was asked for has come to pass all
+/// the same, and only its acknowledgement failed: who must know reads it back.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The medium refused: full, read-only, I/O error. The text is for the operator's log.

@@ -1,14 +1,16 @@
 //! A new connection to a server of an upstream.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body::Body;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::held::Held;
 use super::standing::Slot;
@@ -16,15 +18,18 @@ use crate::config::UpstreamServer;
 use crate::edge::Coalescing;
 use crate::tls::{TlsError, UpstreamTls};
 
+/// Who waits for two things at one moment sees the first.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// Why there is no connection; for the log alone.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("not connected within timeout.connect")]
     Timeout,
     #[error("its name cannot be resolved: {0}")]
-    Resolver(std::io::Error),
+    Resolver(io::Error),
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -34,9 +39,10 @@ pub(super) enum ConnectError {
 /// What a failure to connect says of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// Nothing: it is this machine that has no file, port or memory left.
+    /// Nothing: it is this machine that has no file or memory left.
     Ours,
-    /// Not much: a resolver that is away, or a queue that is full for a moment.
+    /// Not much: a resolver that is away, a queue that is full for a moment, no port of ours (or no such address, by the same
+    /// word of the kernel).
     Perhaps,
     /// It takes no connections.
     Outright,
@@ -49,9 +55,9 @@ impl ConnectError {
         let is_one_of = |errors: &[Errno]| {
             error.raw_os_error().is_some_and(|code| errors.iter().any(|errno| errno.raw_os_error() == code))
         };
-        if is_one_of(&[Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]) {
+        if is_one_of(&[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]) {
             Blame::Ours
-        } else if matches!(self, Self::Resolver(_)) || is_one_of(&[Errno::AGAIN]) {
+        } else if matches!(self, Self::Resolver(_)) || is_one_of(&[Errno::AGAIN, Errno::ADDRNOTAVAIL]) {
             // EAGAIN: the backlog of a UNIX socket is full (unix(7)).
             Blame::Perhaps
         } else {
@@ -72,18 +78,31 @@ pub(super) async fn connect<B>(
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
+    let end = Instant::now() + deadline;
     let connecting = async {
         match server {
             UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?, slot).await,
             UpstreamServer::Tcp { https, host, port } => {
-                let found = lookup_host((host.as_str(), *port)).await.map_err(ConnectError::Resolver)?;
-                let tcp = TcpStream::connect(&*found.collect::<Vec<_>>()).await?;
+                let tcp = TcpStream::connect(&*addresses(host, *port, end).await?).await?;
                 tcp.set_nodelay(true)?;
                 if *https { drive(tls.connect(upstream, host, tcp).await?, slot).await } else { drive(tcp, slot).await }
             }
         }
     };
-    timeout(deadline, connecting).await.map_err(|_| ConnectError::Timeout)?
+    // Behind the resolver's own, which says more.
+    timeout_at(end + MOMENT, connecting).await.map_err(|_| ConnectError::Timeout)?
+}
+
+async fn addresses(host: &str, port: u16, end: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+    match timeout_at(end, lookup_host((host, port))).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        // Without a file for its question the resolver says that there is no such name.
+        Ok(Err(error)) => Err(match TcpSocket::new_v4() {
+            Err(none_left) => ConnectError::Io(none_left),
+            Ok(_) => ConnectError::Resolver(error),
+        }),
+        Err(_) => Err(ConnectError::Resolver(io::ErrorKind::TimedOut.into())),
+    }
 }
 
 async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
@@ -101,8 +120,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use rustix::io::Errno;
 
     use super::*;
@@ -112,7 +129,7 @@ mod tests {
         let io = |errno: Errno| ConnectError::Io(errno.into());
         for (error, blame) in [
             (io(Errno::MFILE), Blame::Ours),
-            (io(Errno::ADDRNOTAVAIL), Blame::Ours),
+            (io(Errno::ADDRNOTAVAIL), Blame::Perhaps),
             (ConnectError::Resolver(Errno::MFILE.into()), Blame::Ours),
             (ConnectError::Resolver(io::Error::other("no such name")), Blame::Perhaps),
             (io(Errno::AGAIN), Blame::Perhaps),

@@ -167,7 +167,7 @@ impl Ejection {
     }
 
     /// The same while no other server answers either. That may be for something that they have in common, and when it is over
-    /// all should be back soon: the time does not grow.
+    /// all should be back soon: the time is the first one.
     pub(super) fn failed_like_all(&self, asked_at: Instant, outright: bool) -> Option<Duration> {
         self.note_failure(asked_at, outright, false)
     }
@@ -185,8 +185,8 @@ impl Ejection {
         let now = Instant::now();
         past.times = match past.until {
             // Asked although it is ejected, as all are: no news of how long it takes.
-            Some(until) if now < until => past.times,
-            Some(until) if now < until + past.length.max(SLOW_RETURN) => past.times.saturating_add(u32::from(grows)),
+            Some(until) if grows && now < until => past.times,
+            Some(until) if grows && now < until + past.length.max(SLOW_RETURN) => past.times.saturating_add(1),
             Some(_) | None => 1,
         };
         let count = self.ejections.fetch_add(1, Ordering::Relaxed);
@@ -311,6 +311,8 @@ mod tests {
             advance(length).await;
         }
         assert!(fails_again(&server).await >= FIRST * 2, "now it is this one alone");
+        assert!(fails_again(&server).await >= FIRST * 4);
+        assert!(server.failed_like_all(Instant::now(), true).unwrap() < FIRST * 5 / 4, "and now all again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::pool::{Lease, Link, Place, Server};
 use super::servers::Servers;
@@ -20,6 +20,13 @@ const OVERTAKEN: u32 = 8;
 
 /// How often the first in the line looks for all: that a server gets requests again, or more of them, is told to nobody.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How often a request that can open no connection looks for one that is idle. Nobody tells it, so that nothing is asked of
+/// those that can.
+const LOOK_FOR_IDLE: Duration = Duration::from_millis(20);
+
+/// How often to say that none can be opened.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// There was no room in the line, or no connection in time.
 #[derive(Debug)]
@@ -33,6 +40,10 @@ pub(super) struct Line {
     workers: AtomicUsize,
     /// Whether it was told that requests are turned away, since the line was last empty.
     told: AtomicBool,
+    /// Requests that wait beside it.
+    beside: AtomicUsize,
+    tried: Seldom,
+    said: Seldom,
     queue: Mutex<Queue>,
 }
 
@@ -47,17 +58,7 @@ struct Queue {
 struct Entry {
     number: u64,
     servers: Arc<Servers>,
-    wants: Wants,
     grant: oneshot::Sender<Place>,
-}
-
-/// What would help a request that waits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wants {
-    /// A connection, or leave to open one.
-    Any,
-    /// A connection: this machine lets none be opened.
-    Idle,
 }
 
 impl Line {
@@ -66,9 +67,14 @@ impl Line {
         self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// So many requests wait.
+    /// So many requests wait in line.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// So many wait beside it, since none can be opened.
+    pub(super) fn beside(&self) -> usize {
+        self.beside.load(Ordering::Relaxed)
     }
 
     /// So many waited in vain, or found no room in the line.
@@ -82,8 +88,9 @@ impl Line {
         place.inspect_err(|Full| self.turn_away(upstream))
     }
 
-    /// The same for a request that had leave to open one where this machine has no file or port left: waits for one that is
-    /// open, and tries again now and then, until `end`.
+    /// The same for a request that had leave to open one where this machine has no file left, until `end`: beside the line,
+    /// since what those in it wait for is no help, and what helps is no other worker's. Of them all one tries to open one anew
+    /// now and then.
     pub(super) async fn wait_for_open(
         &self,
         upstream: &str,
@@ -92,6 +99,11 @@ impl Line {
     ) -> Result<Place, Full> {
         let place = self.wait_for_idle(servers, end).await;
         place.inspect_err(|Full| self.turn_away(upstream))
+    }
+
+    /// Whether it is time to say that none can be opened.
+    pub(super) fn is_news(&self) -> bool {
+        self.said.is_due(Instant::now(), SAY_AGAIN)
     }
 
     fn turn_away(&self, upstream: &str) {
@@ -105,27 +117,28 @@ impl Line {
     }
 
     async fn wait_for_idle(&self, servers: &Arc<Servers>, end: Instant) -> Result<Place, Full> {
+        let _counted = Beside::of(self, servers.queue.length)?;
+        // The first time was just now.
+        self.tried.is_due(Instant::now(), LOOK_AGAIN);
         loop {
             let now = Instant::now();
             if now >= end {
                 return Err(Full);
             }
-            let (grant, mut granted) = oneshot::channel();
-            let ticket = self.enter(servers, Wants::Idle, grant)?;
-            self.settle();
-            if let Ok(Ok(place)) = timeout_at(end.min(now + LOOK_AGAIN), &mut granted).await {
-                return Ok(place);
-            }
-            drop(ticket);
-            if let Some(place) = granted.try_recv().ok().or_else(|| servers.any_place(Instant::now())) {
-                return Ok(place);
+            let place = servers.idle_place(now).or_else(|| {
+                let may_try = self.waiting() == 0 && self.tried.is_due(now, LOOK_AGAIN);
+                may_try.then(|| servers.any_place(now)).flatten()
+            });
+            match place {
+                Some(place) => return Ok(place),
+                None => sleep_until(end.min(now + LOOK_FOR_IDLE)).await,
             }
         }
     }
 
     async fn wait_in_line(&self, servers: &Arc<Servers>) -> Result<Place, Full> {
         let (grant, mut granted) = oneshot::channel();
-        let ticket = self.enter(servers, Wants::Any, grant)?;
+        let ticket = self.enter(servers, grant)?;
         self.settle();
         let end = Instant::now() + servers.queue.time;
         loop {
@@ -145,14 +158,14 @@ impl Line {
         granted.try_recv().map_err(|_| Full)
     }
 
-    fn enter(&self, servers: &Arc<Servers>, wants: Wants, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
+    fn enter(&self, servers: &Arc<Servers>, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
         let mut queue = self.queue();
         if queue.entries.len() >= servers.queue.length {
             return Err(Full);
         }
         let number = queue.next;
         queue.next += 1;
-        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), wants, grant });
+        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), grant });
         self.count(&queue);
         Ok(Ticket { line: self, number })
     }
@@ -165,24 +178,17 @@ impl Line {
         let (mut unwanted, mut spare) = (Vec::new(), None);
         let mut queue = self.queue();
         // Those of one configuration and worker all wait for the same: what the first does not find, no other does.
-        let mut in_vain: Vec<(Arc<Servers>, Wants)> = Vec::new();
+        let mut in_vain: Vec<Arc<Servers>> = Vec::new();
         let mut at = 0;
         while let Some(entry) = queue.entries.get(at) {
             let gone = entry.grant.is_closed();
-            let has_failed = |(servers, wants): &(Arc<Servers>, Wants)| {
-                Arc::ptr_eq(servers, &entry.servers) && (*wants == Wants::Any || *wants == entry.wants)
-            };
-            if !gone && in_vain.iter().any(has_failed) {
+            if !gone && in_vain.iter().any(|servers| Arc::ptr_eq(servers, &entry.servers)) {
                 at += 1;
                 continue;
             }
-            let place = match entry.wants {
-                _ if gone => None,
-                Wants::Any => entry.servers.any_place(now),
-                Wants::Idle => entry.servers.idle_place(now),
-            };
+            let place = if gone { None } else { entry.servers.any_place(now) };
             if place.is_none() && !gone {
-                in_vain.push((Arc::clone(&entry.servers), entry.wants));
+                in_vain.push(Arc::clone(&entry.servers));
                 at += 1;
                 continue;
             }
@@ -193,9 +199,7 @@ impl Line {
                 unwanted.push(place);
             }
         }
-        if let Some(first) = queue.entries.front()
-            && first.wants == Wants::Any
-        {
+        if let Some(first) = queue.entries.front() {
             spare = first.servers.spare(now);
         }
         self.count(&queue);
@@ -248,6 +252,41 @@ impl Queue {
             self.overtaken = 0;
         }
         self.entries.remove(at)
+    }
+}
+
+/// What is done once in a while, whoever does it.
+#[derive(Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Whether the last time is so long ago; then this is the next one.
+    fn is_due(&self, now: Instant, every: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now >= last + every);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
+/// A place beside the line, until it is dropped.
+struct Beside<'l>(&'l Line);
+
+impl<'l> Beside<'l> {
+    fn of(line: &'l Line, most: usize) -> Result<Self, Full> {
+        if line.beside.fetch_add(1, Ordering::Relaxed) < most {
+            return Ok(Self(line));
+        }
+        line.beside.fetch_sub(1, Ordering::Relaxed);
+        Err(Full)
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.0.beside.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -342,44 +381,61 @@ mod tests {
         assert!(open(&servers).await.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn where_none_can_be_opened_one_that_is_open_is_waited_for() {
-        let [servers] = workers(&small(10, 3));
-        let used = open(&servers).await.unwrap();
-        let unable = |servers: &Arc<Servers>| {
-            let servers = Arc::clone(servers);
-            let end = Instant::now() + PATIENCE;
-            tokio::spawn(async move { servers.line.wait_for_open("console", &servers, end).await })
-        };
-        let first = unable(&servers);
+    /// A request that was let open a connection, and could not.
+    fn unable(servers: &Arc<Servers>) -> JoinHandle<Result<Place, Full>> {
+        let servers = Arc::clone(servers);
+        let end = Instant::now() + PATIENCE;
+        tokio::spawn(async move { servers.line.wait_for_open("console", &servers, end).await })
+    }
+
+    /// What it gets after a while, in which it looks now and then.
+    async fn in_time(waiting: JoinHandle<Result<Place, Full>>) -> Place {
         settle().await;
-        assert!(!first.is_finished(), "leave to open one is no help");
-        let other_end = ends(used);
-        let Place::Idle(lease) = granted(first).await else { panic!("a connection was free") };
-        let second = unable(&servers);
-        settle().await;
-        advance(LOOK_AGAIN).await;
-        assert!(matches!(granted(second).await, Place::Vacant(_)), "to try again");
-        let late = servers.line.wait_for_open("console", &servers, Instant::now()).await;
-        assert!(late.is_err());
-        assert_eq!((servers.line.waiting(), servers.line.turned_away()), (0, 1));
-        let _other_end = ends((lease, other_end));
-        assert!(matches!(granted(unable(&servers)).await, Place::Idle(_)), "one that is idle is taken at once");
+        advance(LOOK_FOR_IDLE).await;
+        granted(waiting).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_can_open_none_takes_nothing_from_who_can_nor_has_one_closed() {
-        let [one, other] = workers(&small(2, 3));
-        let _idle = ends(open(&one).await.unwrap());
-        let unable = tokio::spawn({
-            let other = Arc::clone(&other);
-            async move { other.line.wait_for_open("console", &other, Instant::now() + PATIENCE).await }
-        });
+    async fn where_none_can_be_opened_one_that_is_open_is_waited_for() {
+        let [servers] = workers(&small(10, 2));
+        let used = open(&servers).await.unwrap();
+        let first = unable(&servers);
         settle().await;
-        assert_eq!(other.line.waiting(), 1);
-        assert!(matches!(other.line.wait("console", &other).await, Ok(Place::Vacant(_))));
+        assert!(!first.is_finished(), "leave to open one is no help");
+        assert_eq!((servers.line.waiting(), servers.line.beside()), (0, 1));
+        let other_end = ends(used);
+        let Place::Idle(lease) = in_time(first).await else { panic!("a connection was free") };
+        let waiting = [unable(&servers), unable(&servers)];
+        settle().await;
+        assert!(unable(&servers).await.unwrap().is_err(), "no more than fit into the line");
+        for _ in 0..LOOK_AGAIN.as_millis() / LOOK_FOR_IDLE.as_millis() + 1 {
+            advance(LOOK_FOR_IDLE).await;
+            settle().await;
+        }
+        assert_eq!(waiting.iter().filter(|waiting| waiting.is_finished()).count(), 1, "one tries again");
+        let late = servers.line.wait_for_open("console", &servers, Instant::now()).await;
+        assert!(late.is_err());
+        let _other_end = ends((lease, other_end));
+        for waiting in waiting {
+            let place = waiting.await.unwrap().unwrap();
+            drop(place);
+        }
+        assert_eq!((servers.line.beside(), servers.line.turned_away()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_can_open_none_takes_nothing_from_who_can() {
+        let [one, other] = workers(&small(2, 3));
+        let used = open(&one).await.unwrap();
+        let unable = unable(&other);
+        settle().await;
+        let _other_end = ends(used);
+        assert!(one.idle_place(Instant::now()).is_some(), "another worker's stays open");
+        assert!(matches!(other.place(Instant::now()), Ok(Place::Vacant(_))));
         assert!(!unable.is_finished());
-        assert!(one.idle_place(Instant::now()).is_some(), "it is open still");
+        let [idle, _used] = [open(&other).await, open(&one).await];
+        assert!(idle.is_some(), "there is room");
+        unable.abort();
     }
 
     #[tokio::test(start_paused = true)]

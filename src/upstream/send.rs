@@ -348,6 +348,7 @@ impl Upstreams {
         ends: Ends<'_>,
     ) -> Result<Option<(Lease, bool)>, UpstreamError> {
         let line = &upstream.servers.line;
+        let end = Instant::now() + upstream.servers.queue.time;
         let leasing = async {
             let mut place = match found {
                 Ok(place) => place,
@@ -357,7 +358,6 @@ impl Upstreams {
                     waiting.await.map_err(|Full| UpstreamError::Full)?
                 }
             };
-            let end = Instant::now() + upstream.servers.queue.time;
             loop {
                 let vacancy = match place {
                     Place::Idle(mut lease) => {
@@ -393,16 +393,21 @@ impl Upstreams {
         match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
             Ok((sender, driver)) => Ok(Lease { link: Link::new(sender, driver), outstanding }),
             Err(error) => {
+                let blame = error.blame();
+                if blame == Blame::Ours {
+                    if upstream.servers.line.is_news() {
+                        tracing::warn!(
+                            upstream = %upstream.name, %error,
+                            "no connection to an upstream can be opened; requests wait for those that are open (is LimitNOFILE too low?)",
+                        );
+                    }
+                    return Err(NotOpened::NoneLeft);
+                }
                 tracing::warn!(
                     upstream = %upstream.name, server = %server.address, %error,
                     "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
                 );
-                match error.blame() {
-                    Blame::Ours => return Err(NotOpened::NoneLeft),
-                    blame @ (Blame::Perhaps | Blame::Outright) => {
-                        upstream.note_failure(server, begun, blame == Blame::Outright);
-                    }
-                }
+                upstream.note_failure(server, begun, blame == Blame::Outright);
                 Err(NotOpened::Unreachable)
             }
         }

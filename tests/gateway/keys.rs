@@ -347,8 +347,8 @@ async fn what_a_key_was_wrapped_as_goes_later_where_the_journal_is_read_and_noth
     let (reader, wrapped) = read_by_somebody(&harness, "k2");
     let aborted = post(&harness, "/v1/rotations/r1/abort").await.unwrap();
     assert_eq!(aborted["rotation"]["state"], "aborted", "{aborted}");
-    drop(reader);
     assert!(holds(&wrapped));
+    drop(reader);
     // A round of upkeep may have met the reader.
     pass(&harness, Duration::from_mins(10)).await;
     assert!(!holds(&wrapped));

@@ -202,6 +202,26 @@ async fn a_place_to_go_on_to_may_be_as_long_as_the_browsers_urls_can_be_with_it(
 }
 
 #[tokio::test]
+async fn a_place_to_go_on_to_leaves_room_for_the_sign_in_in_the_urls_that_the_gateway_takes() {
+    let harness = Harness::with(|config| format!("{config}\n[limits]\nurl = \"512B\"\n")).await;
+    let code = harness.code("alice").await;
+    assert_eq!(harness.handset(Carrier::PrivateApn, "a").enrol("/", &code).await.status, StatusCode::FOUND);
+    let mut kept = 0;
+    for length in (300..510).step_by(10) {
+        let wanted = format!("/list?q={}", "x".repeat(length - 8));
+        let entered = harness.handset(Carrier::PrivateApn, "a").click_sign_in(&wanted).await;
+        assert_eq!(entered.status, StatusCode::FOUND, "{length}: {}", entered.text());
+        let place = entered.header("location").unwrap().strip_prefix("http://admin.example.jp").unwrap();
+        match place == wanted {
+            true => kept = length,
+            false => assert_eq!(place, "/list", "the path stays"),
+        }
+    }
+    assert_eq!(kept, 430);
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn what_a_stranger_wrote_is_shown_as_text() {
     let harness = Harness::start().await;
     let mut handset = harness.handset(Carrier::SoftBank, "a");

@@ -139,7 +139,9 @@ fn image_root() -> tempfile::TempDir {
     let libraries = String::from_utf8(Command::new("ldd").arg(program).output().unwrap().stdout).unwrap();
     let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(|path| (path, path));
     let roots = "/etc/ssl/certs/ca-certificates.crt";
-    for (from, to) in libraries.chain([(program, "/usr/bin/sekisho"), (roots, roots)]) {
+    for (from, to) in
+        libraries.chain([(program, "/usr/bin/sekisho"), (roots, roots)]).filter(|(from, _)| Path::new(from).exists())
+    {
         let to = root.path().join(to.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(from, to).unwrap();

@@ -236,7 +236,7 @@ async fn too_few_descriptors_for_its_connections() {
 #[tokio::test]
 async fn too_few_descriptors_for_a_connection_to_the_console() {
     let (folder, console) = (Folder::alone(), PlayedUpstream::start().await);
-    folder.append(&console.routed("", "public", ""));
+    folder.append(&console.routed("", "public", "queue = { time = \"15s\" }"));
     let town = Town::of(folder, |command| on_one_core(&command)).await;
     let gateway = &town.gateway;
     let [first, second, operator] = ["handset", "handset", "ops"].map(async |serves| {

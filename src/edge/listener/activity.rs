@@ -34,6 +34,8 @@ pub(super) struct Activity {
     being_parked: AtomicBool,
     /// Whether it is never parked.
     stays: AtomicBool,
+    /// Whether the last request had a body, of which some may come yet though its answer has gone.
+    had_body: AtomicBool,
     // Moments; see `Activity::stamp`.
     quiet_since: AtomicU64,
     head_since: AtomicU64,
@@ -60,6 +62,7 @@ impl Activity {
             held_up: AtomicU32::new(0),
             being_parked: AtomicBool::new(false),
             stays: AtomicBool::new(protocol == Protocol::Http2),
+            had_body: AtomicBool::new(false),
             quiet_since: AtomicU64::new(NONE),
             head_since: AtomicU64::new(NONE),
             blocked_since: AtomicU64::new(NONE),
@@ -108,6 +111,11 @@ impl Activity {
         self.stays.store(true, Relaxed);
     }
 
+    /// Whether the request that began has a body. That of the one before has ended.
+    pub(super) fn has_body(&self, it_has: bool) {
+        self.had_body.store(it_has, Relaxed);
+    }
+
     /// An answer ended, or its request was given up.
     pub(super) fn request_ended(&self) {
         if self.requests.fetch_sub(1, Relaxed) == 1 {
@@ -147,6 +155,14 @@ impl Activity {
         }
     }
 
+    /// Whether hyper is between two requests where nothing is under way, on the reading side too.
+    ///
+    /// Behind a request with a body nobody can tell: hyper reads on for whoever wants it, and what it did not read of it would
+    /// be the next request of a new hyper.
+    fn may_be_parked(&self) -> bool {
+        !self.stays.load(Relaxed) && !self.had_body.load(Relaxed)
+    }
+
     /// What is due unless something happens, and when.
     fn due(&self, timeouts: &ClientTimeouts) -> Option<(Instant, Due)> {
         if let Some(since) = self.moment(&self.blocked_since) {
@@ -156,7 +172,7 @@ impl Activity {
             return match self.moment(&self.head_since) {
                 Some(since) => Some((since + timeouts.head, Due::Cut)),
                 None => self.moment(&self.quiet_since).map(|since| {
-                    if !self.stays.load(Relaxed) && timeouts.keep_alive > PARK_AFTER {
+                    if self.may_be_parked() && timeouts.keep_alive > PARK_AFTER {
                         (since + PARK_AFTER, Due::Park)
                     } else {
                         (since + timeouts.keep_alive, Due::End)
@@ -202,9 +218,9 @@ impl<'a> Watchdog<'a> {
         self.activity.being_parked.store(parks, Relaxed);
     }
 
-    /// The connection ends behind what is still under way: it has as long as it would have had.
-    pub(super) fn ends_behind_a_body(&mut self) {
-        self.last_call = Some(Instant::now() + self.timeouts.keep_alive + self.timeouts.head);
+    /// The connection is about to end, as one that was said good-bye to.
+    pub(super) fn ends(&mut self) {
+        self.last_call = Some(Instant::now() + self.timeouts.head);
     }
 
     /// Bytes of the next head came with the last request.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -120,6 +121,7 @@ impl<H: Handler> Server<H> {
             if request.extensions().get::<OnUpgrade>().is_some() {
                 activity.upgrade_asked();
             }
+            activity.has_body(!request.body().is_end_stream());
             let guard = Some(RequestGuard::new(&activity));
             // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
             // nothing may hold it twice, as an async function holds what it is given and awaits.

@@ -75,11 +75,10 @@ where
         }
     }
 
-    /// Lets go of hyper, if it is between two requests; gives `Ready` if there is nothing left to keep.
+    /// Lets go of hyper, which is between two requests; gives `Ready` if there is nothing left to keep.
     ///
-    /// hyper is asked to end, and only where it does at once, without another byte, was everything read and written that
-    /// belongs to a request: an answer may have ended before the body that it answers. A connection that stands still
-    /// there ends behind that body. To be polled right after hyper, so that nobody took anything of a body in between.
+    /// The last request had no body ([`Activity`](super::activity::Activity)), so all of it was read, and its answer was
+    /// written. hyper is asked to end, and does at once, without reading; should it not, the connection ends.
     fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Serving(serving) = &mut self.state else { return Poll::Pending };
         self.watchdog.parks(true);
@@ -87,7 +86,7 @@ where
         let ended = Pin::new(&mut **serving).poll(cx);
         self.watchdog.parks(false);
         match ended {
-            Poll::Pending => self.watchdog.ends_behind_a_body(),
+            Poll::Pending => self.watchdog.ends(),
             Poll::Ready(Err(error)) => return over(Err(error)),
             Poll::Ready(Ok(())) => {
                 let State::Serving(serving) = replace(&mut self.state, State::Gone) else { return Poll::Pending };
@@ -110,7 +109,7 @@ where
                 stream.put_back(read);
                 self.state = State::serve(self.limits, stream, service);
             }
-            other => self.state = other,
+            other @ (State::Serving(_) | State::Gone) => self.state = other,
         }
     }
 }

@@ -46,7 +46,7 @@ impl BackupStore for EmbeddedStore {
     async fn erase_again(&self, tombstones: Vec<Tombstone>) -> Result<u64, StoreError> {
         let found = self.writer.run(move |conn| erase_again(conn, &tombstones)).await?;
         // What was erased is in the journal, and in the file as it was before.
-        self.writer.fold().await?;
+        self.writer.fold().await.map_err(StoreError::behind_what_is_done)?;
         Ok(found)
     }
 
