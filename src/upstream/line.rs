@@ -408,7 +408,7 @@ mod tests {
         let waiting = [unable(&servers), unable(&servers)];
         settle().await;
         assert!(unable(&servers).await.unwrap().is_err(), "no more than fit into the line");
-        for _ in 0..LOOK_AGAIN.as_millis() / LOOK_FOR_IDLE.as_millis() + 1 {
+        for _ in 0..=LOOK_AGAIN.as_millis() / LOOK_FOR_IDLE.as_millis() {
             advance(LOOK_FOR_IDLE).await;
             settle().await;
         }

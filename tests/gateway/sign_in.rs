@@ -212,9 +212,10 @@ async fn a_place_to_go_on_to_leaves_room_for_the_sign_in_in_the_urls_that_the_ga
         let entered = harness.handset(Carrier::PrivateApn, "a").click_sign_in(&wanted).await;
         assert_eq!(entered.status, StatusCode::FOUND, "{length}: {}", entered.text());
         let place = entered.header("location").unwrap().strip_prefix("http://admin.example.jp").unwrap();
-        match place == wanted {
-            true => kept = length,
-            false => assert_eq!(place, "/list", "the path stays"),
+        if place == wanted {
+            kept = length;
+        } else {
+            assert_eq!(place, "/list", "the path stays");
         }
     }
     assert_eq!(kept, 430);
