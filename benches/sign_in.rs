@@ -32,7 +32,7 @@ const BINDINGS: usize = 20_000;
 /// Bindings of one call.
 const BATCH: usize = 2000;
 /// Numbers of handsets that sign in at once.
-const AT_ONCE: [usize; 3] = [1, 16, 128];
+const AT_ONCE: [usize; 4] = [1, 16, 48, 128];
 
 fn main() {
     let measured = env::args().any(|argument| argument == "--bench");

@@ -132,7 +132,7 @@ impl Session {
             account: facts.account.to_string(),
             carrier: facts.carrier.to_string(),
             transport: session.transport().as_str().to_owned(),
-            pin_at: facts.pin_at().map(Timestamp::rfc3339),
+            pin_at: session.pin_at().map(Timestamp::rfc3339),
             created_at: facts.created_at.rfc3339(),
             last_seen_at: session.last_seen_at().rfc3339(),
             expires_at: session.expires_at().rfc3339(),

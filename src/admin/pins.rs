@@ -34,7 +34,7 @@ pub(super) async fn clear(
             report(&SecurityEvent::PinRemoved { account: &account, by });
         }
         let stepped_up = ops.sessions.list(Some(&account), ops.clock.now());
-        for session in stepped_up.iter().filter(|session| session.facts().pin_at().is_some()) {
+        for session in stepped_up.iter().filter(|session| session.pin_at().is_some()) {
             ops.sessions.end_one(session.facts().token_hash).await?;
         }
         Ok::<_, Refused>(((), Effect::of(u64::from(cleared))))

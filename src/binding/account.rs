@@ -58,12 +58,18 @@ impl fmt::Display for AccountId {
 
 /// 10 to 15 digits after separators are dropped, starting with 0 or +; letters make it something else.
 fn looks_like_telephone_number(text: &str) -> bool {
-    let significant: Vec<char> = text.chars().filter(|c| c.is_alphanumeric() || *c == '+').collect();
-    let international = significant.first() == Some(&'+');
-    let digits = significant.get(usize::from(international)..).unwrap_or_default();
-    digits.iter().all(char::is_ascii_digit)
-        && (10..=15).contains(&digits.len())
-        && (international || digits.first() == Some(&'0'))
+    // In place: a start reads a million accounts back.
+    let mut significant = text.chars().filter(|c| c.is_alphanumeric() || *c == '+').peekable();
+    let international = significant.next_if_eq(&'+').is_some();
+    let national = significant.peek() == Some(&'0');
+    let mut digits = 0;
+    for character in significant {
+        if !character.is_ascii_digit() {
+            return false;
+        }
+        digits += 1;
+    }
+    (10..=15).contains(&digits) && (international || national)
 }
 
 /// Whether an account's handsets may sign in.

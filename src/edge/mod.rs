@@ -3,6 +3,7 @@
 //! In: a connection of a listener. Out: a bounded head with its repeats visible, whose host is one of ours, and
 //! who asks. Absent on purpose: carriers, sessions, routes.
 
+mod address_text;
 mod client_addr;
 mod client_body;
 mod head;
@@ -10,6 +11,7 @@ mod host;
 mod listener;
 mod present;
 
+pub use address_text::write_address;
 pub use client_addr::{Client, ClientAddr, Scheme, TrustedProxies, UnknownSource, counted_as};
 pub use client_body::ClientBody;
 pub(crate) use head::cookie_pairs;

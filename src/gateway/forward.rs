@@ -260,7 +260,7 @@ impl Gateway {
             audience: &upstream.audience,
             subject: &identity.subject,
             sid: &identity.sid,
-            auth_time: record.pin_at().filter(|_| with_pin).unwrap_or(record.created_at),
+            auth_time: current.session().pin_at().filter(|_| with_pin).unwrap_or(record.created_at),
             with_pin,
         };
         // Asked again: it may have been replaced while the subject was read.

@@ -183,7 +183,9 @@ fn chosen(form: &Form) -> Option<Pin> {
 /// that was forgotten, and once another is set it is used up.
 fn is_vouched_for(visit: &Visit<'_>, current: &Current, pin: &PinRecord) -> bool {
     let record = current.facts();
-    record.by_code && pin.set_at < record.created_at && visit.now < record.created_at.plus(form_token::LIFETIME)
+    current.session().by_code()
+        && pin.set_at < record.created_at
+        && visit.now < record.created_at.plus(form_token::LIFETIME)
 }
 
 /// Ends the account's sessions in which a PIN was typed that is no longer its PIN; `but` goes on, whose person has just
@@ -195,9 +197,9 @@ async fn end_stepped_up(
     now: crate::clock::Timestamp,
 ) -> Result<(), StoreError> {
     for session in sessions.list(Some(account), now) {
-        let record = session.facts();
-        if record.pin_at().is_some() && Some(record.id) != but {
-            sessions.end_one(record.token_hash).await?;
+        let facts = session.facts();
+        if session.pin_at().is_some() && Some(facts.id) != but {
+            sessions.end_one(facts.token_hash).await?;
         }
     }
     Ok(())

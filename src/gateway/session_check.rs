@@ -32,7 +32,7 @@ impl Current {
     /// Whether its PIN was typed in it, and still counts.
     pub(super) fn has_pin(&self, now: Timestamp, counts_for: Duration) -> bool {
         // Typed in the future: the clock was set back.
-        self.facts().pin_at().is_some_and(|at| at <= now && now.since(at) < counts_for)
+        self.session.pin_at().is_some_and(|at| at <= now && now.since(at) < counts_for)
     }
 
     /// The session itself.

@@ -29,12 +29,8 @@ pub struct SessionFacts {
     pub carrier: CarrierName,
     /// Random; from it the per-audience `sid` is derived.
     pub sid_seed: [u8; 16],
-    /// Whether an enrolment code opened it.
-    pub by_code: bool,
     /// When it was opened.
     pub created_at: Timestamp,
-    /// Of the few in which a PIN was typed.
-    pin: Option<Box<ByPin>>,
     /// The first half of the tag. It is as hard to meet by chance as a key of 128 bits (RFC 2104 §5 asks for no more).
     continuity: [u8; TAG],
 }
@@ -47,14 +43,6 @@ struct ByPin {
     link: Option<[u8; 32]>,
 }
 
-impl SessionFacts {
-    /// When the right PIN was typed in it; then also `auth_time`.
-    #[must_use]
-    pub fn pin_at(&self) -> Option<Timestamp> {
-        self.pin.as_ref().map(|pin| pin.at)
-    }
-}
-
 /// Octets of a continuity tag that a live session keeps.
 const TAG: usize = 16;
 
@@ -62,6 +50,9 @@ const TAG: usize = 16;
 ///
 /// `state` is what a later stage keeps with the session so that it is made once a session, not once a request. It and what
 /// tells of the end come to be with the first request that asks for them.
+///
+/// Each octet of it is a megabyte for a million sessions, and the allocator rounds up to sixteen: what few sessions have is
+/// in [`More`], and the small fields stand together, so that none is padded.
 pub struct LiveSession<S> {
     facts: SessionFacts,
     /// How long it lasts at most.
@@ -72,14 +63,16 @@ pub struct LiveSession<S> {
     in_cookie: AtomicBool,
     /// Whether the store has it: until then nobody holds its token, and nobody may end it.
     durable: AtomicBool,
-    in_use: OnceLock<Box<InUse<S>>>,
+    by_code: bool,
+    more: OnceLock<Box<More<S>>>,
 }
 
-/// What only a session has that is used.
+/// What only a session has that is used, or in which a PIN was typed.
 #[derive(Default)]
-struct InUse<S> {
+struct More<S> {
     ended: Arc<CancellationToken>,
     state: S,
+    pin: Option<ByPin>,
 }
 
 /// Milliseconds after the opening of a session, 49 days at most: none lasts that long.
@@ -96,7 +89,14 @@ impl Offset {
     }
 }
 
-impl<S> LiveSession<S> {
+impl<S: Default> More<S> {
+    /// As a session begins with it, if it does.
+    fn of_pin(pin: Option<ByPin>) -> OnceLock<Box<Self>> {
+        pin.map(|pin| Box::new(Self { pin: Some(pin), ..Self::default() })).map_or_else(OnceLock::new, OnceLock::from)
+    }
+}
+
+impl<S: Default> LiveSession<S> {
     pub(super) fn of(record: SessionRecord) -> Self {
         let SessionRecord { created_at, transport, last_seen_at, expires_at, .. } = record;
         let seen = Offset::between(created_at, last_seen_at).0;
@@ -108,9 +108,7 @@ impl<S> LiveSession<S> {
                 binding: record.binding,
                 carrier: record.carrier,
                 sid_seed: record.sid_seed,
-                by_code: record.by_code,
                 created_at,
-                pin: record.pin_at.map(|at| Box::new(ByPin { at, link: record.link })),
                 continuity: kept(&record.continuity),
             },
             lasts: Offset::between(created_at, expires_at),
@@ -118,7 +116,8 @@ impl<S> LiveSession<S> {
             stored_seen: AtomicU32::new(seen),
             in_cookie: AtomicBool::new(transport == TokenTransport::Cookie),
             durable: AtomicBool::new(false),
-            in_use: OnceLock::new(),
+            by_code: record.by_code,
+            more: More::of_pin(record.pin_at.map(|at| ByPin { at, link: record.link })),
         }
     }
 
@@ -127,34 +126,41 @@ impl<S> LiveSession<S> {
         let Renewal { token_hash, link, transport, at } = *renewal;
         let SessionFacts { id, binding, sid_seed, created_at, continuity, .. } = self.facts;
         let (account, carrier) = (self.facts.account.clone(), self.facts.carrier.clone());
-        let pin = Some(Box::new(ByPin { at, link: Some(link) }));
         let seen = Offset::between(created_at, at).0;
         Self {
-            facts: SessionFacts {
-                token_hash,
-                id,
-                account,
-                binding,
-                carrier,
-                sid_seed,
-                by_code: false,
-                created_at,
-                pin,
-                continuity,
-            },
+            facts: SessionFacts { token_hash, id, account, binding, carrier, sid_seed, created_at, continuity },
             lasts: self.lasts,
             last_seen: AtomicU32::new(seen),
             stored_seen: AtomicU32::new(seen),
             in_cookie: AtomicBool::new(transport == TokenTransport::Cookie),
             durable: AtomicBool::new(false),
-            in_use: OnceLock::new(),
+            by_code: false,
+            more: More::of_pin(Some(ByPin { at, link: Some(link) })),
         }
     }
+}
 
+impl<S> LiveSession<S> {
     /// What it was opened with.
     #[must_use]
     pub const fn facts(&self) -> &SessionFacts {
         &self.facts
+    }
+
+    /// Whether an enrolment code opened it.
+    #[must_use]
+    pub const fn by_code(&self) -> bool {
+        self.by_code
+    }
+
+    /// When the right PIN was typed in it; then also `auth_time`.
+    #[must_use]
+    pub fn pin_at(&self) -> Option<Timestamp> {
+        self.pin().map(|pin| pin.at)
+    }
+
+    fn pin(&self) -> Option<&ByPin> {
+        self.more.get()?.pin.as_ref()
     }
 
     /// The end, whatever happens.
@@ -203,7 +209,7 @@ impl<S> LiveSession<S> {
 
     /// What its tag was made with. `token` is its own.
     pub(super) fn continuity_key(&self, token: &SessionToken) -> ContinuityKey {
-        match self.facts.pin.as_ref().and_then(|pin| pin.link.as_ref()) {
+        match self.pin().and_then(|pin| pin.link.as_ref()) {
             Some(link) => token.linked_key(link),
             None => token.continuity_key(),
         }
@@ -248,17 +254,17 @@ impl<S: Default> LiveSession<S> {
     /// Fires when the session ends, for connections that outlive their request.
     #[must_use]
     pub fn ended(&self) -> &Arc<CancellationToken> {
-        &self.in_use().ended
+        &self.more().ended
     }
 
     /// What a later stage keeps with it.
     #[must_use]
     pub fn state(&self) -> &S {
-        &self.in_use().state
+        &self.more().state
     }
 
-    fn in_use(&self) -> &InUse<S> {
-        self.in_use.get_or_init(Box::default)
+    fn more(&self) -> &More<S> {
+        self.more.get_or_init(Box::default)
     }
 }
 
@@ -268,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_session_is_small() {
-        // With the counters of its `Arc` and what the allocator adds, 208 bytes; the tables add some 40.
-        assert!(size_of::<LiveSession<Vec<u64>>>() <= 184, "{}", size_of::<LiveSession<Vec<u64>>>());
+        // With the counters of its `Arc` and what the allocator adds, 192 bytes; the tables add some 30.
+        assert!(size_of::<LiveSession<Vec<u64>>>() <= 168, "{}", size_of::<LiveSession<Vec<u64>>>());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The live sessions: read from memory by every request, changed only together with the store.
 
+use std::mem;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -53,6 +55,35 @@ const AT_ONCE: usize = 1000;
 /// Bindings that the store is asked about in one call.
 const LOOKED_AT_ONCE: usize = 50_000;
 
+/// Times [`AT_ONCE`] that are read ahead of those that are taken in.
+const AHEAD: usize = 4;
+
+/// Sessions on their way from the store into memory. What is left goes when it is dropped.
+struct Read {
+    records: Vec<SessionRecord>,
+    taken: SyncSender<Vec<SessionRecord>>,
+}
+
+impl Read {
+    fn push(&mut self, record: SessionRecord) {
+        self.records.push(record);
+        if self.records.len() == AT_ONCE {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        // Nobody takes them where the runtime ends.
+        let _ = self.taken.send(mem::replace(&mut self.records, Vec::with_capacity(AT_ONCE)));
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
 /// All live sessions of this gateway.
 pub struct Sessions<S> {
     live: Arc<Table<S>>,
@@ -71,25 +102,30 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
         let (live, over) = (Arc::new(Table::new()), Arc::default());
         let sessions =
             Self { live: Arc::clone(&live), over: Arc::clone(&over), store, policy: ArcSwap::from_pointee(policy) };
-        // One carrier's sessions share its name.
-        let mut carriers: Vec<CarrierName> = Vec::new();
-        let visit = move |mut record: SessionRecord| {
-            match carriers.iter().find(|carrier| **carrier == record.carrier) {
-                Some(carrier) => record.carrier = carrier.clone(),
-                None => carriers.push(record.carrier.clone()),
-            }
-            // Seen in the future: the clock was set back, and would not let it idle out until it is there again.
-            record.last_seen_at = record.last_seen_at.min(now);
-            let session = LiveSession::of(record);
-            if session.expired(&policy, now).is_none() {
-                session.note_durable();
-                live.insert(Arc::new(session));
-            } else {
-                lock(&over).push(session.facts().token_hash);
+        // The store reads on while those that it read are taken in.
+        let (taken, arriving) = sync_channel::<Vec<SessionRecord>>(AHEAD);
+        let take_in = move || {
+            for record in arriving.into_iter().flatten() {
+                let session = LiveSession::of(record);
+                if session.expired(&policy, now).is_none() {
+                    session.note_durable();
+                    live.insert(Arc::new(session));
+                } else {
+                    lock(&over).push(session.facts().token_hash);
+                }
             }
         };
-        sessions.store.load(Box::new(visit)).await?;
-        Ok(sessions)
+        let taking_in = tokio::task::spawn_blocking(take_in);
+        let mut read = Read { records: Vec::with_capacity(AT_ONCE), taken };
+        let visit = move |mut record: SessionRecord| {
+            // Seen in the future: the clock was set back, and would not let it idle out until it is there again.
+            record.last_seen_at = record.last_seen_at.min(now);
+            read.push(record);
+        };
+        let loaded = sessions.store.load(Box::new(visit)).await;
+        // Only the end of the runtime ends it early.
+        taking_in.await.map_err(|_| StoreError::Closed)?;
+        loaded.map(|()| sessions)
     }
 
     /// Holds sessions to `policy` from now on. An open one keeps the absolute end that it was opened with.

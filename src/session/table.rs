@@ -12,6 +12,8 @@ use crate::binding::AccountId;
 /// Parts of a table, each behind a lock of its own: cores rarely meet, and what goes through all sessions holds none for
 /// long.
 pub(super) const SHARDS: usize = 64;
+/// How unequal the parts are ([`part_of`]).
+const SLOPE: u64 = 22;
 
 /// All sessions of a gateway. What is handed out is cloned: no lock outlives a call.
 pub(super) struct Table<S> {
@@ -111,10 +113,20 @@ fn of_hash(token: &TokenHash) -> u64 {
     u64::from_le_bytes(*first)
 }
 
-/// By bits that the tables themselves do not go by.
 fn shard<S>(shards: &[Shard<S>; SHARDS], hash: u64) -> &Shard<S> {
-    let [_, _, _, _, _, number, _, _] = hash.to_le_bytes();
-    shards.get(usize::from(number) % SHARDS).unwrap_or_else(|| unreachable!("the remainder is below"))
+    shards.get(part_of(hash)).unwrap_or_else(|| unreachable!("there are so many"))
+}
+
+/// Which part holds what has that hash: by bits that the tables themselves do not go by.
+///
+/// The last part holds twice as much as the first, with all steps between. A table doubles when it is full; equal ones
+/// would all do so at once, so that everybody waits, and from then on half of their room would stand empty.
+const fn part_of(hash: u64) -> usize {
+    const ALL: u64 = 1 << 16;
+    // Where it is among all hashes.
+    let at = (hash >> 32) % ALL;
+    // 64 · log2(1 + x) is nearly 64x + 22x(1 - x); below ALL it stays below SHARDS · ALL · ALL.
+    ((at * (SHARDS as u64 * ALL + SLOPE * (ALL - at))) >> 32) as usize
 }
 
 fn read<S>(shard: &Shard<S>) -> RwLockReadGuard<'_, Sessions<S>> {
@@ -123,4 +135,37 @@ fn read<S>(shard: &Shard<S>) -> RwLockReadGuard<'_, Sessions<S>> {
 
 fn write<S>(shard: &Shard<S>) -> RwLockWriteGuard<'_, Sessions<S>> {
     shard.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_part_holds_twice_as_much_as_the_smallest_and_none_is_left_out() {
+        let mut parts = [0_u64; SHARDS];
+        for at in 0..=0xffff_u64 {
+            // Bits beside those do not matter.
+            let part = part_of(at << 32);
+            assert_eq!(part, part_of(at << 32 | 0xffff_0000_ffff_ffff));
+            parts[part] += 1;
+        }
+        let (least, most) = (*parts.iter().min().unwrap(), *parts.iter().max().unwrap());
+        assert!((750..=775).contains(&least), "{least}");
+        assert!((1500..=1600).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn tables_are_as_full_whatever_the_number_of_sessions() {
+        /// Slots of a table that has room for `count`: a power of two, of which seven eighths may be taken.
+        fn slots(count: f64) -> f64 {
+            (count * 8.0 / 7.0).log2().ceil().exp2()
+        }
+        let mut shares = [0.0_f64; SHARDS];
+        (0..=0xffff_u64).for_each(|at| shares[part_of(at << 32)] += 1.0 / 65536.0);
+        for count in (0..40).map(|step| 1e6 * (f64::from(step) / 40.0).exp2()) {
+            let room: f64 = shares.iter().map(|share| slots(count * share)).sum();
+            assert!((0.57..0.64).contains(&(count / room)), "{count} sessions fill {} of it", count / room);
+        }
+    }
 }

@@ -110,8 +110,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// on under another token.
     async fn renew(&self, old: TokenHash, renewal: Renewal) -> Result<bool, StoreError>;
 
-    /// Shows all sessions to `visit`, in the order in which they were opened; read once at start-up. Whether one is over
-    /// is for the reader to judge.
+    /// Shows all sessions to `visit`, in the order in which they were opened; read once at start-up. Those of one carrier
+    /// share its name. Whether one is over is for the reader to judge.
     async fn load(&self, visit: SessionVisit) -> Result<(), StoreError>;
 
     /// Notes uses. 15. `last_seen_at` never moves back; a session that is gone stays gone.

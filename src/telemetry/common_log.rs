@@ -8,6 +8,9 @@ use std::io::Write as _;
 
 use http::Version;
 
+use super::client::ShownClient;
+use super::json::number;
+
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// What is told of one request, bounded and cut already.
@@ -15,7 +18,7 @@ pub(super) struct Told<'a> {
     /// RFC 3339, in UTC.
     pub(super) time: &'a str,
     /// As much as may be told.
-    pub(super) client: Option<&'a dyn std::fmt::Display>,
+    pub(super) client: Option<ShownClient>,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) version: Version,
@@ -24,9 +27,8 @@ pub(super) struct Told<'a> {
 
 /// Adds the line, its end included, to `line`.
 pub(super) fn write(line: &mut Vec<u8>, told: &Told<'_>) {
-    // A Vec takes every write.
     match told.client {
-        Some(client) => drop(write!(line, "{client}")),
+        Some(client) => client.write(line),
         None => line.push(b'-'),
     }
     line.extend_from_slice(b" - - [");
@@ -37,7 +39,11 @@ pub(super) fn write(line: &mut Vec<u8>, told: &Told<'_>) {
     escaped(line, told.path);
     let version = if told.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" };
     let version = if told.version == Version::HTTP_10 { "HTTP/1.0" } else { version };
-    let _ = writeln!(line, " {version}\" {} -", told.status);
+    line.push(b' ');
+    line.extend_from_slice(version.as_bytes());
+    line.extend_from_slice(b"\" ");
+    number(line, told.status.into());
+    line.extend_from_slice(b" -\n");
 }
 
 /// `2026-11-24T14:21:57…` as `24/Nov/2026:14:21:57`; a time that no calendar has stays as it is.
@@ -46,7 +52,11 @@ fn date(line: &mut Vec<u8>, time: &str) {
     let month =
         part(5, 7).and_then(|month| month.parse::<usize>().ok()).and_then(|month| MONTHS.get(month.checked_sub(1)?));
     match (part(8, 10), month, part(0, 4), part(11, 19)) {
-        (Some(day), Some(month), Some(year), Some(clock)) => drop(write!(line, "{day}/{month}/{year}:{clock}")),
+        (Some(day), Some(month), Some(year), Some(clock)) => {
+            for part in [day, "/", month, "/", year, ":", clock] {
+                line.extend_from_slice(part.as_bytes());
+            }
+        }
         _ => escaped(line, time),
     }
 }
@@ -56,6 +66,7 @@ fn escaped(line: &mut Vec<u8>, text: &str) {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
             b' '..=b'~' => line.push(byte),
+            // A Vec takes every write.
             _ => drop(write!(line, "\\x{byte:02x}")),
         }
     }
@@ -75,7 +86,7 @@ mod tests {
     fn lines_are_as_log_analysers_read_them() {
         let mut told = Told {
             time: "2026-11-24T14:21:57.042Z",
-            client: Some(&"127.0.2.0/24"),
+            client: Some(ShownClient::Network("127.0.2.0/24".parse().unwrap())),
             method: "GET",
             path: "/orders",
             version: Version::HTTP_11,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde::Serialize as _;
 use serde_json::ser::Formatter;
 
 /// Escapes everything but printable ASCII, so that neither a line feed nor a terminal's control sequence (C0, DEL, C1)
@@ -28,6 +29,33 @@ impl Formatter for Ascii {
     }
 }
 
+/// Adds `text`, quoted. Most of it needs no escape, and is copied as it is.
+pub(super) fn string(line: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
+        line.push(b'"');
+        line.extend_from_slice(text.as_bytes());
+        line.push(b'"');
+    } else {
+        // Strings always serialise, and a Vec takes every write.
+        let _ = text.serialize(&mut serde_json::Serializer::with_formatter(line, Ascii));
+    }
+}
+
+/// Adds a number. Without `fmt`, which costs more than the rest of a line.
+pub(super) fn number(line: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let (mut from, mut rest) = (digits.len(), number);
+    for digit in digits.iter_mut().rev() {
+        // Below ten.
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        (from, rest) = (from - 1, rest / 10);
+        if rest == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(digits.get(from..).unwrap_or_default());
+}
+
 /// The beginning of `text`, at most `bytes` long.
 pub(super) fn beginning(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
@@ -36,7 +64,6 @@ pub(super) fn beginning(text: &str, bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde::Serialize as _;
 
     use super::*;
 
@@ -44,6 +71,14 @@ mod tests {
         let mut out = Vec::new();
         text.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Ascii)).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_largest_and_the_smallest_number_have_room() {
+        let mut line = Vec::new();
+        number(&mut line, 0);
+        number(&mut line, u64::MAX);
+        assert_eq!(line, b"018446744073709551615");
     }
 
     #[test]
@@ -59,7 +94,17 @@ mod tests {
         fn every_text_becomes_one_printable_line_and_reads_back(text in any::<String>()) {
             let line = written(&text);
             prop_assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)));
-            prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+            prop_assert_eq!(&serde_json::from_str::<String>(&line).unwrap(), &text);
+            let mut added = b"x".to_vec();
+            string(&mut added, &text);
+            prop_assert_eq!(added.strip_prefix(b"x"), Some(line.as_bytes()));
+        }
+
+        #[test]
+        fn every_number_is_written_as_the_standard_library_writes_it(any in any::<u64>(), shift in 0_u32..64) {
+            let mut line = b"x".to_vec();
+            number(&mut line, any >> shift);
+            prop_assert_eq!(line, format!("x{}", any >> shift).into_bytes());
         }
 
         #[test]

@@ -1,5 +1,6 @@
 //! The clauses of the port of sessions.
 
+use sekisho::carrier::CarrierName;
 use sekisho::clock::Timestamp;
 use sekisho::session::TokenHash;
 use sekisho::store::{SessionRecord, SessionScope, TokenTransport};
@@ -84,6 +85,9 @@ pub(crate) async fn sessions_load_and_are_erased(backend: impl Backend) {
         [brief, long.clone(), session(3, "bob"), session(1, "bob")],
         "as they were opened"
     );
+    let names = loaded(&*store).await.into_iter().map(|session| session.carrier).collect::<Vec<_>>();
+    let where_it_is = |name: &CarrierName| name.as_str().as_ptr();
+    assert!(names.iter().all(|name| where_it_is(name) == where_it_is(&names[0])), "one name for all of a carrier");
     store.erase(vec![hash(9), hash(77), hash(3), hash(3)]).await.unwrap();
     store.erase(Vec::new()).await.unwrap();
     assert_eq!(loaded(&*store).await, [long, session(1, "bob")]);

@@ -96,9 +96,9 @@ impl Burden {
         self.gentle.store(gentle, Ordering::Relaxed);
     }
 
-    /// Whether there are pages in the journal that no checkpoint has taken yet, of patient work beside others.
-    pub(super) fn has_left_pages(&self) -> bool {
-        self.gentle.load(Ordering::Relaxed) && self.left_pages.load(Ordering::Relaxed)
+    /// Whether there are pages in the journal that no checkpoint has taken yet, of patient work that rests for nobody.
+    pub(super) fn is_in_haste(&self) -> bool {
+        !self.gentle.load(Ordering::Relaxed) && self.left_pages.load(Ordering::Relaxed)
     }
 
     /// A write was answered that was asked for at `asked`.
@@ -174,21 +174,22 @@ mod tests {
         assert_eq!(burden.strain(), seen(4, 1), "it met nothing");
 
         // The checkpoint of what it wrote is its doing, the next is not.
-        assert!(!burden.has_left_pages());
+        assert!(burden.is_in_haste());
         burden.is_beside_others(true);
-        assert!(burden.has_left_pages());
+        assert!(!burden.is_in_haste());
+        burden.is_beside_others(false);
         let checkpoint = burden.checkpoint();
         let beside = Instant::now();
         pass(50).await;
         burden.answered(beside);
         assert_eq!(burden.strain(), seen(5, 2), "its time is no batch's");
-        assert!(checkpoint.is_some() && !burden.has_left_pages());
+        assert!(checkpoint.is_some() && !burden.is_in_haste());
         drop(checkpoint);
         assert!(burden.checkpoint().is_none());
 
         // So is who waits while the journal is emptied.
         drop(burden.work());
-        assert!(burden.has_left_pages());
+        assert!(burden.is_in_haste());
         pass(1).await;
         let beside = Instant::now();
         let emptying = burden.emptying();
@@ -197,7 +198,7 @@ mod tests {
         drop(emptying);
         burden.answered(beside);
         assert_eq!(burden.strain(), seen(6, 3));
-        assert!(!burden.has_left_pages() && burden.checkpoint().is_none());
+        assert!(!burden.is_in_haste() && burden.checkpoint().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,12 +14,14 @@ use super::connection::{Access, Held, Place};
 use super::writer::Told;
 use crate::store::StoreError;
 
-/// Pages in the journal from which on it is brought into the file: what SQLite takes for itself.
-const MANY_PAGES: i64 = 1000;
-/// The same while records are moved beside others, 48 MiB. Each of them touches two pages of the index of digests at random, and a disk takes
-/// as long for one page that stands alone as for many in a row: the later, the more often was each of them written to the
-/// journal, and the more stand in a row. Far less than at which the writer does it by itself.
-const MANY_OF_A_WRAP: i64 = 12 << 10;
+/// Pages in the journal from which on it is brought into the file, 80 MiB. That syncs twice, and who writes meanwhile waits
+/// for both as well: with the thousand pages that SQLite takes for itself it is one sign-in in ten, so that the slowest percent
+/// takes two syncs more than the others. A disk takes as long, besides, for one page that stands alone as for many in a row: the
+/// later, the more often was each of them written to the journal, and the more stand in a row. Far less than at which the
+/// writer does it by itself.
+const MANY_PAGES: i64 = 20 << 10;
+/// The same while patient work is done that others must not hold up: on another core, beside it.
+const MANY_IN_HASTE: i64 = 1000;
 
 /// The way to the thread. Dropping it waits until it has ended.
 pub(super) struct Checkpointer {
@@ -47,7 +49,7 @@ impl Checkpointer {
         let pages = conn
             .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
             .and_then(|mut ask| ask.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)));
-        let many = if self.told.burden.has_left_pages() { MANY_OF_A_WRAP } else { MANY_PAGES };
+        let many = if self.told.burden.is_in_haste() { MANY_IN_HASTE } else { MANY_PAGES };
         if pages.is_ok_and(|pages| pages >= many) {
             self.wake();
         }
@@ -100,4 +102,32 @@ fn checkpoint(place: &Place, calls: &Receiver<()>, turn: &Mutex<()>, told: &Told
 fn bring_in(held: &Held) -> Result<(), StoreError> {
     held.in_place()?.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     held.in_place().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::connect;
+    use super::*;
+
+    #[test]
+    fn a_journal_is_brought_in_late_and_early_for_work_that_rests_for_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = connect(&folder.path().join("t"), Access::Create).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+        let (wake, calls) = sync_channel(1);
+        let told = Arc::<Told>::default();
+        let checkpointer =
+            Checkpointer { wake: Some(wake), turn: Arc::default(), told: Arc::clone(&told), thread: None };
+        let add = |pages: i64| {
+            conn.execute("INSERT INTO t VALUES (zeroblob(4096 * ?1))", [pages]).unwrap();
+            checkpointer.committed(&conn);
+            calls.try_recv().is_ok()
+        };
+        assert!(!add(2 * MANY_IN_HASTE), "who signs in would wait for its syncs");
+        drop(told.burden.work());
+        assert!(add(1), "nobody rests");
+        told.burden.is_beside_others(true);
+        assert!(!add(1));
+        assert!(add(MANY_PAGES));
+    }
 }

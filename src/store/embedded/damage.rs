@@ -1,9 +1,12 @@
 //! What is found damaged before the store is used: a start refuses rather than have a sign-in meet it.
 
 use std::hash::{DefaultHasher, Hasher as _};
+use std::iter::once;
+use std::panic::resume_unwind;
+use std::thread;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::schema::Format;
 use crate::binding::BindingDigest;
@@ -14,12 +17,27 @@ const DEFECTS: usize = 5;
 /// reading both through takes a fraction of that.
 const LARGE: [&str; 2] = ["bindings", "sessions"];
 
-/// What is damaged in a store of that version, if anything.
-pub(super) fn find(format: Format, conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
-    if let Some(defects) = check(conn, &format!("PRAGMA quick_check({DEFECTS})"))? {
-        return Ok(Some(defects));
-    }
-    // It leaves out whether indexes and tables say the same, which finds a changed digest or hash.
+/// What is damaged in a store of that version, if anything. Both connections lead to it, so that two cores look at once.
+pub(super) fn find(
+    format: Format,
+    conn: &Connection,
+    beside: Connection,
+    version: u32,
+) -> rusqlite::Result<Option<String>> {
+    thread::scope(|scope| {
+        let contradiction = scope.spawn(move || contradiction(format, &beside, version));
+        let defects = check(conn, &format!("PRAGMA quick_check({DEFECTS})"));
+        let contradiction = contradiction.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // Where pages are damaged, what they say is no matter.
+        match defects? {
+            None => contradiction,
+            defects => Ok(defects),
+        }
+    })
+}
+
+/// What `quick_check` leaves out: above all whether indexes and tables say the same, which finds a changed digest or hash.
+fn contradiction(format: Format, conn: &Connection, version: u32) -> rusqlite::Result<Option<String>> {
     for table in names(conn, "SELECT name FROM sqlite_schema WHERE type = 'table'")? {
         let defects = if LARGE.contains(&table.as_str()) {
             differing(conn, &table)?
@@ -69,40 +87,53 @@ fn check(conn: &Connection, check: &str) -> rusqlite::Result<Option<String>> {
 
 /// An index of `table` that does not hold what the table does.
 fn differing(conn: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+    // The rows are read once for all of the indexes.
+    let mut columns = vec!["rowid".to_owned()];
+    let (mut indexes, mut choices) = (Vec::new(), Vec::new());
     for index in names(conn, &format!("SELECT name FROM pragma_index_list('{table}')"))? {
-        let columns = names(conn, &format!("SELECT name FROM pragma_index_info('{index}')"))?.join(", ");
-        let in_table = sum(conn, &format!("SELECT rowid, {columns} FROM {table} NOT INDEXED"))?;
-        let in_index = sum(conn, &format!("SELECT rowid, {columns} FROM {table} INDEXED BY {index}"))?;
-        if in_table != in_index {
+        let of_index = names(conn, &format!("SELECT name FROM pragma_index_info('{index}')"))?;
+        choices.push(once(0).chain((columns.len()..).take(of_index.len())).collect());
+        columns.extend_from_slice(&of_index);
+        indexes.push((index, of_index));
+    }
+    let in_table = sums(conn, &format!("SELECT {} FROM {table} NOT INDEXED", columns.join(", ")), &choices)?;
+    for ((index, columns), in_table) in indexes.into_iter().zip(in_table) {
+        let rows = format!("SELECT rowid, {} FROM {table} INDEXED BY {index}", columns.join(", "));
+        if sums(conn, &rows, &[(0..=columns.len()).collect()])? != [in_table] {
             return Ok(Some(format!("index {index} does not hold what table {table} does")));
         }
     }
     Ok(None)
 }
 
-/// How many rows there are, and a sum over them that does not depend on their order.
-fn sum(conn: &Connection, rows: &str) -> rusqlite::Result<(u64, u64)> {
+/// How many rows there are, and for each of `choices` of their columns a sum over them that does not depend on their order.
+fn sums(conn: &Connection, rows: &str, choices: &[Vec<usize>]) -> rusqlite::Result<Vec<(u64, u64)>> {
     let mut select = conn.prepare(rows)?;
-    let columns = select.column_count();
     let mut rows = select.query([])?;
-    let (mut count, mut sum) = (0, 0_u64);
+    let mut sums = vec![(0, 0_u64); choices.len()];
     while let Some(row) = rows.next()? {
-        let mut hash = DefaultHasher::new();
-        for column in 0..columns {
-            match row.get_ref(column)? {
-                ValueRef::Null => hash.write_u8(0),
-                ValueRef::Integer(number) => hash.write_i64(number),
-                ValueRef::Real(number) => hash.write_u64(number.to_bits()),
-                ValueRef::Text(octets) | ValueRef::Blob(octets) => {
-                    hash.write_usize(octets.len());
-                    hash.write(octets);
-                }
+        for ((count, sum), columns) in sums.iter_mut().zip(choices) {
+            *count += 1;
+            *sum = sum.wrapping_add(hash(row, columns)?);
+        }
+    }
+    Ok(sums)
+}
+
+fn hash(row: &Row<'_>, columns: &[usize]) -> rusqlite::Result<u64> {
+    let mut hash = DefaultHasher::new();
+    for column in columns {
+        match row.get_ref(*column)? {
+            ValueRef::Null => hash.write_u8(0),
+            ValueRef::Integer(number) => hash.write_i64(number),
+            ValueRef::Real(number) => hash.write_u64(number.to_bits()),
+            ValueRef::Text(octets) | ValueRef::Blob(octets) => {
+                hash.write_usize(octets.len());
+                hash.write(octets);
             }
         }
-        count += 1;
-        sum = sum.wrapping_add(hash.finish());
     }
-    Ok((count, sum))
+    Ok(hash.finish())
 }
 
 fn names(conn: &Connection, select: &str) -> rusqlite::Result<Vec<String>> {

@@ -250,7 +250,8 @@ fn examine(format: Format, path: &Path) -> Result<Option<Found>, OpenError> {
     if version > format.newest() {
         return Err(OpenError::Newer { path: path.to_owned(), found: version, known: format.newest() });
     }
-    if let Some(what) = damage::find(format, &conn, version).map_err(failed)? {
+    let beside = connect(path, access).map_err(failed)?;
+    if let Some(what) = damage::find(format, &conn, beside, version).map_err(failed)? {
         return Err(OpenError::Corrupt { path: path.to_owned(), what });
     }
     let store_id = read_meta(&conn, path)?;

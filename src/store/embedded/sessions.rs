@@ -32,8 +32,9 @@ impl SessionStore for EmbeddedStore {
             .run(move |conn| {
                 let mut select = conn.prepare(LOAD)?;
                 let mut rows = select.query([])?;
+                let mut carriers = Vec::new();
                 while let Some(row) = rows.next()? {
-                    visit(session(row)?);
+                    visit(session(row, &mut carriers)?);
                 }
                 Ok(())
             })
@@ -127,7 +128,11 @@ fn open(
 
 fn renew(conn: &Connection, old: TokenHash, renewal: &Renewal) -> Result<bool, StoreError> {
     let mut delete = conn.prepare_cached(RENEW)?;
-    let Some(there) = delete.query_and_then([old.as_bytes()], session)?.next().transpose()? else { return Ok(false) };
+    let Some(there) =
+        delete.query_and_then([old.as_bytes()], |row| session(row, &mut Vec::new()))?.next().transpose()?
+    else {
+        return Ok(false);
+    };
     let Renewal { token_hash, link, transport, at } = *renewal;
     let (link, pin_at) = (Some(link), Some(at));
     insert(conn, &SessionRecord { token_hash, link, transport, by_code: false, pin_at, last_seen_at: at, ..there })?;
@@ -196,13 +201,14 @@ macro_rules! columns {
 const LOAD: &str = concat!("SELECT ", columns!(), " FROM sessions ORDER BY seq");
 const RENEW: &str = concat!("DELETE FROM sessions WHERE token_hash = ?1 RETURNING ", columns!());
 
-fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
+/// `carriers` are the names that were met before.
+fn session(row: &Row<'_>, carriers: &mut Vec<CarrierName>) -> Result<SessionRecord, StoreError> {
     Ok(SessionRecord {
         token_hash: at(row, 0, |value| octets(value).map(TokenHash::from_bytes))?,
         id: at(row, 1, |value| SessionId::parse(value.as_str().ok()?))?,
         account: at(row, 2, |value| AccountId::parse(value.as_str().ok()?).ok())?,
         binding: at(row, 3, |value| BindingId::parse(value.as_str().ok()?))?,
-        carrier: at(row, 4, |value| CarrierName::parse(value.as_str().ok()?))?,
+        carrier: at(row, 4, |value| shared(value.as_str().ok()?, carriers))?,
         continuity: at(row, 5, octets)?,
         link: optional(row, 6, octets)?,
         sid_seed: at(row, 7, octets)?,
@@ -217,6 +223,15 @@ fn session(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         last_seen_at: at(row, 12, millis)?,
         expires_at: at(row, 13, millis)?,
     })
+}
+
+fn shared(carrier: &str, carriers: &mut Vec<CarrierName>) -> Option<CarrierName> {
+    if let Some(met) = carriers.iter().find(|met| met.as_str() == carrier) {
+        return Some(met.clone());
+    }
+    let new = CarrierName::parse(carrier)?;
+    carriers.push(new.clone());
+    Some(new)
 }
 
 /// Reads a value where it is, and judges it as [`column`] does.
