@@ -71,6 +71,31 @@ impl Checkpointer {
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// For who is about to have the journal emptied.
+    pub(super) fn ahead(&self, place: &Place) -> Ahead {
+        Ahead { place: place.clone(), turn: Arc::clone(&self.turn), told: Arc::clone(&self.told) }
+    }
+}
+
+/// Brings in what the journal has before it is emptied, while others write on: everybody waits for what is left to do then.
+#[derive(Clone)]
+pub(super) struct Ahead {
+    place: Place,
+    turn: Arc<Mutex<()>>,
+    told: Arc<Told>,
+}
+
+impl Ahead {
+    /// Waits for the disk.
+    pub(super) fn bring_in(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _load = self.told.burden.checkpoint();
+        if let Err(error) = self.place.connect(Access::Write).and_then(|held| bring_in(&held)) {
+            // Whoever empties it meets the same, and tells.
+            tracing::debug!(%error, "the store's journal was not brought into its file");
+        }
+    }
 }
 
 impl Drop for Checkpointer {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::anew::write_anew;
 use super::burden::Burden;
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Ahead, Checkpointer};
 use super::connection::{Access, Held, Place, Syncs, execute};
 use super::queue::{Queue, Turn};
 use crate::store::StoreError;
@@ -39,6 +39,7 @@ pub(super) struct Writer {
     queue: Arc<Queue<Message>>,
     /// None where there is no store to write to.
     place: Option<Box<Place>>,
+    ahead: Option<Box<Ahead>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,16 +57,17 @@ impl Writer {
         let checkpointer = Checkpointer::start(place.clone(), Arc::clone(&told))?;
         let of_thread = Arc::clone(&queue);
         let to_sync = Some(Box::new(place.clone()));
+        let ahead = Some(Box::new(checkpointer.ahead(&place)));
         let thread = Thread { place, conn: Some(conn), queue: of_thread, checkpointer, told: Arc::clone(&told) };
         let thread = Builder::new().name("store-writer".into()).spawn(move || thread.run())?;
-        Ok(Self { told, queue, place: to_sync, thread: Some(thread) })
+        Ok(Self { told, queue, place: to_sync, ahead, thread: Some(thread) })
     }
 
     /// A writer that refuses every call, for a store that is only looked at.
     pub(super) fn absent() -> Self {
         let queue = Arc::new(Queue::new());
         queue.close();
-        Self { told: Arc::default(), queue, place: None, thread: None }
+        Self { told: Arc::default(), queue, place: None, ahead: None, thread: None }
     }
 
     pub(super) fn told(&self) -> &Told {
@@ -118,6 +120,7 @@ impl Writer {
     /// Folds the journal into the file and empties it, after all that was queued before: what was erased is then in
     /// neither. Waits for reads that hold an older snapshot.
     pub(super) async fn fold(&self) -> Result<(), StoreError> {
+        self.bring_in().await;
         let (reply, answer) = oneshot::channel();
         self.queue.push(Message::Fold(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
@@ -126,9 +129,17 @@ impl Writer {
     /// Writes the file anew from what is in it, and folds the journal. Overwriting what is erased (`secure_delete`) leaves
     /// copies that were made while pages were split and merged; these go only so. Everybody who writes waits for it.
     pub(super) async fn rewrite(&self) -> Result<(), StoreError> {
+        self.bring_in().await;
         let (reply, answer) = oneshot::channel();
         self.queue.push(Message::Rewrite(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn bring_in(&self) {
+        if let Some(ahead) = self.ahead.clone() {
+            // Only the end of the runtime ends it early.
+            let _ = tokio::task::spawn_blocking(move || ahead.bring_in()).await;
+        }
     }
 
     /// Ends the thread after all that was queued before, with the journal folded into the file.
