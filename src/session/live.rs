@@ -52,7 +52,7 @@ const TAG: usize = 16;
 /// tells of the end come to be with the first request that asks for them.
 ///
 /// Each octet of it is a megabyte for a million sessions, and the allocator rounds up to sixteen: what few sessions have is
-/// in [`More`], and the small fields stand together, so that none is padded.
+/// in `More`, and the small fields stand together, so that none is padded.
 pub struct LiveSession<S> {
     facts: SessionFacts,
     /// How long it lasts at most.

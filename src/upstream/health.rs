@@ -124,7 +124,7 @@ impl Health {
     #[must_use]
     pub fn waiting(&self, upstream: usize) -> (usize, u64) {
         let line = self.of(upstream).line;
-        (line.waiting() + line.beside(), line.turned_away())
+        (line.waiting() + line.beside.waiting(), line.turned_away())
     }
 
     /// Asks every server of every upstream that has `health`, until `shutdown` fires. `upstreams` are those that this was

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use super::beside::Beside;
 use super::pool::{Lease, Link, Place, Server};
 use super::servers::Servers;
 
@@ -19,14 +20,7 @@ use super::servers::Servers;
 const OVERTAKEN: u32 = 8;
 
 /// How often the first in the line looks for all: that a server gets requests again, or more of them, is told to nobody.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// How often a request that can open no connection looks for one that is idle. Nobody tells it, so that nothing is asked of
-/// those that can.
-const LOOK_FOR_IDLE: Duration = Duration::from_millis(20);
-
-/// How often to say that none can be opened.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// There was no room in the line, or no connection in time.
 #[derive(Debug)]
@@ -40,10 +34,8 @@ pub(super) struct Line {
     workers: AtomicUsize,
     /// Whether it was told that requests are turned away, since the line was last empty.
     told: AtomicBool,
-    /// Requests that wait beside it.
-    beside: AtomicUsize,
-    tried: Seldom,
-    said: Seldom,
+    /// Who waits beside it.
+    pub(super) beside: Beside,
     queue: Mutex<Queue>,
 }
 
@@ -72,11 +64,6 @@ impl Line {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// So many wait beside it, since none can be opened.
-    pub(super) fn beside(&self) -> usize {
-        self.beside.load(Ordering::Relaxed)
-    }
-
     /// So many waited in vain, or found no room in the line.
     pub(super) fn turned_away(&self) -> u64 {
         self.turned_away.load(Ordering::Relaxed)
@@ -88,51 +75,13 @@ impl Line {
         place.inspect_err(|Full| self.turn_away(upstream))
     }
 
-    /// The same for a request that had leave to open one where this machine has no file left, until `end`: beside the line,
-    /// since what those in it wait for is no help, and what helps is no other worker's. Of them all one tries to open one anew
-    /// now and then.
-    pub(super) async fn wait_for_open(
-        &self,
-        upstream: &str,
-        servers: &Arc<Servers>,
-        end: Instant,
-    ) -> Result<Place, Full> {
-        let place = self.wait_for_idle(servers, end).await;
-        place.inspect_err(|Full| self.turn_away(upstream))
-    }
-
-    /// Whether it is time to say that none can be opened.
-    pub(super) fn is_news(&self) -> bool {
-        self.said.is_due(Instant::now(), SAY_AGAIN)
-    }
-
-    fn turn_away(&self, upstream: &str) {
+    pub(super) fn turn_away(&self, upstream: &str) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
         if !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 upstream,
                 "requests are turned away: every server has as many connections as upstream.connections or the open-file limit allows",
             );
-        }
-    }
-
-    async fn wait_for_idle(&self, servers: &Arc<Servers>, end: Instant) -> Result<Place, Full> {
-        let _counted = Beside::of(self, servers.queue.length)?;
-        // The first time was just now.
-        self.tried.is_due(Instant::now(), LOOK_AGAIN);
-        loop {
-            let now = Instant::now();
-            if now >= end {
-                return Err(Full);
-            }
-            let place = servers.idle_place(now).or_else(|| {
-                let may_try = self.waiting() == 0 && self.tried.is_due(now, LOOK_AGAIN);
-                may_try.then(|| servers.any_place(now)).flatten()
-            });
-            match place {
-                Some(place) => return Ok(place),
-                None => sleep_until(end.min(now + LOOK_FOR_IDLE)).await,
-            }
         }
     }
 
@@ -255,41 +204,6 @@ impl Queue {
     }
 }
 
-/// What is done once in a while, whoever does it.
-#[derive(Default)]
-struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    /// Whether the last time is so long ago; then this is the next one.
-    fn is_due(&self, now: Instant, every: Duration) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now >= last + every);
-        if is_due {
-            *last = Some(now);
-        }
-        is_due
-    }
-}
-
-/// A place beside the line, until it is dropped.
-struct Beside<'l>(&'l Line);
-
-impl<'l> Beside<'l> {
-    fn of(line: &'l Line, most: usize) -> Result<Self, Full> {
-        if line.beside.fetch_add(1, Ordering::Relaxed) < most {
-            return Ok(Self(line));
-        }
-        line.beside.fetch_sub(1, Ordering::Relaxed);
-        Err(Full)
-    }
-}
-
-impl Drop for Beside<'_> {
-    fn drop(&mut self) {
-        self.0.beside.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A place in the line, until it is dropped.
 struct Ticket<'l> {
     line: &'l Line,
@@ -326,14 +240,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::config::UpstreamConfig;
-    use crate::upstream::tests::pools::{PATIENCE, Used, config, open, opened, settle, stuck, workers};
-
-    fn small(connections: usize, length: usize) -> UpstreamConfig {
-        let mut config = config(0..1);
-        (config.connections, config.queue.length) = (connections, length);
-        config
-    }
+    use crate::upstream::tests::pools::{PATIENCE, config, ends, granted, open, opened, settle, small, stuck, workers};
 
     /// A request that waits; it has entered the line.
     async fn waits(servers: &Arc<Servers>) -> JoinHandle<Result<Place, Full>> {
@@ -343,18 +250,6 @@ mod tests {
         settle().await;
         assert_eq!(line.waiting(), before + 1);
         waiting
-    }
-
-    /// The answer is there: the connection is free.
-    fn ends((lease, other_end): Used) -> tokio::io::DuplexStream {
-        lease.give_back();
-        other_end
-    }
-
-    async fn granted(waiting: JoinHandle<Result<Place, Full>>) -> Place {
-        settle().await;
-        assert!(waiting.is_finished(), "it waits still");
-        waiting.await.unwrap().expect("a place")
     }
 
     #[tokio::test(start_paused = true)]
@@ -379,63 +274,6 @@ mod tests {
         drop(used);
         let _used = opened(granted(waiting).await).await;
         assert!(open(&servers).await.is_none());
-    }
-
-    /// A request that was let open a connection, and could not.
-    fn unable(servers: &Arc<Servers>) -> JoinHandle<Result<Place, Full>> {
-        let servers = Arc::clone(servers);
-        let end = Instant::now() + PATIENCE;
-        tokio::spawn(async move { servers.line.wait_for_open("console", &servers, end).await })
-    }
-
-    /// What it gets after a while, in which it looks now and then.
-    async fn in_time(waiting: JoinHandle<Result<Place, Full>>) -> Place {
-        settle().await;
-        advance(LOOK_FOR_IDLE).await;
-        granted(waiting).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_none_can_be_opened_one_that_is_open_is_waited_for() {
-        let [servers] = workers(&small(10, 2));
-        let used = open(&servers).await.unwrap();
-        let first = unable(&servers);
-        settle().await;
-        assert!(!first.is_finished(), "leave to open one is no help");
-        assert_eq!((servers.line.waiting(), servers.line.beside()), (0, 1));
-        let other_end = ends(used);
-        let Place::Idle(lease) = in_time(first).await else { panic!("a connection was free") };
-        let waiting = [unable(&servers), unable(&servers)];
-        settle().await;
-        assert!(unable(&servers).await.unwrap().is_err(), "no more than fit into the line");
-        for _ in 0..=LOOK_AGAIN.as_millis() / LOOK_FOR_IDLE.as_millis() {
-            advance(LOOK_FOR_IDLE).await;
-            settle().await;
-        }
-        assert_eq!(waiting.iter().filter(|waiting| waiting.is_finished()).count(), 1, "one tries again");
-        let late = servers.line.wait_for_open("console", &servers, Instant::now()).await;
-        assert!(late.is_err());
-        let _other_end = ends((lease, other_end));
-        for waiting in waiting {
-            let place = waiting.await.unwrap().unwrap();
-            drop(place);
-        }
-        assert_eq!((servers.line.beside(), servers.line.turned_away()), (0, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_can_open_none_takes_nothing_from_who_can() {
-        let [one, other] = workers(&small(2, 3));
-        let used = open(&one).await.unwrap();
-        let unable = unable(&other);
-        settle().await;
-        let _other_end = ends(used);
-        assert!(one.idle_place(Instant::now()).is_some(), "another worker's stays open");
-        assert!(matches!(other.place(Instant::now()), Ok(Place::Vacant(_))));
-        assert!(!unable.is_finished());
-        let [idle, _used] = [open(&other).await, open(&one).await];
-        assert!(idle.is_some(), "there is room");
-        unable.abort();
     }
 
     #[tokio::test(start_paused = true)]

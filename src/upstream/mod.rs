@@ -6,6 +6,7 @@
 //! sessions and any decision about who may pass.
 
 mod answer;
+mod beside;
 mod connect;
 mod cookies;
 mod ejection;

@@ -370,7 +370,7 @@ impl Upstreams {
                     Ok(lease) => return Ok(Some((lease, true))),
                     Err(NotOpened::Unreachable) => return Ok(None),
                     Err(NotOpened::NoneLeft) => {
-                        let waiting = line.wait_for_open(&upstream.name, &upstream.servers, end);
+                        let waiting = line.beside.wait(&upstream.name, &upstream.servers, end);
                         place = waiting.await.map_err(|Full| UpstreamError::Full)?;
                     }
                 }
@@ -395,7 +395,7 @@ impl Upstreams {
             Err(error) => {
                 let blame = error.blame();
                 if blame == Blame::Ours {
-                    if upstream.servers.line.is_news() {
+                    if upstream.servers.line.beside.is_news() {
                         tracing::warn!(
                             upstream = %upstream.name, %error,
                             "no connection to an upstream can be opened; requests wait for those that are open (is LimitNOFILE too low?)",

@@ -13,6 +13,7 @@ use crate::config::{SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, 
 use crate::upstream::Health;
 use crate::upstream::flow::RequestBody;
 use crate::upstream::held::Held;
+use crate::upstream::line::Full;
 use crate::upstream::pool::{Lease, Link, Place, Server};
 use crate::upstream::servers::{NoPlace, Servers};
 
@@ -90,4 +91,24 @@ pub(in crate::upstream) async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
+}
+
+/// An upstream with one server, of so many connections and so long a line.
+pub(in crate::upstream) fn small(connections: usize, length: usize) -> UpstreamConfig {
+    let mut config = config(0..1);
+    (config.connections, config.queue.length) = (connections, length);
+    config
+}
+
+/// The answer is there: the connection is free.
+pub(in crate::upstream) fn ends((lease, other_end): Used) -> DuplexStream {
+    lease.give_back();
+    other_end
+}
+
+/// What a request that waited got, which it has by now.
+pub(in crate::upstream) async fn granted(waiting: JoinHandle<Result<Place, Full>>) -> Place {
+    settle().await;
+    assert!(waiting.is_finished(), "it waits still");
+    waiting.await.unwrap().expect("a place")
 }
