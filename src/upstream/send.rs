@@ -418,7 +418,7 @@ impl Upstreams {
 enum NotOpened {
     /// The server takes none.
     Unreachable,
-    /// This machine has no file or port for it.
+    /// This machine has no file for it.
     NoneLeft,
 }
 
