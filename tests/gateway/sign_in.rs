@@ -203,7 +203,10 @@ async fn a_place_to_go_on_to_may_be_as_long_as_the_browsers_urls_can_be_with_it(
 
 #[tokio::test]
 async fn a_place_to_go_on_to_leaves_room_for_the_sign_in_in_the_urls_that_the_gateway_takes() {
-    let harness = Harness::with(|config| format!("{config}\n[limits]\nurl = \"512B\"\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n")).await;
+    let harness = Harness::with(|config| {
+        format!("{config}\n[limits]\nurl = \"512B\"\nsign_in = \"1000/1m\"\nnetwork = \"1000/1m\"\n")
+    })
+    .await;
     let code = harness.code("alice").await;
     assert_eq!(harness.handset(Carrier::PrivateApn, "a").enrol("/", &code).await.status, StatusCode::FOUND);
     let mut kept = 0;
