@@ -279,9 +279,10 @@ class Nginx:
 
 def faketime(**settings):
     """A command that runs another under libfaketime."""
-    # Not by faketime itself: it stays in between, and a signal to it would not reach what it runs.
+    # Not by faketime itself: it stays in between, and a signal to it would not reach what it runs. With -m, for programs of
+    # many threads: without, a thread that asks while another reads the file is told the machine's time now and then.
     library = subprocess.run(
-        ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"], check=True, capture_output=True, text=True, timeout=PATIENCE
+        ["faketime", "-m", "-f", "+0", "printenv", "LD_PRELOAD"], check=True, capture_output=True, text=True, timeout=PATIENCE
     ).stdout.strip()
     return ["env", "TZ=UTC", f"LD_PRELOAD={library}", *(f"{name}={value}" for name, value in settings.items())]
 
