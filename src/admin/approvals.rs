@@ -295,9 +295,10 @@ pub(super) async fn answer(
             if !policy.is_granted(&record) {
                 return Ok((StatusCode::ACCEPTED, Json(Approved::of(&record))).into_response());
             }
-            let grant = Grant { approval: Some(record.id), revision: record.revision, by, reason: record.reason };
+            let reason = record.reason.clone();
+            let grant = Grant { approval: Some(id.clone()), revision: record.revision, by, reason };
             let warnings = acts::carry_out(&ops, record.action, &record.object, grant, by).await?;
-            Ok(Json(Approved { warnings, ..Approved::of(&by_id(&ops, &id).await?) }).into_response())
+            Ok(Json(Approved { warnings, ..Approved::of(&carried_out(&ops, record, by).await) }).into_response())
         }
     }
 }
@@ -305,6 +306,18 @@ pub(super) async fn answer(
 async fn by_id(ops: &Operations, id: &str) -> Result<ApprovalRecord, Refused> {
     let records = ops.approvals.approvals(ops.clock.now()).await?;
     records.into_iter().find(|record| record.id == id).ok_or(Refused::NotFound)
+}
+
+/// The approval that `by` carried out just now. What was done stands, also where it cannot be read back.
+async fn carried_out(ops: &Operations, record: ApprovalRecord, by: Actor) -> ApprovalRecord {
+    match by_id(ops, &record.id).await {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::error!(%error, "an approval was carried out, and could not be read back");
+            let (ended_at, ended_by) = (Some(ops.clock.now()), Some(by.to_string()));
+            ApprovalRecord { state: ApprovalState::Done, ended_at, ended_by, ..record }
+        }
+    }
 }
 
 fn report(event: &'static str, record: &ApprovalRecord, by: Actor) {

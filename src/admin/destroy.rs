@@ -13,13 +13,13 @@ use super::approvals::{self, About, Approved, Decision, Grant, Reason};
 use super::body::Asked;
 use super::if_match::{RevisionMatch, etag};
 use super::key_documents::Key;
-use super::keys::untold;
+use super::keys::{not_in_the_trail, untold};
 use super::operations::Operations;
 use super::refused::Refused;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
 use crate::keys::Moment;
-use crate::store::{ApprovedAction, KeyState, StoreError};
+use crate::store::{ApprovedAction, KeyDates, KeyRecord, KeyState, StoreError};
 use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
 
 /// Why a key is to be destroyed.
@@ -61,39 +61,38 @@ pub(super) struct Destroyed {
     pub(super) key: Key,
 }
 
-impl Destroyed {
-    async fn of(ops: &Operations, id: &str, revision: u64, warnings: Vec<String>) -> Result<Self, Refused> {
-        let stored = ops.key_store.keys().await?;
-        let key = stored.keys.iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
-        Ok(Self { revision, key: Key { warnings, ..Key::of(key, None) } })
-    }
-}
-
 impl IntoResponse for Destroyed {
     fn into_response(self) -> Response {
         ([(header::ETAG, etag(self.revision))], Json(self.key)).into_response()
     }
 }
 
-/// Destroys a key.
+/// Destroys a key. What was done stands, and is not to be taken for undone: whatever fails behind it is a warning.
 pub(super) async fn destroy(ops: &Operations, id: &str, grant: Grant, by: Actor) -> Result<Destroyed, Refused> {
+    let stored = ops.key_store.keys().await?;
+    let key = stored.keys.into_iter().find(|key| key.id == id).ok_or(Refused::NotFound)?;
+    let at = Moment::of(&*ops.clock);
     // Whether the keys are as they were when it was asked for is judged where the approval ends.
-    let (_, changes) = ops.lifecycle.destruction(id, None, Moment::of(&*ops.clock)).await?;
+    let (_, changes) = ops.lifecycle.destruction(id, None, at).await?;
     let deed = Event::new(Action::KeyDestroy, by).object(id).reason(&grant.reason);
     let work = async {
+        let before = grant.revision;
         let revision = match grant.change(ops, changes).await {
-            Err(Refused::Store(error)) => destroyed_all_the_same(ops, id, error).await?,
+            Err(Refused::Store(error)) => destroyed_all_the_same(ops, id, before, error).await?,
             answered => answered?,
         };
-        // What was done stands, and is not to be taken for undone.
         let warnings = follow_up(ops).await;
         let event = SecurityEvent::KeyChanged { id, change: KeyAction::Destroyed, by };
         security(&event, None, ClientAddressDetail::None);
         Ok::<_, Refused>(((revision, warnings), Effect::none()))
     };
-    let (revision, warnings) = ops.audit.act(deed, &*ops.clock, work).await?;
+    let ((revision, mut warnings), unwritten) = ops.audit.act_for_good(deed, &*ops.clock, work).await?;
+    warnings.extend(unwritten.as_ref().map(not_in_the_trail));
     ops.receipts.key_destroyed(id, ops.clock.now()).await;
-    Destroyed::of(ops, id, revision, warnings).await
+    // Nothing is read back, which could fail: no key changed between the read above and the change, or it had been refused.
+    let dates = KeyDates { destroyed_at: Some(at.now), ..key.dates };
+    let key = KeyRecord { state: KeyState::Destroyed, dates, ..key };
+    Ok(Destroyed { revision, key: Key { warnings, ..Key::of(&key, None) } })
 }
 
 /// What follows in memory and in the ledger of backups, each of which upkeep makes up for. Returns what could not be done.
@@ -107,14 +106,20 @@ async fn follow_up(ops: &Operations) -> Vec<String> {
     warnings
 }
 
-/// Where the store failed it may have come to pass all the same, and only the journal was not emptied. Returns the revision.
-async fn destroyed_all_the_same(ops: &Operations, id: &str, error: StoreError) -> Result<u64, Refused> {
+/// Where the store failed it may have come to pass all the same, and only the journal was not emptied. Returns the revision,
+/// which was `before`.
+async fn destroyed_all_the_same(ops: &Operations, id: &str, before: u64, error: StoreError) -> Result<u64, Refused> {
     // Should it be so, whether or not that can be read now. Where nothing was erased, nothing is lost by it.
     ops.promises.subjects.note_erased();
-    let stored = ops.key_store.keys().await?;
-    if !stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
-        return Err(error.into());
-    }
+    let revision = if let StoreError::Unemptied(_) = error {
+        before + 1
+    } else {
+        let stored = ops.key_store.keys().await?;
+        if !stored.keys.iter().any(|key| key.id == id && key.state == KeyState::Destroyed) {
+            return Err(error.into());
+        }
+        stored.revision
+    };
     tracing::warn!(%error, "the key is destroyed; what it was wrapped as may stay in the journal for some seconds");
-    Ok(stored.revision)
+    Ok(revision)
 }

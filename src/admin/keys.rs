@@ -24,7 +24,7 @@ use crate::assertion::jwk_of_point;
 use crate::audit::{Action, Effect, Event};
 use crate::config::ClientAddressDetail;
 use crate::keys::{Kek, Moment, Rewrap};
-use crate::store::{KeyPurpose, StoredKeys};
+use crate::store::{KeyPurpose, StoreError, StoredKeys};
 use crate::telemetry::{Actor, KeyAction, SecurityEvent, security};
 
 /// An id as it stands in the path; what cannot be decoded is no id.
@@ -201,13 +201,13 @@ async fn compromise(
         let effect = done.as_ref().map_or(Effect::none(), |done| Effect::of(done.sessions_ended as u64));
         Ok::<_, Refused>(((done, untold), effect))
     };
-    let (done, untold) = ops.audit.act(event, &*ops.clock, work).await?;
+    let ((done, untold), unwritten) = ops.audit.act_for_good(event, &*ops.clock, work).await?;
     let mut document = document(&ops, &id).await?;
     if let Some(done) = done {
         let report = compromise::report(&ops, done, untold.as_deref(), ops.clock.now()).await;
         document.1.report = Some(Box::new(report));
     }
-    document.1.warnings.extend(untold);
+    document.1.warnings.extend(untold.into_iter().chain(unwritten.as_ref().map(not_in_the_trail)));
     Ok(tagged(document))
 }
 
@@ -217,6 +217,13 @@ pub(super) async fn untold(ops: &Operations, what: &str) -> Option<String> {
     let error = ops.backups.witness(ops.clock.now()).await.err()?;
     tracing::error!(%error, "the ledger of backups does not know yet {what}");
     Some(format!("restore no backup before the ledger can be written: until then it does not know {what}"))
+}
+
+/// What is to be done where the audit trail says of what was done to a key that it began, and could not be told its end.
+pub(super) fn not_in_the_trail(error: &StoreError) -> String {
+    tracing::error!(%error, "what was done to a key stands in the audit trail as begun alone");
+    "keep a note that this was done: its end could not be written into the audit trail, which says that it began"
+        .to_owned()
 }
 
 /// Wraps every key under `keys.kek_next`, as the configuration names it now, in one step.

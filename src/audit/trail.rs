@@ -169,12 +169,27 @@ impl AuditTrail {
         clock: &dyn Clock,
         work: impl Future<Output = Result<(T, Effect), E>> + Send,
     ) -> Result<T, E> {
+        // In a place of its own: work is large, and would be held twice.
+        match Box::pin(self.act_for_good(event, clock, work)).await? {
+            (value, None) => Ok(value),
+            (_, Some(error)) => Err(error.into()),
+        }
+    }
+
+    /// The same for `work` that nobody can do again or take back, so that who asked must hear that it is done. With it: why
+    /// its end could not be written, where it could not; the trail says then that it began, and no more.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`StoreError`] where the trail could not be written before.
+    pub async fn act_for_good<T, E: Ends + From<StoreError>>(
+        &self,
+        event: Event,
+        clock: &dyn Clock,
+        work: impl Future<Output = Result<(T, Effect), E>> + Send,
+    ) -> Result<(T, Option<StoreError>), E> {
         let begun = self.begin(event, clock.now()).await?;
         match work.await {
-            Ok((value, effect)) => {
-                self.end(begun, Outcome::Done, effect, clock.now()).await?;
-                Ok(value)
-            }
+            Ok((value, effect)) => Ok((value, self.end(begun, Outcome::Done, effect, clock.now()).await.err())),
             Err(error) => {
                 if let Err(error) = self.end(begun, error.outcome(), Effect::none(), clock.now()).await {
                     tracing::error!(%error, "how an action failed could not be written into the audit trail");

@@ -350,6 +350,21 @@ async fn who_agreed_last_hears_what_is_not_done_everywhere_yet() {
 }
 
 #[tokio::test]
+async fn what_was_carried_out_is_not_called_failed_where_the_approval_cannot_be_read_back() {
+    let Council { authority, harness } = Council::of(2).await;
+    let council = Council { authority, harness: harness.restart_after(async |store| agreed(store).await).await };
+    let store = rusqlite::Connection::open(council.harness.folder.path().join("store.db")).unwrap();
+    let broken =
+        "CREATE TRIGGER broken AFTER UPDATE OF state ON approvals BEGIN UPDATE approvals SET action = 'none'; END";
+    store.execute_batch(broken).unwrap();
+    let (status, carried_out) = council.approve(&council.person("bob"), "p1").await;
+    store.execute_batch("DROP TRIGGER broken; UPDATE approvals SET action = 'destroy-key'").unwrap();
+    assert_eq!((status, &carried_out["approval"]), (200, &council.latest().await));
+    assert_eq!(carried_out["approval"]["ended_by"], "cert:bob");
+    council.harness.finish().await;
+}
+
+#[tokio::test]
 async fn where_more_must_agree_today_what_was_agreed_to_waits_for_them() {
     let Council { authority, harness } = Council::of(3).await;
     let council = Council { authority, harness: harness.restart_after(async |store| agreed(store).await).await };

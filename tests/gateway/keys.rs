@@ -326,6 +326,64 @@ async fn what_was_done_to_a_key_stands_and_it_is_told_that_the_ledger_does_not_k
     harness.finish().await;
 }
 
+#[tokio::test]
+async fn what_was_done_to_a_key_stands_where_the_trail_takes_no_end_of_it() {
+    let harness = Harness::start().await;
+    let id = post_purpose(&harness, "session").await.unwrap()["id"].as_str().unwrap().to_owned();
+    let store = rusqlite::Connection::open(harness.folder.path().join("store.db")).unwrap();
+    let full = "CREATE TRIGGER endless BEFORE INSERT ON audit_entries WHEN instr(NEW.entry, '\"done\"') > 0 \
+                BEGIN SELECT RAISE(ABORT, 'full'); END";
+    store.execute_batch(full).unwrap();
+    let destroy = async || call(&harness, Method::DELETE, &format!("/v1/keys/{id}"), None).await;
+    let warns = |document: &Value| {
+        let told = "keep a note that this was done: its end could not be written into the audit trail, which says that it began";
+        assert_eq!(document["warnings"], json!([told]), "{document}");
+    };
+    let gone = destroy().await.unwrap();
+    assert_eq!(gone["state"], "destroyed");
+    warns(&gone);
+    for id in ["a1", "s1", "u1", "k1"] {
+        let leaked = compromise(&harness, id).await;
+        assert_eq!(leaked["compromised"], true);
+        warns(&leaked);
+    }
+    assert!(post_purpose(&harness, "session").await.is_err(), "what can be asked for again is not acknowledged");
+    store.execute_batch("DROP TRIGGER endless").unwrap();
+    assert!(destroy().await.unwrap_err().contains("nothing is left"));
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_destroyed_is_shown_where_nothing_can_be_read_behind_it() {
+    let harness = Harness::start().await;
+    let path = harness.folder.path().join("store.db");
+    let store = rusqlite::Connection::open(&path).unwrap();
+    let as_it_was = "UPDATE keys SET state = 'destroyed' WHERE state = 'nowhere'";
+    for unreadable_after in ["UPDATE OF state ON keys", "INSERT ON audit_entries WHEN instr(NEW.entry, '\"done\"') > 0"]
+    {
+        let id = post_purpose(&harness, "session").await.unwrap()["id"].as_str().unwrap().to_owned();
+        let broken = format!(
+            "CREATE TRIGGER broken AFTER {unreadable_after} \
+             BEGIN UPDATE keys SET state = 'nowhere' WHERE id = '{id}'; END"
+        );
+        store.execute_batch(&broken).unwrap();
+        // The journal is not emptied while somebody reads, so that the store says of the change itself that it failed.
+        let reader = rusqlite::Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM keys;").unwrap();
+        let gone = call(&harness, Method::DELETE, &format!("/v1/keys/{id}"), None).await.unwrap();
+        drop(reader);
+        assert!(call(&harness, Method::GET, "/v1/keys", None).await.is_err(), "nothing can be read");
+        store.execute_batch(&format!("DROP TRIGGER broken; {as_it_was}")).unwrap();
+        let mut shown = call(&harness, Method::GET, &format!("/v1/keys/{id}"), None).await.unwrap();
+        assert_eq!(shown["state"], "destroyed");
+        if let Some(warnings) = gone.get("warnings") {
+            shown["warnings"] = warnings.clone();
+        }
+        assert_eq!(gone, shown, "as it is");
+    }
+    harness.finish().await;
+}
+
 /// A read of the store by somebody else, which keeps its journal from being emptied until it is dropped; and what key `id` is
 /// wrapped as.
 fn read_by_somebody(harness: &Harness, id: &str) -> (rusqlite::Connection, Vec<u8>) {
