@@ -168,11 +168,13 @@ impl Retention {
         }
         if may_erase {
             // The keys first: what they sealed is past reading, wherever copies of it are.
-            let destroyed = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await;
-            if matches!(destroyed, Err(StoreError::Unemptied(_))) {
+            let destroyed = self.parts.keys.destroy_log_keys(log_days_from(&config, now)).await?;
+            if let Some(error) = destroyed.unemptied {
+                // The keys are gone; emptying the journal is tried again, and told, as behind all else that was erased.
+                tracing::warn!(%error, "keys of log days are destroyed; what they were wrapped as may stay in the journal for some seconds");
                 subjects.note_erased();
             }
-            round.log_keys = destroyed?;
+            round.log_keys = destroyed.count;
             round.audit = self.erase_entries(&mut state, now).await?;
             match self.log_files(&config, now, erase_days).await {
                 Ok(erased) => (round.log_files, round.security_log_files) = erased,

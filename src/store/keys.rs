@@ -218,6 +218,17 @@ pub enum LogKeyOutcome {
     Stale,
 }
 
+/// Keys of log days that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct DestroyedLogKeys {
+    /// How many there were.
+    pub count: u64,
+    /// Why the journal, which may hold what they were wrapped as, was not emptied behind them; `None` where it was. To be
+    /// scrubbed ([`SubjectStore::scrub`](super::SubjectStore::scrub)).
+    pub unemptied: Option<StoreError>,
+}
+
 /// What a store holds of keys, read in one snapshot.
 #[derive(Clone, Debug)]
 pub struct StoredKeys {
@@ -272,8 +283,11 @@ pub trait KeyStore: Send + Sync + 'static {
     /// the other keys need not look again because a day came.
     async fn keep_log_key(&self, key: LogKeyRecord, revision: u64) -> Result<LogKeyOutcome, StoreError>;
 
-    /// Destroys the keys of log days before `before`. Returns how many there were.
-    async fn destroy_log_keys(&self, before: Day) -> Result<u64, StoreError>;
+    /// Destroys the keys of log days before `before`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none was destroyed.
+    async fn destroy_log_keys(&self, before: Day) -> Result<DestroyedLogKeys, StoreError>;
 
     /// How many binding records carry `scheme`: what a changed stretch setting would orphan.
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError>;

@@ -49,8 +49,8 @@ pub use bindings::{
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, VacantPlace, WriteEvent};
 pub use error::StoreError;
 pub use keys::{
-    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome, LogKeyRecord,
-    SchemeRecord, StoredKeys, StretchParameters,
+    ChangeOutcome, DestroyedLogKeys, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome,
+    LogKeyRecord, SchemeRecord, StoredKeys, StretchParameters,
 };
 pub use news::{News, NewsKind, NewsStore};
 pub use notices::{NewNotice, NoticeChange, NoticeRecord, NoticeStore, NoticeSummary};

@@ -137,6 +137,38 @@ async fn a_sealed_day_is_past_reading_after_the_retention_in_every_copy() {
     harness.finish().await;
 }
 
+#[tokio::test]
+async fn a_round_goes_on_where_the_journal_is_not_emptied_behind_the_keys_of_days() {
+    let harness = Harness::with(|config| sealed(&config, "2d")).await;
+    visit(&harness, "/public/day-one").await;
+    grown(&log(&harness, "access.log"), 0).await;
+    for _ in 0..2 {
+        harness.clock.advance(DAY);
+        harness.running.upkeep().await.unwrap();
+    }
+    // Somebody reads the file meanwhile.
+    let reader = rusqlite::Connection::open(harness.folder.path().join("store.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let wrapped = reader.query_row("SELECT wrapped FROM log_keys WHERE day = 20781", [], |row| row.get(0));
+    let wrapped: Vec<u8> = wrapped.unwrap();
+    let holds = || {
+        let files = ["store.db", "store.db-wal"].map(|name| std::fs::read(harness.folder.path().join(name)).unwrap());
+        files.iter().any(|file| contains(file, &wrapped))
+    };
+    harness.clock.advance(DAY);
+    harness.running.upkeep().await.unwrap();
+    assert!(!log(&harness, "access.log.2026-11-24").exists(), "what follows is done");
+    let report: Value = harness.admin().call(Method::GET, "/v1/retention").await.unwrap();
+    let detail = report["last_run"]["detail"].as_str().unwrap();
+    assert!(detail.contains("log files 1, security log files 0, log keys 1"), "{detail}");
+    assert!(holds());
+    drop(reader);
+    harness.clock.advance(Duration::from_mins(10));
+    harness.running.upkeep().await.unwrap();
+    assert!(!holds(), "the journal is emptied in time");
+    harness.finish().await;
+}
+
 /// The days that the store has a key for.
 fn key_days(harness: &Harness) -> Vec<i32> {
     let store = rusqlite::Connection::open(harness.folder.path().join("store.db")).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sekisho::clock::Day;
-use sekisho::store::{ChangeOutcome, CopyKind, KeyChange, KeyStore, LogKeyOutcome, LogKeyRecord};
+use sekisho::store::{ChangeOutcome, CopyKind, DestroyedLogKeys, KeyChange, KeyStore, LogKeyOutcome, LogKeyRecord};
 
 use crate::conformance::{Backend, first_keys, scheme, together};
 
@@ -55,18 +55,22 @@ pub(crate) async fn clause_90_one_key_a_log_day(backend: impl Backend) {
     assert_eq!((stored.revision, stored.log_keys_from), (0, None), "nobody has to look again");
 }
 
+fn destroyed(count: u64) -> DestroyedLogKeys {
+    DestroyedLogKeys { count, unemptied: None }
+}
+
 pub(crate) async fn clause_91_never_again(backend: impl Backend) {
     let keys = backend.keys();
     for number in 1..=3 {
         kept(&*keys, number, 0xa0 + u8::try_from(number).unwrap()).await;
     }
-    assert_eq!(keys.destroy_log_keys(day(1)).await.unwrap(), 0);
+    assert_eq!(keys.destroy_log_keys(day(1)).await.unwrap(), destroyed(0));
     assert_eq!(keys.keys().await.unwrap().log_keys_from, None, "nothing was destroyed");
     let copy = backend.backups().copy(CopyKind::Backup).await.unwrap();
     let mut copied = Vec::new();
     std::io::Read::read_to_end(&mut &copy.file, &mut copied).unwrap();
-    assert_eq!(keys.destroy_log_keys(day(3)).await.unwrap(), 2);
-    assert_eq!(keys.destroy_log_keys(day(2)).await.unwrap(), 0);
+    assert_eq!(keys.destroy_log_keys(day(3)).await.unwrap(), destroyed(2));
+    assert_eq!(keys.destroy_log_keys(day(2)).await.unwrap(), destroyed(0));
     let medium = backend.medium();
     for (number, stays) in [(0xa1, false), (0xa2, false), (0xa3, true)] {
         let there = |bytes: &[u8]| bytes.windows(60).any(|part| part == [number; 60]);

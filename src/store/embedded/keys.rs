@@ -8,8 +8,8 @@ use super::connection::column;
 use super::{EmbeddedStore, key_change, log_keys};
 use crate::clock::{Day, Timestamp};
 use crate::store::{
-    ChangeOutcome, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome, LogKeyRecord,
-    RotationStore as _, SchemeRecord, StoreError, StoredKeys, StretchParameters,
+    ChangeOutcome, DestroyedLogKeys, KeyChange, KeyDates, KeyPurpose, KeyRecord, KeyState, KeyStore, LogKeyOutcome,
+    LogKeyRecord, RotationStore as _, SchemeRecord, StoreError, StoredKeys, StretchParameters,
 };
 
 #[async_trait]
@@ -44,13 +44,11 @@ impl KeyStore for EmbeddedStore {
         self.writer.run(move |conn| log_keys::keep(conn, &key, revision)).await
     }
 
-    async fn destroy_log_keys(&self, before: Day) -> Result<u64, StoreError> {
-        let destroyed = self.writer.run(move |conn| log_keys::destroy(conn, before)).await?;
-        if destroyed > 0 {
-            // Overwritten in place; the journal, and the file as it was before, still have the wrapped keys.
-            self.writer.fold().await.map_err(StoreError::behind_what_is_done)?;
-        }
-        Ok(destroyed)
+    async fn destroy_log_keys(&self, before: Day) -> Result<DestroyedLogKeys, StoreError> {
+        let count = self.writer.run(move |conn| log_keys::destroy(conn, before)).await?;
+        // Overwritten in place; the journal, and the file as it was before, still have the wrapped keys.
+        let unemptied = if count > 0 { self.writer.fold().await.err() } else { None };
+        Ok(DestroyedLogKeys { count, unemptied: unemptied.map(StoreError::behind_what_is_done) })
     }
 
     async fn bound_under(&self, scheme: &str) -> Result<u64, StoreError> {
