@@ -36,8 +36,8 @@ pub(super) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-/// What a failure to connect says of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a failure to connect says of the server, in the order of how much that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Blame {
     /// Nothing: it is this machine that has no file or memory left.
     Ours,
@@ -64,6 +64,13 @@ impl ConnectError {
             Blame::Outright
         }
     }
+
+    /// Of two addresses of a server of which neither was connected to: what says less of the server. It is to blame for what
+    /// all of its addresses show, in whatever order they were tried: it may listen at one alone (`localhost`), and that may be
+    /// the one that could not be tried for want of a file, or of a port.
+    fn or(self, other: Self) -> Self {
+        if self.blame() < other.blame() { self } else { other }
+    }
 }
 
 /// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
@@ -83,7 +90,7 @@ where
         match server {
             UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?, slot).await,
             UpstreamServer::Tcp { https, host, port } => {
-                let tcp = TcpStream::connect(&*addresses(host, *port, end).await?).await?;
+                let tcp = to_any(addresses(host, *port, end).await?, end).await?;
                 tcp.set_nodelay(true)?;
                 if *https { drive(tls.connect(upstream, host, tcp).await?, slot).await } else { drive(tcp, slot).await }
             }
@@ -103,6 +110,27 @@ async fn addresses(host: &str, port: u16, end: Instant) -> Result<Vec<SocketAddr
         }),
         Err(_) => Err(ConnectError::Resolver(io::ErrorKind::TimedOut.into())),
     }
+}
+
+/// A connection to the first of these addresses that takes one, tried in order until `end`.
+async fn to_any(addresses: Vec<SocketAddr>, end: Instant) -> Result<TcpStream, ConnectError> {
+    let mut failed: Option<ConnectError> = None;
+    for address in addresses {
+        let error = match timeout_at(end, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => ConnectError::Io(error),
+            Err(_) => ConnectError::Timeout,
+        };
+        let timed_out = matches!(error, ConnectError::Timeout);
+        failed = Some(match failed {
+            Some(former) => former.or(error),
+            None => error,
+        });
+        if timed_out {
+            break;
+        }
+    }
+    Err(failed.unwrap_or_else(|| ConnectError::Resolver(io::ErrorKind::NotFound.into())))
 }
 
 async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
@@ -139,6 +167,41 @@ mod tests {
         ] {
             assert_eq!(error.blame(), blame, "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_is_to_blame_for_what_all_of_its_addresses_show() {
+        let io = |errno: Errno| ConnectError::Io(errno.into());
+        let refused = || io(Errno::CONNREFUSED);
+        let (no_file, no_port) = (|| io(Errno::MFILE), || io(Errno::ADDRNOTAVAIL));
+        for (errors, blame) in [
+            (vec![refused(), io(Errno::NETUNREACH)], Blame::Outright),
+            (vec![refused(), ConnectError::Timeout], Blame::Outright),
+            (vec![no_file(), refused()], Blame::Ours),
+            (vec![refused(), no_file()], Blame::Ours),
+            (vec![no_port(), refused()], Blame::Perhaps),
+            (vec![refused(), no_port(), refused()], Blame::Perhaps),
+            (vec![no_file(), no_port(), ConnectError::Timeout], Blame::Ours),
+            (vec![no_port(), no_file()], Blame::Ours),
+        ] {
+            let said = format!("{errors:?}");
+            assert_eq!(errors.into_iter().reduce(ConnectError::or).unwrap().blame(), blame, "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_are_tried_in_order() {
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = listening.local_addr().unwrap();
+        // Bound, and nobody listens.
+        let idle = TcpSocket::new_v4().unwrap();
+        idle.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let refusing = idle.local_addr().unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        let connected = to_any(vec![refusing, taken, refusing], end).await.unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), taken);
+        assert_eq!(to_any(vec![refusing, refusing], end).await.unwrap_err().blame(), Blame::Outright);
+        assert_eq!(to_any(Vec::new(), end).await.unwrap_err().blame(), Blame::Perhaps);
     }
 
     #[tokio::test]
