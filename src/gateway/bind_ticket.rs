@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Gateway;
 use super::console::{NotBound, Withheld};
-use super::local_path::{LocalPath, OF_A_CONSOLE};
+use super::local_path::{LocalPath, Room};
 use super::respond::retry_after_in;
 use super::visit::{Visit, query_value};
 use crate::binding::AccountId;
@@ -45,10 +45,11 @@ impl Gateway {
         client: &Client,
     ) -> Response<Body> {
         let ticket = self.bind_tickets.issue(claimed, profile.name().clone(), &*self.entropy, self.clock.now());
-        let to = self.place_in(answer);
+        let asked = profile.required_query();
+        let to = self.place_in(answer).within(Room::of_a_console(asked));
         let [_, plain] = &self.own_origins;
         let mut url = Zeroizing::new(format!("{plain}/_sekisho/bind?k={}&to={}", ticket.expose(), to.as_query_value()));
-        if let Some((name, value)) = profile.required_query() {
+        if let Some((name, value)) = asked {
             url = Zeroizing::new(format!("{}&{name}={value}", *url));
         }
         let mut redirect = self.redirect_to(StatusCode::FOUND, &url, client.scheme);
@@ -62,7 +63,7 @@ impl Gateway {
     fn place_in(&self, answer: &Response<Body>) -> LocalPath {
         let location = answer.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
         let location = location.unwrap_or_default();
-        LocalPath::parse(location.strip_prefix(&self.issuer).unwrap_or(location)).within(OF_A_CONSOLE)
+        LocalPath::parse(location.strip_prefix(&self.issuer).unwrap_or(location))
     }
 
     /// `GET /_sekisho/bind`, in the clear: binds the handset that a console spoke of, and sends it back to TLS.

@@ -13,7 +13,7 @@ pub fn local_path(to: &str) -> String {
 /// Where a sign-in would lead that was asked for at this path and query.
 #[must_use]
 pub fn wanted_path(path: &str, query: Option<&str>) -> String {
-    LocalPath::of_request(path, query, Room::of(512, 24, false)).as_str().to_owned()
+    LocalPath::of_request(path, query, Room::of(512, 24, Some(("guid", "ON")), false)).as_str().to_owned()
 }
 
 /// The first field `name` of a posted form, as read from a page in each of the charsets.

@@ -8,16 +8,16 @@ use crate::links::{UrlTokens, take_token};
 
 /// Longest target that is read, in bytes once it is escaped: what fits into the URL of any browser that is no handset's.
 const LONGEST: usize = 2048;
-/// What stands beside a target and the origin in the longest link that has both: `/_sekisho/login?to=` (19), `&t=` and a form
-/// token (3 + 39), a field of the carrier's (`&guid=ON`, 8), `&by=code` (8). A ticket's URL has 55 (`/_sekisho/ticket?k=`, 32,
-/// `&to=`), one that binds 61, one that tells news 63, with a session in it; and with a session the target itself has 45.
-const IN_A_LINK: usize = 77;
+/// What stands beside a target, the origin and what the carrier asks for in the longest link that has a target:
+/// `/_sekisho/login?to=` (19), `&t=` and a form token (3 + 39), `&by=code` (8). A ticket's URL has 55 (`/_sekisho/ticket?k=`, 32,
+/// `&to=`), one that binds 53, one that tells news 55, with a session in it; and with a session the target itself has 37.
+const IN_A_LINK: usize = 69;
 /// The same in a form that is sent by GET, of a browser that cannot post: `/_sekisho/pin?` (14), `_sk=` and a session (36),
-/// `&guid=ON` (8), `&t=` and a token (42), `&to=` (4), `&pin=` and eight digits (13). One that enrols has 89.
-const IN_A_FORM: usize = 117;
-/// Longest target that a console's answer can name, since nobody looks there what the browser can hold: with the 61 of a URL
-/// that binds and an origin of 35 it makes the 256 bytes of `EZweb` handsets.
-pub(super) const OF_A_CONSOLE: usize = 160;
+/// `&t=` and a token (42), `&to=` (4), `&pin=` and eight digits (13). One that enrols has 81.
+const IN_A_FORM: usize = 109;
+/// Longest target that a console's answer can name and what the carrier asks for, since nobody looks there what the browser can
+/// hold: with the 53 of a URL that binds and an origin of 35 they make the 256 bytes of `EZweb` handsets.
+const OF_A_CONSOLE: usize = 168;
 
 /// Pages of the gateway's own that are places to go to.
 const OWN_TARGETS: [&str; 3] = ["/_sekisho/me", "/_sekisho/me/pin", "/_sekisho/notice"];
@@ -25,25 +25,58 @@ const OWN_TARGETS: [&str; 3] = ["/_sekisho/me", "/_sekisho/me/pin", "/_sekisho/n
 /// What is escaped in a query value: all but the unreserved set and `/` (RFC 3986 §3.4).
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// A parameter that the carrier of a browser wants in every URL which it is to write the identifier into.
+pub(super) type Asked<'c> = Option<(&'c str, &'c str)>;
+
 /// How long a target of a request may be, so that every URL which carries it on fits the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
     bytes: usize,
-    /// What `/` takes: forms that are sent by GET escape it.
-    slash: usize,
+    sent_by: SentBy,
+}
+
+/// What escapes a target, or a carrier's parameter, on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SentBy {
+    /// This gateway, in a link.
+    Link,
+    /// A browser, in a form that is sent by GET. It escapes `/` and `~` too (`application/x-www-form-urlencoded`, WHATWG URL
+    /// §5.2).
+    Form,
+}
+
+impl SentBy {
+    /// What is added to the text of a link.
+    fn adds(self, text: &str) -> usize {
+        let escaped = |byte: &u8| matches!(byte, b'/' | b'~');
+        match self {
+            Self::Link => 0,
+            Self::Form => 2 * text.bytes().filter(|byte| escaped(byte)).count(),
+        }
+    }
+
+    /// What a carrier's parameter takes, with what joins it.
+    fn asked(self, asked: Asked<'_>) -> usize {
+        let takes = |text: &str| text.len() + 1 + self.adds(text);
+        asked.map_or(0, |(name, value)| takes(name) + takes(value))
+    }
 }
 
 impl Room {
     /// In URLs of `url_bytes` at most (`data/carriers.json`, limits) with an origin of `origin` bytes, for a browser that
-    /// `posts` its forms or does not.
-    pub(super) const fn of(url_bytes: usize, origin: usize, posts: bool) -> Self {
-        let (beside, slash) = if posts { (IN_A_LINK, 1) } else { (IN_A_FORM, 3) };
-        Self { bytes: url_bytes.saturating_sub(origin + beside), slash }
+    /// `posts` its forms or does not, and whose carrier wants what is `asked`.
+    pub(super) fn of(url_bytes: usize, origin: usize, asked: Asked<'_>, posts: bool) -> Self {
+        let (beside, sent_by) = if posts { (IN_A_LINK, SentBy::Link) } else { (IN_A_FORM, SentBy::Form) };
+        Self { bytes: url_bytes.saturating_sub(origin + beside + sent_by.asked(asked)), sent_by }
+    }
+
+    /// For the target that a console's answer names, in a link with what is `asked`.
+    pub(super) fn of_a_console(asked: Asked<'_>) -> Self {
+        Self { bytes: OF_A_CONSOLE.saturating_sub(SentBy::Link.asked(asked)), sent_by: SentBy::Link }
     }
 
     fn holds(self, text: &str) -> bool {
-        let slashes = text.bytes().filter(|byte| *byte == b'/').count();
-        escaped_length(text) + slashes * (self.slash - 1) <= self.bytes
+        escaped_length(text) + self.sent_by.adds(text) <= self.bytes
     }
 }
 
@@ -97,10 +130,10 @@ impl LocalPath {
         }
     }
 
-    /// Itself if it has so many bytes at most once it is escaped, else the root.
+    /// Itself if there is `room`, else the root.
     #[must_use]
-    pub(super) fn within(self, bytes: usize) -> Self {
-        if escaped_length(&self.0) <= bytes { self } else { Self::root() }
+    pub(super) fn within(self, room: Room) -> Self {
+        if room.holds(&self.0) { self } else { Self::root() }
     }
 
     /// The path and query.
@@ -203,6 +236,7 @@ mod tests {
 
     #[test]
     fn gateway_keys_do_not_travel() {
+        let wide = Room::of(2048, 24, GUID, true);
         for (path, query, target) in [
             ("/a", Some("_sk=secret&x=1&guid=ON"), "/a?x=1"),
             ("/a", Some("%5Fsk=secret"), "/a"),
@@ -210,7 +244,7 @@ mod tests {
             ("/a", Some(""), "/a"),
             ("*", None, "/"),
         ] {
-            assert_eq!(LocalPath::of_request(path, query, WIDE).as_str(), target);
+            assert_eq!(LocalPath::of_request(path, query, wide).as_str(), target);
         }
         for (named, target) in
             [("/a?_sk=x", "/a"), ("/a?b&%5fSK=x&c", "/a?b&c"), ("/a?_sk", "/a"), ("/a?sk=x", "/a?sk=x")]
@@ -218,11 +252,11 @@ mod tests {
             assert_eq!(LocalPath::parse(named).as_str(), target);
         }
         let (long, longer) = ("q".repeat(500), "q".repeat(LONGEST));
-        assert_eq!(LocalPath::of_request("/a", Some(&long), WIDE).as_str(), format!("/a?{long}"));
-        assert_eq!(LocalPath::of_request("/a", Some(&longer), WIDE).as_str(), "/a", "the query goes first");
+        assert_eq!(LocalPath::of_request("/a", Some(&long), wide).as_str(), format!("/a?{long}"));
+        assert_eq!(LocalPath::of_request("/a", Some(&longer), wide).as_str(), "/a", "the query goes first");
     }
 
-    const WIDE: Room = Room::of(2048, 24, true);
+    const GUID: Asked<'_> = Some(("guid", "ON"));
 
     /// Every URL that carries a target, at its longest, for the browsers of `data/carriers.json` and any other.
     #[test]
@@ -231,33 +265,58 @@ mod tests {
         let entropy = SystemEntropy::default();
         let form_token = FormTokens::new(&entropy).issue(Form::Login, b"", &entropy, Timestamp::from_unix_millis(0));
         let secret = "s".repeat(32);
-        for (url_bytes, posts, most) in [(256, true, 155), (512, true, 411), (512, false, 371), (2048, true, 1947)] {
-            let room = Room::of(url_bytes, origin.len(), posts);
-            // Nothing of it needs escaping but the slashes, of which there are three.
-            let longest = "/ab/cd/".to_owned() + &"e".repeat(most - 7 - if posts { 0 } else { 6 });
+        // What a form's field takes (WHATWG URL §5.2).
+        let form = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        for (url_bytes, posts, asked, most) in [
+            (256, true, GUID, 155),
+            (256, true, None, 163),
+            (512, true, GUID, 411),
+            (512, true, Some(("~carrier", "~own~parameter~")), 394),
+            (512, false, GUID, 371),
+            (512, false, None, 379),
+            (512, false, Some(("~carrier", "~own~parameter~")), 346),
+            (2048, true, GUID, 1947),
+        ] {
+            let room = Room::of(url_bytes, origin.len(), asked, posts);
+            // Nothing of it needs escaping in a link but a comma; in a form the slashes and tildes do, of which there are five.
+            let longest = "/ab/cd/~,~".to_owned() + &"e".repeat(most - 12 - if posts { 0 } else { 10 });
             let to = LocalPath::of_request(&longest, None, room);
             assert_eq!(to.as_str(), longest);
             assert_eq!(LocalPath::of_request(&format!("{longest}e"), None, room), LocalPath::root());
-            let (value, in_form) = (to.as_query_value(), to.as_str().replace('/', "%2F"));
+            let (value, in_form) = (to.as_query_value(), form(to.as_str()));
+            let link = asked.map_or_else(String::new, |(name, value)| format!("&{name}={value}"));
+            let field = asked.map_or_else(String::new, |(name, value)| format!("&{}={}", form(name), form(value)));
             let mut urls = vec![
-                format!("{origin}/_sekisho/login?to={value}&t={form_token}&guid=ON&by=code"),
+                format!("{origin}/_sekisho/login?to={value}&t={form_token}{link}&by=code"),
                 format!("{origin}/_sekisho/ticket?k={secret}&to={value}"),
-                format!("{origin}/_sekisho/bind?k={secret}&to={value}&guid=ON"),
-                format!("{origin}/_sekisho/news?to={value}&_sk={secret}&guid=ON"),
-                format!("{origin}{}?_sk={secret}&guid=ON", to.as_str()),
+                format!("{origin}/_sekisho/bind?k={secret}&to={value}{link}"),
+                format!("{origin}/_sekisho/news?to={value}&_sk={secret}{link}"),
+                format!("{origin}{}?_sk={secret}{link}", to.as_str()),
             ];
             if !posts {
                 urls.extend([
-                    format!("{origin}/_sekisho/enrol?guid=ON&t={form_token}&to={in_form}&code=1234-5678-9012"),
-                    format!("{origin}/_sekisho/unlock?guid=ON&t={form_token}&to={in_form}&pin=12345678"),
-                    format!("{origin}/_sekisho/pin?_sk={secret}&guid=ON&t={form_token}&to={in_form}&pin=12345678"),
+                    format!("{origin}/_sekisho/enrol?t={form_token}{field}&to={in_form}&code=1234-5678-9012"),
+                    format!("{origin}/_sekisho/unlock?t={form_token}{field}&to={in_form}&pin=12345678"),
+                    format!("{origin}/_sekisho/pin?_sk={secret}&t={form_token}{field}&to={in_form}&pin=12345678"),
                 ]);
             }
             let lengths: Vec<_> = urls.iter().map(String::len).collect();
             assert_eq!(lengths.iter().max(), Some(&url_bytes), "{lengths:?}");
         }
-        let (within, beyond) = (LocalPath::parse("/0123456"), LocalPath::parse("/01234567"));
-        assert_eq!((within.within(8).as_str(), beyond.within(8).as_str()), ("/0123456", "/"));
+    }
+
+    #[test]
+    fn a_console_may_name_a_target_that_fits_the_url_that_binds() {
+        let (origin, secret) = ("http://admin.keitai-portal.example.jp", "s".repeat(32));
+        let origin = &origin[..35];
+        for (asked, most) in [(GUID, 160), (None, 168), (Some(("carrier", "~own~parameter~")), 144)] {
+            let longest = format!("/{}", "a".repeat(most - 1));
+            let [to, beyond] = [longest.clone(), format!("{longest}a")]
+                .map(|target| LocalPath::parse(&target).within(Room::of_a_console(asked)));
+            assert_eq!((to.as_str(), beyond.as_str()), (&*longest, "/"));
+            let link = asked.map_or_else(String::new, |(name, value)| format!("&{name}={value}"));
+            assert_eq!(format!("{origin}/_sekisho/bind?k={secret}&to={}{link}", to.as_query_value()).len(), 256);
+        }
     }
 
     proptest! {

@@ -45,7 +45,8 @@ impl<'r> Visit<'r> {
         let origin = gateway.own_origins.iter().map(String::len).max().unwrap_or(0);
         // What the browser holds, and the gateway itself takes.
         let url_bytes = user_agent.url_bytes().min(origin + gateway.head_limits.url_bytes);
-        let room = Room::of(url_bytes, origin, user_agent.posts());
+        let asked = carrier.and_then(|profile| profile.required_query());
+        let room = Room::of(url_bytes, origin, asked, user_agent.posts());
         Self { arrival, head, client, carrier, user_agent, room, reader, request_id, now }
     }
 
