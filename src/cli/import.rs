@@ -23,7 +23,7 @@ pub(super) const WAITING: usize = 2;
 pub(super) fn run(connection: &Connection) -> Result<Imported, Failure> {
     let (chunks, mut read) = mpsc::channel(WAITING);
     // A thread of its own, left alone when the gateway ends first: a read of a terminal cannot be called off.
-    let reader = thread::spawn(move || read_chunks(io::stdin().lock(), &chunks));
+    let reader = thread::Builder::new().spawn(move || read_chunks(io::stdin().lock(), &chunks))?;
     let lines = stream::poll_fn(move |context| read.poll_recv(context));
     let bar = progress_bar();
     let outcome = connection.run(async |client| client.import(lines, |progress| show(&bar, progress)).await);

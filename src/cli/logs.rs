@@ -100,7 +100,7 @@ fn read(connection: &Connection, days: &str, file: &Path) -> Result<bool, Failur
     };
     let (chunks, mut read) = mpsc::channel(WAITING);
     // A thread of its own, left alone when the gateway ends first: a read of a terminal cannot be called off.
-    let reader = thread::spawn(move || read_chunks(input, &chunks));
+    let reader = thread::Builder::new().spawn(move || read_chunks(input, &chunks))?;
     let bytes = stream::poll_fn(move |context| read.poll_recv(context));
     let mut written = Ok(());
     let outcome = connection.run(async |client| {

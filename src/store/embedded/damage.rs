@@ -24,10 +24,24 @@ pub(super) fn find(
     beside: Connection,
     version: u32,
 ) -> rusqlite::Result<Option<String>> {
+    find_with(thread::Builder::new().name("store-damage".into()), format, conn, beside, version)
+}
+
+/// The same; one after the other where no such thread can be had.
+fn find_with(
+    thread: thread::Builder,
+    format: Format,
+    conn: &Connection,
+    beside: Connection,
+    version: u32,
+) -> rusqlite::Result<Option<String>> {
     thread::scope(|scope| {
-        let contradiction = scope.spawn(move || contradiction(format, &beside, version));
+        let contradicting = thread.spawn_scoped(scope, move || contradiction(format, &beside, version));
         let defects = check(conn, &format!("PRAGMA quick_check({DEFECTS})"));
-        let contradiction = contradiction.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let contradiction = match contradicting {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => contradiction(format, conn, version),
+        };
         // Where pages are damaged, what they say is no matter.
         match defects? {
             None => contradiction,
@@ -138,4 +152,33 @@ fn hash(row: &Row<'_>, columns: &[usize]) -> rusqlite::Result<u64> {
 
 fn names(conn: &Connection, select: &str) -> rusqlite::Result<Vec<String>> {
     conn.prepare(select)?.query_map([], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::entropy::SystemEntropy;
+    use crate::store::embedded::{EmbeddedStore, schema};
+
+    #[test]
+    fn the_same_is_found_where_no_thread_can_be_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        drop(EmbeddedStore::open(&path, Timestamp::from_unix_millis(0), &SystemEntropy::default()).unwrap());
+        let conn = Connection::open(&path).unwrap();
+        let version = schema::version(&conn).unwrap();
+        let find = |stack_size: usize| {
+            let thread = thread::Builder::new().stack_size(stack_size);
+            find_with(thread, schema::FORMAT, &conn, Connection::open(&path).unwrap(), version).unwrap()
+        };
+        let (some, more_than_there_is) = (1 << 20, usize::MAX >> 1);
+        assert!(thread::Builder::new().stack_size(more_than_there_is).spawn(|| ()).is_err());
+        assert_eq!([find(some), find(more_than_there_is)], [None, None]);
+        let orphan = "PRAGMA foreign_keys = OFF; \
+                      INSERT INTO audit_checkpoints (seq, key, checkpoint, seal) VALUES (9, 'u1', '', x'')";
+        conn.execute_batch(orphan).unwrap();
+        let found = Some("a row of audit_checkpoints refers to one that is not there".to_owned());
+        assert_eq!([find(some), find(more_than_there_is)], [found.clone(), found]);
+    }
 }
