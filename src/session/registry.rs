@@ -123,9 +123,11 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
             read.push(record);
         };
         let loaded = sessions.store.load(Box::new(visit)).await;
-        // Only the end of the runtime ends it early.
-        taking_in.await.map_err(|_| StoreError::Closed)?;
-        loaded.map(|()| sessions)
+        let taken = taking_in.await;
+        // Why the store could not be read says more than that nobody took what it read.
+        loaded?;
+        taken.map_err(|error| StoreError::Unavailable(format!("sessions were read and not taken in: {error}")))?;
+        Ok(sessions)
     }
 
     /// Holds sessions to `policy` from now on. An open one keeps the absolute end that it was opened with.
