@@ -3,7 +3,6 @@
 //! First come, first served. A connection stays with the worker that drives it: one that comes free is passed on to a
 //! request of the same worker, which may overtake a few others, or is closed, so that the first in the line can open one.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::beside::Beside;
 use super::pool::{Lease, Link, Place, Server};
+use super::queue::{Grant, Queue};
 use super::servers::Servers;
 
 /// How often the first in the line may be overtaken by requests of workers that have a connection. To close one and open
@@ -37,20 +37,6 @@ pub(super) struct Line {
     /// Who waits beside it.
     pub(super) beside: Beside,
     queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// By `number`.
-    entries: VecDeque<Entry>,
-    next: u64,
-    overtaken: u32,
-}
-
-struct Entry {
-    number: u64,
-    servers: Arc<Servers>,
-    grant: oneshot::Sender<Place>,
 }
 
 impl Line {
@@ -107,16 +93,14 @@ impl Line {
         granted.try_recv().map_err(|_| Full)
     }
 
-    fn enter(&self, servers: &Arc<Servers>, grant: oneshot::Sender<Place>) -> Result<Ticket<'_>, Full> {
+    fn enter<'l>(&'l self, servers: &'l Arc<Servers>, grant: Grant) -> Result<Ticket<'l>, Full> {
         let mut queue = self.queue();
-        if queue.entries.len() >= servers.queue.length {
+        if queue.len() >= servers.queue.length {
             return Err(Full);
         }
-        let number = queue.next;
-        queue.next += 1;
-        queue.entries.push_back(Entry { number, servers: Arc::clone(servers), grant });
+        let number = queue.enter(servers, grant);
         self.count(&queue);
-        Ok(Ticket { line: self, number })
+        Ok(Ticket { line: self, servers, number })
     }
 
     /// Gives leave to open connections to those who wait, as far as there may be more. Where there may not, one that is
@@ -126,30 +110,23 @@ impl Line {
         // What is dropped may come back here: not before the lock is free.
         let (mut unwanted, mut spare) = (Vec::new(), None);
         let mut queue = self.queue();
-        // Those of one configuration and worker all wait for the same: what the first does not find, no other does.
+        // What the first of a worker does not find, no other of it does.
         let mut in_vain: Vec<Arc<Servers>> = Vec::new();
-        let mut at = 0;
-        while let Some(entry) = queue.entries.get(at) {
-            let gone = entry.grant.is_closed();
-            if !gone && in_vain.iter().any(|servers| Arc::ptr_eq(servers, &entry.servers)) {
-                at += 1;
+        let others =
+            |in_vain: &[Arc<Servers>], servers: &Arc<Servers>| !in_vain.iter().any(|v| Arc::ptr_eq(v, servers));
+        while let Some((number, servers)) = queue.first_of(|servers| others(&in_vain, servers)) {
+            let Some(place) = servers.any_place(now) else {
+                in_vain.push(servers);
                 continue;
-            }
-            let place = if gone { None } else { entry.servers.any_place(now) };
-            if place.is_none() && !gone {
-                in_vain.push(Arc::clone(&entry.servers));
-                at += 1;
-                continue;
-            }
-            let Some(entry) = queue.remove(at) else { break };
-            if let Some(place) = place
-                && let Err(place) = entry.grant.send(place)
-            {
-                unwanted.push(place);
-            }
+            };
+            let left = match queue.remove(&servers, number) {
+                Some(grant) => grant.send(place).err(),
+                None => Some(place),
+            };
+            unwanted.extend(left);
         }
-        if let Some(first) = queue.entries.front() {
-            spare = first.servers.spare(now);
+        if let Some((_, servers)) = queue.first() {
+            spare = servers.spare(now);
         }
         self.count(&queue);
         drop(queue);
@@ -160,32 +137,27 @@ impl Line {
     pub(super) fn offer(&self, home: &Arc<Server>, link: Link) -> Option<Link> {
         let now = Instant::now();
         let mut queue = self.queue();
-        if queue.entries.is_empty() {
-            return Some(link);
-        }
-        let takes = |entry: &Entry| !entry.grant.is_closed() && entry.servers.may_use(home, now);
-        let found = match queue.entries.front() {
-            Some(first) if takes(first) => Some(0),
-            Some(_) if queue.overtaken < OVERTAKEN => queue.entries.iter().position(takes),
-            Some(_) | None => None,
+        let takes = |servers: &Arc<Servers>| servers.may_use(home, now);
+        let found = match queue.first() {
+            None => return Some(link),
+            Some(first) if takes(&first.1) => Some(first),
+            Some(_) if queue.overtaken() < OVERTAKEN => queue.first_of(takes),
+            Some(_) => None,
         };
-        let entry = found.and_then(|at| {
-            queue.overtaken += u32::from(at > 0);
-            queue.remove(at)
-        });
+        let grant = found.and_then(|(number, servers)| queue.overtake(&servers, number));
         self.count(&queue);
         drop(queue);
         // Where nobody has it, it is closed, and its place goes to the first in the line.
         let place = Place::Idle(Lease { link, outstanding: home.begin() });
-        if let Some(entry) = entry {
-            let _ = entry.grant.send(place);
+        if let Some(grant) = grant {
+            let _ = grant.send(place);
         }
         None
     }
 
     fn count(&self, queue: &Queue) {
-        self.waiting.store(queue.entries.len(), Ordering::SeqCst);
-        if queue.entries.is_empty() {
+        self.waiting.store(queue.len(), Ordering::SeqCst);
+        if queue.is_empty() {
             self.told.store(false, Ordering::Relaxed);
         }
     }
@@ -195,37 +167,29 @@ impl Line {
     }
 }
 
-impl Queue {
-    fn remove(&mut self, at: usize) -> Option<Entry> {
-        if at == 0 {
-            self.overtaken = 0;
-        }
-        self.entries.remove(at)
-    }
-}
-
 /// A place in the line, until it is dropped.
 struct Ticket<'l> {
     line: &'l Line,
+    servers: &'l Arc<Servers>,
     number: u64,
 }
 
 impl Ticket<'_> {
     fn is_first(&self) -> bool {
-        self.line.queue().entries.front().is_some_and(|entry| entry.number == self.number)
+        self.line.queue().is_first(self.number)
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut queue = self.line.queue();
-        if let Ok(at) = queue.entries.binary_search_by_key(&self.number, |entry| entry.number) {
-            let left = queue.remove(at);
+        let was_first = queue.is_first(self.number);
+        if let Some(left) = queue.remove(self.servers, self.number) {
             self.line.count(&queue);
             drop(queue);
             drop(left);
             // The next one may find what this one did not.
-            if at == 0 && self.line.waiting() > 0 {
+            if was_first && self.line.waiting() > 0 {
                 self.line.settle();
             }
         }
@@ -234,6 +198,7 @@ impl Drop for Ticket<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::future::Future;
 
     use tokio::task::JoinHandle;

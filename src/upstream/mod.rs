@@ -16,6 +16,7 @@ mod health;
 mod held;
 mod line;
 mod pool;
+mod queue;
 mod route;
 mod sanitize;
 mod send;
