@@ -31,6 +31,19 @@ async fn entries(harness: &Harness, action: &str) -> Vec<(String, String, String
     entries.map(|e| (text(&e["actor"]), text(&e["outcome"]), text(&e["object"]))).collect()
 }
 
+/// A gateway whose upstream answered a client once: with their connections, both of one worker.
+async fn answered_once() -> (PlayedUpstream, Harness, [Wire; 2]) {
+    let played = PlayedUpstream::start().await;
+    let harness = Harness::with(|config| played.routed(&config, "public", "")).await;
+    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
+    client.get("/played/1", "").await;
+    let mut upstream = played.accept().await;
+    upstream.head().await;
+    upstream.send(OK).await;
+    assert_eq!(client.answer().await.text(), "ok");
+    (played, harness, [client, upstream])
+}
+
 #[tokio::test]
 async fn routes_upstreams_and_texts_change_and_sessions_stay() {
     let mut harness = Harness::start().await;
@@ -126,14 +139,7 @@ async fn a_request_ends_under_the_configuration_that_it_began_under() {
 
 #[tokio::test]
 async fn what_was_counted_of_an_upstream_goes_with_it() {
-    let played = PlayedUpstream::start().await;
-    let mut harness = Harness::with(|config| played.routed(&config, "public", "")).await;
-    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
-    client.get("/played/1", "").await;
-    let mut upstream = played.accept().await;
-    upstream.head().await;
-    upstream.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    let (played, mut harness, [mut client, mut upstream]) = answered_once().await;
     let address = played.address.to_string();
     let of = |metrics: &str, word: &str| -> Vec<String> {
         let lines = metrics.lines().filter(|line| line.contains(word));
@@ -186,15 +192,7 @@ async fn what_was_counted_of_an_upstream_goes_with_it() {
 
 #[tokio::test]
 async fn connections_to_a_server_that_stays_are_kept() {
-    let played = PlayedUpstream::start().await;
-    let mut harness = Harness::with(|config| played.routed(&config, "public", "")).await;
-    // One client connection, so that the same worker answers.
-    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
-    client.get("/played/1", "").await;
-    let mut upstream = played.accept().await;
-    upstream.head().await;
-    upstream.send(OK).await;
-    assert_eq!(client.answer().await.text(), "ok");
+    let (_played, mut harness, [mut client, mut upstream]) = answered_once().await;
     harness
         .reload(|config| config.replace("audience = \"https://played.internal\"", "audience = \"https://p.internal\""))
         .await
