@@ -11,8 +11,12 @@ use super::line::{Full, LOOK_AGAIN};
 use super::pool::Place;
 use super::servers::Servers;
 
-/// How often each looks for a connection that is idle. Nobody tells it, so that nothing is asked of those that can open one.
+/// How often each of a few looks for a connection that is idle. Nobody tells it, so that nothing is asked of those that can
+/// open one.
 const LOOK_FOR_IDLE: Duration = Duration::from_millis(20);
+
+/// About so many look within that time, however many wait: each looks the less often then.
+const LOOK_AT_ONCE: usize = 256;
 
 /// How often to say that none can be opened.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
@@ -43,6 +47,12 @@ impl Beside {
         place.inspect_err(|Full| servers.line.turn_away(upstream))
     }
 
+    /// How long each waits before it looks again.
+    fn pause(&self) -> Duration {
+        let times = 1 + self.waiting() / LOOK_AT_ONCE;
+        LOOK_FOR_IDLE.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+    }
+
     async fn wait_for_idle(&self, servers: &Servers, end: Instant) -> Result<Place, Full> {
         let _counted = Counted::of(&self.waiting, servers.queue.length)?;
         // The first time was just now.
@@ -58,7 +68,7 @@ impl Beside {
             });
             match place {
                 Some(place) => return Ok(place),
-                None => sleep_until(end.min(now + LOOK_FOR_IDLE)).await,
+                None => sleep_until(end.min(now + self.pause())).await,
             }
         }
     }
@@ -101,6 +111,8 @@ impl Drop for Counted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future as _, poll_fn};
+
     use tokio::task::JoinHandle;
     use tokio::time::advance;
 
@@ -147,6 +159,37 @@ mod tests {
             drop(place);
         }
         assert_eq!((servers.line.beside.waiting(), servers.line.turned_away()), (0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_wait_look_no_more_often_than_some() {
+        let [servers] = workers(&small(1, 4 * LOOK_AT_ONCE));
+        let _used = open(&servers).await.unwrap();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let end = Instant::now() + PATIENCE;
+        for _ in 0..4 * LOOK_AT_ONCE {
+            let (servers, looks) = (Arc::clone(&servers), Arc::clone(&looks));
+            tokio::spawn(async move {
+                let mut waiting = std::pin::pin!(servers.line.beside.wait("console", &servers, end));
+                let counted = poll_fn(|context| {
+                    looks.fetch_add(1, Ordering::Relaxed);
+                    waiting.as_mut().poll(context)
+                });
+                counted.await.map(drop)
+            });
+        }
+        while servers.line.beside.waiting() < 4 * LOOK_AT_ONCE {
+            settle().await;
+        }
+        looks.store(0, Ordering::Relaxed);
+        for _ in 0..10 {
+            advance(LOOK_FOR_IDLE).await;
+            for _ in 0..4 * LOOK_AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        }
+        let looks = looks.load(Ordering::Relaxed);
+        assert!((LOOK_AT_ONCE..=12 * LOOK_AT_ONCE).contains(&looks), "{looks}");
     }
 
     #[tokio::test(start_paused = true)]
