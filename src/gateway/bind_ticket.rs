@@ -46,8 +46,8 @@ impl Gateway {
     ) -> Response<Body> {
         let ticket = self.bind_tickets.issue(claimed, profile.name().clone(), &*self.entropy, self.clock.now());
         let asked = profile.required_query();
-        let to = self.place_in(answer).within(Room::of_a_console(asked));
-        let [_, plain] = &self.own_origins;
+        let [own, plain] = &self.own_origins;
+        let to = self.place_in(answer).within(Room::of_a_console(own.len().max(plain.len()), asked));
         let mut url = Zeroizing::new(format!("{plain}/_sekisho/bind?k={}&to={}", ticket.expose(), to.as_query_value()));
         if let Some((name, value)) = asked {
             url = Zeroizing::new(format!("{}&{name}={value}", *url));
