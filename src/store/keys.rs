@@ -286,7 +286,7 @@ pub trait KeyStore: Send + Sync + 'static {
     /// Destroys the keys of log days before `before`.
     ///
     /// # Errors
-    /// [`StoreError`]; then none was destroyed.
+    /// [`StoreError`]; then none was destroyed, as far as is known.
     async fn destroy_log_keys(&self, before: Day) -> Result<DestroyedLogKeys, StoreError>;
 
     /// How many binding records carry `scheme`: what a changed stretch setting would orphan.

@@ -15,7 +15,7 @@ use super::servers::Servers;
 /// open one.
 const LOOK_FOR_IDLE: Duration = Duration::from_millis(20);
 
-/// About so many look within that time, however many wait: each looks the less often then.
+/// About so many look within that time: where more wait each looks the less often, but as often as the first in the line.
 const LOOK_AT_ONCE: usize = 256;
 
 /// How often to say that none can be opened.
@@ -50,7 +50,7 @@ impl Beside {
     /// How long each waits before it looks again.
     fn pause(&self) -> Duration {
         let times = 1 + self.waiting() / LOOK_AT_ONCE;
-        LOOK_FOR_IDLE.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+        LOOK_FOR_IDLE.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX)).min(LOOK_AGAIN)
     }
 
     async fn wait_for_idle(&self, servers: &Servers, end: Instant) -> Result<Place, Full> {
@@ -59,15 +59,13 @@ impl Beside {
         self.tried.is_due(Instant::now(), LOOK_AGAIN);
         loop {
             let now = Instant::now();
-            if now >= end {
-                return Err(Full);
-            }
             let place = servers.idle_place(now).or_else(|| {
-                let may_try = servers.line.waiting() == 0 && self.tried.is_due(now, LOOK_AGAIN);
+                let may_try = now < end && servers.line.waiting() == 0 && self.tried.is_due(now, LOOK_AGAIN);
                 may_try.then(|| servers.any_place(now)).flatten()
             });
             match place {
                 Some(place) => return Ok(place),
+                None if now >= end => return Err(Full),
                 None => sleep_until(end.min(now + self.pause())).await,
             }
         }
