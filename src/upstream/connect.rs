@@ -4,15 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body::Body;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::held::Held;
+use super::link::Connection;
 use super::standing::Slot;
 use crate::config::UpstreamServer;
 use crate::edge::Coalescing;
@@ -74,25 +75,25 @@ impl ConnectError {
 }
 
 /// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
-/// as long as the connection is open, which a task of its own drives.
+/// as long as the connection is open.
 pub(super) async fn connect<B>(
     tls: &UpstreamTls,
     upstream: usize,
     server: &UpstreamServer,
     deadline: Duration,
     slot: Option<Slot>,
-) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
+) -> Result<(SendRequest<B>, Connection), ConnectError>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let end = Instant::now() + deadline;
     let connecting = async {
         match server {
-            UpstreamServer::Unix(path) => drive(UnixStream::connect(path).await?, slot).await,
+            UpstreamServer::Unix(path) => speak(UnixStream::connect(path).await?, slot).await,
             UpstreamServer::Tcp { https, host, port } => {
                 let tcp = to_any(addresses(host, *port, end).await?, end).await?;
                 tcp.set_nodelay(true)?;
-                if *https { drive(tls.connect(upstream, host, tcp).await?, slot).await } else { drive(tcp, slot).await }
+                if *https { speak(tls.connect(upstream, host, tcp).await?, slot).await } else { speak(tcp, slot).await }
             }
         }
     };
@@ -133,17 +134,13 @@ async fn to_any(addresses: Vec<SocketAddr>, end: Instant) -> Result<TcpStream, C
     Err(failed.unwrap_or_else(|| ConnectError::Resolver(io::ErrorKind::NotFound.into())))
 }
 
-async fn drive<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, AbortHandle), ConnectError>
+async fn speak<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, Connection), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let (sender, connection) = handshake(TokioIo::new(Held::new(Coalescing(io), slot))).await?;
-    // What ends the connection is told to the exchange that it ends; between two exchanges nobody needs to know.
-    let driver = tokio::spawn(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    Ok((sender, driver.abort_handle()))
+    Ok((sender, Box::pin(connection.with_upgrades().map(drop))))
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use super::pool::Lease;
 use crate::body::BodyError;
 use crate::edge::ClientBody;
 
+/// Bytes of a body that any server's socket takes at once.
+const SMALL: u64 = 64 * 1024;
+
 /// A client's body on its way to an upstream; nothing where there is none, as in most requests.
 pub(super) struct RequestBody(Option<Box<Upload>>);
 
@@ -44,7 +47,8 @@ impl RequestBody {
         if inner.is_end_stream() {
             return (Self::none(), None);
         }
-        let progress = Arc::new(Progress::new());
+        let is_small = inner.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
+        let progress = Arc::new(Progress::new(is_small));
         let upload = Upload { inner, left: limit, watch: Watch::new(idle, ended), progress: Arc::clone(&progress) };
         (Self(Some(Box::new(upload))), Some(progress))
     }
@@ -56,7 +60,8 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(upload) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = upload.watch.poll_frame(&mut upload.inner, cx) else {
+        let inner = &mut upload.inner;
+        let Poll::Ready(frame) = upload.watch.poll_frame(cx, |cx| Pin::new(inner).poll_frame(cx)) else {
             upload.progress.stands_still();
             return Poll::Pending;
         };
@@ -94,12 +99,14 @@ pub(super) struct Progress {
     moved_after: AtomicU64,
     is_owed: AtomicBool,
     is_over: AtomicBool,
+    /// Whether it is known to have few bytes.
+    is_small: bool,
 }
 
 impl Progress {
-    fn new() -> Self {
+    fn new(is_small: bool) -> Self {
         let (is_owed, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { started: Instant::now(), moved_after: AtomicU64::new(0), is_owed, is_over }
+        Self { started: Instant::now(), moved_after: AtomicU64::new(0), is_owed, is_over, is_small }
     }
 
     fn moved(&self) {
@@ -115,7 +122,17 @@ impl Progress {
     /// From when on the upstream owes its first byte, as it looks `now`. While the client owes a piece that is `now`: its
     /// next piece comes no earlier, so who looks again when the time from `now` is over looks in time.
     pub(super) fn owes_since(&self, now: Instant) -> Instant {
-        if self.was_owed() && !self.is_over.load(Ordering::Relaxed) { now } else { self.moved_at() }
+        if self.was_owed() && !self.is_over() { now } else { self.moved_at() }
+    }
+
+    /// Whether the codec was given all of it, or wants no more.
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of it has gone, as far as is known here: what the codec has may stand in its buffer.
+    pub(super) fn has_gone(&self) -> bool {
+        self.is_over() && self.is_small
     }
 
     /// Whether the client owes a piece, or did when the exchange ended.
@@ -135,12 +152,14 @@ pub struct UpstreamBody {
     inner: Incoming,
     watch: Watch,
     lease: Option<Lease>,
+    /// Why no more of it comes, until that is told.
+    broken: Option<BodyError>,
 }
 
 impl UpstreamBody {
     /// Fails when the upstream is silent for `idle`, or when the session that it was asked for `ended`.
     pub(super) fn new(inner: Incoming, idle: Duration, ended: Option<&Arc<CancellationToken>>, lease: Lease) -> Self {
-        let mut body = Self { inner, watch: Watch::new(idle, ended), lease: Some(lease) };
+        let mut body = Self { inner, watch: Watch::new(idle, ended), lease: Some(lease), broken: None };
         body.release_at_end();
         body
     }
@@ -164,7 +183,15 @@ impl HttpBody for UpstreamBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        Poll::Ready(match ready!(this.watch.poll_frame(&mut this.inner, cx)) {
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Self { inner, watch, lease, .. } = this;
+        let frame = watch.poll_frame(cx, |cx| match lease {
+            Some(lease) => lease.link.poll(cx, |cx| Pin::new(&mut *inner).poll_frame(cx)),
+            None => Pin::new(inner).poll_frame(cx),
+        });
+        Poll::Ready(match ready!(frame) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     answer::strip_trailers(trailers);
@@ -174,7 +201,11 @@ impl HttpBody for UpstreamBody {
             }
             Some(Err(error)) => {
                 this.lease = None;
-                Some(Err(error))
+                // A turn later, so that what the client takes at once has left, the head above all: told of an error hyper lets
+                // go of all that it holds.
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             None => {
                 this.release();
@@ -231,13 +262,13 @@ impl Watch {
 
     fn poll_frame(
         &mut self,
-        body: &mut (impl HttpBody<Data = Bytes, Error = hyper::Error> + Unpin),
         cx: &mut Context<'_>,
+        next: impl FnOnce(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended.as_ref().is_some_and(|ended| ended.is_cancelled()) {
             return Poll::Ready(Some(Err(BodyError::Ended)));
         }
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+        if let Poll::Ready(frame) = next(cx) {
             self.since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
         }
@@ -268,7 +299,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_for_an_answer_counts_from_the_last_movement() {
-        let progress = Progress::new();
+        let progress = Progress::new(true);
         pass(20).await;
         progress.moved();
         let last = Instant::now();
@@ -278,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_for_an_answer_does_not_count_while_the_client_owes_a_piece() {
-        let (progress, mut alarm) = (Progress::new(), Alarm::default());
+        let (progress, mut alarm) = (Progress::new(true), Alarm::default());
         let mut is_due = async || {
             poll_fn(|cx| Poll::Ready(alarm.poll_at(progress.owes_since(Instant::now()) + LIMIT, cx))).await.is_ready()
         };

@@ -257,7 +257,9 @@ impl Probe {
 
     /// On a connection of its own, so that a server that takes none any more is found out.
     async fn ask(&self, tls: &UpstreamTls) -> Result<(), ProbeError> {
-        let (mut sender, _) = connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None).await?;
+        let (mut sender, connection) =
+            connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None).await?;
+        tokio::spawn(connection);
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.health.path.parse().map_err(|_| ProbeError::Path)?;
         let fields = request.headers_mut();

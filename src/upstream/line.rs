@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::beside::Beside;
-use super::pool::{Lease, Link, Place, Server};
+use super::link::Link;
+use super::pool::{Lease, Place, Server};
 use super::queue::{Grant, Queue};
 use super::servers::Servers;
 

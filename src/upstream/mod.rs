@@ -15,6 +15,7 @@ mod flow;
 mod health;
 mod held;
 mod line;
+mod link;
 mod pool;
 mod queue;
 mod route;

@@ -6,21 +6,21 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::flow::{Alarm, RequestBody};
+use super::link::Link;
 use super::standing::{Slot, Standing};
 use crate::config::UpstreamServer;
 
 /// Idle connections of one server and worker that are kept at most.
 const MAX_IDLE: usize = 256;
 
-pub(super) type Sender = SendRequest<RequestBody>;
+/// How often idle connections are looked at: one that its server has closed keeps a file and a place until then, of very many
+/// that were closed at once some until the next time.
+const LOOK_AT_IDLE: Duration = Duration::from_secs(1);
 
 /// One server.
 pub(super) struct Server {
@@ -31,8 +31,16 @@ pub(super) struct Server {
     outstanding: AtomicUsize,
     /// At which turn of its upstream it was chosen last.
     chosen: AtomicUsize,
+    idle: Mutex<Idle>,
+}
+
+/// Idle connections of one worker to one server.
+#[derive(Default)]
+struct Idle {
     /// Oldest first.
-    idle: Mutex<VecDeque<Link>>,
+    links: VecDeque<Link>,
+    /// Whether a task looks at them.
+    watched: bool,
 }
 
 /// Where a request goes.
@@ -47,40 +55,6 @@ pub(super) enum Place {
 pub(super) struct Vacancy {
     pub(super) slot: Slot,
     pub(super) outstanding: Outstanding,
-}
-
-/// A connection, for one exchange after another.
-pub(super) struct Link {
-    pub(super) sender: Sender,
-    /// When its last request was sent. Its idle time counts from there: the server's own reckoning starts no earlier.
-    pub(super) asked_at: Instant,
-    /// For the first byte of an answer.
-    pub(super) alarm: Alarm,
-    driver: Option<AbortHandle>,
-}
-
-impl Link {
-    /// `driver`: the task that drives the connection.
-    pub(super) fn new(sender: Sender, driver: AbortHandle) -> Self {
-        Self { sender, asked_at: Instant::now(), alarm: Alarm::default(), driver: Some(driver) }
-    }
-
-    /// The connection speaks another protocol from here on and is somebody else's.
-    pub(super) fn hand_over(mut self) {
-        self.driver = None;
-    }
-}
-
-/// What is idle is closed in good order. Within an exchange it is cut off: to close it would first send the rest of the
-/// request, which a server that reads no more puts off for ever.
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(driver) = &self.driver
-            && !self.sender.is_ready()
-        {
-            driver.abort();
-        }
-    }
 }
 
 impl Server {
@@ -132,21 +106,18 @@ impl Server {
     /// The connection that became idle last and can take a request, which will be sent `now`.
     fn take_idle(&self, now: Instant) -> Option<Link> {
         let mut idle = self.idle();
-        while let Some(mut newest) = idle.pop_back() {
-            if now.duration_since(newest.asked_at) >= self.keep() {
-                drop(newest);
-            } else if newest.sender.is_ready() {
-                newest.asked_at = now;
-                return Some(newest);
-            }
-            // Else it is closed, or the end of its request is still being sent: nothing to wait for.
-        }
-        None
+        // One of which the end of its request is still being sent is left until that has gone, and one that is closed or too
+        // old until it is looked at.
+        let at =
+            idle.links.iter().rposition(|link| link.is_ready() && now.duration_since(link.asked_at) < self.keep())?;
+        let mut newest = idle.links.remove(at)?;
+        newest.asked_at = now;
+        Some(newest)
     }
 
     /// The connection that became idle first.
     pub(super) fn take_oldest(&self) -> Option<Link> {
-        self.idle().pop_front()
+        self.idle().links.pop_front()
     }
 
     fn give_back(self: &Arc<Self>, mut link: Link) {
@@ -156,17 +127,20 @@ impl Server {
             // Under the lock: whoever begins to wait after this look finds it among the idle ones.
             if queued.waiting() == 0 {
                 let now = link.asked_at;
-                while idle.len() >= MAX_IDLE
-                    || idle.front().is_some_and(|oldest| now.duration_since(oldest.asked_at) >= self.keep())
+                while idle.links.len() >= MAX_IDLE
+                    || idle.links.front().is_some_and(|oldest| now.duration_since(oldest.asked_at) >= self.keep())
                 {
-                    idle.pop_front();
+                    idle.links.pop_front();
                 }
-                idle.push_back(link);
+                idle.links.push_back(link);
+                if !std::mem::replace(&mut idle.watched, true) {
+                    tokio::spawn(watch(Arc::downgrade(self)));
+                }
                 return;
             }
             drop(idle);
             // What still sends its last request can take no other, and is closed: its place goes to the first in the line.
-            if !link.sender.is_ready() {
+            if !link.is_ready() {
                 return;
             }
             match queued.offer(self, link) {
@@ -176,8 +150,35 @@ impl Server {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Link>> {
+    /// Closes idle connections that their server closed, or that are too old `now`. Whether any are left.
+    fn look_at_idle(&self, now: Instant) -> bool {
+        // Not under the lock: a connection that ends gives its place to others, which may take it.
+        let mut links = std::mem::take(&mut self.idle().links);
+        links.retain_mut(|link| now.duration_since(link.asked_at) < self.keep() && link.is_open());
+        let mut idle = self.idle();
+        links.append(&mut idle.links);
+        let any = !links.is_empty();
+        (idle.links, idle.watched) = (links, any);
+        drop(idle);
+        // Whoever began to wait meanwhile saw none.
+        if self.standing.line.waiting() > 0 {
+            self.standing.line.settle();
+        }
+        any
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the idle connections of a server for as long as there are any.
+async fn watch(server: Weak<Server>) {
+    loop {
+        sleep(LOOK_AT_IDLE).await;
+        if !server.upgrade().is_some_and(|server| server.look_at_idle(Instant::now())) {
+            return;
+        }
     }
 }
 
@@ -204,14 +205,22 @@ pub(super) struct Lease {
 
 impl Lease {
     /// The exchange is over: the next request may have the connection.
-    pub(super) fn give_back(self) {
+    pub(super) fn give_back(mut self) {
+        if self.link.is_ready() {
+            self.link.rest();
+        } else if self.link.is_open() {
+            // The end of a body may stand in it still, for a server that reads on behind its answer.
+            self.link.drive_apart();
+        } else {
+            return;
+        }
         self.outstanding.0.give_back(self.link);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, DuplexStream};
     use tokio::time::advance;
 
     use super::*;
@@ -240,21 +249,56 @@ mod tests {
         let (server, _second) = idle(&servers, 1).await;
         first.0.give_back();
         advance(KEEP / 2).await;
-        server.idle().make_contiguous().sort_by_key(|link| link.asked_at);
+        server.idle().links.make_contiguous().sort_by_key(|link| link.asked_at);
         assert!(server.take_idle(Instant::now()).is_some(), "the second");
         assert!(server.take_idle(Instant::now()).is_none(), "the first is too old");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn closed_connections_are_not_taken() {
         let [servers] = workers(&config(0..1));
         let (server, mut ends) = idle(&servers, 2).await;
         ends.pop();
         settle().await;
-        assert!(server.take_idle(Instant::now()).is_some());
-        assert!(server.take_idle(Instant::now()).is_none());
+        advance(LOOK_AT_IDLE).await;
         settle().await;
-        assert_eq!(server.standing.open(), 0, "whose place is free with the socket");
+        assert_eq!(server.standing.open(), 1, "whose place is free with the socket");
+        let taken = server.take_idle(Instant::now());
+        assert!(taken.is_some() && server.take_idle(Instant::now()).is_none());
+        advance(LOOK_AT_IDLE).await;
+        settle().await;
+        assert!(!server.idle().watched, "there is none to look at");
+        drop(taken);
+        settle().await;
+        assert_eq!(server.standing.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_nobody_takes_are_closed_in_time() {
+        let [servers] = workers(&config(0..1));
+        let (server, _ends) = idle(&servers, 2).await;
+        settle().await;
+        advance(KEEP).await;
+        settle().await;
+        assert_eq!((server.standing.open(), server.idle().watched), (0, false));
+        let (server, _ends) = idle(&servers, 1).await;
+        assert!(server.idle().watched);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_sent_is_sent_to_its_end_behind_its_answer_too() {
+        let [servers] = workers(&config(0..1));
+        let (mut lease, mut other_end) = open(&servers).await.unwrap();
+        let (server, began) = (Arc::clone(lease.outstanding.server()), Instant::now());
+        let asking = stuck(&mut lease).await;
+        lease.give_back();
+        let mut sent = Vec::new();
+        while !sent.ends_with(b"\r\n\r\n") {
+            assert!(server.take_idle(Instant::now()).is_none(), "nor is it cut by who looks for an idle one");
+            assert!(other_end.read_buf(&mut sent).await.unwrap() > 0, "it is cut");
+        }
+        assert_eq!(Instant::now(), began, "at once, and not when idle ones are looked at");
+        asking.abort();
     }
 
     #[tokio::test]
@@ -272,7 +316,7 @@ mod tests {
     async fn idle_connections_are_bounded() {
         let [servers] = workers(&config(0..1));
         let (server, _open) = idle(&servers, MAX_IDLE + 3).await;
-        assert_eq!(server.idle().len(), MAX_IDLE);
+        assert_eq!(server.idle().links.len(), MAX_IDLE);
         settle().await;
         assert_eq!(server.standing.open(), MAX_IDLE);
     }

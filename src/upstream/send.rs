@@ -24,7 +24,8 @@ use super::connect::{Blame, connect};
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::health::Health;
 use super::line::Full;
-use super::pool::{Lease, Link, Place, Server, Vacancy};
+use super::link::Link;
+use super::pool::{Lease, Place, Server, Vacancy};
 use super::sanitize::UpstreamRequest;
 use super::servers::{NoPlace, Servers};
 use super::splice::splice;
@@ -391,7 +392,7 @@ impl Upstreams {
         let Vacancy { slot, outstanding } = vacancy;
         let (server, begun) = (outstanding.server(), Instant::now());
         match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
-            Ok((sender, driver)) => Ok(Lease { link: Link::new(sender, driver), outstanding }),
+            Ok((sender, connection)) => Ok(Lease { link: Link::new(sender, connection), outstanding }),
             Err(error) => {
                 let blame = error.blame();
                 if blame == Blame::Ours {
@@ -426,17 +427,22 @@ impl Upstream {
     /// The answer to what was asked.
     async fn answer(&self, asked: &mut Asked, progress: Option<&Progress>) -> Result<Response<Incoming>, Unanswered> {
         let Asked { lease: Some(lease), asking } = asked else { return Err(UpstreamError::Unreachable.into()) };
-        let Link { asked_at, alarm, .. } = &mut lease.link;
+        let link = &mut lease.link;
         let answered = poll_fn(|cx| {
-            if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
+            if let Poll::Ready(answered) = link.poll(cx, |cx| asking.as_mut().poll(cx)) {
                 return Poll::Ready(Some(answered));
             }
             // While the client's body flows, or is waited for, the upstream need not answer.
-            let since = progress.map_or(*asked_at, |progress| progress.owes_since(Instant::now()).max(*asked_at));
-            alarm.poll_at(since + self.timeout.first_byte, cx).map(|()| None)
+            let asked_at = link.asked_at;
+            let since = progress.map_or(asked_at, |progress| progress.owes_since(Instant::now()).max(asked_at));
+            link.alarm.poll_at(since + self.timeout.first_byte, cx).map(|()| None)
         });
         let error = match answered.await {
             Some(Ok(response)) => {
+                // From here on it moves with the answer; a body that is still being sent must not wait for who reads that.
+                if progress.is_some_and(|progress| !progress.has_gone()) {
+                    lease.link.drive_apart();
+                }
                 self.note_answer(lease);
                 return Ok(response);
             }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::ejection::ROUND;
 use super::health::{Common, ServerHealth};
 use super::line::Line;
-use super::pool::{Link, Place, Server};
+use super::link::Link;
+use super::pool::{Place, Server};
 use super::standing::Standing;
 use crate::config::{UpstreamConfig, UpstreamQueue, UpstreamServer};
 

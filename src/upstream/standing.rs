@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::ejection::Ejection;
 use super::line::Line;
-use super::pool::{Link, Server};
+use super::link::Link;
+use super::pool::Server;
 
 /// One server, as all workers see it.
 pub(super) struct Standing {

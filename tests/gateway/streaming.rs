@@ -6,6 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ring::digest::{SHA256, digest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Harness};
@@ -46,6 +47,38 @@ async fn the_first_byte_arrives_before_the_last_is_sent() {
     server.send("0\r\n\r\n").await;
     assert_eq!(client.exactly(5).await, b"0\r\n\r\n");
     drop(server);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_though_nobody_reads_the_answer_that_has_begun() {
+    // More than sockets hold, in both directions.
+    const BYTES: usize = 64 * 1024 * 1024;
+    let upstream = PlayedUpstream::start().await;
+    let limits = "\n[limits]\nbody = \"64MiB\"\n";
+    let harness = Harness::with(|config| upstream.routed(&config, "public", "") + limits).await;
+    let source = harness.handset(Carrier::Au, "a").source;
+    let mut client = Wire::connect(source, harness.address()).await;
+    client.send(format!("PUT /played HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {BYTES}\r\n\r\n")).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    let (mut reading, mut writing) = server.stream.into_split();
+    let answering = tokio::spawn(async move {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+        writing.write_all(head.as_bytes()).await.unwrap();
+        writing.write_all(&vec![7; BYTES]).await.unwrap();
+        writing
+    });
+    assert!(client.head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let taking = tokio::spawn(async move {
+        let taken = tokio::io::copy(&mut (&mut reading).take(BYTES as u64), &mut tokio::io::sink()).await;
+        (taken.unwrap(), reading)
+    });
+    client.send(vec![5; BYTES]).await;
+    let (taken, _reading) = soon(taking).await.unwrap();
+    assert_eq!(taken, BYTES as u64);
+    assert!(client.exactly(BYTES).await.iter().all(|byte| *byte == 7));
+    answering.await.unwrap();
     harness.finish().await;
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{DuplexStream, duplex};
@@ -14,7 +15,8 @@ use crate::upstream::Health;
 use crate::upstream::flow::RequestBody;
 use crate::upstream::held::Held;
 use crate::upstream::line::Full;
-use crate::upstream::pool::{Lease, Link, Place, Server};
+use crate::upstream::link::Link;
+use crate::upstream::pool::{Lease, Place, Server};
 use crate::upstream::servers::{NoPlace, Servers};
 
 /// For how long idle connections are kept.
@@ -68,10 +70,10 @@ pub(in crate::upstream) async fn opened(place: Place) -> Used {
     let Place::Vacant(vacancy) = place else { panic!("a connection is idle") };
     let (ours, other_end) = duplex(64);
     let io = TokioIo::new(Held::new(ours, Some(vacancy.slot)));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    let driver = tokio::spawn(connection).abort_handle();
-    sender.ready().await.unwrap();
-    (Lease { link: Link::new(sender, driver), outstanding: vacancy.outstanding }, other_end)
+    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let mut link = Link::new(sender, Box::pin(connection.map(drop)));
+    assert!(link.is_open() && link.is_ready());
+    (Lease { link, outstanding: vacancy.outstanding }, other_end)
 }
 
 /// Sends a request that is larger than the server's end takes; nobody reads there.
@@ -82,6 +84,7 @@ pub(in crate::upstream) async fn stuck(lease: &mut Lease) -> JoinHandle<()> {
     let asking = tokio::spawn(async move {
         let _ = asking.await;
     });
+    assert!(lease.link.is_open() && !lease.link.is_ready());
     settle().await;
     asking
 }
