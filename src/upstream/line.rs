@@ -1,6 +1,6 @@
 //! Requests that wait because every server of their upstream has as many connections as it may: one line for all workers.
 //!
-//! First come, first served. A connection stays with the worker that drives it: one that comes free is passed on to a
+//! First come, first served. A connection stays with the worker that opened it: one that comes free is passed on to a
 //! request of the same worker, which may overtake a few others, or is closed, so that the first in the line can open one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
