@@ -19,8 +19,8 @@ pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
 pub use listener::{
     Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
-    ListenerHandle, OpenConnection, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,
+    ListenerHandle, OpenConnection, Outbox, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,
     parse_proxy_header,
 };
-pub(crate) use listener::{Coalescing, serve_stream};
+pub(crate) use listener::{Outgoing, serve_stream};
 pub(crate) use present::{Present, is_gateways_own, is_hop_by_hop};

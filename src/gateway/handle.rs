@@ -20,7 +20,9 @@ use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
-use crate::edge::{Client, ClientBody, Connection, Handler, HeadError, RawHead, Scheme, TurnedAway, UnknownSource};
+use crate::edge::{
+    Client, ClientBody, Connection, Handler, HeadError, Outbox, RawHead, Scheme, TurnedAway, UnknownSource,
+};
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
 use crate::trace::RequestIds;
@@ -30,6 +32,7 @@ use crate::upstream::{Destination, RouteRefusal, Upstreams};
 pub struct Worker {
     in_use: Mutex<InUse>,
     request_ids: RequestIds,
+    outbox: Arc<Outbox>,
 }
 
 /// Where the configuration in force is looked up, and what was made of it. A cache costs a comparison where nothing changed;
@@ -54,14 +57,14 @@ const IN_THE_CLEAR: [&str; 5] =
     ["/_sekisho/login", "/_sekisho/enrol", "/_sekisho/bind", "/_sekisho/notice", "/_sekisho/jwks.json"];
 
 impl Worker {
-    /// A worker of the gateway in force, with an empty pool.
+    /// A worker of the gateway in force, with an empty pool, whose requests to upstreams leave by `outbox`.
     #[must_use]
-    pub fn new(in_force: Arc<ArcSwap<Gateway>>) -> Self {
+    pub fn new(in_force: Arc<ArcSwap<Gateway>>, outbox: Arc<Outbox>) -> Self {
         let mut in_force = Cache::new(in_force);
         let gateway = Arc::clone(in_force.load());
         let request_ids = RequestIds::new(&*gateway.entropy);
-        let share = Arc::new(Share { upstreams: gateway.connections(None), gateway });
-        Self { in_use: Mutex::new(InUse { in_force, share }), request_ids }
+        let share = Arc::new(Share { upstreams: gateway.connections(None, &outbox), gateway });
+        Self { in_use: Mutex::new(InUse { in_force, share }), request_ids, outbox }
     }
 
     /// What a request that begins now is answered with.
@@ -70,7 +73,7 @@ impl Worker {
         let InUse { in_force, share } = &mut *in_use;
         let gateway = in_force.load();
         if !Arc::ptr_eq(&share.gateway, gateway) {
-            let upstreams = gateway.connections(Some(&share.upstreams));
+            let upstreams = gateway.connections(Some(&share.upstreams), &self.outbox);
             *share = Arc::new(Share { upstreams, gateway: Arc::clone(gateway) });
         }
         Arc::clone(share)

@@ -463,7 +463,12 @@ fn start_workers(
     shutdown: &CancellationToken,
 ) -> io::Result<Workers> {
     let in_force = Arc::clone(in_force);
-    Workers::start(count, bound, move |_| Arc::new(Worker::new(Arc::clone(&in_force))), shutdown)
+    Workers::start(
+        count,
+        bound,
+        move |_, outbox| Arc::new(Worker::new(Arc::clone(&in_force), Arc::clone(outbox))),
+        shutdown,
+    )
 }
 
 /// What issues receipts, on the store's ports.

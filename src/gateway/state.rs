@@ -22,7 +22,7 @@ use crate::backup::Backups;
 use crate::carrier::OverTls;
 use crate::clock::Clock;
 use crate::config::{Config, SubjectKind, UpstreamConfig};
-use crate::edge::{Admission, HeadLimits};
+use crate::edge::{Admission, HeadLimits, Outbox};
 use crate::entropy::Entropy;
 use crate::keys::{KeySet, Lifecycle};
 use crate::links::{LeaveLinks, OwnSites};
@@ -292,11 +292,18 @@ impl Gateway {
         }
     }
 
-    /// One worker's connections to the upstreams; those of `former`, which it had until now, are kept where they may.
+    /// One worker's connections to the upstreams, which write by its `outbox`; those of `former`, which it had until now, are kept where they may.
     #[must_use]
-    pub fn connections(&self, former: Option<&Upstreams>) -> Upstreams {
+    pub fn connections(&self, former: Option<&Upstreams>, outbox: &Arc<Outbox>) -> Upstreams {
         let Config { upstreams, limits, .. } = &*self.config;
-        Upstreams::new(upstreams, Arc::clone(&self.upstream_tls), &self.health, limits, former)
+        Upstreams::new(
+            upstreams,
+            Arc::clone(&self.upstream_tls),
+            &self.health,
+            limits,
+            former,
+            Some(Arc::clone(outbox)),
+        )
     }
 
     /// What the upstreams believe and are shown.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,7 +17,7 @@ use super::held::Held;
 use super::link::Connection;
 use super::standing::Slot;
 use crate::config::UpstreamServer;
-use crate::edge::Coalescing;
+use crate::edge::{Outbox, Outgoing};
 use crate::tls::{TlsError, UpstreamTls};
 
 /// Who waits for two things at one moment sees the first.
@@ -75,13 +76,13 @@ impl ConnectError {
 }
 
 /// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
-/// as long as the connection is open.
+/// as long as the connection is open, and what is written leaves by the `outbox`.
 pub(super) async fn connect<B>(
     tls: &UpstreamTls,
     upstream: usize,
     server: &UpstreamServer,
     deadline: Duration,
-    slot: Option<Slot>,
+    (slot, outbox): (Option<Slot>, Option<&Arc<Outbox>>),
 ) -> Result<(SendRequest<B>, Connection), ConnectError>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
@@ -89,11 +90,15 @@ where
     let end = Instant::now() + deadline;
     let connecting = async {
         match server {
-            UpstreamServer::Unix(path) => speak(UnixStream::connect(path).await?, slot).await,
+            UpstreamServer::Unix(path) => speak(UnixStream::connect(path).await?, slot, outbox).await,
             UpstreamServer::Tcp { https, host, port } => {
                 let tcp = to_any(addresses(host, *port, end).await?, end).await?;
                 tcp.set_nodelay(true)?;
-                if *https { speak(tls.connect(upstream, host, tcp).await?, slot).await } else { speak(tcp, slot).await }
+                if *https {
+                    speak(tls.connect(upstream, host, tcp).await?, slot, outbox).await
+                } else {
+                    speak(tcp, slot, outbox).await
+                }
             }
         }
     };
@@ -134,12 +139,16 @@ async fn to_any(addresses: Vec<SocketAddr>, end: Instant) -> Result<TcpStream, C
     Err(failed.unwrap_or_else(|| ConnectError::Resolver(io::ErrorKind::NotFound.into())))
 }
 
-async fn speak<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, Connection), ConnectError>
+async fn speak<T, B>(
+    io: T,
+    slot: Option<Slot>,
+    outbox: Option<&Arc<Outbox>>,
+) -> Result<(SendRequest<B>, Connection), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(Held::new(Coalescing(io), slot))).await?;
+    let (sender, connection) = handshake(TokioIo::new(Held::new(Outgoing::new(io, outbox), slot))).await?;
     Ok((sender, Box::pin(connection.with_upgrades().map(drop))))
 }
 
@@ -207,7 +216,7 @@ mod tests {
         let server = UpstreamServer::Tcp { https: false, host: "x".repeat(64), port: 9 };
         let tls = UpstreamTls::load(&[]).unwrap();
         let connecting =
-            connect::<http_body_util::Empty<bytes::Bytes>>(&tls, 0, &server, Duration::from_secs(30), None);
+            connect::<http_body_util::Empty<bytes::Bytes>>(&tls, 0, &server, Duration::from_secs(30), (None, None));
         let Err(error) = connecting.await else {
             panic!("it has an address");
         };

@@ -258,7 +258,7 @@ impl Probe {
     /// On a connection of its own, so that a server that takes none any more is found out.
     async fn ask(&self, tls: &UpstreamTls) -> Result<(), ProbeError> {
         let (mut sender, connection) =
-            connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, None).await?;
+            connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, (None, None)).await?;
         tokio::spawn(connection);
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.health.path.parse().map_err(|_| ProbeError::Path)?;

@@ -31,7 +31,7 @@ use super::servers::{NoPlace, Servers};
 use super::splice::splice;
 use crate::body::{Body, BodyError};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
-use crate::edge::ClientBody;
+use crate::edge::{ClientBody, Outbox};
 use crate::tls::UpstreamTls;
 
 /// Why there is no answer.
@@ -87,6 +87,8 @@ pub struct Upstreams {
     all: Vec<Upstream>,
     tls: Arc<UpstreamTls>,
     body_idle: Duration,
+    /// Where requests leave by, if they do.
+    outbox: Option<Arc<Outbox>>,
 }
 
 /// A client's body, and how much of it there may be.
@@ -210,6 +212,7 @@ impl Upstreams {
         health: &Health,
         limits: &LimitsConfig,
         former: Option<&Self>,
+        outbox: Option<Arc<Outbox>>,
     ) -> Self {
         let upstream = |(index, config): (usize, &UpstreamConfig)| {
             let same = |known: &&Upstream| *known.name == *config.name;
@@ -224,7 +227,12 @@ impl Upstreams {
                 timeout: config.timeout,
             }
         };
-        Self { all: upstreams.iter().enumerate().map(upstream).collect(), tls, body_idle: limits.timeouts.body_idle }
+        Self {
+            all: upstreams.iter().enumerate().map(upstream).collect(),
+            tls,
+            body_idle: limits.timeouts.body_idle,
+            outbox,
+        }
     }
 
     /// Sends the request and gives back the answer.
@@ -391,7 +399,8 @@ impl Upstreams {
     async fn open(&self, upstream: &Upstream, vacancy: Vacancy) -> Result<Lease, NotOpened> {
         let Vacancy { slot, outstanding } = vacancy;
         let (server, begun) = (outstanding.server(), Instant::now());
-        match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, Some(slot)).await {
+        let place = (Some(slot), self.outbox.as_ref());
+        match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, place).await {
             Ok((sender, connection)) => Ok(Lease { link: Link::new(sender, connection), outstanding }),
             Err(error) => {
                 let blame = error.blame();

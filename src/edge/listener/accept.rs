@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::Protocol;
 use super::admission::Full;
-use super::coalesce::Coalescing;
 use super::connection::{Connection, Handler, Server};
+use super::outbox::Outgoing;
 use super::proxy_header::{self, ProxyHeaderError};
 use super::terms::{ListenerHandle, Place, TermsInForce};
 use super::turned_away::TurnedAway;
@@ -106,7 +106,7 @@ async fn greet<H: Handler>(mut tcp: TcpStream, mut accepted: Accepted, server: A
     }
     let Accepted { connection, terms, closing, place } = accepted;
     let limits = terms.terms.limits;
-    let tcp = Coalescing(tcp);
+    let tcp = Outgoing::new(tcp, server.outbox.as_ref());
     let Some(tls) = &terms.terms.tls else {
         // HTTP/2 without TLS is not offered, so carriers' gateways meet HTTP/1 alone.
         return server.serve(tcp, Protocol::Http1, connection, &limits, &closing, Some(place)).await;
@@ -116,7 +116,7 @@ async fn greet<H: Handler>(mut tcp: TcpStream, mut accepted: Accepted, server: A
 }
 
 async fn shake_hands<H: Handler>(
-    tcp: Coalescing<TcpStream>,
+    tcp: Outgoing<TcpStream>,
     connection: Connection,
     place: Place,
     tls: &ListenerTlsConfig,

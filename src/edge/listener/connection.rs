@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::{Activity, Due, Protocol, Watchdog};
 use super::cork::{Cork, corked};
 use super::http1::Http1;
+use super::outbox::Outbox;
 use super::terms::Place;
 use super::turned_away::{Complaints, TurnedAway};
 use super::watched::{Answer, RequestGuard, Watched};
@@ -70,6 +71,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Serves the connections of one worker.
 pub(super) struct Server<H> {
     handler: Arc<H>,
+    /// Where its connections leave what they write, if they do.
+    pub(super) outbox: Option<Arc<Outbox>>,
     complaints: Complaints,
 }
 
@@ -86,12 +89,12 @@ pub(crate) async fn serve_stream<H, T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-    Server::new(handler).serve(stream, protocol, connection, limits, &CancellationToken::new(), None).await;
+    Server::new(handler, None).serve(stream, protocol, connection, limits, &CancellationToken::new(), None).await;
 }
 
 impl<H: Handler> Server<H> {
-    pub(super) fn new(handler: Arc<H>) -> Self {
-        Self { handler, complaints: Complaints::new() }
+    pub(super) fn new(handler: Arc<H>, outbox: Option<Arc<Outbox>>) -> Self {
+        Self { handler, outbox, complaints: Complaints::new() }
     }
 
     /// Counts a connection that ends without a request, and says so if it was not just said.

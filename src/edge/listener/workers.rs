@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::accept::Door;
 use super::bind::BoundListener;
 use super::connection::{Handler, Server};
+use super::outbox::Outbox;
 use super::pulse::Pulse;
 use super::terms::ListenerHandle;
 
@@ -56,7 +57,7 @@ impl Entrance {
 }
 
 impl Workers {
-    /// Starts `count` threads that serve `listeners`; each calls `make_handler` with its index inside its own runtime and
+    /// Starts `count` threads that serve `listeners`; each calls `make_handler` with its index and its outbox inside its own runtime and
     /// serves until `shutdown`.
     ///
     /// # Errors
@@ -64,7 +65,7 @@ impl Workers {
     pub fn start<H: Handler>(
         count: usize,
         listeners: Vec<BoundListener>,
-        make_handler: impl Fn(usize) -> Arc<H> + Send + Sync + 'static,
+        make_handler: impl Fn(usize, &Arc<Outbox>) -> Arc<H> + Send + Sync + 'static,
         shutdown: &CancellationToken,
     ) -> io::Result<Self> {
         let force = CancellationToken::new();
@@ -81,7 +82,8 @@ impl Workers {
             let heart = workers.pulse.add();
             let body = move || {
                 runtime.block_on(async {
-                    let server = Arc::new(Server::new(make_handler(index)));
+                    let outbox = Outbox::start();
+                    let server = Arc::new(Server::new(make_handler(index, &outbox), Some(outbox)));
                     tokio::select! {
                         () = serve(openings, server, shutdown) => {}
                         () = heart.beat() => {}

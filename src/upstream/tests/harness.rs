@@ -23,7 +23,7 @@ use crate::body::Body;
 use crate::config::{
     ClientTimeouts, LimitsConfig, Rate, SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts,
 };
-use crate::edge::{HeadLimits, RawHead, Scheme, TrustedProxies};
+use crate::edge::{HeadLimits, Outbox, RawHead, Scheme, TrustedProxies};
 use crate::tls::UpstreamTls;
 use crate::trace::{RequestId, UpstreamCall};
 use crate::upstream::{Ends, Forwarded, Health, LimitedBody, StrippedHead, Upstreams};
@@ -113,6 +113,7 @@ impl Gateway {
             &Health::new(std::slice::from_ref(&config), None, 1),
             &limits,
             None,
+            Some(Outbox::start()),
         ));
         let ended = CancellationToken::new();
         let stale = Arc::new(Mutex::new(stale));

@@ -21,7 +21,7 @@ struct Served {
 fn served(protocol: Protocol, buffer: usize) -> Served {
     let (client, stream) = tokio::io::duplex(buffer);
     let shutdown = CancellationToken::new();
-    let (server, closing) = (Server::new(Paths::new(0)), shutdown.clone());
+    let (server, closing) = (Server::new(Paths::new(0), None), shutdown.clone());
     let connection = Connection { peer: ([127, 0, 0, 1], 1).into(), scheme: Scheme::Http, serves: Serves::Handset };
     let began = Instant::now();
     let ended = tokio::spawn(async move {

@@ -64,7 +64,7 @@ fn served() -> Served {
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let (room, paths, shutdown) = (Arc::default(), Paths::new(0), CancellationToken::new());
     let stream = Roomy { stream, room: Arc::clone(&room) };
-    let (server, closing) = (Server::new(Arc::clone(&paths)), shutdown.clone());
+    let (server, closing) = (Server::new(Arc::clone(&paths), None), shutdown.clone());
     let ended = tokio::spawn(async move {
         server.serve(stream, Protocol::Http1, CONNECTION(), &limits(), &closing, None).await;
         Instant::now()
@@ -137,7 +137,7 @@ async fn an_answer_that_its_client_does_not_take_is_under_way() {
     let (mut client, stream) = tokio::io::duplex(64);
     let room = Arc::default();
     let stream = Roomy { stream, room: Arc::clone(&room) };
-    let server = Server::new(Paths::new(0));
+    let server = Server::new(Paths::new(0), None);
     tokio::spawn(async move {
         server.serve(stream, Protocol::Http1, CONNECTION(), &limits(), &CancellationToken::new(), None).await;
     });
@@ -396,7 +396,7 @@ async fn over_tls_it_is_parked_too_and_told_of_its_end() {
     let (client, stream) = tokio::io::duplex(64 * 1024);
     let ended = tokio::spawn(async move {
         let stream = tls.accept(stream).await.unwrap();
-        let server = Server::new(Paths::new(0));
+        let server = Server::new(Paths::new(0), None);
         server.serve(stream, Protocol::Http1, CONNECTION(), &limits(), &CancellationToken::new(), None).await;
         Instant::now()
     });

@@ -51,7 +51,7 @@ fn start_with(workers: usize, limits: &LimitsConfig) -> Running {
     let (plain_address, tls_address) = (plain.address(), secure.address());
     let paths = Paths::new(0);
     let shared = Arc::clone(&paths);
-    let workers = Workers::start(workers, vec![plain, secure], move |_| Arc::clone(&shared), &shutdown).unwrap();
+    let workers = Workers::start(workers, vec![plain, secure], move |_, _| Arc::clone(&shared), &shutdown).unwrap();
     let (plain, tls) = (plain_address, tls_address);
     Running { workers, paths, plain, tls, handles, ca: ca.certificate, shutdown, files }
 }
