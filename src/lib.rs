@@ -5,6 +5,10 @@
 //! upstream who is there by one signed assertion. Read the modules in this order; it is the order in
 //! which a request meets them.
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod config;
 
 pub mod edge;
