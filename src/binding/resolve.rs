@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{AccountId, AccountState, BindingId, Candidates, DigestError, KeyRing, PinError, RightPin};
 use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
-use crate::store::{BindingRecord, BindingStore, Hit, Probe, StoreError};
+use crate::store::{BindingRecord, BindingStore, Hit, LookUp, Probe, StoreError};
 
 /// How often a look-up is repeated while the key ring moves. A rotation moves it four times, days apart.
 pub(super) const ATTEMPTS: u32 = 5;
@@ -158,8 +158,9 @@ pub struct Use {
 
 /// Looks a handset up under all its chains. [`Use::note`] is to follow once it comes in.
 ///
-/// The generation of the key ring is read before and after (`rotation.md` §3): where it moved, or is not the one of
-/// the digests, a miss is no proof, and `ring` makes the digests again.
+/// The generation of the key ring is read with it, of the same state of the store: `rotation.md` §3 reads it before and after,
+/// which is to know that it did not move between. Where it is not the one of the digests, a miss is no proof, and `ring` makes
+/// them again.
 ///
 /// # Errors
 /// [`BindingError::NotBound`] also for a suspended account; [`BindingError::Unproven`] for a record whose chain contains a
@@ -172,11 +173,8 @@ pub async fn resolve(
 ) -> Result<(BoundAccount, Use), BindingError> {
     let mut candidates = candidates;
     for _ in 0..ATTEMPTS {
-        let before = store.generation().await?;
-        let hit = store.resolve(&candidates.carrier, &candidates.probes).await?;
-        // Read after a hit too, so that a suspended account takes as long as an unknown handset.
-        let after = store.generation().await?;
-        match judge(hit, candidates.generation, before, after) {
+        let found = store.resolve(&candidates.carrier, &candidates.probes).await?;
+        match judge(found, candidates.generation) {
             Verdict::Bound(Hit { binding: record, .. }) => {
                 let bound = BoundAccount::new(record.account.clone(), record.id, record.carrier.clone());
                 return Ok((bound, Use { candidates, record, day: now.day() }));
@@ -184,7 +182,6 @@ pub async fn resolve(
             Verdict::NotBound => return Err(BindingError::NotBound),
             Verdict::Unproven(hit) => return Err(BindingError::Unproven(Box::new(unproven(candidates, hit)))),
             Verdict::Outdated => candidates = ring.again(&candidates).await?.ok_or(BindingError::Unsettled)?,
-            Verdict::Repeat => {}
         }
     }
     Err(BindingError::Unsettled)
@@ -196,17 +193,15 @@ enum Verdict {
     Bound(Hit),
     NotBound,
     Unproven(Hit),
-    /// The digests were made by another key ring than the one now in force.
+    /// The digests were made by another key ring than the one in force.
     Outdated,
-    Repeat,
 }
 
-fn judge(hit: Option<Hit>, made_under: u64, before: u64, after: u64) -> Verdict {
-    match hit {
+fn judge(found: LookUp, made_under: u64) -> Verdict {
+    match found.hit {
         Some(hit) if hit.account_state == AccountState::Active && hit.compromised => Verdict::Unproven(hit),
         Some(hit) if hit.account_state == AccountState::Active => Verdict::Bound(hit),
-        None if before != after => Verdict::Repeat,
-        None if made_under != after => Verdict::Outdated,
+        None if made_under != found.generation => Verdict::Outdated,
         Some(_) | None => Verdict::NotBound,
     }
 }
@@ -261,27 +256,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_miss_under_a_still_key_ring_proves_that_nothing_is_bound() {
+    fn only_a_miss_of_digests_of_the_ring_in_force_proves_that_nothing_is_bound() {
         let active = Some(hit(AccountState::Active));
         let suspended = Some(hit(AccountState::Suspended));
         let leaked = Hit { compromised: true, ..hit(AccountState::Active) };
         let leaked_and_suspended = Some(Hit { compromised: true, ..hit(AccountState::Suspended) });
-        for (hit, made_under, before, after, expected) in [
-            (active.clone(), 0, 0, 0, Verdict::Bound(active.clone().unwrap())),
-            (active.clone(), 0, 1, 2, Verdict::Bound(active.clone().unwrap())),
-            (suspended.clone(), 0, 0, 0, Verdict::NotBound),
-            (suspended, 0, 1, 2, Verdict::NotBound),
-            (Some(leaked.clone()), 0, 0, 0, Verdict::Unproven(leaked)),
-            (leaked_and_suspended, 0, 0, 0, Verdict::NotBound),
-            (None, 0, 0, 0, Verdict::NotBound),
-            (None, 4, 4, 4, Verdict::NotBound),
-            (None, 0, 0, 1, Verdict::Repeat),
-            (None, 1, 0, 1, Verdict::Repeat),
-            (None, 0, 1, 1, Verdict::Outdated),
-            (None, 2, 1, 1, Verdict::Outdated),
+        for (hit, made_under, generation, expected) in [
+            (active.clone(), 0, 0, Verdict::Bound(active.clone().unwrap())),
+            (active.clone(), 0, 2, Verdict::Bound(active.clone().unwrap())),
+            (suspended.clone(), 0, 0, Verdict::NotBound),
+            (suspended, 0, 2, Verdict::NotBound),
+            (Some(leaked.clone()), 0, 0, Verdict::Unproven(leaked)),
+            (leaked_and_suspended, 0, 0, Verdict::NotBound),
+            (None, 0, 0, Verdict::NotBound),
+            (None, 4, 4, Verdict::NotBound),
+            (None, 0, 1, Verdict::Outdated),
+            (None, 2, 1, Verdict::Outdated),
         ] {
-            let case = format!("made under {made_under}, {before} before, {after} after");
-            assert_eq!(judge(hit, made_under, before, after), expected, "{case}");
+            let case = format!("made under {made_under}, looked up under {generation}");
+            assert_eq!(judge(LookUp { hit, generation }, made_under), expected, "{case}");
         }
     }
 }

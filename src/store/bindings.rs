@@ -61,6 +61,15 @@ pub struct Hit {
     pub compromised: bool,
 }
 
+/// What a look-up found, all of one state of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// The first probe that hit.
+    pub hit: Option<Hit>,
+    /// Generation of the key ring then: that nothing hit proves something only of digests that this ring made.
+    pub generation: u64,
+}
+
 /// A one-time enrolment code to be kept, as a keyed hash.
 pub struct NewCode {
     /// Who may enrol with it. The account is created if there is none.
@@ -232,7 +241,8 @@ impl CodeLimits {
 ///    probes hit any binding never makes a second one, nor does an import.
 /// 6. **Single use.** Of any number of concurrent enrolments with one code, at most one binds.
 /// 7. **Counted.** A wrong try is counted durably before the refusal is returned.
-/// 8. **Snapshot.** `resolve` judges all probes against one state of the store.
+/// 8. **Snapshot.** `resolve` judges all probes against one state of the store, and says which generation the key ring had
+///    in it.
 #[async_trait]
 pub trait BindingStore: Send + Sync + 'static {
     /// Generation of the key ring, as last moved by a rotation; 0 in a new store.
@@ -242,7 +252,7 @@ pub trait BindingStore: Send + Sync + 'static {
     ///
     /// 9. The work does not depend on whether there is a hit.
     /// 26. A hit says, of the same state of the store, whether its chain contains a compromised key.
-    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError>;
+    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<LookUp, StoreError>;
 
     /// Notes that the binding was used on `day`, and flattens it: the record's chain and digest become `flat`, which the
     /// key ring of `generation` made. `false` if that is not in force any more, so that `flat` is to be made again.

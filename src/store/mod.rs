@@ -44,7 +44,7 @@ pub use audit::{AuditStore, NewAuditEntry, SealingKey, StoredAuditEntry, StoredC
 pub use backups::{BackupStore, Copied, CopyKind, Tombstone, TombstoneKind};
 pub use bindings::{
     AccountRecord, BindingRecord, BindingStore, CodeIssuer, CodeLimits, EnrolOutcome, Enrolment, EnrolmentAuthority,
-    Hit, ImportOutcome, ImportedBinding, IssueOutcome, NewCode, Probe,
+    Hit, ImportOutcome, ImportedBinding, IssueOutcome, LookUp, NewCode, Probe,
 };
 pub use embedded::{EmbeddedStore, Inspection, OpenError, Opened, VacantPlace, WriteEvent};
 pub use error::StoreError;

@@ -79,7 +79,7 @@ async fn probe_by_probe(
         let mut hit = None;
         for probe in &candidates.probes {
             let found = world.store.resolve(&candidates.carrier, std::slice::from_ref(probe)).await.unwrap();
-            hit = hit.or(found);
+            hit = hit.or(found.hit);
             turn.ends().await;
         }
         if let Some(hit) = hit {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sekisho::binding::{AccountState, BindingDigest, Chain};
 use sekisho::clock::Timestamp;
-use sekisho::store::{BindingStore, CodeLimits, EnrolOutcome, Enrolment, IssueOutcome, NewCode, Probe};
+use sekisho::store::{BindingStore, CodeLimits, EnrolOutcome, Enrolment, IssueOutcome, LookUp, NewCode, Probe};
 
 use crate::conformance::{
     Backend, account, at, bind, binding_id, bindings_of, carrier, code, enrolment, probe, resolves, today, together,
@@ -108,10 +108,10 @@ pub(crate) async fn clause_08_resolve_takes_the_first_probe_that_hits(backend: i
         [(vec![9, 2, 1], Some("bob")), (vec![1, 2], Some("alice")), (vec![8, 9], None), (vec![], None)]
     {
         let probes: Vec<Probe> = digests.iter().map(|d| probe("k1", *d)).collect();
-        let hit = store.resolve(&docomo, &probes).await.unwrap();
+        let hit = store.resolve(&docomo, &probes).await.unwrap().hit;
         assert_eq!(hit.map(|h| h.binding.account), expected.map(account), "{digests:?}");
     }
-    assert_eq!(store.resolve(&carrier("au"), &[probe("k1", 1)]).await.unwrap(), None);
+    assert_eq!(store.resolve(&carrier("au"), &[probe("k1", 1)]).await.unwrap(), LookUp { hit: None, generation: 0 });
     assert_eq!(store.generation().await.unwrap(), 0);
 }
 
@@ -204,7 +204,7 @@ pub(crate) async fn accounts_are_listed_and_suspended(backend: impl Backend) {
     assert_eq!(fallen.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([id, binding_id(77)]));
     assert_eq!(store.account(&account("bob")).await.unwrap().unwrap().state, AccountState::Suspended);
     assert_eq!(store.account(&account("nobody")).await.unwrap(), None);
-    let hit = store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().unwrap();
+    let hit = store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().hit.unwrap();
     assert_eq!(hit.account_state, AccountState::Suspended);
 }
 

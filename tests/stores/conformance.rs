@@ -211,7 +211,7 @@ pub(crate) fn imported(handset: u8, name: &str) -> ImportedBinding {
 }
 
 pub(crate) async fn resolves(store: &dyn BindingStore, handset: u8) -> Option<BindingId> {
-    let hit = store.resolve(&carrier("docomo"), &[probe("k1", handset)]).await.unwrap();
+    let hit = store.resolve(&carrier("docomo"), &[probe("k1", handset)]).await.unwrap().hit;
     hit.map(|hit| hit.binding.id)
 }
 

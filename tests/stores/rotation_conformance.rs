@@ -435,7 +435,7 @@ pub(crate) async fn clause_26_a_hit_under_a_compromised_key_says_so(backend: imp
     let judged = async || {
         let mut judged = Vec::new();
         for (handset, chain, digest) in [(1, "k1", 1), (2, "k1,k2", 12), (3, "k2", 23)] {
-            let hit = store.resolve(&carrier("docomo"), &[probe(chain, digest)]).await.unwrap().unwrap();
+            let hit = store.resolve(&carrier("docomo"), &[probe(chain, digest)]).await.unwrap().hit.unwrap();
             judged.push((hit.compromised, store.stands(binding_id(handset)).await.unwrap()));
         }
         judged
@@ -570,6 +570,6 @@ pub(crate) async fn records_are_visited_scanned_and_purged(backend: impl Backend
     expected.sort();
     assert_eq!(purged, expected);
     assert_eq!(chains(&backend).await, [("k2".to_owned(), 1)]);
-    assert!(store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().is_none());
+    assert!(store.resolve(&carrier("docomo"), &[probe("k1", 1)]).await.unwrap().hit.is_none());
     assert!(rotations.purge_chain(K1, 9).await.unwrap().is_empty());
 }

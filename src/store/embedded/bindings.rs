@@ -12,7 +12,7 @@ use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
 use crate::store::{
     AccountRecord, BindingRecord, BindingStore, EnrolOutcome, Enrolment, Hit, ImportOutcome, ImportedBinding,
-    IssueOutcome, NewCode, Probe, StoreError,
+    IssueOutcome, LookUp, NewCode, Probe, StoreError,
 };
 
 const ACCOUNTS: &str = "SELECT *, (SELECT count(*) FROM bindings b WHERE b.account = a.account) AS bindings, \
@@ -25,10 +25,13 @@ impl BindingStore for EmbeddedStore {
         self.readers.run(generation).await
     }
 
-    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<Option<Hit>, StoreError> {
+    async fn resolve(&self, carrier: &CarrierName, probes: &[Probe]) -> Result<LookUp, StoreError> {
         let carrier = carrier.clone();
         let digests: Vec<BindingDigest> = probes.iter().map(|probe| probe.digest.clone()).collect();
-        self.readers.run(move |conn| first_hit(conn, &carrier, digests.iter())).await
+        let look_up = move |conn: &Connection| {
+            Ok(LookUp { hit: first_hit(conn, &carrier, digests.iter())?, generation: generation(conn)? })
+        };
+        self.readers.run(look_up).await
     }
 
     async fn used(&self, id: BindingId, day: Day, flat: Probe, generation: u64) -> Result<bool, StoreError> {
