@@ -320,7 +320,7 @@ async fn end_session(
     let found = ops.sessions.find(ops.clock.now(), |session| session.facts().id == id);
     let account = found.ok_or(Refused::NotFound)?.facts().account.clone();
     let work = async {
-        match end_sessions(&ops, SessionScope::Id(id), None, by).await? {
+        match end_sessions(&ops, SessionScope::Id(account.clone(), id), None, by).await? {
             0 => Err(Refused::NotFound),
             revoked => Ok((revoked, Effect::change(revoked, 0))),
         }

@@ -76,7 +76,7 @@ impl Gateway {
                 let id = SessionId::parse(text);
                 let listed = self.sessions.list(Some(&own.account), visit.now);
                 match id.filter(|id| listed.iter().any(|s| s.facts().id == *id)) {
-                    Some(id) => (SessionScope::Id(id), id == own.id),
+                    Some(id) => (SessionScope::Id(own.account.clone(), id), id == own.id),
                     None => return self.me_page(visit, &current, None).await,
                 }
             }

@@ -226,7 +226,7 @@ impl<S> LiveSession<S> {
     /// `scope` has its bindings in order.
     pub(super) fn is_in(&self, scope: &SessionScope) -> bool {
         match scope {
-            SessionScope::Id(id) => *id == self.facts.id,
+            SessionScope::Id(account, id) => *id == self.facts.id && *account == self.facts.account,
             SessionScope::Account(account) => *account == self.facts.account,
             SessionScope::Binding(binding) => *binding == self.facts.binding,
             SessionScope::AnyOf(bindings) => bindings.binary_search(&self.facts.binding).is_ok(),

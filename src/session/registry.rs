@@ -267,15 +267,15 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
         let lost = |session: &LiveSession<S>| session.durable() && session.is_in(&scope);
         let mut left = Vec::new();
         match &scope {
-            SessionScope::Account(account) => {
+            // There was one of that id.
+            SessionScope::Id(..) if !ended.is_empty() => {}
+            SessionScope::Account(account) | SessionScope::Id(account, _) => {
                 let of_account = self.live.of(account);
                 left.extend(
                     of_account.iter().filter(|session| lost(session)).map(|session| session.facts().token_hash),
                 );
             }
-            // There was one of that id.
-            SessionScope::Id(_) if !ended.is_empty() => {}
-            SessionScope::Id(_) | SessionScope::Binding(_) | SessionScope::AnyOf(_) => {
+            SessionScope::Binding(_) | SessionScope::AnyOf(_) => {
                 self.look_through(|session| left.extend(lost(session).then_some(session.facts().token_hash))).await;
             }
         }

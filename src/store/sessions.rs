@@ -65,8 +65,8 @@ impl TokenTransport {
 /// Which sessions to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionScope {
-    /// The one with this public id.
-    Id(SessionId),
+    /// The one of this account with this public id.
+    Id(AccountId, SessionId),
     /// All of an account.
     Account(AccountId),
     /// All that this binding opened.

@@ -248,7 +248,10 @@ async fn what_is_ended_is_gone_at_once_and_the_others_stay() {
     assert!(!place.lives(a2, at(4)) && !place.lives(a3, at(4)) && place.lives(a1, at(4)) && place.lives(b, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 0);
 
-    assert_eq!(place.sessions.end(SessionScope::Id(bob.facts().id)).await.unwrap(), 1);
+    let of = |name| SessionScope::Id(AccountId::parse(name).unwrap(), bob.facts().id);
+    assert_eq!(place.sessions.end(of("alice")).await.unwrap(), 0);
+    assert!(!bob.ended().is_cancelled() && place.lives(b, at(4)));
+    assert_eq!(place.sessions.end(of("bob")).await.unwrap(), 1);
     assert!(bob.ended().is_cancelled() && place.lives(a1, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("bob").unwrap())).await.unwrap(), 0);
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("alice").unwrap())).await.unwrap(), 1);

@@ -303,7 +303,7 @@ pub(crate) async fn clause_02_atomic(backend: impl Backend) {
     // A session that cannot be opened ends none.
     let sessions = backend.sessions();
     open_all(&*sessions, &[session(1, "alice"), session(2, "alice")]).await;
-    let twin = SessionRecord { token_hash: hash(9), ..session(2, "alice") };
+    let twin = SessionRecord { id: session(9, "alice").id, ..session(2, "alice") };
     assert!(sessions.open(twin, 1, Some(hash(1))).await.is_err());
     assert_eq!(loaded(&*sessions).await, [session(1, "alice"), session(2, "alice")]);
 }

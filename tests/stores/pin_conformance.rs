@@ -235,8 +235,8 @@ pub(crate) async fn clause_55_no_way_back_in(backend: impl Backend) {
         open_all(&*sessions, &[session(round, "crowd")]).await;
         let (one, other) = (Arc::clone(&sessions), Arc::clone(&sessions));
         let renews = tokio::spawn(async move { one.renew(hash(round), renewal(100 + round)).await.unwrap() });
-        let id = session(round, "crowd").id;
-        let ends = tokio::spawn(async move { other.end(SessionScope::Id(id)).await.unwrap().len() });
+        let scope = SessionScope::Id(account("crowd"), session(round, "crowd").id);
+        let ends = tokio::spawn(async move { other.end(scope).await.unwrap().len() });
         assert_eq!((renews.await.is_ok(), ends.await.unwrap()), (true, 1));
         assert_eq!(loaded(&*sessions).await.len(), 1, "round {round}");
     }

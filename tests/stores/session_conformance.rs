@@ -32,8 +32,10 @@ pub(crate) async fn clause_14_gone(backend: impl Backend) {
     let all = [session(1, "alice"), of_binding, session(3, "alice"), session(4, "bob"), session(5, "bob")];
     open_all(&*store, &all).await;
     assert_eq!(store.end(SessionScope::Binding(binding_id(1))).await.unwrap(), [hash(1), hash(2)]);
-    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), [hash(4)]);
-    assert_eq!(store.end(SessionScope::Id(all[3].id)).await.unwrap(), []);
+    let of = |name, id| SessionScope::Id(account(name), id);
+    assert_eq!(store.end(of("alice", all[3].id)).await.unwrap(), [], "it is another's");
+    assert_eq!(store.end(of("bob", all[3].id)).await.unwrap(), [hash(4)]);
+    assert_eq!(store.end(of("bob", all[3].id)).await.unwrap(), []);
     assert_eq!(store.end(SessionScope::Account(account("alice"))).await.unwrap(), [hash(3)]);
     open_all(&*store, &[session(6, "carol"), session(7, "dave"), session(8, "erin")]).await;
     let some = SessionScope::AnyOf(vec![binding_id(8), binding_id(77), binding_id(6)]);

@@ -67,9 +67,9 @@ impl SessionStore for EmbeddedStore {
     async fn end(&self, scope: SessionScope) -> Result<Vec<TokenHash>, StoreError> {
         let of_binding = "DELETE FROM sessions WHERE binding = ?1 RETURNING token_hash";
         match scope {
-            SessionScope::Id(id) => {
-                let sql = "DELETE FROM sessions WHERE id = ?1 RETURNING token_hash";
-                self.writer.run(move |conn| delete(conn, sql, [id.to_string()])).await
+            SessionScope::Id(account, id) => {
+                let sql = "DELETE FROM sessions WHERE account = ?1 AND id = ?2 RETURNING token_hash";
+                self.writer.run(move |conn| delete(conn, sql, (account.as_str(), id.to_string()))).await
             }
             SessionScope::Account(account) => {
                 let sql = "DELETE FROM sessions WHERE account = ?1 RETURNING token_hash";
@@ -116,14 +116,21 @@ fn open(
         ended.extend(end_one(conn, token)?);
     }
     insert(conn, session)?;
-    // By order of opening, not by time: a clock set back must not end the session that is just being opened.
-    ended.extend(delete(
-        conn,
-        "DELETE FROM sessions WHERE seq IN (SELECT seq FROM sessions WHERE account = ?1 ORDER BY seq DESC \
-         LIMIT -1 OFFSET ?2) RETURNING token_hash",
-        (session.account.as_str(), per_account),
-    )?);
+    for seq in beyond(conn, session, per_account)? {
+        ended.extend(delete(conn, "DELETE FROM sessions WHERE seq = ?1 RETURNING token_hash", [seq])?);
+    }
     Ok(ended)
+}
+
+/// Which sessions of the account that has just opened `latest` are too many. Most of the time none, which the index says by
+/// itself; a `DELETE` that looks for them makes two tables in memory for the answer first.
+///
+/// By order of opening, not by time: a clock set back must not end the session that is just being opened.
+fn beyond(conn: &Connection, latest: &SessionRecord, per_account: u32) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT seq FROM sessions WHERE account = ?1 ORDER BY seq DESC LIMIT -1 OFFSET ?2";
+    let mut select = conn.prepare_cached(sql)?;
+    let seqs = select.query_map((latest.account.as_str(), per_account), |row| row.get(0))?;
+    Ok(seqs.collect::<Result<_, _>>()?)
 }
 
 fn renew(conn: &Connection, old: TokenHash, renewal: &Renewal) -> Result<bool, StoreError> {

@@ -186,11 +186,12 @@ CREATE TABLE rotations (
     root_after  BLOB    NOT NULL
 ) STRICT;
 
--- No foreign keys: sessions may live in another store than accounts and bindings.
+-- No foreign keys: sessions may live in another store than accounts and bindings. No index by `id`, which each sign-in would
+-- pay: whoever ends one by it knows whose it is.
 CREATE TABLE sessions (
     seq          INTEGER PRIMARY KEY,
     token_hash   BLOB    NOT NULL UNIQUE CHECK (length(token_hash) = 32),
-    id           TEXT    NOT NULL UNIQUE,
+    id           TEXT    NOT NULL,
     account      TEXT    NOT NULL,
     binding      TEXT    NOT NULL,
     carrier      TEXT    NOT NULL,
