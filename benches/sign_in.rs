@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench sign_in
-//! SEKISHO_BENCH_DIR=/data SEKISHO_BENCH_SIGN_INS=100000 cargo bench --bench sign_in
+//! SEKISHO_BENCH_DIR=/data SEKISHO_BENCH_SIGN_INS=100000 SEKISHO_BENCH_AT_ONCE=48,56 cargo bench --bench sign_in
 //! ```
 //!
 //! Without `--bench`, as `cargo test --benches` runs it, it goes through all steps with a handful. A sign-in is what the
@@ -38,8 +38,10 @@ fn main() {
     let measured = env::args().any(|argument| argument == "--bench");
     let asked = env::var("SEKISHO_BENCH_SIGN_INS").ok().map(|count| count.parse().unwrap());
     let count: usize = asked.unwrap_or(if measured { 50_000 } else { 200 });
+    let numbers = env::var("SEKISHO_BENCH_AT_ONCE").ok();
+    let numbers = numbers.map(|list| list.split(',').map(|number| number.parse().unwrap()).collect());
     let bench = Arc::new(Bench::new(if measured { BINDINGS } else { 200 }));
-    for at_once in AT_ONCE {
+    for at_once in numbers.unwrap_or(AT_ONCE.to_vec()) {
         let count = if at_once == 1 { count / 20 } else { count };
         let (began, cpu) = (Instant::now(), cpu());
         let took = bench.sign_in(count, at_once);
