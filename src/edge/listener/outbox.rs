@@ -322,10 +322,12 @@ mod tests {
 
     use super::*;
 
+    type Written = (Vec<Vec<usize>>, Vec<u8>);
+
     /// Notes how it was written to: the lengths of the slices of each write, and their bytes. Then it fails, if it is to.
     #[derive(Clone, Default)]
     struct Kernel {
-        written: Arc<Mutex<(Vec<Vec<usize>>, Vec<u8>)>>,
+        written: Arc<Mutex<Written>>,
         broken: Arc<AtomicBool>,
     }
 
@@ -350,7 +352,9 @@ mod tests {
             }
             let mut written = lock(&self.written);
             written.0.push(slices.iter().map(|slice| slice.len()).collect());
-            slices.iter().for_each(|slice| written.1.extend_from_slice(slice));
+            for slice in slices {
+                written.1.extend_from_slice(slice);
+            }
             Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
         }
 
@@ -508,10 +512,8 @@ mod tests {
         let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_far, _) = listener.accept().await.unwrap();
         let mut near = Outgoing::new(near, Some(&Outbox::start()));
-        let full = poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_write(cx, &[0; 256 * 1024]).is_pending()));
-        let mut full = Box::pin(full);
-        while !full.as_mut().await {}
-        drop(full);
+        let much = vec![0; 256 * 1024];
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_write(cx, &much).is_ready())).await {}
         let written = poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_write(cx, b"no room").is_ready())).await;
         assert!(written, "it is held");
         yield_now().await;
