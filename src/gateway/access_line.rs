@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::{Method, Request, StatusCode, Version};
 
-use super::Gateway;
+use super::handle::Share;
 use crate::edge::{Client, Connection};
 use crate::telemetry::Access;
 use crate::trace::{Asked, RequestId, RequestTrace};
@@ -15,7 +15,8 @@ const CLIENT_LEFT: u16 = 499;
 
 /// What is known of a request so far; written when it is dropped.
 pub(super) struct AccessLine {
-    gateway: Arc<Gateway>,
+    /// What the request is answered with.
+    pub(super) share: Arc<Share>,
     started: Instant,
     asked: Option<(Method, String, Version)>,
     pub(super) request_id: RequestId,
@@ -26,11 +27,12 @@ pub(super) struct AccessLine {
 
 impl AccessLine {
     pub(super) fn begin<B>(
-        gateway: Arc<Gateway>,
+        share: Arc<Share>,
         request_id: RequestId,
         connection: &Connection,
         request: &Request<B>,
     ) -> Self {
+        let gateway = &*share.gateway;
         let asked = gateway
             .access
             .is_on()
@@ -40,13 +42,14 @@ impl AccessLine {
             scheme: connection.scheme.as_str(),
             by_proxy: gateway.config.gateway.trusted_proxies.trusts(connection.peer.ip()),
         });
-        Self { gateway, started: Instant::now(), asked, request_id, client: None, status: CLIENT_LEFT, trace }
+        Self { share, started: Instant::now(), asked, request_id, client: None, status: CLIENT_LEFT, trace }
     }
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let Self { gateway, started, asked, request_id, client, status, trace } = self;
+        let Self { share, started, asked, request_id, client, status, trace } = self;
+        let gateway = &*share.gateway;
         if std::thread::panicking() {
             // The client gets a 500 from the listener.
             *status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();

@@ -91,12 +91,11 @@ struct Arrived {
 impl Share {
     /// Judges what needs no waiting for. Not asynchronous: what it looks at would take room in every request's future.
     fn arrive(
-        &self,
         connection: &Connection,
         request: Request<Incoming>,
         line: &mut AccessLine,
     ) -> Result<Arrived, Box<Response<Body>>> {
-        let gateway = &*self.gateway;
+        let gateway = &*line.share.gateway;
         let request_id = line.request_id;
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -202,10 +201,10 @@ enum Begun {
 }
 
 impl Worker {
-    fn begin(&self, share: &Arc<Share>, connection: Connection, request: Request<Incoming>) -> Begun {
-        let gateway = Arc::clone(&share.gateway);
+    fn begin(&self, share: Arc<Share>, connection: Connection, request: Request<Incoming>) -> Begun {
         if connection.serves == Serves::Ops {
             let (parts, _) = request.into_parts();
+            let gateway = Arc::clone(&share.gateway);
             return Begun::Other(match RawHead::read(parts, &gateway.head_limits) {
                 Ok(head) => Box::pin(async move { gateway.ops(&head, connection.scheme).await }),
                 Err(error) => Box::pin(ready(gateway.refuse_early(
@@ -216,13 +215,13 @@ impl Worker {
                 ))),
             });
         }
-        let mut line = AccessLine::begin(gateway, self.request_ids.next(), &connection, &request);
+        let mut line = AccessLine::begin(share, self.request_ids.next(), &connection, &request);
         match connection.serves {
             Serves::ForwardAuth => {
-                let share = Arc::clone(share);
                 Begun::Other(Box::pin(async move {
                     // As a whole: of what has a destructor a closure would take the number alone.
                     let mut line = line;
+                    let share = Arc::clone(&line.share);
                     let answer = share.authorize(connection, request, &mut line).await;
                     line.status = answer.status().as_u16();
                     answer
@@ -230,7 +229,7 @@ impl Worker {
             }
             // Administrators do not come this way: their listener accepts by itself.
             Serves::Handset | Serves::Ops | Serves::Admin => {
-                let arrived = share.arrive(&connection, request, &mut line);
+                let arrived = Share::arrive(&connection, request, &mut line);
                 Begun::Handset(line, Some(arrived))
             }
         }
@@ -239,19 +238,18 @@ impl Worker {
 
 impl Handler for Worker {
     fn handle(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         connection: Connection,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send {
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
         // Before there is a future, which would carry the room for the head.
-        let share = self.share();
-        let mut begun = self.begin(&share, connection, request);
+        let mut begun = self.begin(self.share(), connection, request);
         async move {
             // In place: what is moved out of a future's captures has room in it twice.
             match &mut begun {
                 Begun::Handset(line, arrived) => {
                     let answer = match arrived.take() {
-                        Some(Ok(arrived)) => share.handset(arrived, &connection).await,
+                        Some(Ok(arrived)) => line.share.handset(arrived, &connection).await,
                         Some(Err(refused)) => *refused,
                         None => unreachable!("a request is answered once"),
                     };
@@ -329,7 +327,7 @@ mod tests {
             size_of::<F>()
         }
         // It is copied to the heap as a whole. What few requests wait for belongs into a box.
-        let bytes = room(<Worker as Handler>::handle);
+        let bytes = room(|worker, connection, request| Worker::handle(&worker, connection, request));
         assert!(bytes <= 2048, "{bytes}");
     }
 }

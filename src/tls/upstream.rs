@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -15,7 +16,7 @@ use super::{ALPN_H1, TlsError, VERSIONS, pem, provider};
 use crate::config::{ClientCertificate, UpstreamConfig, UpstreamServer};
 
 /// A connection to an upstream after its handshake.
-pub type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
+pub type ClientStream<T = TcpStream> = tokio_rustls::client::TlsStream<T>;
 
 /// Trust material of one upstream that cannot be used.
 #[derive(Debug, Error)]
@@ -81,7 +82,10 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// The server's certificate does not verify, it speaks no TLS that we do, or the connection broke.
-    pub async fn connect(&self, upstream: usize, host: &str, tcp: TcpStream) -> io::Result<ClientStream> {
+    pub async fn connect<T>(&self, upstream: usize, host: &str, tcp: T) -> io::Result<ClientStream<T>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let client = self.clients.get(upstream).and_then(Option::as_ref).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "this upstream was configured without an https server")
         })?;

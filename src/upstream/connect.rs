@@ -90,14 +90,15 @@ where
     let end = Instant::now() + deadline;
     let connecting = async {
         match server {
-            UpstreamServer::Unix(path) => speak(UnixStream::connect(path).await?, slot, outbox).await,
+            UpstreamServer::Unix(path) => speak(Outgoing::new(UnixStream::connect(path).await?, outbox), slot).await,
             UpstreamServer::Tcp { https, host, port } => {
                 let tcp = to_any(addresses(host, *port, end).await?, end).await?;
                 tcp.set_nodelay(true)?;
+                let tcp = Outgoing::new(tcp, outbox);
                 if *https {
-                    speak(tls.connect(upstream, host, tcp).await?, slot, outbox).await
+                    speak(tls.connect(upstream, host, tcp).await?, slot).await
                 } else {
-                    speak(tcp, slot, outbox).await
+                    speak(tcp, slot).await
                 }
             }
         }
@@ -139,16 +140,12 @@ async fn to_any(addresses: Vec<SocketAddr>, end: Instant) -> Result<TcpStream, C
     Err(failed.unwrap_or_else(|| ConnectError::Resolver(io::ErrorKind::NotFound.into())))
 }
 
-async fn speak<T, B>(
-    io: T,
-    slot: Option<Slot>,
-    outbox: Option<&Arc<Outbox>>,
-) -> Result<(SendRequest<B>, Connection), ConnectError>
+async fn speak<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, Connection), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(Held::new(Outgoing::new(io, outbox), slot))).await?;
+    let (sender, connection) = handshake(TokioIo::new(Held::new(io, slot))).await?;
     Ok((sender, Box::pin(connection.with_upgrades().map(drop))))
 }
 

@@ -47,10 +47,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. A panic, before there is a future or in it, is answered with 500 and ends nothing else, so what requests share must
     /// stand one that stops between any two awaits.
     fn handle(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         connection: Connection,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send;
+    ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
 
     /// A connection ended before its first request.
     fn turned_away(&self, why: TurnedAway) {
@@ -128,7 +128,7 @@ impl<H: Handler> Server<H> {
             let guard = Some(RequestGuard::new(&activity));
             // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
             // nothing may hold it twice, as an async function holds what it is given and awaits.
-            let begin = || Box::pin(AssertUnwindSafe(Arc::clone(&handler).handle(connection, request)).catch_unwind());
+            let begin = || Box::pin(AssertUnwindSafe(handler.handle(connection, request)).catch_unwind());
             Answering { future: catch_unwind(AssertUnwindSafe(begin)), guard }
         });
         match protocol {

@@ -10,6 +10,7 @@ mod admission;
 mod bind;
 mod connection;
 mod cork;
+mod halves;
 mod http1;
 mod inherited;
 mod outbox;

@@ -17,6 +17,8 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
 
+use super::halves::Socket;
+
 /// Bytes that are held of one stream at most, as of a head and a small body, and copied together where they come in pieces: one
 /// plain write costs the kernel less than to gather them.
 const SMALL: usize = 2048;
@@ -53,41 +55,36 @@ impl Outbox {
         outbox
     }
 
-    /// Has it delivered at the end of this turn. A stream is put in once, until it is delivered. Whether so many wait that
-    /// the turn is over.
-    fn put(&self, stream: Arc<dyn Deliver>) -> bool {
+    /// Has it delivered at the end of this turn. A stream is put in once, until it is delivered. Gives back room for what it
+    /// holds, if `has_room` is not set, and whether so many wait that the turn is over.
+    fn put(&self, stream: Arc<dyn Deliver>, has_room: bool) -> (Option<Vec<u8>>, bool) {
         let mut waiting = lock(&self.0);
         waiting.streams.push(stream);
         if waiting.streams.len() == 1 {
             waiting.carrier.iter().for_each(Waker::wake_by_ref);
         }
-        waiting.streams.len() >= MOST
+        let room = if has_room { None } else { waiting.rooms.pop() };
+        (room, waiting.streams.len() >= MOST)
     }
 
     fn deliver(&self) {
         let mut waiting = lock(&self.0);
-        let former = take(&mut waiting.former);
+        let (former, mut rooms) = (take(&mut waiting.former), take(&mut waiting.rooms));
         let mut streams = replace(&mut waiting.streams, former);
         drop(waiting);
         for stream in streams.drain(..) {
             let room = stream.deliver();
-            if room.capacity() > 0 {
-                let mut waiting = lock(&self.0);
-                if waiting.rooms.len() < MOST {
-                    waiting.rooms.push(room);
-                }
+            if room.capacity() > 0 && rooms.len() < MOST {
+                rooms.push(room);
             }
         }
-        lock(&self.0).former = streams;
+        let mut waiting = lock(&self.0);
+        (waiting.former, waiting.rooms) = (streams, rooms);
     }
 
     /// It is not delivered any more.
     fn take_out(&self, stream: &Arc<dyn Deliver>) {
         lock(&self.0).streams.retain(|waiting| !Arc::ptr_eq(waiting, stream));
-    }
-
-    fn room(&self) -> Vec<u8> {
-        lock(&self.0).rooms.pop().unwrap_or_else(|| Vec::with_capacity(SMALL))
     }
 }
 
@@ -119,21 +116,29 @@ impl Drop for Outbox {
 ///
 /// Where that fails, its user is woken and told with the next thing it asks for. A stream wakes who asked it last, and that may
 /// be the outbox: so it is asked for the outbox alone to take what is held, and the user is woken when it did.
-pub(crate) struct Outgoing<T: AsyncWrite + Unpin + Send + 'static>(Arc<Outlet<T>>);
+///
+/// It is its user's to read: only what it is written to is shared with the outbox.
+pub(crate) struct Outgoing<S: Socket> {
+    read: S::Read,
+    outlet: Arc<Outlet<S::Write>>,
+}
 
-struct Outlet<T> {
+struct Outlet<W> {
     /// One task uses the stream, and the outbox between that task's turns, so the lock is never contended.
-    held: Mutex<Held<T>>,
+    held: Mutex<Held<W>>,
     /// None where nothing is held.
     outbox: Option<Arc<Outbox>>,
     /// Whether it lies in the outbox. Not under the lock, which whoever polls the stream has, and a stream may wake then.
     is_put: AtomicBool,
+    /// Whether there is nothing to send, nor to tell: as [`Held::is_empty`] said last. Most streams that are flushed are so,
+    /// and to see it takes no lock.
+    is_empty: AtomicBool,
     /// Has the rest sent when the stream takes more.
     again: Waker,
 }
 
-struct Held<T> {
-    stream: T,
+struct Held<W> {
+    stream: W,
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
@@ -149,9 +154,10 @@ struct Held<T> {
     is_full: bool,
 }
 
-impl<T: AsyncWrite + Unpin + Send + 'static> Outgoing<T> {
+impl<S: Socket> Outgoing<S> {
     /// What is written leaves by `outbox`, if there is one.
-    pub(crate) fn new(stream: T, outbox: Option<&Arc<Outbox>>) -> Self {
+    pub(crate) fn new(socket: S, outbox: Option<&Arc<Outbox>>) -> Self {
+        let (read, stream) = socket.halves();
         let held = Held {
             stream,
             bytes: Vec::new(),
@@ -162,15 +168,17 @@ impl<T: AsyncWrite + Unpin + Send + 'static> Outgoing<T> {
             waits: false,
             is_full: false,
         };
-        let (held, outbox, is_put) = (Mutex::new(held), outbox.cloned(), AtomicBool::new(false));
-        Self(Arc::new_cyclic(|outlet| {
+        let (held, outbox) = (Mutex::new(held), outbox.cloned());
+        let (is_put, is_empty) = (AtomicBool::new(false), AtomicBool::new(true));
+        let outlet = Arc::new_cyclic(|outlet| {
             let again = Waker::from(Arc::new(Again(Weak::clone(outlet))));
-            Outlet { held, outbox, is_put, again }
-        }))
+            Outlet { held, outbox, is_put, is_empty, again }
+        });
+        Self { read, outlet }
     }
 }
 
-impl<T: AsyncWrite + Unpin> Held<T> {
+impl<W: AsyncWrite + Unpin> Held<W> {
     /// Sends what is held. Its memory goes too: idle connections keep none.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         if let Some(error) = self.failed.take() {
@@ -214,12 +222,12 @@ impl<T: AsyncWrite + Unpin> Held<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin + Send + 'static> Deliver for Outlet<T> {
+impl<W: AsyncWrite + Unpin + Send + 'static> Deliver for Outlet<W> {
     fn deliver(&self) -> Vec<u8> {
         let mut held = lock(&self.held);
         self.is_put.store(false, Relaxed);
         // Not by its user, who may wait for something else and would not come for what it was told is written.
-        match held.poll_out(&mut Context::from_waker(&self.again)) {
+        let room = match held.poll_out(&mut Context::from_waker(&self.again)) {
             Poll::Ready(Ok(room)) => {
                 if take(&mut held.waits) {
                     held.user.take().into_iter().for_each(Waker::wake);
@@ -236,55 +244,68 @@ impl<T: AsyncWrite + Unpin + Send + 'static> Deliver for Outlet<T> {
                 room
             }
             Poll::Pending => Vec::new(),
-        }
+        };
+        self.note(&held);
+        room
     }
 }
 
 /// Told by a stream that it takes more. Weak, for the stream keeps who waits for it.
-struct Again<T>(Weak<Outlet<T>>);
+struct Again<W>(Weak<Outlet<W>>);
 
-impl<T: AsyncWrite + Unpin + Send + 'static> Wake for Again<T> {
+impl<W: AsyncWrite + Unpin + Send + 'static> Wake for Again<W> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Delivered by the carrier in any case: whoever wakes may hold what the streams need.
-        if let Some(outlet) = self.0.upgrade() {
-            let _ = outlet.put();
+        if let Some(outlet) = self.0.upgrade()
+            && let Some(outbox) = &outlet.outbox
+        {
+            let _ = outlet.put(outbox, true);
         }
     }
 }
 
-impl<T: AsyncWrite + Unpin + Send + 'static> Outlet<T> {
+impl<W: AsyncWrite + Unpin + Send + 'static> Outlet<W> {
     fn is_put(&self) -> bool {
         self.is_put.load(Relaxed)
     }
 
-    /// Has what it holds sent at the end of the turn. Gives back the outbox if that is now.
-    fn put(self: &Arc<Self>) -> Option<&Outbox> {
-        let outbox = self.outbox.as_ref()?;
-        let is_over = !self.is_put.swap(true, Relaxed) && outbox.put(Arc::clone(self) as Arc<dyn Deliver>);
-        is_over.then_some(&**outbox)
+    /// To be called whenever what is held may have changed, before the lock is free.
+    fn note(&self, held: &Held<W>) {
+        self.is_empty.store(held.is_empty(), Relaxed);
+    }
+
+    /// Has what it holds sent at the end of the turn. Gives back what the outbox does when it is put there.
+    fn put(self: &Arc<Self>, outbox: &Outbox, has_room: bool) -> (Option<Vec<u8>>, bool) {
+        if self.is_put.swap(true, Relaxed) {
+            return (None, false);
+        }
+        outbox.put(Arc::clone(self) as Arc<dyn Deliver>, has_room)
     }
 
     /// Sends what is held, for its user.
-    fn poll_out(&self, held: &mut Held<T>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.outbox.is_none() {
-            return held.poll_out(cx).map_ok(drop);
-        }
-        let sent = held.poll_out(&mut Context::from_waker(&self.again)).map_ok(drop);
-        held.told(cx, sent)
+    fn poll_out(&self, held: &mut Held<W>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = if self.outbox.is_none() {
+            held.poll_out(cx).map_ok(drop)
+        } else {
+            let sent = held.poll_out(&mut Context::from_waker(&self.again)).map_ok(drop);
+            held.told(cx, sent)
+        };
+        self.note(held);
+        sent
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Outgoing<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0.held).stream).poll_read(cx, buf)
+impl<S: Socket> AsyncRead for Outgoing<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin + Send + 'static> AsyncWrite for Outgoing<T> {
+impl<S: Socket> AsyncWrite for Outgoing<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -294,7 +315,7 @@ impl<T: AsyncWrite + Unpin + Send + 'static> AsyncWrite for Outgoing<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outlet = &self.0;
+        let outlet = &self.outlet;
         let mut held = lock(&outlet.held);
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         // What could not be sent at the end of a turn is sent before more is taken.
@@ -305,21 +326,31 @@ impl<T: AsyncWrite + Unpin + Send + 'static> AsyncWrite for Outgoing<T> {
             held.is_unflushed = true;
             let written = Pin::new(&mut held.stream).poll_write_vectored(cx, slices);
             held.is_full = !matches!(written, Poll::Ready(Ok(written)) if written == length);
+            outlet.note(&held);
             return held.told(cx, written);
         }
-        if held.bytes.capacity() == 0 {
-            held.bytes = outlet.outbox.as_ref().map_or_else(|| Vec::with_capacity(length), |outbox| outbox.room());
+        let has_room = held.bytes.capacity() > 0;
+        let (room, is_over) = match &outlet.outbox {
+            Some(outbox) => outlet.put(outbox, has_room),
+            None => (None, false),
+        };
+        if !has_room {
+            let most = if outlet.outbox.is_some() { SMALL } else { length };
+            held.bytes = room.unwrap_or_else(|| Vec::with_capacity(most));
         }
         for slice in slices {
             held.bytes.extend_from_slice(slice);
         }
-        if outlet.outbox.is_none() {
-            let _ = held.poll_out(cx)?;
+        outlet.is_empty.store(false, Relaxed);
+        let Some(outbox) = &outlet.outbox else {
+            let _ = outlet.poll_out(&mut held, cx)?;
             return Poll::Ready(Ok(length));
-        }
+        };
         held.is_used_by(cx.waker());
         drop(held);
-        outlet.put().into_iter().for_each(Outbox::deliver);
+        if is_over {
+            outbox.deliver();
+        }
         Poll::Ready(Ok(length))
     }
 
@@ -328,31 +359,35 @@ impl<T: AsyncWrite + Unpin + Send + 'static> AsyncWrite for Outgoing<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut held = lock(&self.0.held);
-        if self.0.is_put() || held.is_empty() { Poll::Ready(Ok(())) } else { self.0.poll_out(&mut held, cx) }
+        let outlet = &self.outlet;
+        if outlet.is_put() || outlet.is_empty.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        outlet.poll_out(&mut lock(&outlet.held), cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut held = lock(&self.0.held);
-        ready!(self.0.poll_out(&mut held, cx))?;
+        let mut held = lock(&self.outlet.held);
+        ready!(self.outlet.poll_out(&mut held, cx))?;
         Pin::new(&mut held.stream).poll_shutdown(cx)
     }
 }
 
 /// What was written is sent, as far as the stream takes it, and the stream closes now, not at the end of the turn.
-impl<T: AsyncWrite + Unpin + Send + 'static> Drop for Outgoing<T> {
+impl<S: Socket> Drop for Outgoing<S> {
     fn drop(&mut self) {
-        let mut held = lock(&self.0.held);
+        let outlet = &self.outlet;
+        let mut held = lock(&outlet.held);
         if !held.is_empty() {
             // Whatever its task has done in its turn: it cannot come again.
             let mut sending = unconstrained(poll_fn(|cx| held.poll_out(cx)));
             let _ = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
         }
         drop(held);
-        if self.0.is_put()
-            && let Some(outbox) = &self.0.outbox
+        if outlet.is_put()
+            && let Some(outbox) = &outlet.outbox
         {
-            outbox.take_out(&(Arc::clone(&self.0) as Arc<dyn Deliver>));
+            outbox.take_out(&(Arc::clone(outlet) as Arc<dyn Deliver>));
         }
     }
 }

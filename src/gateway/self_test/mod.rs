@@ -247,12 +247,19 @@ impl Stage {
 }
 
 impl Handler for Stage {
-    async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
-        self.pass(connection, request).await.unwrap_or_else(|| {
-            let mut refusal = Response::new(Body::empty());
-            *refusal.status_mut() = StatusCode::BAD_REQUEST;
-            refusal
-        })
+    fn handle(
+        self: &Arc<Self>,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let stage = Arc::clone(self);
+        async move {
+            stage.pass(connection, request).await.unwrap_or_else(|| {
+                let mut refusal = Response::new(Body::empty());
+                *refusal.status_mut() = StatusCode::BAD_REQUEST;
+                refusal
+            })
+        }
     }
 }
 

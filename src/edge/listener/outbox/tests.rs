@@ -1,5 +1,5 @@
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Empty, ReadHalf, WriteHalf, duplex, empty, split};
 use tokio::task::coop::poll_proceed;
 use tokio::task::yield_now;
 
@@ -51,6 +51,25 @@ impl AsyncWrite for Kernel {
     }
 }
 
+/// Nothing is read of it.
+impl Socket for Kernel {
+    type Read = Empty;
+    type Write = Self;
+
+    fn halves(self) -> (Empty, Self) {
+        (empty(), self)
+    }
+}
+
+impl Socket for DuplexStream {
+    type Read = ReadHalf<Self>;
+    type Write = WriteHalf<Self>;
+
+    fn halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        split(self)
+    }
+}
+
 fn pair(outbox: &Arc<Outbox>, room: usize) -> (Outgoing<DuplexStream>, DuplexStream) {
     let (near, far) = duplex(room);
     (Outgoing::new(near, Some(outbox)), far)
@@ -93,7 +112,7 @@ async fn what_streams_write_in_one_turn_leaves_at_its_end() {
         yield_now().await;
         assert!(kernels.iter().all(|kernel| kernel.bytes() == b"head".repeat(round)));
         assert!(kernels.iter().all(|kernel| lock(&kernel.written).0.len() == round), "in one write");
-        assert!(streams.iter().all(|stream| lock(&stream.0.held).bytes.capacity() == 0), "its room is free");
+        assert!(streams.iter().all(|stream| lock(&stream.outlet.held).bytes.capacity() == 0), "its room is free");
     }
     assert_eq!(lock(&outbox.0).rooms.len(), 3);
 }
@@ -206,6 +225,15 @@ impl AsyncWrite for Later {
     }
 }
 
+impl Socket for Later {
+    type Read = Empty;
+    type Write = Self;
+
+    fn halves(self) -> (Empty, Self) {
+        (empty(), self)
+    }
+}
+
 #[tokio::test]
 async fn streams_may_wake_while_they_are_written_to() {
     let (outbox, kernel) = (Outbox::start(), Kernel::default());
@@ -233,7 +261,7 @@ async fn a_failure_is_told_to_who_wrote() {
         Poll::Pending
     });
     assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    assert!(lock(&stream.0.held).bytes.is_empty());
+    assert!(lock(&stream.outlet.held).bytes.is_empty());
 }
 
 #[tokio::test]
@@ -241,7 +269,7 @@ async fn what_is_dropped_is_sent_and_closed_at_once() {
     let outbox = Outbox::start();
     let (mut near, mut far) = pair(&outbox, 64);
     near.write_all(b"the last words").await.unwrap();
-    let outlet = Arc::downgrade(&near.0);
+    let outlet = Arc::downgrade(&near.outlet);
     drop(near);
     assert!(outlet.upgrade().is_none(), "closed before the turn is over");
     let mut read = String::new();
@@ -289,8 +317,8 @@ async fn a_stream_that_takes_no_more_closes_when_it_is_dropped() {
     while near.write_all(&[0; SMALL]).now_or_never().is_some() {
         yield_now().await;
     }
-    assert!(!near.0.is_put() && !lock(&near.0.held).is_empty(), "some of it is held");
-    let outlet = Arc::downgrade(&near.0);
+    assert!(!near.outlet.is_put() && !lock(&near.outlet.held).is_empty(), "some of it is held");
+    let outlet = Arc::downgrade(&near.outlet);
     drop(near);
     assert!(outlet.upgrade().is_none());
 }

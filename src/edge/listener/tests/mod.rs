@@ -92,7 +92,17 @@ impl Paths {
 const BIG: usize = 4 * 1024 * 1024;
 
 impl Handler for Paths {
-    async fn handle(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
+    fn handle(
+        self: &Arc<Self>,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        Arc::clone(self).answer(connection, request)
+    }
+}
+
+impl Paths {
+    async fn answer(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
         match request.uri().path() {
             "/panic" => panic!("a handler may panic"),
             "/hang" => {
