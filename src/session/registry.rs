@@ -399,7 +399,7 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     /// Ends them for this process. Returns how many there were.
     fn forget(&self, hashes: &[TokenHash]) -> usize {
         let there = hashes.iter().filter_map(|hash| self.live.remove(hash));
-        there.map(|session| session.ended().cancel()).count()
+        there.map(|session| session.end().come()).count()
     }
 }
 
