@@ -22,15 +22,15 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Notes of a connection's events. All tasks of a connection run on one thread, so the order needs no fences; the
-/// atomics are there because tokio cannot know that.
+/// Notes of a connection's events. All tasks of a connection run on one thread, so the order needs no fences, and counting no
+/// locked instruction ([`Count`]); the atomics are there because tokio cannot know that.
 pub(super) struct Activity {
     protocol: Protocol,
     started: Instant,
     /// Requests between their head and the end of their answer.
-    requests: AtomicU32,
+    requests: Count,
     /// Answers that gave out bytes and were not asked for more since.
-    held_up: AtomicU32,
+    held_up: Count,
     /// Whether what serves is being let go: nothing more is read for it, and when it ends its stream does not.
     being_parked: AtomicBool,
     /// Whether it is never parked.
@@ -42,6 +42,25 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     blocked_since: AtomicU64,
     moved_at: AtomicU64,
+}
+
+/// A count that one thread changes, whichever of a connection's tasks: whoever serves it, a worker or the gateway's test of
+/// itself, has a runtime of one thread, on which its streams are spawned and its answers dropped. So a load and a store do.
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Count {
+    fn one_more(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn one_less(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
 }
 
 /// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
@@ -59,8 +78,8 @@ impl Activity {
         let activity = Self {
             protocol,
             started: Instant::now(),
-            requests: AtomicU32::new(0),
-            held_up: AtomicU32::new(0),
+            requests: Count::default(),
+            held_up: Count::default(),
             being_parked: AtomicBool::new(false),
             stays: AtomicBool::new(protocol == Protocol::Http2),
             had_body: AtomicBool::new(false),
@@ -79,8 +98,7 @@ impl Activity {
 
     /// Bytes came. Between two HTTP/1 requests they begin a head; HTTP/2 has frames of other kinds there.
     pub(super) fn bytes_came(&self) {
-        if self.protocol == Protocol::Http1 && self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == NONE
-        {
+        if self.protocol == Protocol::Http1 && self.requests.is_none() && self.head_since.load(Relaxed) == NONE {
             self.head_since.store(JUST_NOW, Relaxed);
         }
     }
@@ -104,7 +122,7 @@ impl Activity {
     /// A head is complete.
     pub(super) fn request_began(&self) {
         self.head_since.store(NONE, Relaxed);
-        self.requests.fetch_add(1, Relaxed);
+        self.requests.one_more();
     }
 
     /// A request asks for an upgrade. Should it get none, hyper gives the stream away all the same when it ends.
@@ -119,20 +137,21 @@ impl Activity {
 
     /// An answer ended, or its request was given up.
     pub(super) fn request_ended(&self) {
-        if self.requests.fetch_sub(1, Relaxed) == 1 {
+        self.requests.one_less();
+        if self.requests.is_none() {
             self.quiet_since.store(self.stamp(), Relaxed);
         }
     }
 
     /// An answer gave out bytes; until it is asked for more, the client's flow control holds it up.
     pub(super) fn answer_held_up(&self) {
-        self.held_up.fetch_add(1, Relaxed);
+        self.held_up.one_more();
         self.moved_at.store(self.stamp(), Relaxed);
     }
 
     /// That answer was asked for more, or dropped.
     pub(super) fn answer_moves(&self) {
-        self.held_up.fetch_sub(1, Relaxed);
+        self.held_up.one_less();
         self.moved_at.store(self.stamp(), Relaxed);
     }
 
@@ -169,7 +188,7 @@ impl Activity {
         if let Some(since) = self.moment(&self.blocked_since) {
             return Some((since + timeouts.write_idle, Due::Cut));
         }
-        if self.requests.load(Relaxed) == 0 {
+        if self.requests.is_none() {
             return match self.moment(&self.head_since) {
                 Some(since) => Some((since + timeouts.head, Due::Cut)),
                 None => self.moment(&self.quiet_since).map(|since| {
@@ -181,7 +200,7 @@ impl Activity {
                 }),
             };
         }
-        if self.protocol == Protocol::Http2 && self.held_up.load(Relaxed) > 0 {
+        if self.protocol == Protocol::Http2 && !self.held_up.is_none() {
             return self.moment(&self.moved_at).map(|moved| (moved + timeouts.write_idle, Due::Cut));
         }
         None
