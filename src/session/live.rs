@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::end::SessionEnd;
+use super::lifecycle::expired;
 use super::token::ContinuityKey;
-use super::{Expiry, SessionId, SessionPolicy, SessionToken, TokenHash};
+use super::{Expiry, SessionId, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::clock::Timestamp;
@@ -236,8 +238,9 @@ impl<S> LiveSession<S> {
         }
     }
 
-    pub(super) fn expired(&self, policy: &SessionPolicy, now: Timestamp) -> Option<Expiry> {
-        policy.expired(self.facts.created_at, self.last_seen_at(), self.expires_at(), now)
+    /// As [`expired`] says of one that may be unused for `idle`.
+    pub(super) fn expired(&self, idle: Duration, now: Timestamp) -> Option<Expiry> {
+        expired(idle, self.facts.created_at, self.last_seen_at(), self.expires_at(), now)
     }
 }
 
