@@ -57,6 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "edge",
             "session::SessionCookie",
+            "session::SessionEnd",
             "tls",
             "trace::RequestId",
             "trace::UpstreamCall",

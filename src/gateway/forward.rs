@@ -96,7 +96,7 @@ impl Share {
             Err(refused) => return *refused,
         };
         // The answer to a login may end the session that it was sent in, and belongs to the next one.
-        let session = current.as_ref().filter(|_| behind.applicant.is_none()).map(Current::ended);
+        let session = current.as_ref().filter(|_| behind.applicant.is_none()).map(Current::end);
         let ends = Ends { session, shutdown: &gateway.shutdown };
         let body = LimitedBody { body, most_bytes: route.body_bytes };
         match self.upstreams.send(route.upstream, request, body, upgrade, ends).await {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::Gateway;
 use super::arrival::{Arrival, Held};
 use super::to_the_end::to_the_end;
@@ -14,7 +12,7 @@ use crate::audit::{Action, Event, Outcome};
 use crate::carrier::IdentificationRefusal;
 use crate::clock::Timestamp;
 use crate::refusal::Reason;
-use crate::session::{Check, LiveSession, SessionFacts, TokenHash};
+use crate::session::{Check, LiveSession, SessionEnd, SessionFacts, TokenHash};
 use crate::store::TokenTransport;
 use crate::telemetry::{self, Actor, SecurityEvent};
 
@@ -45,9 +43,9 @@ impl Current {
         self.session.state()
     }
 
-    /// Fires when it ends.
-    pub(super) fn ended(&self) -> &Arc<CancellationToken> {
-        self.session.ended()
+    /// Its end.
+    pub(super) fn end(&self) -> &Arc<SessionEnd> {
+        self.session.end()
     }
 
     /// Whether this request brought it in its URL, so that the links of the answer must.

@@ -1,9 +1,9 @@
 //! What the gateway holds under one configuration, shared by all workers; and what outlives it.
 
-use std::sync::Arc;
+use std::mem::replace;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -155,8 +155,24 @@ struct Readiness {
     /// Whether the audit trail says that the last self-test failed.
     self_test_failed: AtomicBool,
     /// What a store waits for that was restored and is not what it should be yet.
-    catching_up: ArcSwapOption<String>,
+    catching_up: Mutex<Option<Arc<String>>>,
+    /// Whether that is anything: each request asks.
+    is_behind: AtomicBool,
     changed: Notify,
+}
+
+impl Readiness {
+    fn catching_up(&self) -> MutexGuard<'_, Option<Arc<String>>> {
+        self.catching_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what it was before.
+    fn set_catching_up(&self, waits_for: Option<Arc<String>>) -> Option<Arc<String>> {
+        let mut catching_up = self.catching_up();
+        // Under the lock, so that of two the last says both.
+        self.is_behind.store(waits_for.is_some(), Ordering::Release);
+        replace(&mut *catching_up, waits_for)
+    }
 }
 
 /// What outlives a configuration and is not one of the [`Parts`].
@@ -345,17 +361,17 @@ impl Gateway {
     /// Whether the store is what it should be: not one that was restored, of which something is left to do.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
-        self.readiness.catching_up.load().is_none()
+        !self.readiness.is_behind.load(Ordering::Acquire)
     }
 
     /// What a restored store waits for, for operators.
     pub(super) fn catching_up(&self) -> Option<Arc<String>> {
-        self.readiness.catching_up.load_full()
+        self.readiness.catching_up().clone()
     }
 
     /// Says what that is; `None` once there is nothing.
     pub(super) fn set_catching_up(&self, waits_for: Option<String>) {
-        let former = self.readiness.catching_up.swap(waits_for.clone().map(Arc::new));
+        let former = self.readiness.set_catching_up(waits_for.clone().map(Arc::new));
         self.metrics.store_behind(waits_for.is_some());
         if let Some(waits_for) = waits_for.filter(|waits_for| former.is_none_or(|former| *former != *waits_for)) {
             tracing::warn!(waits_for, "no handset is served before the restored store has caught up");
@@ -442,5 +458,23 @@ impl Gateway {
         self.tickets.sweep(self.clock.now());
         self.bind_tickets.sweep(self.clock.now());
         self.locked.sweep(self.clock.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_has_caught_up_once_it_waits_for_nothing() {
+        let readiness = Readiness::default();
+        let mut former = None;
+        for waits_for in [None, Some("a"), Some("b"), None, None] {
+            let waits_for = waits_for.map(|waits_for| Arc::new(String::from(waits_for)));
+            assert_eq!(readiness.set_catching_up(waits_for.clone()), former);
+            assert_eq!(readiness.is_behind.load(Ordering::Acquire), waits_for.is_some());
+            assert_eq!(*readiness.catching_up(), waits_for);
+            former = waits_for;
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! When a session ends by itself; pure, `now` passed in.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -34,27 +36,6 @@ impl SessionPolicy {
         now.plus(self.absolute)
     }
 
-    /// Why a session is over at `now`; `None` while it lives. The instant of the end itself is over.
-    ///
-    /// A session that was opened in what is now the future was opened by a clock that has been set back since. Its end
-    /// would come too late, so it is over.
-    #[must_use]
-    pub fn expired(
-        &self,
-        created_at: Timestamp,
-        last_seen_at: Timestamp,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Option<Expiry> {
-        if now >= expires_at || created_at > now.plus(CLOCK_JITTER) {
-            Some(Expiry::Absolute)
-        } else if now.since(last_seen_at) >= self.idle {
-            Some(Expiry::Idle)
-        } else {
-            None
-        }
-    }
-
     /// How stale the stored `last_seen_at` may become before it is written again: a minute, less for short idle times.
     ///
     /// A crash therefore costs a session at most this much of its idle time, and never lengthens it.
@@ -62,6 +43,65 @@ impl SessionPolicy {
     pub fn touch_interval(&self) -> Duration {
         (self.idle / 10).min(Duration::from_mins(1))
     }
+}
+
+/// Why a session that may be unused for `idle` is over at `now`; `None` while it lives. The instant of the end itself is
+/// over.
+///
+/// A session that was opened in what is now the future was opened by a clock that has been set back since. Its end
+/// would come too late, so it is over.
+pub(super) fn expired(
+    idle: Duration,
+    created_at: Timestamp,
+    last_seen_at: Timestamp,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Option<Expiry> {
+    if now >= expires_at || created_at > now.plus(CLOCK_JITTER) {
+        Some(Expiry::Absolute)
+    } else if now.since(last_seen_at) >= idle {
+        Some(Expiry::Idle)
+    } else {
+        None
+    }
+}
+
+/// The policy that sessions are held to, until another one is.
+pub(super) struct PolicyInForce {
+    whole: Mutex<SessionPolicy>,
+    /// The `idle` of it in nanoseconds, apart: each request asks for it, and for nothing else.
+    idle: AtomicU64,
+}
+
+impl PolicyInForce {
+    pub(super) fn new(policy: SessionPolicy) -> Self {
+        Self { whole: Mutex::new(policy), idle: AtomicU64::new(nanos(policy.idle)) }
+    }
+
+    pub(super) fn replace(&self, policy: SessionPolicy) {
+        let mut whole = self.lock();
+        // Under the lock, so that of two the last says both.
+        self.idle.store(nanos(policy.idle), Ordering::Release);
+        *whole = policy;
+    }
+
+    pub(super) fn get(&self) -> SessionPolicy {
+        *self.lock()
+    }
+
+    /// For how long a session may be unused.
+    pub(super) fn idle(&self) -> Duration {
+        Duration::from_nanos(self.idle.load(Ordering::Acquire))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SessionPolicy> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// 584 years at most, which no session lasts.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -89,7 +129,18 @@ mod tests {
             (0, -60, None),
             (0, -61, Some(Expiry::Absolute)),
         ] {
-            assert_eq!(POLICY.expired(at(0), at(last_seen), end, at(now)), expected, "seen {last_seen}, now {now}");
+            let found = expired(POLICY.idle, at(0), at(last_seen), end, at(now));
+            assert_eq!(found, expected, "seen {last_seen}, now {now}");
+        }
+    }
+
+    #[test]
+    fn the_policy_in_force_is_the_last() {
+        let in_force = PolicyInForce::new(POLICY);
+        assert_eq!((in_force.idle(), in_force.get().per_account), (POLICY.idle, 5));
+        for idle in [Duration::from_nanos(1_000_000_001), Duration::from_hours(24 * 365 * 500)] {
+            in_force.replace(SessionPolicy { idle, per_account: 7, ..POLICY });
+            assert_eq!((in_force.idle(), in_force.get().idle, in_force.get().per_account), (idle, idle, 7));
         }
     }
 

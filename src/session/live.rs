@@ -2,17 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use ring::hmac;
-use subtle::ConstantTimeEq as _;
-use tokio_util::sync::CancellationToken;
-
+use super::end::SessionEnd;
+use super::lifecycle::expired;
 use super::token::ContinuityKey;
-use super::{Expiry, SessionId, SessionPolicy, SessionToken, TokenHash};
+use super::{Expiry, SessionId, SessionToken, TokenHash};
 use crate::binding::{AccountId, BindingId};
 use crate::carrier::{CarrierName, RawIdentifier};
 use crate::clock::Timestamp;
 use crate::store::{Renewal, SessionRecord, SessionScope, TokenTransport};
+use ring::hmac;
+use subtle::ConstantTimeEq as _;
 
 /// What a session was opened with; none of it ever changes.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ pub struct LiveSession<S> {
 /// What only a session has that is used, or in which a PIN was typed.
 #[derive(Default)]
 struct More<S> {
-    ended: Arc<CancellationToken>,
+    end: Arc<SessionEnd>,
     state: S,
     pin: Option<ByPin>,
 }
@@ -177,7 +178,11 @@ impl<S> LiveSession<S> {
 
     /// Notes that its own device used it.
     pub fn note_use(&self, now: Timestamp) {
-        self.last_seen.fetch_max(Offset::between(self.facts.created_at, now).0, Ordering::Relaxed);
+        let seen = Offset::between(self.facts.created_at, now).0;
+        // Looked at first: of requests within a millisecond one has to write.
+        if self.last_seen.load(Ordering::Relaxed) < seen {
+            self.last_seen.fetch_max(seen, Ordering::Relaxed);
+        }
     }
 
     /// When it was last used, as the store knows it.
@@ -233,8 +238,9 @@ impl<S> LiveSession<S> {
         }
     }
 
-    pub(super) fn expired(&self, policy: &SessionPolicy, now: Timestamp) -> Option<Expiry> {
-        policy.expired(self.facts.created_at, self.last_seen_at(), self.expires_at(), now)
+    /// As [`expired`] says of one that may be unused for `idle`.
+    pub(super) fn expired(&self, idle: Duration, now: Timestamp) -> Option<Expiry> {
+        expired(idle, self.facts.created_at, self.last_seen_at(), self.expires_at(), now)
     }
 }
 
@@ -251,10 +257,10 @@ fn kept(tag: &[u8; 32]) -> [u8; TAG] {
 }
 
 impl<S: Default> LiveSession<S> {
-    /// Fires when the session ends, for connections that outlive their request.
+    /// Its end, for connections that outlive their request.
     #[must_use]
-    pub fn ended(&self) -> &Arc<CancellationToken> {
-        &self.more().ended
+    pub fn end(&self) -> &Arc<SessionEnd> {
+        &self.more().end
     }
 
     /// What a later stage keeps with it.

@@ -6,6 +6,7 @@
 //! [`LiveSession::same_device`].
 
 mod cookie;
+mod end;
 mod lifecycle;
 mod live;
 mod registry;
@@ -13,6 +14,7 @@ mod table;
 mod token;
 
 pub use cookie::{CookiePresence, SessionCookie};
+pub use end::SessionEnd;
 pub use lifecycle::{Expiry, SessionPolicy};
 pub use live::{LiveSession, SessionFacts};
 pub use registry::{Check, Opening, Sessions};

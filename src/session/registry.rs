@@ -4,9 +4,9 @@ use std::mem;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
 use tokio::task::yield_now;
 
+use super::lifecycle::PolicyInForce;
 use super::live::continuity_tag;
 use super::table::{SHARDS, Table};
 use super::{LiveSession, SessionId, SessionPolicy, SessionSecret, SessionToken, TokenHash};
@@ -90,7 +90,7 @@ pub struct Sessions<S> {
     /// Those that are over by themselves, and whose rows have still to go.
     over: Arc<Mutex<Vec<TokenHash>>>,
     store: Arc<dyn SessionStore>,
-    policy: ArcSwap<SessionPolicy>,
+    policy: PolicyInForce,
 }
 
 impl<S: Default + Send + Sync + 'static> Sessions<S> {
@@ -101,13 +101,13 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     pub async fn load(store: Arc<dyn SessionStore>, policy: SessionPolicy, now: Timestamp) -> Result<Self, StoreError> {
         let (live, over) = (Arc::new(Table::new()), Arc::default());
         let sessions =
-            Self { live: Arc::clone(&live), over: Arc::clone(&over), store, policy: ArcSwap::from_pointee(policy) };
+            Self { live: Arc::clone(&live), over: Arc::clone(&over), store, policy: PolicyInForce::new(policy) };
         // The store reads on while those that it read are taken in.
         let (taken, arriving) = sync_channel::<Vec<SessionRecord>>(AHEAD);
         let take_in = move || {
             for record in arriving.into_iter().flatten() {
                 let session = LiveSession::of(record);
-                if session.expired(&policy, now).is_none() {
+                if session.expired(policy.idle, now).is_none() {
                     session.note_durable();
                     live.insert(Arc::new(session));
                 } else {
@@ -132,7 +132,7 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
 
     /// Holds sessions to `policy` from now on. An open one keeps the absolute end that it was opened with.
     pub fn set_policy(&self, policy: SessionPolicy) {
-        self.policy.store(Arc::new(policy));
+        self.policy.replace(policy);
     }
 
     /// Opens a session whose token travels by `transport`; durable when this returns. `replaces`, and the oldest beyond
@@ -149,7 +149,7 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
         now: Timestamp,
     ) -> Result<(SessionSecret, Arc<LiveSession<S>>), StoreError> {
         let Opening { account, binding, carrier, secret, continuity, by_code, pin_at } = opening;
-        let policy = **self.policy.load();
+        let policy = self.policy.get();
         let record = SessionRecord {
             token_hash: secret.token().hash(),
             id: SessionId::from_random(random(entropy)),
@@ -222,7 +222,7 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     #[must_use]
     pub fn check(&self, hash: TokenHash, transport: TokenTransport, now: Timestamp) -> Check<S> {
         let Some(session) = self.live.get(&hash) else { return Check::Gone };
-        if session.expired(&self.policy.load(), now).is_some() {
+        if session.expired(self.policy.idle(), now).is_some() {
             // Its row goes with the next sweep; it is gone for everybody now.
             if self.forget(&[hash]) > 0 {
                 lock(&self.over).push(hash);
@@ -306,17 +306,17 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     /// The live sessions of one account, or all, oldest first.
     #[must_use]
     pub fn list(&self, account: Option<&AccountId>, now: Timestamp) -> Vec<Arc<LiveSession<S>>> {
-        let policy = **self.policy.load();
+        let idle = self.policy.idle();
         let mut found = account.map_or_else(|| self.live.all(), |account| self.live.of(account));
-        found.retain(|session| session.expired(&policy, now).is_none());
+        found.retain(|session| session.expired(idle, now).is_none());
         found.sort_by_key(|session| (session.facts().created_at, session.facts().id));
         found
     }
 
     /// Any live session of which `is_it` holds. Looks at all of them, unlike [`Sessions::list`] of an account.
     pub fn find(&self, now: Timestamp, is_it: impl Fn(&LiveSession<S>) -> bool) -> Option<Arc<LiveSession<S>>> {
-        let policy = **self.policy.load();
-        self.live.find(|session| is_it(session) && session.expired(&policy, now).is_none())
+        let idle = self.policy.idle();
+        self.live.find(|session| is_it(session) && session.expired(idle, now).is_none())
     }
 
     /// The bindings that opened the sessions that are held, each once.
@@ -345,12 +345,12 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     /// # Errors
     /// [`StoreError`] if the store refused; what was not written is tried again next time.
     pub async fn sweep(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
-        let policy = **self.policy.load();
+        let policy = self.policy.get();
         let interval = if all { std::time::Duration::ZERO } else { policy.touch_interval() };
         let (mut over, mut used) = (Vec::new(), Vec::new());
         self.look_through(|session| {
             let (seen, stored) = (session.last_seen_at(), session.stored_seen_at());
-            if session.expired(&policy, now).is_some() {
+            if session.expired(policy.idle, now).is_some() {
                 over.push(session.facts().token_hash);
             } else if seen > stored && seen.since(stored) >= interval {
                 used.push((session.facts().token_hash, seen));
@@ -399,7 +399,7 @@ impl<S: Default + Send + Sync + 'static> Sessions<S> {
     /// Ends them for this process. Returns how many there were.
     fn forget(&self, hashes: &[TokenHash]) -> usize {
         let there = hashes.iter().filter_map(|hash| self.live.remove(hash));
-        there.map(|session| session.ended().cancel()).count()
+        there.map(|session| session.end().come()).count()
     }
 }
 

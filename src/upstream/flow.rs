@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::answer;
 use super::pool::Lease;
 use crate::body::BodyError;
 use crate::edge::ClientBody;
+use crate::session::SessionEnd;
 
 /// Bytes of a body that any server's socket takes at once.
 const SMALL: u64 = 64 * 1024;
@@ -36,20 +37,20 @@ impl RequestBody {
         Self(None)
     }
 
-    /// Fails past `limit` bytes, when the client is silent for `idle`, or when its session `ended`. `progress` is there
+    /// Fails past `limit` bytes, when the client is silent for `idle`, or at the `end` of its session. `progress` is there
     /// unless the body is empty.
     pub(super) fn new(
         inner: ClientBody,
         limit: u64,
         idle: Duration,
-        ended: Option<&Arc<CancellationToken>>,
+        end: Option<&Arc<SessionEnd>>,
     ) -> (Self, Option<Arc<Progress>>) {
         if inner.is_end_stream() {
             return (Self::none(), None);
         }
         let is_small = inner.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
         let progress = Arc::new(Progress::new(is_small));
-        let upload = Upload { inner, left: limit, watch: Watch::new(idle, ended), progress: Arc::clone(&progress) };
+        let upload = Upload { inner, left: limit, watch: Watch::new(idle, end), progress: Arc::clone(&progress) };
         (Self(Some(Box::new(upload))), Some(progress))
     }
 }
@@ -157,9 +158,9 @@ pub struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    /// Fails when the upstream is silent for `idle`, or when the session that it was asked for `ended`.
-    pub(super) fn new(inner: Incoming, idle: Duration, ended: Option<&Arc<CancellationToken>>, lease: Lease) -> Self {
-        let mut body = Self { inner, watch: Watch::new(idle, ended), lease: Some(lease), broken: None };
+    /// Fails when the upstream is silent for `idle`, or at the `end` of the session that it was asked for.
+    pub(super) fn new(inner: Incoming, idle: Duration, end: Option<&Arc<SessionEnd>>, lease: Lease) -> Self {
+        let mut body = Self { inner, watch: Watch::new(idle, end), lease: Some(lease), broken: None };
         body.release_at_end();
         body
     }
@@ -251,13 +252,13 @@ struct Watch {
     limit: Duration,
     since: Option<Instant>,
     alarm: Alarm,
-    ended: Option<Arc<CancellationToken>>,
+    end: Option<Arc<SessionEnd>>,
     notice: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Watch {
-    fn new(limit: Duration, ended: Option<&Arc<CancellationToken>>) -> Self {
-        Self { limit, since: None, alarm: Alarm::default(), ended: ended.cloned(), notice: None }
+    fn new(limit: Duration, end: Option<&Arc<SessionEnd>>) -> Self {
+        Self { limit, since: None, alarm: Alarm::default(), end: end.cloned(), notice: None }
     }
 
     fn poll_frame(
@@ -265,15 +266,15 @@ impl Watch {
         cx: &mut Context<'_>,
         next: impl FnOnce(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_ref().is_some_and(|ended| ended.is_cancelled()) {
+        if self.end.as_ref().is_some_and(|end| end.has_come()) {
             return Poll::Ready(Some(Err(BodyError::Ended)));
         }
         if let Poll::Ready(frame) = next(cx) {
             self.since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
         }
-        if let Some(ended) = &self.ended {
-            let notice = self.notice.get_or_insert_with(|| Box::pin(CancellationToken::clone(ended).cancelled_owned()));
+        if let Some(end) = &self.end {
+            let notice = self.notice.get_or_insert_with(|| Box::pin(end.comes_owned()));
             if notice.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Some(Err(BodyError::Ended)));
             }
@@ -292,6 +293,31 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    /// What a body of such a watch gives, of which more is there, or nothing yet.
+    fn frame(watch: &mut Watch, is_there: bool, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = if is_there { Poll::Ready(Some(Ok(Frame::data(Bytes::new())))) } else { Poll::Pending };
+        watch.poll_frame(cx, |_| next)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_flows_ends_with_its_session() {
+        let end = Arc::new(SessionEnd::default());
+        let mut watch = Watch::new(LIMIT, Some(&end));
+        let mut next = async || poll_fn(|cx| frame(&mut watch, true, cx)).await;
+        assert!(matches!(next().await, Some(Ok(_))));
+        end.come();
+        assert!(matches!(next().await, Some(Err(BodyError::Ended))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_ends_with_its_session() {
+        let end = Arc::new(SessionEnd::default());
+        let mut watch = Watch::new(LIMIT, Some(&end));
+        let (began, waiting) = (Instant::now(), poll_fn(|cx| frame(&mut watch, false, cx)));
+        let (frame, ()) = tokio::join!(biased; waiting, async { end.come() });
+        assert!(matches!(frame, Some(Err(BodyError::Ended))) && began == Instant::now());
+    }
 
     async fn pass(seconds: u64) {
         advance(Duration::from_secs(seconds)).await;

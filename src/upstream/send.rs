@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use super::splice::splice;
 use crate::body::{Body, BodyError};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
 use crate::edge::{ClientBody, Outbox};
+use crate::session::SessionEnd;
 use crate::tls::UpstreamTls;
 
 /// Why there is no answer.
@@ -179,7 +180,7 @@ impl From<UpstreamError> for Unanswered {
 #[derive(Clone, Copy, Debug)]
 pub struct Ends<'a> {
     /// The end of the session that it belongs to, if there is one.
-    pub session: Option<&'a Arc<CancellationToken>>,
+    pub session: Option<&'a Arc<SessionEnd>>,
     /// The gateway stops. Answers are let finish; what has no end of its own, an upgraded connection, is not.
     pub shutdown: &'a CancellationToken,
 }
@@ -187,12 +188,12 @@ pub struct Ends<'a> {
 impl Ends<'_> {
     /// Resolves when the session ends or the gateway stops.
     fn any(self) -> impl Future<Output = ()> + Send + 'static {
-        let session = self.session.cloned();
+        let session = self.session.map(|end| end.comes_owned());
         let shutdown = self.shutdown.clone();
         async move {
             match session {
                 Some(session) => tokio::select! {
-                    () = session.cancelled() => {}
+                    () = session => {}
                     () = shutdown.cancelled() => {}
                 },
                 None => shutdown.cancelled().await,
@@ -387,11 +388,7 @@ impl Upstreams {
         };
         match ends.session {
             // What was revoked meanwhile is not asked.
-            Some(session) => tokio::select! {
-                biased;
-                () = session.cancelled() => Err(UpstreamError::SessionEnded),
-                leased = leasing => leased,
-            },
+            Some(end) => end.before(pin!(leasing)).await.unwrap_or(Err(UpstreamError::SessionEnded)),
             None => leasing.await,
         }
     }

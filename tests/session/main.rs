@@ -243,16 +243,16 @@ async fn what_is_ended_is_gone_at_once_and_the_others_stay() {
     assert_eq!(listed(Some("bob"), at(1803)), []);
 
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 2);
-    assert!(second.ended().is_cancelled() && third.ended().is_cancelled());
-    assert!(!first.ended().is_cancelled() && !bob.ended().is_cancelled());
+    assert!(second.end().has_come() && third.end().has_come());
+    assert!(!first.end().has_come() && !bob.end().has_come());
     assert!(!place.lives(a2, at(4)) && !place.lives(a3, at(4)) && place.lives(a1, at(4)) && place.lives(b, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(2))).await.unwrap(), 0);
 
     let of = |name| SessionScope::Id(AccountId::parse(name).unwrap(), bob.facts().id);
     assert_eq!(place.sessions.end(of("alice")).await.unwrap(), 0);
-    assert!(!bob.ended().is_cancelled() && place.lives(b, at(4)));
+    assert!(!bob.end().has_come() && place.lives(b, at(4)));
     assert_eq!(place.sessions.end(of("bob")).await.unwrap(), 1);
-    assert!(bob.ended().is_cancelled() && place.lives(a1, at(4)));
+    assert!(bob.end().has_come() && place.lives(a1, at(4)));
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("bob").unwrap())).await.unwrap(), 0);
     assert_eq!(place.sessions.end(SessionScope::Account(AccountId::parse("alice").unwrap())).await.unwrap(), 1);
     assert_eq!((place.sessions.len(), place.stored().await.len()), (0, 0));
@@ -268,7 +268,7 @@ async fn the_sessions_of_many_bindings_end_in_one_call() {
     assert!(place.store.end_one(a).await.unwrap());
     let scope = SessionScope::AnyOf(vec![binding_id(3), binding_id(9), binding_id(1)]);
     assert_eq!(place.sessions.end(scope).await.unwrap(), 2);
-    assert!(first.ended().is_cancelled() && place.lives(b, at(2)) && !place.lives(a, at(2)) && !place.lives(c, at(2)));
+    assert!(first.end().has_come() && place.lives(b, at(2)) && !place.lives(a, at(2)) && !place.lives(c, at(2)));
     assert_eq!(place.stored().await.len(), 1);
 }
 
@@ -316,7 +316,7 @@ async fn one_session_is_ended_by_its_token() {
     let (hash, session) = place.open("alice", 1, at(0)).await;
     let (other, _) = place.open("alice", 1, at(0)).await;
     assert!(place.sessions.end_one(hash).await.unwrap());
-    assert!(session.ended().is_cancelled() && !place.lives(hash, at(0)) && place.lives(other, at(0)));
+    assert!(session.end().has_come() && !place.lives(hash, at(0)) && place.lives(other, at(0)));
     assert!(!place.sessions.end_one(hash).await.unwrap(), "there was none");
     assert_eq!(place.stored().await.len(), 1);
 }
@@ -330,7 +330,7 @@ async fn what_the_store_lost_is_ended_with_the_next_call() {
     assert_eq!(place.store.end(SessionScope::Binding(binding_id(1))).await.unwrap(), [hash]);
     assert!(place.lives(hash, at(0)));
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap(), 1);
-    assert!(session.ended().is_cancelled() && place.lives(other, at(0)));
+    assert!(session.end().has_come() && place.lives(other, at(0)));
 }
 
 #[tokio::test]
@@ -340,7 +340,7 @@ async fn the_oldest_and_the_replaced_end_with_a_new_one() {
     let (second, _) = place.open("alice", 1, at(1)).await;
     let (third, _) = place.open("alice", 1, at(2)).await;
     let (fourth, _) = place.open("alice", 1, at(3)).await;
-    assert!(oldest.ended().is_cancelled() && !place.lives(first, at(3)));
+    assert!(oldest.end().has_come() && !place.lives(first, at(3)));
     assert!(place.lives(second, at(3)) && place.lives(third, at(3)) && place.lives(fourth, at(3)));
     let (fifth, _) = place.open_as("alice", 1, TokenTransport::Cookie, Some(fourth), at(4)).await;
     assert!(!place.lives(fourth, at(4)));
@@ -354,7 +354,7 @@ async fn an_idle_session_is_over_on_the_instant_and_swept_from_memory_and_store(
     let (idle, session) = place.open("bob", 2, at(0)).await;
     let (other, _) = place.open("carol", 3, at(0)).await;
     assert!(place.used(used, at(1799)) && !place.used(idle, at(1800)));
-    assert!(session.ended().is_cancelled());
+    assert!(session.end().has_come());
     assert_eq!(place.sessions.len(), 2, "it is forgotten as soon as it is asked for");
     place.sessions.sweep(at(1800), false).await.unwrap();
     assert_eq!(place.sessions.len(), 1, "the others by the sweep");
@@ -426,7 +426,7 @@ async fn where_the_store_fails_nothing_is_opened_and_nothing_but_ones_own_is_end
     assert_eq!(refused, Err(StoreError::Closed));
     assert_eq!(place.sessions.len(), 2);
     assert_eq!(place.sessions.end(SessionScope::Binding(binding_id(1))).await, Err(StoreError::Closed));
-    assert!(place.lives(hash, at(1)) && !session.ended().is_cancelled());
+    assert!(place.lives(hash, at(1)) && !session.end().has_come());
     assert_eq!(place.sessions.end_one(own).await, Err(StoreError::Closed));
     assert!(!place.lives(own, at(1)), "who signs out is out, whatever the store says");
     assert_eq!(place.sessions.sweep(at(1), true).await, Ok(()), "there is nothing to write");
@@ -453,7 +453,7 @@ async fn a_session_that_the_store_does_not_have_yet_is_not_ended_as_one_that_it_
     let (opened, ended) = tokio::join!(opened, ended);
     let (secret, session) = opened.unwrap();
     assert_eq!(ended, 0);
-    assert!(!session.ended().is_cancelled());
+    assert!(!session.end().has_come());
     assert!(matches!(sessions.check(secret.token().hash(), TokenTransport::Cookie, at(1)), Check::Live(_)));
     // From now on it is one.
     assert_eq!(sessions.end(SessionScope::Binding(binding_id(1))).await.unwrap(), 1);
@@ -472,7 +472,7 @@ async fn a_token_in_a_url_is_taken_until_a_cookie_came() {
     place.sessions.keep_in_cookie(&url).await.unwrap();
     assert_eq!(url.transport(), TokenTransport::Cookie);
     assert!(place.lives_by(TokenTransport::Cookie, hash, at(0)) && !place.lives_by(TokenTransport::Url, hash, at(0)));
-    assert!(!url.ended().is_cancelled(), "a look by the URL ends nothing");
+    assert!(!url.end().has_come(), "a look by the URL ends nothing");
 
     let place = place.restarted(at(1)).await;
     assert!(place.lives_by(TokenTransport::Cookie, hash, at(1)) && !place.lives_by(TokenTransport::Url, hash, at(1)));

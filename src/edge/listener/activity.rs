@@ -7,9 +7,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::ClientTimeouts;
@@ -21,15 +22,15 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Notes of a connection's events. All tasks of a connection run on one thread, so the order needs no fences; the
-/// atomics are there because tokio cannot know that.
+/// Notes of a connection's events. All tasks of a connection run on one thread, so the order needs no fences, and counting no
+/// locked instruction ([`Count`]); the atomics are there because tokio cannot know that.
 pub(super) struct Activity {
     protocol: Protocol,
     started: Instant,
     /// Requests between their head and the end of their answer.
-    requests: AtomicU32,
+    requests: Count,
     /// Answers that gave out bytes and were not asked for more since.
-    held_up: AtomicU32,
+    held_up: Count,
     /// Whether what serves is being let go: nothing more is read for it, and when it ends its stream does not.
     being_parked: AtomicBool,
     /// Whether it is never parked.
@@ -41,6 +42,25 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     blocked_since: AtomicU64,
     moved_at: AtomicU64,
+}
+
+/// A count that one thread changes, whichever of a connection's tasks: whoever serves it, a worker or the gateway's test of
+/// itself, has a runtime of one thread, on which its streams are spawned and its answers dropped. So a load and a store do.
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Count {
+    fn one_more(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn one_less(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
 }
 
 /// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
@@ -58,8 +78,8 @@ impl Activity {
         let activity = Self {
             protocol,
             started: Instant::now(),
-            requests: AtomicU32::new(0),
-            held_up: AtomicU32::new(0),
+            requests: Count::default(),
+            held_up: Count::default(),
             being_parked: AtomicBool::new(false),
             stays: AtomicBool::new(protocol == Protocol::Http2),
             had_body: AtomicBool::new(false),
@@ -78,8 +98,7 @@ impl Activity {
 
     /// Bytes came. Between two HTTP/1 requests they begin a head; HTTP/2 has frames of other kinds there.
     pub(super) fn bytes_came(&self) {
-        if self.protocol == Protocol::Http1 && self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == NONE
-        {
+        if self.protocol == Protocol::Http1 && self.requests.is_none() && self.head_since.load(Relaxed) == NONE {
             self.head_since.store(JUST_NOW, Relaxed);
         }
     }
@@ -103,7 +122,7 @@ impl Activity {
     /// A head is complete.
     pub(super) fn request_began(&self) {
         self.head_since.store(NONE, Relaxed);
-        self.requests.fetch_add(1, Relaxed);
+        self.requests.one_more();
     }
 
     /// A request asks for an upgrade. Should it get none, hyper gives the stream away all the same when it ends.
@@ -118,20 +137,21 @@ impl Activity {
 
     /// An answer ended, or its request was given up.
     pub(super) fn request_ended(&self) {
-        if self.requests.fetch_sub(1, Relaxed) == 1 {
+        self.requests.one_less();
+        if self.requests.is_none() {
             self.quiet_since.store(self.stamp(), Relaxed);
         }
     }
 
     /// An answer gave out bytes; until it is asked for more, the client's flow control holds it up.
     pub(super) fn answer_held_up(&self) {
-        self.held_up.fetch_add(1, Relaxed);
+        self.held_up.one_more();
         self.moved_at.store(self.stamp(), Relaxed);
     }
 
     /// That answer was asked for more, or dropped.
     pub(super) fn answer_moves(&self) {
-        self.held_up.fetch_sub(1, Relaxed);
+        self.held_up.one_less();
         self.moved_at.store(self.stamp(), Relaxed);
     }
 
@@ -168,7 +188,7 @@ impl Activity {
         if let Some(since) = self.moment(&self.blocked_since) {
             return Some((since + timeouts.write_idle, Due::Cut));
         }
-        if self.requests.load(Relaxed) == 0 {
+        if self.requests.is_none() {
             return match self.moment(&self.head_since) {
                 Some(since) => Some((since + timeouts.head, Due::Cut)),
                 None => self.moment(&self.quiet_since).map(|since| {
@@ -180,7 +200,7 @@ impl Activity {
                 }),
             };
         }
-        if self.protocol == Protocol::Http2 && self.held_up.load(Relaxed) > 0 {
+        if self.protocol == Protocol::Http2 && !self.held_up.is_none() {
             return self.moment(&self.moved_at).map(|moved| (moved + timeouts.write_idle, Due::Cut));
         }
         None
@@ -204,12 +224,22 @@ pub(super) struct Watchdog<'a> {
     timeouts: &'a ClientTimeouts,
     /// Until when a client that was said good-bye to may still be there.
     last_call: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
+}
+
+/// A timer that is looked at in each poll of its connection, and asked when it is over or somebody else asks: a timer takes
+/// note of who asks it in several locked instructions, and tells by two loads whether it is over.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// Who asked last.
+    asker: Option<Waker>,
+    /// Whether it will wake that one.
+    is_asked: bool,
 }
 
 impl<'a> Watchdog<'a> {
     pub(super) fn new(activity: Arc<Activity>, timeouts: &'a ClientTimeouts) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now() + timeouts.head));
+        let timer = Timer::until(Instant::now() + timeouts.head);
         Self { activity, timeouts, last_call: None, timer }
     }
 
@@ -251,12 +281,12 @@ impl<'a> Watchdog<'a> {
 
     fn poll_until(&mut self, due: Option<(Instant, Due)>, cx: &mut Context<'_>) -> Poll<Due> {
         if let Some((at, _)) = due
-            && at < self.timer.deadline()
+            && at < self.timer.sleep.deadline()
         {
-            self.timer.as_mut().reset(at);
+            self.timer.reset(at);
         }
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(self.timer.poll(cx));
             let now = Instant::now();
             let again = match due {
                 Some((at, due)) if at <= now => {
@@ -269,7 +299,103 @@ impl<'a> Watchdog<'a> {
                 // Streams of HTTP/2 are other tasks, which do not wake this one: look again in time.
                 None => now + self.timeouts.write_idle.min(self.timeouts.keep_alive),
             };
-            self.timer.as_mut().reset(again);
+            self.timer.reset(again);
         }
+    }
+}
+
+impl Timer {
+    fn until(end: Instant) -> Self {
+        Self { sleep: Box::pin(sleep_until(end)), asker: None, is_asked: false }
+    }
+
+    fn reset(&mut self, end: Instant) {
+        self.sleep.as_mut().reset(end);
+        self.is_asked = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let asker = cx.waker();
+        let is_known = self.asker.as_ref().is_some_and(|known| known.will_wake(asker));
+        if self.is_asked && is_known && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        if !is_known {
+            self.asker = Some(asker.clone());
+        }
+        // A task that has done enough in its turn is only told to come again: the timer was not asked then.
+        let hears = has_budget_remaining();
+        let over = self.sleep.as_mut().poll(cx);
+        self.is_asked = hears && over.is_pending();
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Wake;
+
+    use tokio::task::coop::poll_proceed;
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(1);
+
+    /// A task of which only is known whether it was woken.
+    #[derive(Default)]
+    struct Task(AtomicBool);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    async fn is_over(timer: &mut Timer, task: &Arc<Task>) -> bool {
+        poll_fn(|_| {
+            let waker = Waker::from(Arc::clone(task));
+            Poll::Ready(timer.poll(&mut Context::from_waker(&waker)))
+        })
+        .await
+        .is_ready()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_wakes_who_asked_last_at_each_of_its_ends() {
+        let mut timer = Timer::until(Instant::now() + LATER);
+        let tasks: [Arc<Task>; 2] = Default::default();
+        for task in &tasks {
+            for _ in 0..2 {
+                assert!(!is_over(&mut timer, task).await);
+            }
+        }
+        for _ in 0..3 {
+            advance(LATER).await;
+            assert_eq!(tasks.each_ref().map(|task| task.0.swap(false, Relaxed)), [false, true]);
+            assert!(is_over(&mut timer, &tasks[1]).await);
+            timer.reset(Instant::now() + LATER);
+            // Earlier than it was going to be over, and later.
+            for end in [LATER / 2, LATER] {
+                assert!(!is_over(&mut timer, &tasks[1]).await);
+                timer.reset(Instant::now() + end);
+            }
+            assert!(!is_over(&mut timer, &tasks[1]).await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_done_enough_is_woken_by_the_timer_all_the_same() {
+        let mut timer = Timer::until(Instant::now() + LATER);
+        let mut is_spent = false;
+        let over = poll_fn(|cx| {
+            while !is_spent && has_budget_remaining() {
+                let _ = poll_proceed(cx).map(|spent| spent.made_progress());
+            }
+            is_spent = true;
+            timer.poll(cx)
+        });
+        timeout(LATER * 2, over).await.unwrap();
     }
 }

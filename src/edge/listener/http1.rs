@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFuture;
 
 use super::activity::{Due, Watchdog};
+use super::closing::Closing;
 use super::watched::{Answer, Watched};
 use crate::config::LimitsConfig;
 
@@ -37,8 +38,7 @@ where
     state: State<T, S>,
     watchdog: Watchdog<'a>,
     limits: &'a LimitsConfig,
-    /// `None` once it fired.
-    closing: Option<Pin<&'p mut WaitForCancellationFuture<'a>>>,
+    closing: Closing<'a, 'p>,
 }
 
 /// Small: what serves is apart, so that its room is free while nothing does.
@@ -64,7 +64,7 @@ where
         limits: &'a LimitsConfig,
         closing: Pin<&'p mut WaitForCancellationFuture<'a>>,
     ) -> Self {
-        Self { state: State::serve(limits, stream, service), watchdog, limits, closing: Some(closing) }
+        Self { state: State::serve(limits, stream, service), watchdog, limits, closing: Closing::new(closing) }
     }
 
     /// Lets the connection end once its request has.
@@ -134,10 +134,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         // First, so that an answer that ends now already says that it is the last.
-        if let Some(closing) = &mut this.closing
-            && closing.as_mut().poll(cx).is_ready()
-        {
-            this.closing = None;
+        if this.closing.poll(cx).is_ready() {
             this.close();
         }
         loop {

@@ -8,6 +8,7 @@ mod accept;
 mod activity;
 mod admission;
 mod bind;
+mod closing;
 mod connection;
 mod cork;
 mod halves;

@@ -197,6 +197,15 @@ async fn a_connection_that_went_stale_costs_no_request() {
 }
 
 #[tokio::test]
+async fn an_upstream_is_not_asked_for_a_session_that_has_ended() {
+    let server = mirror().await;
+    let gateway = Gateway::new(&[server.address], timeouts()).await;
+    gateway.end.come();
+    assert_eq!(gateway.refusal(Request::get("/"), empty()).await, "session-expired");
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_server_that_is_down_is_passed_over() {
     let server = mirror().await;
     let gateway = Gateway::new(&[nobody().await, server.address], timeouts()).await;

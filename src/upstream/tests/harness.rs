@@ -24,6 +24,7 @@ use crate::config::{
     ClientTimeouts, LimitsConfig, Rate, SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts,
 };
 use crate::edge::{HeadLimits, Outbox, RawHead, Scheme, TrustedProxies};
+use crate::session::SessionEnd;
 use crate::tls::UpstreamTls;
 use crate::trace::{RequestId, UpstreamCall};
 use crate::upstream::{Ends, Forwarded, Health, LimitedBody, StrippedHead, Upstreams};
@@ -58,7 +59,7 @@ pub(super) fn timeouts() -> UpstreamTimeouts {
 /// The stage under test, behind an HTTP/1 server. A refusal shows as status 500 and a field `refusal`.
 pub(super) struct Gateway {
     address: SocketAddr,
-    pub(super) ended: CancellationToken,
+    pub(super) end: Arc<SessionEnd>,
 }
 
 impl Gateway {
@@ -115,16 +116,16 @@ impl Gateway {
             None,
             Some(Outbox::start()),
         ));
-        let ended = CancellationToken::new();
+        let end = Arc::new(SessionEnd::default());
         let stale = Arc::new(Mutex::new(stale));
-        let token = ended.clone();
+        let of_all = Arc::clone(&end);
         let address = serve_with(move |request: Request<Incoming>| {
-            let (upstreams, ended, stale) = (Arc::clone(&upstreams), token.clone(), Arc::clone(&stale));
-            async move { pass(&upstreams, request, &ended, &stale).await }
+            let (upstreams, end, stale) = (Arc::clone(&upstreams), Arc::clone(&of_all), Arc::clone(&stale));
+            async move { pass(&upstreams, request, &end, &stale).await }
         })
         .await
         .address;
-        Self { address, ended }
+        Self { address, end }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
@@ -156,7 +157,7 @@ pub(super) async fn text(response: Response<Incoming>) -> String {
 async fn pass(
     upstreams: &Upstreams,
     mut request: Request<Incoming>,
-    ended: &CancellationToken,
+    end: &Arc<SessionEnd>,
     stale: &Mutex<Option<Stale>>,
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
@@ -180,7 +181,7 @@ async fn pass(
             request,
             LimitedBody { body: body.into(), most_bytes: BODY_LIMIT },
             Some(upgrade),
-            Ends { session: Some(&Arc::new(ended.clone())), shutdown: &CancellationToken::new() },
+            Ends { session: Some(end), shutdown: &CancellationToken::new() },
         )
         .await
     {

@@ -57,7 +57,7 @@ async fn an_upgrade_ends_with_its_session() {
     let gateway = Gateway::new(&[echo().await.address], timeouts()).await;
     let (mut client, _) = upgraded(&gateway).await;
     assert_eq!(says(&mut client, b"one").await, b"one");
-    gateway.ended.cancel();
+    gateway.end.come();
     assert!(matches!(client.read(&mut [0; 1]).await, Ok(0) | Err(_)));
 }
 
