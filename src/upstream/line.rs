@@ -135,7 +135,7 @@ impl Line {
     }
 
     /// A connection of `home` is free. Gives it back where nobody waits any more.
-    pub(super) fn offer(&self, home: &Arc<Server>, link: Link) -> Option<Link> {
+    pub(super) fn offer(&self, home: &Arc<Server>, link: Box<Link>) -> Option<Box<Link>> {
         let now = Instant::now();
         let mut queue = self.queue();
         let takes = |servers: &Arc<Servers>| servers.may_use(home, now);

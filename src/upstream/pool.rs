@@ -38,7 +38,7 @@ pub(super) struct Server {
 #[derive(Default)]
 struct Idle {
     /// Oldest first.
-    links: VecDeque<Link>,
+    links: VecDeque<Box<Link>>,
     /// Whether a task looks at them.
     watched: bool,
 }
@@ -104,7 +104,7 @@ impl Server {
     }
 
     /// The connection that became idle last and can take a request, which will be sent `now`.
-    fn take_idle(&self, now: Instant) -> Option<Link> {
+    fn take_idle(&self, now: Instant) -> Option<Box<Link>> {
         let mut idle = self.idle();
         // One of which the end of its request is still being sent is left until that has gone, and one that is closed or too
         // old until it is looked at.
@@ -116,11 +116,11 @@ impl Server {
     }
 
     /// The connection that became idle first.
-    pub(super) fn take_oldest(&self) -> Option<Link> {
+    pub(super) fn take_oldest(&self) -> Option<Box<Link>> {
         self.idle().links.pop_front()
     }
 
-    fn give_back(self: &Arc<Self>, mut link: Link) {
+    fn give_back(self: &Arc<Self>, mut link: Box<Link>) {
         let queued = &self.standing.line;
         while !link.sender.is_closed() {
             let mut idle = self.idle();
@@ -199,7 +199,8 @@ impl Drop for Outstanding {
 
 /// A connection in use by one exchange; dropping it closes the connection.
 pub(super) struct Lease {
-    pub(super) link: Link,
+    /// Boxed: it passes through many hands with its answer.
+    pub(super) link: Box<Link>,
     pub(super) outstanding: Outstanding,
 }
 

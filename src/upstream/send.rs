@@ -398,7 +398,7 @@ impl Upstreams {
         let (server, begun) = (outstanding.server(), Instant::now());
         let place = (Some(slot), self.outbox.as_ref());
         match connect(&self.tls, upstream.index, &server.address, upstream.timeout.connect, place).await {
-            Ok((sender, connection)) => Ok(Lease { link: Link::new(sender, connection), outstanding }),
+            Ok((sender, connection)) => Ok(Lease { link: Box::new(Link::new(sender, connection)), outstanding }),
             Err(error) => {
                 let blame = error.blame();
                 if blame == Blame::Ours {

@@ -106,7 +106,7 @@ impl Servers {
     }
 
     /// An idle connection of any worker that takes room from those who wait.
-    pub(super) fn spare(&self, now: Instant) -> Option<Link> {
+    pub(super) fn spare(&self, now: Instant) -> Option<Box<Link>> {
         self.usable(now).filter_map(|index| self.all.get(index)).find_map(|server| server.standing.spare())
     }
 

@@ -45,7 +45,7 @@ impl Standing {
     }
 
     /// An idle connection of any worker, the one that has been so for longest at that worker. To drop it makes room.
-    pub(super) fn spare(&self) -> Option<Link> {
+    pub(super) fn spare(&self) -> Option<Box<Link>> {
         self.pools().iter().filter_map(Weak::upgrade).find_map(|pool| pool.take_oldest())
     }
 

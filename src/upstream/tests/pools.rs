@@ -71,7 +71,7 @@ pub(in crate::upstream) async fn opened(place: Place) -> Used {
     let (ours, other_end) = duplex(64);
     let io = TokioIo::new(Held::new(ours, Some(vacancy.slot)));
     let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    let mut link = Link::new(sender, Box::pin(connection.map(drop)));
+    let mut link = Box::new(Link::new(sender, Box::pin(connection.map(drop))));
     assert!(link.is_open() && link.is_ready());
     (Lease { link, outstanding: vacancy.outstanding }, other_end)
 }
