@@ -224,6 +224,23 @@ async fn connections_are_used_again_on_both_sides_and_requests_may_be_pipelined(
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nc").await;
     assert_eq!(client.answer().await.text(), "c");
 
+    // One that comes while the first is answered.
+    client.get("/played/first", "").await;
+    assert!(server.head().await.starts_with("GET /played/first "));
+    client.send(format!("{}{post}", get("/played/second"))).await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.exactly(1).await, b"1");
+    server.send("!").await;
+    assert_eq!(client.exactly(1).await, b"!");
+    assert!(server.head().await.starts_with("GET /played/second "));
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2").await;
+    assert_eq!(client.answer().await.text(), "2");
+    assert!(server.head().await.starts_with("POST /played/b "));
+    assert_eq!(server.exactly(4).await, b"body");
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3").await;
+    assert_eq!(client.answer().await.text(), "3");
+
     // A server that closes between two requests is no failure of the next.
     drop(server);
     client.get("/played/d", "").await;

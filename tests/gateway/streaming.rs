@@ -185,7 +185,8 @@ async fn many_streams_of_one_connection_are_answered_as_they_finish() {
 async fn a_client_that_goes_takes_its_request_along() {
     let upstream = PlayedUpstream::start().await;
     let calm = Bystander::new().await;
-    let harness = Harness::with(|config| calm.beside(&upstream.routed(&config, "public", ""))).await;
+    let tls = TestTls::new();
+    let harness = Harness::with(|config| calm.beside(&upstream.routed(&tls.listening(&config), "public", ""))).await;
     let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
 
@@ -194,6 +195,31 @@ async fn a_client_that_goes_takes_its_request_along() {
     client.get("/played/waiting", "").await;
     let mut server = upstream.accept().await;
     server.head().await;
+    drop(client);
+    assert!(server.rest().await.is_empty(), "the gateway hung up");
+
+    // Over TLS, with a good-bye and without.
+    for says_so in [true, false] {
+        let mut client = tls_connect(source, harness.tls_address(), &tls.http1()).await;
+        let head = format!("GET /played/waiting HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut server = upstream.accept().await;
+        server.head().await;
+        if says_so {
+            client.shutdown().await.unwrap();
+        }
+        let (tcp, _) = client.into_inner();
+        drop(tcp);
+        assert!(server.rest().await.is_empty(), "the gateway hung up");
+    }
+
+    // When it has sent a body, all of which was passed on.
+    let mut client = Wire::connect(source, harness.address()).await;
+    client.send(format!("POST /played/up HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nwh")).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    client.send("ole").await;
+    assert_eq!(server.exactly(5).await, b"whole");
     drop(client);
     assert!(server.rest().await.is_empty(), "the gateway hung up");
 

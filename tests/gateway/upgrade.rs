@@ -76,6 +76,29 @@ async fn either_side_may_end_it() {
 }
 
 #[tokio::test]
+async fn what_its_client_sends_before_it_is_granted_is_passed_on() {
+    let upstream = PlayedUpstream::start().await;
+    let harness = harness(&upstream).await;
+    let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
+    let mut client = Wire::connect(alice.source, harness.address()).await;
+    let fields = format!("{HANDSHAKE}Origin: http://{HOST}\r\n{}", cookie(&alice));
+    client.get("/played/ws", &fields).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    let early = "early".repeat(1000);
+    client.send(&early).await;
+    server.send(SWITCH).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    client.send("late").await;
+    assert_eq!(server.exactly(5004).await, format!("{early}late").as_bytes());
+    server.send("both").await;
+    assert_eq!(client.exactly(4).await, b"both");
+    drop(client);
+    assert_ends(server).await;
+    harness.finish().await;
+}
+
+#[tokio::test]
 async fn signing_out_ends_it() {
     let upstream = PlayedUpstream::start().await;
     let harness = harness(&upstream).await;

@@ -28,7 +28,7 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// hyper reads this many fields without allocating.
 const USUAL_HEADERS: usize = 100;
 /// Bytes that are taken from a parked stream at once: most heads are shorter, and the rest is hyper's to read.
-const FIRST: usize = 2 * 1024;
+pub(super) const FIRST: usize = 2 * 1024;
 
 /// A connection to its end: of its client, of its time, or, once its requests have ended, after `closing` fired.
 pub(super) struct Http1<'a, 'p, T, S>
@@ -192,7 +192,8 @@ fn without_empty_lines(mut read: Bytes) -> Bytes {
 fn within(limits: &LimitsConfig) -> Builder {
     let mut http1 = Builder::new();
     http1
-        .half_close(false)
+        // What the client's end means is decided by the stream (`Watched`), which notices it at no cost.
+        .half_close(true)
         .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
         // The buffer alone is no bound: one read may overshoot it.
         .max_header_size(limits.head_bytes)

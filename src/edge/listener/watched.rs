@@ -1,6 +1,7 @@
 //! A connection's bytes and answers, each of which notes its [`Activity`].
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,11 +14,19 @@ use super::activity::{Activity, Protocol};
 use super::terms::Place;
 use crate::body::{Body, BodyError};
 
-/// A stream that notes when bytes come, go, or cannot go.
+/// Bytes that are taken from a stream at once to see whether its client is still there: few, since hyper reads the rest.
+const AHEAD: usize = 256;
+
+/// A stream that notes when bytes come, go, or cannot go, and while its HTTP/1 request is being answered, whether its client is
+/// still there.
+///
+/// hyper would find that out by reading, for which it takes a new buffer each time, as the request shares the one that it has.
 pub(super) struct Watched<T> {
     stream: T,
     /// What was read of it, and noted, and is to be read again.
     put_back: Bytes,
+    /// Whether who reads waits for it, and so meets its end.
+    is_awaited: bool,
     activity: Arc<Activity>,
     /// Here, because an upgraded stream outlives everything else of its connection.
     _place: Option<Place>,
@@ -25,7 +34,7 @@ pub(super) struct Watched<T> {
 
 impl<T> Watched<T> {
     pub(super) const fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
-        Self { stream, put_back: Bytes::new(), activity, _place: place }
+        Self { stream, put_back: Bytes::new(), is_awaited: false, activity, _place: place }
     }
 
     /// Has these bytes read again before any others.
@@ -33,10 +42,60 @@ impl<T> Watched<T> {
         self.put_back = bytes;
     }
 
-    fn note<R>(&self, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        match &written {
+    fn note<R>(&self, written: &Poll<io::Result<R>>) {
+        match written {
             Poll::Pending => self.activity.writing_blocked(),
             Poll::Ready(_) => self.activity.bytes_went(),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let is_fed = !self.put_back.is_empty();
+        if is_fed {
+            let first = self.put_back.split_to(self.put_back.len().min(buf.remaining()));
+            buf.put_slice(&first);
+        }
+        let before = buf.filled().len();
+        let more = if self.activity.is_being_parked() || (is_fed && buf.remaining() == 0) {
+            Poll::Pending
+        } else {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        };
+        if buf.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        // An end or an error is there again when more is read.
+        if is_fed { Poll::Ready(Ok(())) } else { more }
+    }
+
+    /// Fails if the client is gone while its request is being answered; has the task woken when it goes, or sends more.
+    ///
+    /// What it sends is read ahead once and not further: as long as that waits, so does its end. Whoever waits for bytes of the
+    /// stream, as hyper does in a body, has just asked for them, and meets its end as well.
+    fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.is_awaited || !self.put_back.is_empty() || !self.activity.is_answering() {
+            return Ok(());
+        }
+        let mut room = [MaybeUninit::uninit(); AHEAD];
+        let mut read = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut read)? {
+            Poll::Ready(()) if read.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(()) => {
+                self.activity.bytes_came();
+                self.put_back = Bytes::copy_from_slice(read.filled());
+                Ok(())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Notes whether what was written went. A client that takes nothing may be gone.
+    fn wrote<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        self.note(&written);
+        if written.is_pending() {
+            self.check_client(cx)?;
         }
         written
     }
@@ -45,28 +104,17 @@ impl<T> Watched<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.put_back.is_empty() {
-            let first = this.put_back.split_to(this.put_back.len().min(buf.remaining()));
-            buf.put_slice(&first);
-            return Poll::Ready(Ok(()));
-        }
-        if this.activity.is_being_parked() {
-            return Poll::Pending;
-        }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            this.activity.bytes_came();
-        }
+        let read = this.poll_bytes(cx, buf);
+        this.is_awaited = read.is_pending();
         read
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.note(written)
+        this.wrote(cx, written)
     }
 
     fn poll_write_vectored(
@@ -76,18 +124,21 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.note(written)
+        this.wrote(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    // TLS keeps records of its own, so a flush can be what blocks.
+    // TLS keeps records of its own, so a flush can be what blocks. hyper flushes whenever it was polled and did not meet a client
+    // that takes nothing, so this is where its client's end is noticed.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        this.note(flushed)
+        this.note(&flushed);
+        this.check_client(cx)?;
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,7 +147,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
             return Poll::Ready(Ok(()));
         }
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
-        this.note(shut)
+        this.note(&shut);
+        shut
     }
 }
 

@@ -1,6 +1,7 @@
 //! What clients meet: one connection under tokio's paused clock, and whole workers over real sockets.
 
 mod connections;
+mod departed;
 mod parked;
 mod workers;
 
@@ -75,9 +76,9 @@ pub(super) fn limits() -> LimitsConfig {
 /// A handler whose paths do what their names say.
 struct Paths {
     worker: usize,
-    /// A permit comes whenever a request for `/wait` or `/hang` has arrived.
+    /// A permit comes whenever a request that waits for something has arrived.
     arrived: Semaphore,
-    /// `/wait` answers with a permit of this.
+    /// `/wait` and what is late go on with a permit of this.
     go_on: Semaphore,
     /// Until this is false, `/hang` holds its worker up.
     hangs: AtomicBool,
@@ -87,6 +88,23 @@ impl Paths {
     fn new(worker: usize) -> Arc<Self> {
         Arc::new(Self { worker, arrived: Semaphore::new(0), go_on: Semaphore::new(0), hangs: AtomicBool::new(true) })
     }
+
+    async fn is_let_go_on(&self) {
+        self.arrived.add_permits(1);
+        self.go_on.acquire().await.unwrap().forget();
+    }
+}
+
+/// Sends back the first `count` bytes, and ends.
+fn upgraded(request: Request<Incoming>, count: usize) -> Response<Body> {
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+        let mut bytes = vec![0; count];
+        stream.read_exact(&mut bytes).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    });
+    let response = Response::builder().status(101).header(header::CONNECTION, "upgrade");
+    response.header(header::UPGRADE, "echo").body(Body::empty()).unwrap()
 }
 
 const BIG: usize = 4 * 1024 * 1024;
@@ -119,8 +137,7 @@ impl Paths {
                 Response::new(Body::full("at last"))
             }
             "/wait" => {
-                self.arrived.add_permits(1);
-                self.go_on.acquire().await.unwrap().forget();
+                self.is_let_go_on().await;
                 Response::new(Body::full("done"))
             }
             "/early" => {
@@ -136,16 +153,20 @@ impl Paths {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 Response::new(Body::full(body))
             }
-            "/upgrade" => {
-                tokio::spawn(async move {
-                    let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
-                    let mut bytes = [0; 4];
-                    stream.read_exact(&mut bytes).await.unwrap();
-                    stream.write_all(&bytes).await.unwrap();
-                });
-                let response = Response::builder().status(101).header(header::CONNECTION, "upgrade");
-                response.header(header::UPGRADE, "echo").body(Body::empty()).unwrap()
+            "/late-echo" => {
+                self.is_let_go_on().await;
+                Response::new(Body::full(request.into_body().collect().await.unwrap().to_bytes()))
             }
+            "/read-and-wait" => {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                self.is_let_go_on().await;
+                Response::new(Body::full(body))
+            }
+            "/late-upgrade" => {
+                self.is_let_go_on().await;
+                upgraded(request, 1000)
+            }
+            "/upgrade" => upgraded(request, 4),
             _ => Response::new(Body::full(format!("{} {}", self.worker, connection.scheme.as_str()))),
         }
     }
