@@ -146,7 +146,7 @@ impl Activity {
     /// Whether an HTTP/1 request is being answered, or its answer is still to go. Never of a stream that was handed over.
     pub(super) fn is_answering(&self) -> bool {
         let is_to_go = || self.blocked_since.load(Relaxed) != NONE && !self.stays.load(Relaxed);
-        self.protocol == Protocol::Http1 && (self.requests.load(Relaxed) > 0 || is_to_go())
+        self.protocol == Protocol::Http1 && (!self.requests.is_none() || is_to_go())
     }
 
     /// An answer gave out bytes; until it is asked for more, the client's flow control holds it up.
