@@ -17,7 +17,7 @@ pub struct SessionEnd {
 }
 
 impl SessionEnd {
-    /// The session ends now: everywhere, when this returns.
+    /// The session ends now: when this returns, whoever looks sees it, and whoever waits is woken.
     pub fn come(&self) {
         // First, so that nobody who is told and looks again sees it live.
         self.has_come.store(true, Ordering::Release);

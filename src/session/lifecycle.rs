@@ -1,4 +1,4 @@
-//! When a session ends by itself; pure, `now` passed in.
+//! When a session ends by itself, `now` passed in; and the policy in force, which a reload replaces.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -186,6 +186,11 @@ pub struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// What was revoked, perhaps while its request waited for something else, is neither asked nor answered any more.
+    fn check(&self) -> Result<(), UpstreamError> {
+        if self.session.is_some_and(|end| end.has_come()) { Err(UpstreamError::SessionEnded) } else { Ok(()) }
+    }
+
     /// Resolves when the session ends or the gateway stops.
     fn any(self) -> impl Future<Output = ()> + Send + 'static {
         let session = self.session.map(|end| end.comes_owned());
@@ -297,6 +302,7 @@ impl Upstreams {
         if body.size_hint().lower() > most_bytes {
             return Err(UpstreamError::BodyTooLarge);
         }
+        ends.check()?;
         let upgrade = upgrade.filter(|_| request.upgrade);
         let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
         let request = compose(request, body, upgrade.is_some());
@@ -318,6 +324,7 @@ impl Upstreams {
     ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
         let mut tries = upstream.servers.len();
         loop {
+            ends.check()?;
             let leased = match found {
                 Ok(Place::Idle(lease)) => Some((lease, false)),
                 found => self.lease(upstream, found, ends).await?,
@@ -387,7 +394,6 @@ impl Upstreams {
             }
         };
         match ends.session {
-            // What was revoked meanwhile is not asked.
             Some(end) => end.before(pin!(leasing)).await.unwrap_or(Err(UpstreamError::SessionEnded)),
             None => leasing.await,
         }
@@ -503,6 +509,8 @@ impl Upstream {
             let (response, bind) = switching(response);
             return Ok(Answered { response, bind });
         }
+        // It may have come to an end while the upstream thought, and not every answer has a body that would be cut.
+        ends.check()?;
         let (mut head, body) = response.into_parts();
         let bind = answer::strip(&mut head.headers);
         head.version = Version::HTTP_11;

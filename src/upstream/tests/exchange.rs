@@ -198,11 +198,44 @@ async fn a_connection_that_went_stale_costs_no_request() {
 
 #[tokio::test]
 async fn an_upstream_is_not_asked_for_a_session_that_has_ended() {
-    let server = mirror().await;
-    let gateway = Gateway::new(&[server.address], timeouts()).await;
-    gateway.end.come();
-    assert_eq!(gateway.refusal(Request::get("/"), empty()).await, "session-expired");
-    assert_eq!(server.connections(), 0);
+    for is_idle in [false, true] {
+        let (asked, mut asking) = mpsc::unbounded_channel();
+        let server = serve(move |_| {
+            asked.send(()).unwrap();
+            async { Response::new(full("seen")) }
+        });
+        let gateway = Gateway::new(&[server.await.address], timeouts()).await;
+        if is_idle {
+            assert_eq!(text(gateway.get("/").await).await, "seen");
+            asking.recv().await.unwrap();
+        }
+        gateway.end.come();
+        assert_eq!(gateway.refusal(Request::get("/"), empty()).await, "session-expired");
+        assert!(asking.try_recv().is_err(), "over a connection that is {}", if is_idle { "idle" } else { "new" });
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_behind_the_end_of_its_session_is_not_told() {
+    for status in [StatusCode::OK, StatusCode::FOUND, StatusCode::NO_CONTENT] {
+        let (held, mut holding) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+        let server = serve(move |_| {
+            let held = held.clone();
+            async move {
+                let (release, released) = oneshot::channel();
+                held.send(release).unwrap();
+                released.await.unwrap();
+                Response::builder().status(status).header("set-cookie", "a=1").body(empty()).unwrap()
+            }
+        });
+        let gateway = Gateway::new(&[server.await.address], timeouts()).await;
+        let (refusal, ()) = tokio::join!(gateway.refusal(Request::get("/"), empty()), async {
+            let release = holding.recv().await.unwrap();
+            gateway.end.come();
+            release.send(()).unwrap();
+        });
+        assert_eq!(refusal, "session-expired", "{status}");
+    }
 }
 
 #[tokio::test]
