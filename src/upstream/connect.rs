@@ -95,11 +95,7 @@ where
                 let tcp = to_any(addresses(host, *port, end).await?, end).await?;
                 tcp.set_nodelay(true)?;
                 let tcp = Outgoing::new(tcp, outbox);
-                if *https {
-                    speak(tls.connect(upstream, host, tcp).await?, slot).await
-                } else {
-                    speak(tcp, slot).await
-                }
+                if *https { speak(tls.connect(upstream, host, tcp).await?, slot).await } else { speak(tcp, slot).await }
             }
         }
     };

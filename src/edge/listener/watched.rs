@@ -27,6 +27,8 @@ pub(super) struct Watched<T> {
     put_back: Bytes,
     /// Whether who reads waits for it, and so meets its end.
     is_awaited: bool,
+    /// Whether who reads has met its end.
+    has_ended: bool,
     activity: Arc<Activity>,
     /// Here, because an upgraded stream outlives everything else of its connection.
     _place: Option<Place>,
@@ -34,7 +36,7 @@ pub(super) struct Watched<T> {
 
 impl<T> Watched<T> {
     pub(super) const fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
-        Self { stream, put_back: Bytes::new(), is_awaited: false, activity, _place: place }
+        Self { stream, put_back: Bytes::new(), is_awaited: false, has_ended: false, activity, _place: place }
     }
 
     /// Has these bytes read again before any others.
@@ -52,30 +54,31 @@ impl<T> Watched<T> {
 
 impl<T: AsyncRead + Unpin> Watched<T> {
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let is_fed = !self.put_back.is_empty();
-        if is_fed {
+        if !self.put_back.is_empty() {
             let first = self.put_back.split_to(self.put_back.len().min(buf.remaining()));
             buf.put_slice(&first);
+            return Poll::Ready(Ok(()));
+        }
+        if self.activity.is_being_parked() {
+            return Poll::Pending;
         }
         let before = buf.filled().len();
-        let more = if self.activity.is_being_parked() || (is_fed && buf.remaining() == 0) {
-            Poll::Pending
-        } else {
-            Pin::new(&mut self.stream).poll_read(cx, buf)
-        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.bytes_came();
+        } else if read.is_ready() {
+            self.has_ended = true;
         }
-        // An end or an error is there again when more is read.
-        if is_fed { Poll::Ready(Ok(())) } else { more }
+        read
     }
 
     /// Fails if the client is gone while its request is being answered; has the task woken when it goes, or sends more.
     ///
-    /// What it sends is read ahead once and not further: as long as that waits, so does its end. Whoever waits for bytes of the
-    /// stream, as hyper does in a body, has just asked for them, and meets its end as well.
+    /// What it sends is read ahead once and not further: as long as that waits, so does its end. Who reads the stream meets its
+    /// end too: where hyper waits for bytes of a body, or has met the end there, what that means is its to say. A body that it
+    /// waits for and gives up is the one case in which a client may leave and nobody looks, until its answer cannot be written.
     fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.is_awaited || !self.put_back.is_empty() || !self.activity.is_answering() {
+        if self.is_awaited || self.has_ended || !self.put_back.is_empty() || !self.activity.is_answering() {
             return Ok(());
         }
         let mut room = [MaybeUninit::uninit(); AHEAD];

@@ -1,5 +1,7 @@
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Empty, ReadHalf, WriteHalf, duplex, empty, split};
+use tokio::io::{
+    AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Empty, ReadHalf, WriteHalf, duplex, empty, split,
+};
 use tokio::task::coop::poll_proceed;
 use tokio::task::yield_now;
 

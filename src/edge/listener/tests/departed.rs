@@ -291,3 +291,16 @@ async fn a_client_is_looked_for_once_a_turn_while_it_is_answered_and_nobody_read
     activity.request_ended();
     assert!(!is_looked_for(&mut watched, &asked).await, "it was answered");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_within_a_body_and_listens_on_is_answered() {
+    let mut served = served(64 * 1024);
+    served.send(&head("POST", "/read-and-wait", "Content-Length: 100\r\n")).await;
+    served.all_is_quiet().await;
+    served.send("0123456789").await;
+    served.all_is_quiet().await;
+    served.client.shutdown().await.unwrap();
+    timeout(seconds(5), served.paths.arrived.acquire()).await.expect("it does not end").unwrap().forget();
+    served.all_is_quiet().await;
+    served.goes_on_with(&["broken off"]).await;
+}

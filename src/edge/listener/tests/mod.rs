@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Collected, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -158,9 +158,9 @@ impl Paths {
                 Response::new(Body::full(request.into_body().collect().await.unwrap().to_bytes()))
             }
             "/read-and-wait" => {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let body = request.into_body().collect().await;
                 self.is_let_go_on().await;
-                Response::new(Body::full(body))
+                Response::new(Body::full(body.map_or(Bytes::from_static(b"broken off"), Collected::to_bytes)))
             }
             "/late-upgrade" => {
                 self.is_let_go_on().await;

@@ -166,6 +166,8 @@ async fn draining_ends_what_is_under_way_and_accepts_nobody() {
     // The accept loops end at once; a connection made in that very moment is reset.
     let refused = async {
         while let Ok(mut stream) = TcpStream::connect(running.plain).await {
+            // Something is sent, so that a kernel that forgot the connection with its listener says so.
+            let _ = stream.write_all(b"x").await;
             let _ = stream.read(&mut [0; 1]).await;
         }
     };
@@ -259,6 +261,8 @@ async fn a_listener_opens_and_closes_while_others_serve() {
     handle.close();
     let refused = async {
         while let Ok(mut stream) = TcpStream::connect(handle.address()).await {
+            // Something is sent, so that a kernel that forgot the connection with its listener says so.
+            let _ = stream.write_all(b"x").await;
             let _ = stream.read(&mut [0; 1]).await;
         }
     };
