@@ -192,7 +192,7 @@ fn without_empty_lines(mut read: Bytes) -> Bytes {
 fn within(limits: &LimitsConfig) -> Builder {
     let mut http1 = Builder::new();
     http1
-        // What the client's end means is decided by the stream (`Watched`), which notices it at no cost.
+        // The client's end is noticed by the stream (`Watched`), which needs no buffer for that.
         .half_close(true)
         .max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER))
         // The buffer alone is no bound: one read may overshoot it.

@@ -1,20 +1,17 @@
 //! Clients that leave, or send more, while they are being answered.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use rustls::pki_types::ServerName;
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::noted::{Noted, Reads};
 use super::workers::{client_config, write_pair};
 use super::*;
 use crate::clock::{Clock, SystemClock};
@@ -214,82 +211,49 @@ async fn bytes_behind_an_upgrade_that_is_not_granted_yet_are_its_own() {
     }
 }
 
-/// Notes where what it gives is to be put, and how often it is asked.
-struct Placed {
-    stream: DuplexStream,
-    asked: Arc<AtomicUsize>,
-    places: Arc<Mutex<Vec<usize>>>,
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.asked.fetch_add(1, Relaxed);
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if let Some(first) = buf.filled().first() {
-            this.places.lock().unwrap().push(std::ptr::from_ref(first).addr());
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_head_is_read_into_the_same_buffer() {
-    let ((client, stream), paths, places) = (tokio::io::duplex(4096), Paths::new(0), Arc::<Mutex<Vec<_>>>::default());
-    let noting = Placed { stream, asked: Arc::default(), places: Arc::clone(&places) };
-    let ended = tokio::spawn(serve(Arc::clone(&paths), noting));
+    let ((client, stream), paths) = (tokio::io::duplex(4096), Paths::new(0));
+    let (stream, reads) = Noted::new(stream);
+    let ended = tokio::spawn(serve(Arc::clone(&paths), stream));
     let mut it = Served { client, paths, ended };
     for _ in 0..20 {
         it.asks_and_waits(&wait()).await;
         it.goes_on_with(&["done"]).await;
     }
-    let places = places.lock().unwrap();
+    let places = reads.places.lock().unwrap();
     assert_eq!(places.len(), 20);
     assert!(places.iter().all(|place| *place == places[0]), "{places:x?}");
 }
 
 /// In one turn; whether the stream was asked to see whether its client is there.
-async fn is_looked_for<T: AsyncRead + AsyncWrite + Unpin>(watched: &mut Watched<T>, asked: &AtomicUsize) -> bool {
-    let before = asked.load(Relaxed);
+async fn is_looked_for<T: AsyncRead + AsyncWrite + Unpin>(watched: &mut Watched<T>, reads: &Reads) -> bool {
+    let before = reads.asked.load(Relaxed);
     watched.flush().await.unwrap();
-    asked.load(Relaxed) > before
+    reads.asked.load(Relaxed) > before
 }
 
 #[tokio::test]
 async fn a_client_is_looked_for_once_a_turn_while_it_is_answered_and_nobody_reads() {
-    let ((mut client, stream), asked) = (tokio::io::duplex(4096), Arc::<AtomicUsize>::default());
+    let (mut client, stream) = tokio::io::duplex(4096);
     let activity = Activity::new(Protocol::Http1);
-    let stream = Placed { stream, asked: Arc::clone(&asked), places: Arc::default() };
+    let (stream, reads) = Noted::new(stream);
     let mut watched = Watched::new(stream, Arc::clone(&activity), None);
-    assert!(!is_looked_for(&mut watched, &asked).await, "nothing is asked for");
+    assert!(!is_looked_for(&mut watched, &reads).await, "nothing is asked for");
     activity.request_began();
-    assert!(is_looked_for(&mut watched, &asked).await);
+    assert!(is_looked_for(&mut watched, &reads).await);
     assert!(watched.read_u8().now_or_never().is_none());
-    assert!(!is_looked_for(&mut watched, &asked).await, "who reads finds out");
+    assert!(!is_looked_for(&mut watched, &reads).await, "who reads finds out");
     client.write_all(b"ab").await.unwrap();
     assert_eq!(watched.read_u8().await.unwrap(), b'a');
-    assert!(is_looked_for(&mut watched, &asked).await);
-    assert!(!is_looked_for(&mut watched, &asked).await, "bytes wait to be read");
+    assert!(is_looked_for(&mut watched, &reads).await);
+    assert!(!is_looked_for(&mut watched, &reads).await, "bytes wait to be read");
     assert_eq!(watched.read_u8().await.unwrap(), b'b');
-    assert!(is_looked_for(&mut watched, &asked).await);
+    assert!(is_looked_for(&mut watched, &reads).await);
     drop(client);
     assert_eq!(watched.flush().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     activity.request_ended();
-    assert!(!is_looked_for(&mut watched, &asked).await, "it was answered");
+    assert!(!is_looked_for(&mut watched, &reads).await, "it was answered");
 }
 
 #[tokio::test(start_paused = true)]

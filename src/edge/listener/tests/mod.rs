@@ -2,6 +2,7 @@
 
 mod connections;
 mod departed;
+mod noted;
 mod parked;
 mod workers;
 

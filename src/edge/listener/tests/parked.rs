@@ -1,17 +1,13 @@
 //! Connections that wait: what each keeps meanwhile, and that nobody can tell by its answers.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll};
-
 use rustls::pki_types::ServerName;
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use super::noted::{Noted, Reads};
 use super::workers::{client_config, write_pair};
 use super::*;
 use crate::clock::{Clock, SystemClock};
@@ -21,39 +17,10 @@ use crate::edge::listener::connection::Server;
 use crate::edge::listener::http1::FIRST;
 use crate::tls::test_certificates::TestCa;
 
-/// Notes how much room it was last read into: hyper's whole buffer, [`FIRST`] where the connection is parked, or less to see whether
-/// who waits for an answer is still there.
-struct Roomy {
-    stream: DuplexStream,
-    room: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Roomy {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.room.store(buf.remaining(), Relaxed);
-        Pin::new(&mut this.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Roomy {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 /// A connection over HTTP/1, byte by byte.
 struct Served {
     client: DuplexStream,
-    room: Arc<AtomicUsize>,
+    reads: Arc<Reads>,
     paths: Arc<Paths>,
     ended: JoinHandle<Instant>,
     shutdown: CancellationToken,
@@ -64,14 +31,14 @@ const CONNECTION: fn() -> Connection =
 
 fn served() -> Served {
     let (client, stream) = tokio::io::duplex(64 * 1024);
-    let (room, paths, shutdown) = (Arc::default(), Paths::new(0), CancellationToken::new());
-    let stream = Roomy { stream, room: Arc::clone(&room) };
+    let (paths, shutdown) = (Paths::new(0), CancellationToken::new());
+    let (stream, reads) = Noted::new(stream);
     let (server, closing) = (Server::new(Arc::clone(&paths), None), shutdown.clone());
     let ended = tokio::spawn(async move {
         server.serve(stream, Protocol::Http1, CONNECTION(), &limits(), &closing, None).await;
         Instant::now()
     });
-    Served { client, room, paths, ended, shutdown }
+    Served { client, reads, paths, ended, shutdown }
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -105,7 +72,7 @@ impl Served {
     /// Lets a second pass.
     async fn is_parked(&self) -> bool {
         sleep(seconds(1)).await;
-        self.room.load(Relaxed) == FIRST
+        self.reads.room.load(Relaxed) == FIRST
     }
 
     async fn assert_ends(self, since: Instant, after: Duration) {
@@ -128,7 +95,7 @@ async fn a_quiet_connection_keeps_its_stream_alone_and_a_busy_one_everything() {
     it.answers(1, "done").await;
     for _ in 0..100 {
         sleep(Duration::from_millis(20)).await;
-        assert!(it.room.load(Relaxed) >= 8 * 1024);
+        assert!(it.reads.room.load(Relaxed) >= 8 * 1024);
         it.is_answered().await;
     }
     assert!(it.is_parked().await);
@@ -137,21 +104,21 @@ async fn a_quiet_connection_keeps_its_stream_alone_and_a_busy_one_everything() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_its_client_does_not_take_is_under_way() {
     let (mut client, stream) = tokio::io::duplex(64);
-    let room = Arc::default();
-    let stream = Roomy { stream, room: Arc::clone(&room) };
+    let (stream, reads) = Noted::new(stream);
     let server = Server::new(Paths::new(0), None);
     tokio::spawn(async move {
         server.serve(stream, Protocol::Http1, CONNECTION(), &limits(), &CancellationToken::new(), None).await;
     });
     client.write_all(GET.as_bytes()).await.unwrap();
     sleep(seconds(1)).await;
-    assert_ne!(room.load(Relaxed), FIRST);
+    assert!(reads.asked.load(Relaxed) > 0);
+    assert_ne!(reads.room.load(Relaxed), FIRST);
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n0 http") {
         client.read_buf(&mut answer).await.unwrap();
     }
     sleep(seconds(1)).await;
-    assert_eq!(room.load(Relaxed), FIRST);
+    assert_eq!(reads.room.load(Relaxed), FIRST);
 }
 
 #[tokio::test(start_paused = true)]
