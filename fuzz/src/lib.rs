@@ -25,6 +25,7 @@ use sekisho::binding::{AccountId, BindingId, EnrolmentCode, ImportLine, Pin};
 use sekisho::carrier::{Carriers, Networks, ProfileSpec, UserAgent};
 use sekisho::clock::Timestamp;
 use sekisho::config::{Access, Assurance, Config, RouteConfig, Severity};
+use sekisho::edge::fuzz::messages;
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies, fold, parse_proxy_header};
 use sekisho::entropy::SeededEntropy;
 use sekisho::gateway::fuzz::{form_field, local_path as read_to, wanted_path};
@@ -100,6 +101,25 @@ pub fn proxy_header(data: &[u8]) {
         assert_eq!(words.next() == Some(b"UNKNOWN"), proxied.source.is_none());
         let named = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse::<IpAddr>().ok());
         assert!(proxied.source.is_none_or(|source| Some(source.ip()) == named));
+    }
+}
+
+/// Whatever pieces they come in, the same is passed on of the bytes of an HTTP/1 connection. Each line of its heads ends by CR and LF,
+/// and of each head one line says how long its body is.
+pub fn framing(data: &[u8]) {
+    let Some(([size, bodies], bytes)) = data.split_first_chunk() else { return };
+    let follows = || (0..8).cycle().map(|bit| (bodies >> bit & 1 == 0).then_some(u64::from(*bodies)));
+    assert_eq!(messages(bytes, usize::from(*size), follows()), messages(bytes, usize::MAX, follows()));
+    let (heads, _) = messages(bytes, usize::from(*size), std::iter::repeat(Some(0)));
+    let heads = String::from_utf8_lossy(&heads).to_ascii_lowercase();
+    for head in heads.split("\r\n\r\n") {
+        let mut lengths = 0;
+        for line in head.split("\r\n") {
+            assert!(!line.contains('\n'));
+            lengths += usize::from(line.starts_with("content-length:") || line.starts_with("transfer-encoding:"));
+        }
+        // The last of a head that is refused is left without its end.
+        assert!(lengths < 2 || (lengths == 2 && head.ends_with('\r')), "{head}");
     }
 }
 

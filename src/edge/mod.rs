@@ -17,6 +17,8 @@ pub use client_body::ClientBody;
 pub(crate) use head::cookie_pairs;
 pub use head::{HeadError, HeadLimits, RawHead, fold, fold_byte};
 pub use host::HostAllowList;
+#[cfg(fuzzing)]
+pub use listener::fuzz;
 pub use listener::{
     Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
     ListenerHandle, OpenConnection, Outbox, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,

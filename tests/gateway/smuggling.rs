@@ -16,11 +16,25 @@ fn framings() -> Vec<(String, Option<(&'static str, bool)>)> {
     let mut rows: Vec<(String, Option<(&'static str, bool)>)> = Vec::new();
     let chunked = "Transfer-Encoding: chunked\r\n";
     let hello = "5\r\nhello\r\n0\r\n\r\n";
-    // Chunks outrank a length, whichever comes first, and nothing after them is believed (RFC 9112 §6.3).
-    rows.push((format!("Content-Length: 4\r\n{chunked}\r\n{hello}"), Some(("hello", false))));
-    rows.push((format!("{chunked}Content-Length: 4\r\n\r\n{hello}"), Some(("hello", false))));
-    rows.push((format!("Content-Length: 100\r\n{chunked}\r\n0\r\n\r\n"), Some(("", false))));
-    rows.push(("Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello".into(), Some(("hello", true))));
+    // A length is said once; that chunks outrank it (RFC 9112 §6.3), or that two are the same, not everybody knows.
+    rows.push((format!("Content-Length: 4\r\n{chunked}\r\n{hello}"), None));
+    rows.push((format!("{chunked}Content-Length: 4\r\n\r\n{hello}"), None));
+    rows.push((format!("Content-Length: 100\r\n{chunked}\r\n0\r\n\r\n"), None));
+    rows.push((format!("content-LENGTH:5\r\nX: a\r\ntransfer-ENCODING:chunked\r\n\r\n{hello}"), None));
+    rows.push(("Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello".into(), None));
+    // Lines end by CR and LF, those of trailers too.
+    rows.push(("X: a\nContent-Length: 5\r\n\r\nhello".into(), None));
+    rows.push(("Content-Length: 5\n\r\nhello".into(), None));
+    rows.push(("Content-Length: 5\r\n\nhello".into(), None));
+    rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\nX: a\nY: b\r\n\r\n"), None));
+    rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\nX: a\rb\r\n\r\n"), None));
+    rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\n\n"), None));
+    // An empty line before a request is none of it (RFC 9112 §2.2); half of one is an error.
+    rows.push(("Content-Length: 5\r\n\r\nhello\r\n\r\n".into(), Some(("hello", true))));
+    rows.push((format!("{chunked}\r\n{hello}\r\n"), Some(("hello", true))));
+    rows.push((format!("{chunked}\r\n{hello}\n"), Some(("hello", false))));
+    rows.push(("Content-Length: 5\r\n\r\nhello\r".into(), Some(("hello", false))));
+    rows.push(("Content-Length: 5\r\n\r\nhello\n".into(), Some(("hello", false))));
     rows.push((format!("transfer-encoding:\tCHUNKED \r\n\r\n{hello}"), Some(("hello", true))));
     rows.push((format!("{chunked}\r\n5;a=b;c=\"d\"\r\nhello\r\n0;e\r\n\r\n"), Some(("hello", true))));
     rows.push((format!("{chunked}\r\n005\r\nhello\r\n000\r\n\r\n"), Some(("hello", true))));
@@ -136,12 +150,17 @@ async fn lines_that_are_read_leniently_are_written_strictly() {
     let watch = calm.watch(&harness).await;
     let source = harness.handset(Carrier::Au, "a").source;
     let mut wire = Wire::connect(source, harness.address()).await;
-    let lenient = format!("GET /public/x HTTP/1.1\nHost: {HOST}\nX-A:  1 \nX-B:2\nConnection: close\n\n");
+    let lenient = format!("GET /public/x HTTP/1.1\r\nHost: {HOST}\r\nX-A:  1 \r\nX-B:2\r\nConnection: close\r\n\r\n");
     wire.send(format!("\r\n{lenient}")).await;
     assert!(wire.rest().await.starts_with(b"HTTP/1.1 200 OK\r\n"));
     let received = harness.upstream.last();
     assert_eq!((received.target.as_str(), &received.headers["x-a"]), ("/public/x", &"1".parse().unwrap()));
     assert_eq!(received.headers["x-b"], "2");
+    for (at, _) in lenient.match_indices("\r\n") {
+        let mut wire = Wire::connect(source, harness.address()).await;
+        wire.send(format!("{}{}", &lenient[..at], &lenient[at + 1..])).await;
+        assert!(wire.rest().await.starts_with(b"HTTP/1.1 400 "), "LF alone at {at}");
+    }
     for line in [
         "GET /public",
         "GET /public HTTP/1.1 x",

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::framing::Follows;
 use crate::config::ClientTimeouts;
 
 /// The version that a connection speaks, as far as waiting differs.
@@ -37,6 +38,8 @@ pub(super) struct Activity {
     stays: AtomicBool,
     /// Whether the last request had a body, of which some may come yet though its answer has gone.
     had_body: AtomicBool,
+    /// What follows the last head, until somebody asks: octets, or what stands for [`Follows`].
+    follows: AtomicU64,
     // Moments; see `Activity::stamp`.
     quiet_since: AtomicU64,
     head_since: AtomicU64,
@@ -67,6 +70,11 @@ impl Count {
 /// request to the next, so that it never pays for another hyper.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
 
+/// What follows a head, where it is not octets; no body may be so long.
+const NOTHING: u64 = u64::MAX;
+const CHUNKS: u64 = u64::MAX - 1;
+const ANYTHING: u64 = u64::MAX - 2;
+
 /// No moment.
 const NONE: u64 = 0;
 /// The moment at which somebody asks: most heads are complete before anybody does, and then no clock was read for them.
@@ -83,6 +91,7 @@ impl Activity {
             being_parked: AtomicBool::new(false),
             stays: AtomicBool::new(protocol == Protocol::Http2),
             had_body: AtomicBool::new(false),
+            follows: AtomicU64::new(NOTHING),
             quiet_since: AtomicU64::new(NONE),
             head_since: AtomicU64::new(NONE),
             blocked_since: AtomicU64::new(NONE),
@@ -130,9 +139,27 @@ impl Activity {
         self.stays.store(true, Relaxed);
     }
 
-    /// Whether the request that began has a body. That of the one before has ended.
-    pub(super) fn has_body(&self, it_has: bool) {
-        self.had_body.store(it_has, Relaxed);
+    /// The request that began has a body of that length, or one in chunks. That of the one before has ended.
+    pub(super) fn has_body(&self, length: Option<u64>) {
+        self.had_body.store(length != Some(0), Relaxed);
+        self.follows.store(length.map_or(CHUNKS, |length| length.min(ANYTHING - 1)), Relaxed);
+    }
+
+    /// Its upgrade is granted.
+    pub(super) fn upgraded(&self) {
+        self.follows.store(ANYTHING, Relaxed);
+    }
+
+    /// What hyper has said since it was asked last.
+    pub(super) fn follows(&self) -> Follows {
+        let follows = self.follows.load(Relaxed);
+        self.follows.store(NOTHING, Relaxed);
+        match follows {
+            NOTHING => Follows::Nothing,
+            CHUNKS => Follows::Chunks,
+            ANYTHING => Follows::Anything,
+            octets => Follows::Octets(octets),
+        }
     }
 
     /// An answer ended, or its request was given up.
@@ -257,11 +284,6 @@ impl<'a> Watchdog<'a> {
     /// The connection is about to end, as one that was said good-bye to.
     pub(super) fn ends(&mut self) {
         self.last_call = Some(Instant::now() + self.timeouts.head);
-    }
-
-    /// Bytes of the next head came with the last request.
-    pub(super) fn head_began(&self) {
-        self.activity.bytes_came();
     }
 
     /// To be polled after the connection in the same task, so that what it just noted is seen.

@@ -124,7 +124,7 @@ impl<H: Handler> Server<H> {
             if request.extensions().get::<OnUpgrade>().is_some() {
                 activity.upgrade_asked();
             }
-            activity.has_body(!request.body().is_end_stream());
+            activity.has_body(request.body().size_hint().exact());
             let guard = Some(RequestGuard::new(&activity));
             // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
             // nothing may hold it twice, as an async function holds what it is given and awaits.
@@ -252,5 +252,5 @@ fn answer(handled: std::thread::Result<Response<Body>>, guard: RequestGuard) -> 
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     });
-    response.map(|body| guard.answer(body))
+    guard.answer(response)
 }

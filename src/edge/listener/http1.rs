@@ -91,11 +91,9 @@ where
             Poll::Ready(Ok(())) => {
                 let State::Serving(serving) = replace(&mut self.state, State::Gone) else { return Poll::Pending };
                 let Some(parts) = serving.into_parts() else { return Poll::Ready(()) };
-                self.state = State::Parked(parts.io.into_inner(), parts.service);
-                let read = without_empty_lines(parts.read_buf);
-                if !read.is_empty() {
-                    self.watchdog.head_began();
-                    self.unpark(read);
+                // It was given no byte of a next head, or this were no moment to park it.
+                if parts.read_buf.is_empty() {
+                    self.state = State::Parked(parts.io.into_inner(), parts.service);
                 }
             }
         }
@@ -159,7 +157,7 @@ where
                 State::Parked(stream, _) => {
                     let mut room = [MaybeUninit::uninit(); FIRST];
                     let mut read = ReadBuf::uninit(&mut room);
-                    if Pin::new(stream).poll_read(cx, &mut read).is_ready() {
+                    if stream.poll_first(cx, &mut read).is_ready() {
                         // An end or an error is there again when hyper reads, which knows what to do.
                         this.unpark(Bytes::copy_from_slice(read.filled()));
                     } else {
@@ -179,14 +177,6 @@ fn over(ended: hyper::Result<()>) -> Poll<()> {
         tracing::debug!(%error, "connection ended");
     }
     Poll::Ready(())
-}
-
-/// What comes before a head and is no part of it (RFC 9112 §2.2), as some browsers send it behind what they post.
-fn without_empty_lines(mut read: Bytes) -> Bytes {
-    while let [b'\n', ..] | [b'\r', b'\n', ..] = *read {
-        let _ = read.split_to(if read.starts_with(b"\n") { 1 } else { 2 });
-    }
-    read
 }
 
 fn within(limits: &LimitsConfig) -> Builder {

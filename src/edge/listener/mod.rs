@@ -11,6 +11,9 @@ mod bind;
 mod closing;
 mod connection;
 mod cork;
+mod framing;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod halves;
 mod http1;
 mod inherited;

@@ -4,27 +4,35 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{Activity, Protocol};
+use super::framing::{Framing, Verdict};
 use super::terms::Place;
 use crate::body::{Body, BodyError};
 
 /// Bytes that are taken from a stream at once to see whether its client is still there: few, since hyper reads the rest.
 const AHEAD: usize = 256;
 
+/// Ends a head, and trailers.
+const END: &[u8] = b"\r\n\r\n";
+
 /// A stream that notes when bytes come, go, or cannot go, and while its HTTP/1 request is being answered, whether its client is
-/// still there.
+/// still there. Of what is sent over HTTP/1 one message at a time is read.
 ///
 /// hyper would find that out by reading, for which it takes a new buffer each time, as the request shares the one that it has.
 pub(super) struct Watched<T> {
     stream: T,
-    /// What was read of it, and noted, and is to be read again.
+    framing: Framing,
+    /// What was read of it and is to be read again.
     put_back: Bytes,
+    /// Whether some of that was read to see whether its client is still there.
+    is_ahead: bool,
     /// Whether who reads waits for it, and so meets its end.
     is_awaited: bool,
     /// Whether who reads has met its end.
@@ -35,11 +43,16 @@ pub(super) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub(super) const fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
-        Self { stream, put_back: Bytes::new(), is_awaited: false, has_ended: false, activity, _place: place }
+    pub(super) fn new(stream: T, activity: Arc<Activity>, place: Option<Place>) -> Self {
+        let framing = match activity.protocol() {
+            Protocol::Http1 => Framing::of_http1(),
+            Protocol::Http2 => Framing::of_anything(),
+        };
+        let (put_back, is_ahead, is_awaited, has_ended) = (Bytes::new(), false, false, false);
+        Self { stream, framing, put_back, is_ahead, is_awaited, has_ended, activity, _place: place }
     }
 
-    /// Has these bytes read again before any others.
+    /// Has these bytes read again, which are all that was read and not passed on.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
         self.put_back = bytes;
     }
@@ -53,23 +66,80 @@ impl<T> Watched<T> {
 }
 
 impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Reads bytes that are to be put back.
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.put_back.is_empty() {
-            let first = self.put_back.split_to(self.put_back.len().min(buf.remaining()));
-            buf.put_slice(&first);
-            return Poll::Ready(Ok(()));
-        }
-        if self.activity.is_being_parked() {
-            return Poll::Pending;
-        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        while buf.filled().len() == before && buf.remaining() > 0 {
+            if !self.put_back.is_empty() {
+                self.read_again(buf);
+                continue;
+            }
+            if self.framing.is_refused() {
+                self.has_ended = true;
+                break;
+            }
+            if self.activity.is_being_parked() {
+                return Poll::Pending;
+            }
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                self.has_ended = true;
+                break;
+            }
+            self.read_anew(buf, before);
+        }
         if buf.filled().len() > before {
             self.activity.bytes_came();
-        } else if read.is_ready() {
-            self.has_ended = true;
         }
-        read
+        Poll::Ready(Ok(()))
+    }
+
+    /// Passes on, of what was put back, what belongs to one message.
+    fn read_again(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.put_back.len().min(buf.remaining());
+        if self.framing.is_refused() {
+            buf.put_slice(&self.put_back.split_to(length));
+            return;
+        }
+        let bytes = self.put_back.get(..length).unwrap_or_default();
+        let verdict = self.framing.look(bytes, || self.activity.follows());
+        self.put_back.advance(verdict.skip);
+        buf.put_slice(&self.put_back.split_to(verdict.pass));
+        self.is_ahead &= !self.put_back.is_empty();
+        self.spoil(verdict, buf);
+    }
+
+    /// Passes on, of what was read behind `before`, what belongs to one message.
+    fn read_anew(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let bytes = buf.filled_mut().get_mut(before..).unwrap_or_default();
+        let verdict = self.framing.look(bytes, || self.activity.follows());
+        let Verdict { skip, pass, .. } = verdict;
+        if let Some(rest @ [_, ..]) = bytes.get(skip + pass..) {
+            self.put_back = Bytes::copy_from_slice(rest);
+        }
+        if skip > 0 {
+            bytes.copy_within(skip..skip + pass, 0);
+        }
+        buf.set_filled(before + pass);
+        self.spoil(verdict, buf);
+    }
+
+    /// Has hyper refuse what must be refused, as it refuses anything else that is malformed: no line may have a NUL.
+    fn spoil(&mut self, verdict: Verdict, buf: &mut ReadBuf<'_>) {
+        if !self.framing.is_refused() {
+            return;
+        }
+        self.put_back = Bytes::new();
+        if verdict.spoil
+            && let Some(last) = buf.filled_mut().last_mut()
+        {
+            *last = 0;
+            self.put_back = Bytes::from_static(END);
+        }
     }
 
     /// Fails if the client is gone while its request is being answered; has the task woken when it goes, or sends more.
@@ -78,7 +148,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     /// end too: where hyper waits for bytes of a body, or has met the end there, what that means is its to say. A body that it
     /// waits for and gives up is the one case in which a client may leave and nobody looks, until its answer cannot be written.
     fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.is_awaited || self.has_ended || !self.put_back.is_empty() || !self.activity.is_answering() {
+        if self.is_awaited || self.has_ended || self.is_ahead || !self.activity.is_answering() {
             return Ok(());
         }
         let mut room = [MaybeUninit::uninit(); AHEAD];
@@ -86,8 +156,8 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         match Pin::new(&mut self.stream).poll_read(cx, &mut read)? {
             Poll::Ready(()) if read.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(()) => {
-                self.activity.bytes_came();
-                self.put_back = Bytes::copy_from_slice(read.filled());
+                self.put_back = Bytes::from([&self.put_back, read.filled()].concat());
+                self.is_ahead = true;
                 Ok(())
             }
             Poll::Pending => Ok(()),
@@ -165,8 +235,11 @@ impl RequestGuard {
     }
 
     /// The request lasts as long as this answer.
-    pub(super) const fn answer(self, body: Body) -> Answer {
-        Answer { body, rest: None, held_up: false, request: self }
+    pub(super) fn answer(self, response: Response<Body>) -> Response<Answer> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.0.upgraded();
+        }
+        response.map(|body| Answer { body, rest: None, held_up: false, request: self })
     }
 }
 

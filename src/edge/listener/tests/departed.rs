@@ -127,6 +127,16 @@ async fn who_leaves_while_waiting_ends_the_exchange_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_leaves_ends_the_exchange_at_once_whatever_was_sent_behind_its_request() {
+    for behind in ["\r\n", &wait(), &wait().repeat(100)] {
+        let mut it = served(64 * 1024);
+        it.asks_and_waits(&(wait() + behind)).await;
+        drop(it.client);
+        assert_ends_at_once(it.ended, behind).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_leaves_over_tls_ends_the_exchange_at_once() {
     for request in [wait(), post("/read-and-wait", "all of it")] {
         let mut it = served_over_tls().await;
