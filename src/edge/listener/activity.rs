@@ -68,7 +68,7 @@ impl Count {
 
 /// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
 /// request to the next, so that it never pays for another hyper.
-pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
+const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// What follows a head, where it is not octets; no body may be so long.
 const NOTHING: u64 = u64::MAX;

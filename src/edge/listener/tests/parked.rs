@@ -12,7 +12,7 @@ use super::workers::{client_config, write_pair};
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::edge::Scheme;
-use crate::edge::listener::activity::{PARK_AFTER, Protocol};
+use crate::edge::listener::activity::Protocol;
 use crate::edge::listener::connection::Server;
 use crate::edge::listener::http1::FIRST;
 use crate::tls::test_certificates::TestCa;
