@@ -12,7 +12,7 @@ use http::request::Parts;
 use sekisho::carrier::{Carriers, Networks, ProfileSpec};
 use sekisho::config::{Access, Assurance, RouteConfig};
 use sekisho::edge::{Client, HeadLimits, HostAllowList, RawHead, Scheme, TrustedProxies};
-use sekisho::session::{CookiePresence, SessionCookie};
+use sekisho::session::{CookiePresence, LastCookie, SessionCookie};
 use sekisho::trace::{RequestId, UpstreamCall};
 use sekisho::upstream::{Forwarded, Routes, StrippedHead};
 
@@ -67,12 +67,13 @@ fn stages(criterion: &mut Criterion) {
     criterion.bench_function("find the route", |b| b.iter(|| routes.find(black_box(PATH)).is_ok()));
 
     let signed_in = head();
-    criterion.bench_function("find the session cookie, hash its token", |b| {
-        b.iter(|| match SessionCookie::of(Scheme::Http).find(black_box(&signed_in)) {
-            CookiePresence::Token(token) => token.hash(),
-            CookiePresence::Absent | CookiePresence::Unusable => unreachable!("the head has a token"),
-        });
-    });
+    let find = |last: &LastCookie| match SessionCookie::of(Scheme::Http).find(black_box(&signed_in), last) {
+        CookiePresence::Token(token) => token.hash(),
+        CookiePresence::Absent | CookiePresence::Unusable => unreachable!("the head has a token"),
+    };
+    criterion.bench_function("find the session cookie, hash its token", |b| b.iter(|| find(&LastCookie::default())));
+    let last = LastCookie::default();
+    criterion.bench_function("find the session cookie of the request before", |b| b.iter(|| find(&last)));
 
     let carriers = carriers();
     let client = client(&signed_in);

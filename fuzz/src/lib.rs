@@ -34,7 +34,7 @@ use sekisho::links::{FormEncoding, UrlTokens, take_token};
 use sekisho::logs::fuzz::read as read_sealed;
 use sekisho::pages::{Reader, ReaderHints};
 use sekisho::receipt::verify;
-use sekisho::session::{CookiePresence, SessionCookie, SessionId};
+use sekisho::session::{CookiePresence, LastCookie, SessionCookie, SessionId};
 use sekisho::tls::certificate_name;
 use sekisho::upstream::{Destination, Routes, StrippedHead};
 
@@ -146,8 +146,8 @@ pub fn user_agent(data: &[u8]) {
 /// A session token is what a token looks like, under the name that belongs to the scheme.
 pub fn cookie(data: &[u8]) {
     let Some((_, scheme, head)) = request(data) else { return };
-    if let CookiePresence::Token(token) = SessionCookie::of(scheme).find(&head) {
-        assert!(token.expose().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+    if let CookiePresence::Token(made) = SessionCookie::of(scheme).find(&head, &LastCookie::default()) {
+        assert!(made.token().expose().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::edge::{Client, ClientBody, HeadError, RawHead};
 use crate::links::{FormEncoding, UrlTokens, take_token};
 use crate::refusal::Reason;
-use crate::session::{CookiePresence, SessionCookie, SessionToken};
+use crate::session::{CookiePresence, CookieToken, LastCookie, SessionCookie, SessionToken};
 use crate::trace::{RequestId, RequestTrace};
 
 /// Whether the body is a form as browsers send one, unless told otherwise.
@@ -27,6 +27,7 @@ pub(super) fn is_form(head: &RawHead) -> bool {
 /// this page, cannot hand it on.
 pub(super) struct Arrival {
     pub(super) head: RawHead,
+    cookie: CookiePresence,
     url: UrlTokens,
     pub(super) client: Client,
     pub(super) request_id: RequestId,
@@ -39,7 +40,7 @@ pub(super) enum Held<'a> {
     /// Nothing.
     Nothing,
     /// A cookie; whatever its URL holds is not looked at (session fixation).
-    Cookie(SessionToken),
+    Cookie(&'a CookieToken),
     /// A token in its URL, or first in its form, and no cookie.
     Url(&'a SessionToken),
     /// Something that cannot be a token.
@@ -47,11 +48,17 @@ pub(super) enum Held<'a> {
 }
 
 impl Arrival {
-    /// Takes the token out of the URL.
+    /// Takes the token out of the URL. Its connection brought the cookie `last` before.
     ///
     /// # Errors
     /// [`HeadError::Malformed`], if what is left were no target.
-    pub(super) fn of(mut head: RawHead, client: Client, line: &AccessLine, now: Timestamp) -> Result<Self, HeadError> {
+    pub(super) fn of(
+        mut head: RawHead,
+        client: Client,
+        line: &AccessLine,
+        now: Timestamp,
+        last: &LastCookie,
+    ) -> Result<Self, HeadError> {
         // Every spelling of the key has one of these.
         let may_hold = head.query().is_some_and(|query| query.contains(['_', '%']));
         let url = if may_hold {
@@ -67,7 +74,8 @@ impl Arrival {
         };
         let (request_id, trace) = (line.request_id, line.trace.clone());
         trace.host(|| head.host().unwrap_or_default());
-        Ok(Self { head, url, client, request_id, now, trace })
+        let cookie = SessionCookie::of(client.scheme).find(&head, last);
+        Ok(Self { head, cookie, url, client, request_id, now, trace })
     }
 
     /// How the fields of the body are written, if it is a posted form, which may hold a token.
@@ -115,7 +123,7 @@ impl Arrival {
 
     /// What it holds of a session.
     pub(super) fn held(&self) -> Held<'_> {
-        match SessionCookie::of(self.client.scheme).find(&self.head) {
+        match &self.cookie {
             CookiePresence::Token(token) => Held::Cookie(token),
             CookiePresence::Unusable => Held::Unusable,
             CookiePresence::Absent => match &self.url {
@@ -128,7 +136,7 @@ impl Arrival {
 
     /// Whether it holds a session cookie, good or not.
     pub(super) fn has_cookie(&self) -> bool {
-        !matches!(SessionCookie::of(self.client.scheme).find(&self.head), CookiePresence::Absent)
+        !matches!(self.cookie, CookiePresence::Absent)
     }
 
     /// Path and query, where relative links of its answer start.

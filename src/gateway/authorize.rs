@@ -21,6 +21,7 @@ use crate::carrier::CarrierName;
 use crate::config::Access;
 use crate::edge::{Client, Connection, RawHead, UnknownSource};
 use crate::refusal::Reason;
+use crate::session::LastCookie;
 use crate::telemetry::{self, SecurityEvent};
 use crate::upstream::{Destination, RouteRefusal};
 
@@ -91,7 +92,8 @@ impl Gateway {
         line.client = Some(client);
         let carrier = self.config.carriers.match_source(&client).map(|profile| profile.name().clone());
         let refused = |reason| Refusal { reason, carrier: carrier.clone(), client: Some(client) };
-        let arrival = Arrival::of(head, client, line, self.clock.now()).map_err(|error| refused(error.into()))?;
+        let arrival = Arrival::of(head, client, line, self.clock.now(), &LastCookie::default())
+            .map_err(|error| refused(error.into()))?;
         self.may_request(&client).map_err(|_| refused(Reason::RateLimited))?;
         if arrival.is_contradictory() {
             return Err(refused(Reason::MalformedRequest));

@@ -25,6 +25,7 @@ use crate::edge::{
 };
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
+use crate::session::LastCookie;
 use crate::trace::RequestIds;
 use crate::upstream::{Destination, RouteRefusal, Upstreams};
 
@@ -92,6 +93,7 @@ impl Share {
     /// Judges what needs no waiting for. Not asynchronous: what it looks at would take room in every request's future.
     fn arrive(
         connection: &Connection,
+        last: &LastCookie,
         request: Request<Incoming>,
         line: &mut AccessLine,
     ) -> Result<Arrived, Box<Response<Body>>> {
@@ -125,7 +127,7 @@ impl Share {
             Err(UnknownSource) => return Err(early(Reason::UnknownSourceAddress, &ReaderHints::of(&head))),
         };
         line.client = Some(client);
-        let arrival = match Arrival::of(head, client, line, gateway.clock.now()) {
+        let arrival = match Arrival::of(head, client, line, gateway.clock.now(), last) {
             Ok(arrival) => Box::new(arrival),
             Err(error) => return Err(early(error.into(), &ReaderHints::default())),
         };
@@ -201,7 +203,7 @@ enum Begun {
 }
 
 impl Worker {
-    fn begin(&self, share: Arc<Share>, connection: Connection, request: Request<Incoming>) -> Begun {
+    fn begin(&self, share: Arc<Share>, connection: Connection, last: &LastCookie, request: Request<Incoming>) -> Begun {
         if connection.serves == Serves::Ops {
             let (parts, _) = request.into_parts();
             let gateway = Arc::clone(&share.gateway);
@@ -229,7 +231,7 @@ impl Worker {
             }
             // Administrators do not come this way: their listener accepts by itself.
             Serves::Handset | Serves::Ops | Serves::Admin => {
-                let arrived = Share::arrive(&connection, request, &mut line);
+                let arrived = Share::arrive(&connection, last, request, &mut line);
                 Begun::Handset(line, Some(arrived))
             }
         }
@@ -237,13 +239,16 @@ impl Worker {
 }
 
 impl Handler for Worker {
+    type Kept = LastCookie;
+
     fn handle(
         self: &Arc<Self>,
         connection: Connection,
+        last: &LastCookie,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         // Before there is a future, which would carry the room for the head.
-        let mut begun = self.begin(self.share(), connection, request);
+        let mut begun = self.begin(self.share(), connection, last, request);
         async move {
             // In place: what is moved out of a future's captures has room in it twice.
             match &mut begun {
@@ -327,7 +332,8 @@ mod tests {
             size_of::<F>()
         }
         // It is copied to the heap as a whole. What few requests wait for belongs into a box.
-        let bytes = room(|worker, connection, request| Worker::handle(&worker, connection, request));
+        let bytes =
+            room(|worker, connection, request| Worker::handle(&worker, connection, &LastCookie::default(), request));
         assert!(bytes <= 2048, "{bytes}");
     }
 }

@@ -128,7 +128,7 @@ impl Gateway {
     /// Lets the session go on under a new token, as one in which the right PIN was typed.
     async fn step_up(&self, visit: &Visit<'_>, current: &Current, right: &RightPin, to: &LocalPath) -> Response<Body> {
         let stepped = match visit.arrival.held() {
-            Held::Cookie(token) => self.renew(current, &token, right).await,
+            Held::Cookie(cookie) => self.renew(current, cookie.token(), right).await,
             Held::Url(token) => self.renew(current, token, right).await,
             Held::Nothing | Held::Unusable => Ok(None),
         };

@@ -99,17 +99,12 @@ impl Gateway {
 
     fn looked_up(&self, arrival: &Arrival) -> Found {
         let Arrival { head, client, now, .. } = arrival;
-        let cookie;
-        let (token, transport) = match arrival.held() {
+        let (token, hash, transport) = match arrival.held() {
             Held::Nothing => return Found::Presented(Presented::Nothing),
             Held::Unusable => return Found::Presented(Presented::Ended),
-            Held::Cookie(token) => {
-                cookie = token;
-                (&cookie, TokenTransport::Cookie)
-            }
-            Held::Url(token) => (token, TokenTransport::Url),
+            Held::Cookie(cookie) => (cookie.token(), cookie.hash(), TokenTransport::Cookie),
+            Held::Url(token) => (token, token.hash(), TokenTransport::Url),
         };
-        let hash = token.hash();
         let Check::Live(session) = self.sessions.check(hash, transport, *now) else {
             return Found::Presented(Presented::Ended);
         };

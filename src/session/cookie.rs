@@ -1,11 +1,13 @@
 //! The session cookie: its name, its attributes, and how it is found in a request.
 
+use std::sync::Arc;
+
 use ::cookie::time::Duration;
 use ::cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::COOKIE;
 
-use super::{SessionSecret, SessionToken};
+use super::{CookieToken, LastCookie, SessionSecret};
 use crate::edge::{RawHead, Scheme, cookie_pairs};
 
 /// Name over plain HTTP.
@@ -27,7 +29,7 @@ pub enum CookiePresence {
     /// No session cookie.
     Absent,
     /// One session cookie, or several of one value, that can be a secret: the token of it.
-    Token(SessionToken),
+    Token(Arc<CookieToken>),
     /// A session cookie that cannot be used: no token, or two that differ (cookie tossing).
     Unusable,
 }
@@ -49,9 +51,10 @@ impl SessionCookie {
         }
     }
 
-    /// Looks for the session cookie. A `__Host-` cookie never counts over plain HTTP, nor the plain one over TLS.
+    /// Looks for the session cookie, whose connection brought `last` before. A `__Host-` cookie never counts over plain HTTP, nor the
+    /// plain one over TLS.
     #[must_use]
-    pub fn find(self, head: &RawHead) -> CookiePresence {
+    pub fn find(self, head: &RawHead, last: &LastCookie) -> CookiePresence {
         let mut found: Option<&[u8]> = None;
         // Two plain loops: an iterator over both levels costs each request three times as much.
         for field in head.all(&COOKIE) {
@@ -63,9 +66,9 @@ impl SessionCookie {
                 found = Some(value);
             }
         }
-        match found.map(SessionSecret::parse) {
+        match found.map(|value| last.token_of(value)) {
             None => CookiePresence::Absent,
-            Some(Some(secret)) => CookiePresence::Token(secret.token()),
+            Some(Some(token)) => CookiePresence::Token(token),
             Some(None) => CookiePresence::Unusable,
         }
     }

@@ -7,6 +7,7 @@
 
 mod cookie;
 mod end;
+mod last_cookie;
 mod lifecycle;
 mod live;
 mod registry;
@@ -15,6 +16,7 @@ mod token;
 
 pub use cookie::{CookiePresence, SessionCookie};
 pub use end::SessionEnd;
+pub use last_cookie::{CookieToken, LastCookie};
 pub use lifecycle::{Expiry, SessionPolicy};
 pub use live::{LiveSession, SessionFacts};
 pub use registry::{Check, Opening, Sessions};

@@ -1,7 +1,7 @@
 //! The session cookie and the probe, as a browser gets them and brings them back.
 
 use sekisho::edge::{HeadLimits, RawHead, Scheme};
-use sekisho::session::{CookiePresence, SessionCookie, SessionSecret};
+use sekisho::session::{CookiePresence, LastCookie, SessionCookie, SessionSecret};
 
 const SECRET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const OTHER: &str = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
@@ -20,13 +20,21 @@ fn token_of(secret: &str) -> String {
     SessionSecret::parse(secret.as_bytes()).unwrap().token().expose().to_owned()
 }
 
+/// Whatever its connection brought before.
 fn found(scheme: Scheme, fields: &[&str]) -> String {
-    match SessionCookie::of(scheme).find(&head(fields)) {
-        CookiePresence::Absent => "absent".to_owned(),
-        CookiePresence::Unusable => "unusable".to_owned(),
-        CookiePresence::Token(token) if token.expose() == token_of(SECRET) => "the token".to_owned(),
-        CookiePresence::Token(_) => "another token".to_owned(),
-    }
+    let name = if scheme == Scheme::Http { "sekisho" } else { "__Host-sekisho" };
+    let [fresh, same, other] = ["", SECRET, OTHER].map(|before| {
+        let last = LastCookie::default();
+        let _ = SessionCookie::of(scheme).find(&head(&[&format!("{name}={before}")]), &last);
+        match SessionCookie::of(scheme).find(&head(fields), &last) {
+            CookiePresence::Absent => "absent".to_owned(),
+            CookiePresence::Unusable => "unusable".to_owned(),
+            CookiePresence::Token(made) if made.token().expose() == token_of(SECRET) => "the token".to_owned(),
+            CookiePresence::Token(_) => "another token".to_owned(),
+        }
+    });
+    assert!(fresh == same && fresh == other, "{fields:?}: {fresh}, {same}, {other}");
+    fresh
 }
 
 #[test]

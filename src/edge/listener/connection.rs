@@ -44,11 +44,16 @@ pub struct Connection {
 
 /// Answers requests; one instance a worker, so that what it holds is never shared between cores.
 pub trait Handler: Send + Sync + 'static {
+    /// What it keeps with a connection from one request to the next, as long as hyper serves it: what was quiet for a moment is parked
+    /// without.
+    type Kept: Default + Send + Unpin + 'static;
+
     /// Answers one request. A panic, before there is a future or in it, is answered with 500 and ends nothing else, so what requests share must
     /// stand one that stops between any two awaits.
     fn handle(
         self: &Arc<Self>,
         connection: Connection,
+        kept: &Self::Kept,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
 
@@ -119,18 +124,20 @@ impl<H: Handler> Server<H> {
         let activity = Activity::new(protocol);
         let watchdog = Watchdog::new(Arc::clone(&activity), &limits.timeouts);
         let stream = Watched::new(stream, Arc::clone(&activity), place);
-        let handler = Arc::clone(&self.handler);
-        let service = service_fn(move |request: Request<Incoming>| {
-            if request.extensions().get::<OnUpgrade>().is_some() {
-                activity.upgrade_asked();
-            }
-            activity.has_body(request.body().size_hint().exact());
-            let guard = Some(RequestGuard::new(&activity));
-            // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
-            // nothing may hold it twice, as an async function holds what it is given and awaits.
-            let begin = || Box::pin(AssertUnwindSafe(handler.handle(connection, request)).catch_unwind());
-            Answering { future: catch_unwind(AssertUnwindSafe(begin)), guard }
-        });
+        let service = || {
+            let (handler, activity, kept) = (Arc::clone(&self.handler), Arc::clone(&activity), H::Kept::default());
+            service_fn(move |request: Request<Incoming>| {
+                if request.extensions().get::<OnUpgrade>().is_some() {
+                    activity.upgrade_asked();
+                }
+                activity.has_body(request.body().size_hint().exact());
+                let guard = Some(RequestGuard::new(&activity));
+                // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
+                // nothing may hold it twice, as an async function holds what it is given and awaits.
+                let begin = || Box::pin(AssertUnwindSafe(handler.handle(connection, &kept, request)).catch_unwind());
+                Answering { future: catch_unwind(AssertUnwindSafe(begin)), guard }
+            })
+        };
         match protocol {
             Protocol::Http1 => {
                 let closing = pin!(closing.cancelled());
@@ -138,7 +145,7 @@ impl<H: Handler> Server<H> {
             }
             Protocol::Http2 => {
                 let (stream, cork) = corked(stream);
-                let serving = http2_within(limits).serve_connection(TokioIo::new(stream), service);
+                let serving = http2_within(limits).serve_connection(TokioIo::new(stream), service());
                 let serving = Uncorking { serving, cork };
                 // Boxed, so that HTTP/1 over TLS does not keep the room that HTTP/2 needs.
                 Box::pin(drive(serving, watchdog, closing, |uncorking| {

@@ -31,11 +31,13 @@ const USUAL_HEADERS: usize = 100;
 pub(super) const FIRST: usize = 2 * 1024;
 
 /// A connection to its end: of its client, of its time, or, once its requests have ended, after `closing` fired.
-pub(super) struct Http1<'a, 'p, T, S>
+pub(super) struct Http1<'a, 'p, T, F, S>
 where
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
 {
     state: State<T, S>,
+    /// Makes who answers, anew for each hyper.
+    service: F,
     watchdog: Watchdog<'a>,
     limits: &'a LimitsConfig,
     closing: Closing<'a, 'p>,
@@ -47,24 +49,26 @@ where
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
 {
     Serving(Box<UpgradeableConnection<TokioIo<Watched<T>>, S>>),
-    Parked(Watched<T>, S),
+    Parked(Watched<T>),
     /// Nothing is left: its stream was handed over.
     Gone,
 }
 
-impl<'a, 'p, T, S> Http1<'a, 'p, T, S>
+impl<'a, 'p, T, F, S> Http1<'a, 'p, T, F, S>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> S,
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
 {
     pub(super) fn new(
         stream: Watched<T>,
-        service: S,
+        service: F,
         watchdog: Watchdog<'a>,
         limits: &'a LimitsConfig,
         closing: Pin<&'p mut WaitForCancellationFuture<'a>>,
     ) -> Self {
-        Self { state: State::serve(limits, stream, service), watchdog, limits, closing: Closing::new(closing) }
+        let state = State::serve(limits, stream, service());
+        Self { state, service, watchdog, limits, closing: Closing::new(closing) }
     }
 
     /// Lets the connection end once its request has.
@@ -93,7 +97,7 @@ where
                 let Some(parts) = serving.into_parts() else { return Poll::Ready(()) };
                 // It was given no byte of a next head, or this were no moment to park it.
                 if parts.read_buf.is_empty() {
-                    self.state = State::Parked(parts.io.into_inner(), parts.service);
+                    self.state = State::Parked(parts.io.into_inner());
                 }
             }
         }
@@ -103,9 +107,9 @@ where
     /// Has a new hyper go on with what was `read` of the stream and what is still to come.
     fn unpark(&mut self, read: Bytes) {
         match replace(&mut self.state, State::Gone) {
-            State::Parked(mut stream, service) => {
+            State::Parked(mut stream) => {
                 stream.put_back(read);
-                self.state = State::serve(self.limits, stream, service);
+                self.state = State::serve(self.limits, stream, (self.service)());
             }
             other @ (State::Serving(_) | State::Gone) => self.state = other,
         }
@@ -122,9 +126,10 @@ where
     }
 }
 
-impl<T, S> Future for Http1<'_, '_, T, S>
+impl<T, F, S> Future for Http1<'_, '_, T, F, S>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> S + Unpin,
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible> + Unpin,
 {
     type Output = ();
@@ -154,7 +159,7 @@ where
                         }
                     }
                 }
-                State::Parked(stream, _) => {
+                State::Parked(stream) => {
                     let mut room = [MaybeUninit::uninit(); FIRST];
                     let mut read = ReadBuf::uninit(&mut room);
                     if stream.poll_first(cx, &mut read).is_ready() {

@@ -247,9 +247,12 @@ impl Stage {
 }
 
 impl Handler for Stage {
+    type Kept = ();
+
     fn handle(
         self: &Arc<Self>,
         connection: Connection,
+        (): &(),
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         let stage = Arc::clone(self);

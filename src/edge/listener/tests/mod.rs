@@ -6,6 +6,7 @@ mod noted;
 mod parked;
 mod workers;
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -111,17 +112,22 @@ fn upgraded(request: Request<Incoming>, count: usize) -> Response<Body> {
 const BIG: usize = 4 * 1024 * 1024;
 
 impl Handler for Paths {
+    /// How many requests came.
+    type Kept = Cell<u32>;
+
     fn handle(
         self: &Arc<Self>,
         connection: Connection,
+        came: &Cell<u32>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        Arc::clone(self).answer(connection, request)
+        came.set(came.get() + 1);
+        Arc::clone(self).answer(connection, came.get(), request)
     }
 }
 
 impl Paths {
-    async fn answer(self: Arc<Self>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, connection: Connection, came: u32, request: Request<Incoming>) -> Response<Body> {
         match request.uri().path() {
             "/panic" => panic!("a handler may panic"),
             "/hang" => {
@@ -168,6 +174,7 @@ impl Paths {
                 upgraded(request, 1000)
             }
             "/upgrade" => upgraded(request, 4),
+            "/how-many" => Response::new(Body::full(came.to_string())),
             _ => Response::new(Body::full(format!("{} {}", self.worker, connection.scheme.as_str()))),
         }
     }

@@ -102,6 +102,18 @@ async fn a_quiet_connection_keeps_its_stream_alone_and_a_busy_one_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_handler_keeps_lasts_as_long_as_one_request_follows_another() {
+    let mut it = served();
+    for _ in 0..2 {
+        for count in ["1", "2", "3"] {
+            it.send("GET /how-many HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            it.answers(1, count).await;
+        }
+        assert!(it.is_parked().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_its_client_does_not_take_is_under_way() {
     let (mut client, stream) = tokio::io::duplex(64);
     let (stream, reads) = Noted::new(stream);
