@@ -61,7 +61,7 @@ mod tests {
     fn a_cookie_is_hashed_when_it_is_another_one() {
         let last = LastCookie::default();
         let secrets = [1, 2].map(|seed| SessionSecret::generate(&SeededEntropy::new(seed)).expose().to_owned());
-        let [one, other] = secrets.each_ref().map(|secret| secret.as_bytes());
+        let [one, other] = secrets.each_ref().map(String::as_bytes);
         let first = last.token_of(one).unwrap();
         assert_eq!(first.token().expose(), SessionSecret::parse(one).unwrap().token().expose());
         assert_eq!(first.hash(), first.token().hash());

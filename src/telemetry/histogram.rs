@@ -1,11 +1,12 @@
 //! Durations, by how many fell between two bounds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+
+use super::spread::Spread;
 
 /// Upper bounds in seconds; the last is infinite.
 const BUCKETS: [f64; 15] =
@@ -18,8 +19,8 @@ pub(super) struct DurationHistogram(Arc<Observations>);
 #[derive(Debug, Default)]
 struct Observations {
     /// How many fell between a bucket's bound and the one before.
-    buckets: [AtomicU64; BUCKETS.len()],
-    micros: AtomicU64,
+    buckets: [Spread; BUCKETS.len()],
+    micros: Spread,
 }
 
 impl DurationHistogram {
@@ -27,13 +28,13 @@ impl DurationHistogram {
         let seconds = duration.as_secs_f64();
         let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
         if let Some(counter) = self.0.buckets.get(bucket) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.add(1);
         }
-        self.0.micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.micros.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn observed(&self) -> Observed {
-        Observed { buckets: self.0.buckets.each_ref().map(|counter| counter.load(Ordering::Relaxed)) }
+        Observed { buckets: self.0.buckets.each_ref().map(Spread::sum) }
     }
 }
 
@@ -42,10 +43,10 @@ impl EncodeMetric for DurationHistogram {
         let mut buckets = [(0.0, 0); BUCKETS.len()];
         let counted = BUCKETS.iter().zip(&self.0.buckets);
         for (out, (bound, counter)) in buckets.iter_mut().zip(counted) {
-            *out = (*bound, counter.load(Ordering::Relaxed));
+            *out = (*bound, counter.sum());
         }
         let count = buckets.iter().map(|(_, n)| n).sum();
-        let sum = Duration::from_micros(self.0.micros.load(Ordering::Relaxed)).as_secs_f64();
+        let sum = Duration::from_micros(self.0.micros.sum()).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 

@@ -16,6 +16,7 @@ use super::figures::Figures;
 use super::histogram::DurationHistogram;
 use super::outcomes::{BindOutcome, PinOutcome, ReloadOutcome, SpanOutcome};
 use super::rotation_figures::RotationFigures;
+use super::spread::Spread;
 use super::upstreams::UpstreamFigures;
 use crate::carrier::CarrierName;
 use crate::clock::Timestamp;
@@ -33,10 +34,14 @@ pub const METRIC_LABELS: &[&str] = &[
 
 pub(super) type Labelled<const N: usize> = Family<[(&'static str, String); N], Counter>;
 
+/// Of what every request counts up.
+pub(super) type Busy = Counter<u64, Spread>;
+pub(super) type LabelledBusy<const N: usize> = Family<[(&'static str, String); N], Busy>;
+
 /// All metrics of one gateway.
 pub struct Metrics {
     registry: Registry,
-    requests: [Counter; STATUS_CLASSES.len()],
+    requests: [Busy; STATUS_CLASSES.len()],
     duration: DurationHistogram,
     sign_ins: Labelled<1>,
     enrolments: Labelled<1>,
@@ -84,7 +89,7 @@ impl Metrics {
     #[expect(clippy::new_without_default, reason = "a gateway has one, made on purpose")]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("sekisho");
-        let requests: Labelled<1> = register(&mut registry, "requests", "Requests answered, by class of status");
+        let requests: LabelledBusy<1> = register(&mut registry, "requests", "Requests answered, by class of status");
         let duration = DurationHistogram::default();
         let help = "Time from a request's head to the head of its answer";
         registry.register_with_unit("request_duration", help, Unit::Seconds, duration.clone());
@@ -176,7 +181,7 @@ impl Metrics {
     /// A request was answered.
     pub fn request(&self, status: u16, duration: Duration) {
         if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.requests.get(class)) {
-            class.inc();
+            class.inner().add(1);
         }
         self.duration.observe(duration);
     }

@@ -19,6 +19,7 @@ mod queue;
 mod rotation_figures;
 mod security;
 mod security_file;
+mod spread;
 mod upstreams;
 
 pub use access::{ACCESS_FIELDS, Access, AccessLogger, Redirection};

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::metrics::{Labelled, Metrics, register};
+use super::metrics::{Busy, Labelled, LabelledBusy, Metrics, register};
 use crate::refusal::Reason;
 
 const OUTCOMES: [&str; 4] = ["ok", "unreachable", "timeout", "failed"];
@@ -18,7 +17,7 @@ type Gauges<const N: usize> = Family<[(&'static str, String); N], Gauge>;
 
 /// By upstream, or by upstream and server.
 pub(super) struct UpstreamFigures {
-    requests: Labelled<2>,
+    requests: LabelledBusy<2>,
     waiting: Gauges<1>,
     turned_away: Labelled<1>,
     up: Gauges<2>,
@@ -170,7 +169,7 @@ impl Metrics {
 }
 
 /// The counters of one upstream, one for each outcome.
-pub struct UpstreamMetrics([Counter; OUTCOMES.len()]);
+pub struct UpstreamMetrics([Busy; OUTCOMES.len()]);
 
 impl UpstreamMetrics {
     /// A request was sent on; `error` is why it got no answer.
@@ -182,7 +181,7 @@ impl UpstreamMetrics {
             Some(Reason::UpstreamTimeout) => timeout,
             Some(_) => failed,
         };
-        counter.inc();
+        counter.inner().add(1);
     }
 }
 
