@@ -66,9 +66,9 @@ impl Count {
     }
 }
 
-/// How long an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
+/// For how many milliseconds an HTTP/1 connection is quiet before it is parked ([`super::http1`]): longer than a busy client takes from one
 /// request to the next, so that it never pays for another hyper.
-const PARK_AFTER: Duration = Duration::from_millis(100);
+const PARK_AFTER: u64 = 100;
 
 /// What follows a head, where it is not octets; no body may be so long.
 const NOTHING: u64 = u64::MAX;
@@ -192,19 +192,24 @@ impl Activity {
         self.being_parked.load(Relaxed)
     }
 
-    /// Milliseconds since the connection began, plus one: never [`NONE`].
+    /// This moment: milliseconds since the connection began, plus one, so that it is never [`NONE`].
     fn stamp(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        millis(self.started.elapsed()).saturating_add(1)
     }
 
-    fn moment(&self, stamp: &AtomicU64) -> Option<Instant> {
+    fn instant(&self, moment: u64) -> Instant {
+        self.started + Duration::from_millis(moment)
+    }
+
+    fn moment(&self, stamp: &AtomicU64) -> Option<u64> {
         match stamp.load(Relaxed) {
             NONE => None,
             JUST_NOW => {
-                stamp.store(self.stamp(), Relaxed);
-                Some(Instant::now())
+                let now = self.stamp();
+                stamp.store(now, Relaxed);
+                Some(now)
             }
-            stamp => Some(self.started + Duration::from_millis(stamp)),
+            moment => Some(moment),
         }
     }
 
@@ -216,8 +221,8 @@ impl Activity {
         !self.stays.load(Relaxed) && !self.had_body.load(Relaxed)
     }
 
-    /// What is due unless something happens, and when.
-    fn due(&self, timeouts: &ClientTimeouts) -> Option<(Instant, Due)> {
+    /// What is due unless something happens, and at which moment.
+    fn due(&self, timeouts: &Timeouts) -> Option<(u64, Due)> {
         if let Some(since) = self.moment(&self.blocked_since) {
             return Some((since + timeouts.write_idle, Due::Cut));
         }
@@ -240,6 +245,24 @@ impl Activity {
     }
 }
 
+/// Time-outs as moments count.
+struct Timeouts {
+    head: u64,
+    write_idle: u64,
+    keep_alive: u64,
+}
+
+impl Timeouts {
+    fn of(timeouts: &ClientTimeouts) -> Self {
+        let ClientTimeouts { head, write_idle, keep_alive, .. } = *timeouts;
+        Self { head: millis(head), write_idle: millis(write_idle), keep_alive: millis(keep_alive) }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What is to be done with a connection that has waited for so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -252,17 +275,19 @@ pub(super) enum Due {
 }
 
 /// Tells when a connection has waited too long.
-pub(super) struct Watchdog<'a> {
+pub(super) struct Watchdog {
     activity: Arc<Activity>,
-    timeouts: &'a ClientTimeouts,
+    timeouts: Timeouts,
     /// Until when a client that was said good-bye to may still be there.
-    last_call: Option<Instant>,
+    last_call: Option<u64>,
     timer: Timer,
 }
 
 /// A timer that is looked at in each poll of its connection, and asked when it is over or somebody else asks: a timer takes
 /// note of who asks it in several locked instructions, and tells by two loads whether it is over.
 struct Timer {
+    /// The moment at which it is over.
+    end: u64,
     sleep: Pin<Box<Sleep>>,
     /// Who asked last.
     asker: Option<Waker>,
@@ -270,9 +295,11 @@ struct Timer {
     is_asked: bool,
 }
 
-impl<'a> Watchdog<'a> {
-    pub(super) fn new(activity: Arc<Activity>, timeouts: &'a ClientTimeouts) -> Self {
-        let timer = Timer::until(Instant::now() + timeouts.head);
+impl Watchdog {
+    pub(super) fn new(activity: Arc<Activity>, timeouts: &ClientTimeouts) -> Self {
+        let timeouts = Timeouts::of(timeouts);
+        let end = activity.stamp().saturating_add(timeouts.head);
+        let timer = Timer::until(end, activity.instant(end));
         Self { activity, timeouts, last_call: None, timer }
     }
 
@@ -283,12 +310,12 @@ impl<'a> Watchdog<'a> {
 
     /// The connection is about to end, as one that was said good-bye to.
     pub(super) fn ends(&mut self) {
-        self.last_call = Some(Instant::now() + self.timeouts.head);
+        self.last_call = Some(self.activity.stamp().saturating_add(self.timeouts.head));
     }
 
     /// To be polled after the connection in the same task, so that what it just noted is seen.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        let due = match (self.activity.due(self.timeouts), self.last_call) {
+        let due = match (self.activity.due(&self.timeouts), self.last_call) {
             (Some((_, Due::Park | Due::End)), Some(last)) => Some((last, Due::Cut)),
             (due @ Some((_, Due::Park | Due::End)), None) => due,
             // A request came before the good-bye did: it gets its answer, and the next quiet its own good-bye.
@@ -307,38 +334,40 @@ impl<'a> Watchdog<'a> {
         self.poll_until(due, cx).map(|_| ())
     }
 
-    fn poll_until(&mut self, due: Option<(Instant, Due)>, cx: &mut Context<'_>) -> Poll<Due> {
+    fn poll_until(&mut self, due: Option<(u64, Due)>, cx: &mut Context<'_>) -> Poll<Due> {
         if let Some((at, _)) = due
-            && at < self.timer.sleep.deadline()
+            && at < self.timer.end
         {
-            self.timer.reset(at);
+            self.timer.reset(at, self.activity.instant(at));
         }
         loop {
             ready!(self.timer.poll(cx));
-            let now = Instant::now();
+            let now = self.activity.stamp();
             let again = match due {
                 Some((at, due)) if at <= now => {
                     if due == Due::End {
-                        self.last_call = Some(now + self.timeouts.head);
+                        self.last_call = Some(now.saturating_add(self.timeouts.head));
                     }
                     return Poll::Ready(due);
                 }
                 Some((at, _)) => at,
                 // Streams of HTTP/2 are other tasks, which do not wake this one: look again in time.
-                None => now + self.timeouts.write_idle.min(self.timeouts.keep_alive),
+                None => now.saturating_add(self.timeouts.write_idle.min(self.timeouts.keep_alive)),
             };
-            self.timer.reset(again);
+            self.timer.reset(again, self.activity.instant(again));
         }
     }
 }
 
 impl Timer {
-    fn until(end: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(end)), asker: None, is_asked: false }
+    /// `end` is a moment of a connection, and `at` the same instant.
+    fn until(end: u64, at: Instant) -> Self {
+        Self { end, sleep: Box::pin(sleep_until(at)), asker: None, is_asked: false }
     }
 
-    fn reset(&mut self, end: Instant) {
-        self.sleep.as_mut().reset(end);
+    fn reset(&mut self, end: u64, at: Instant) {
+        self.end = end;
+        self.sleep.as_mut().reset(at);
         self.is_asked = false;
     }
 
@@ -392,7 +421,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_wakes_who_asked_last_at_each_of_its_ends() {
-        let mut timer = Timer::until(Instant::now() + LATER);
+        let mut timer = Timer::until(0, Instant::now() + LATER);
         let tasks: [Arc<Task>; 2] = Default::default();
         for task in &tasks {
             for _ in 0..2 {
@@ -403,11 +432,11 @@ mod tests {
             advance(LATER).await;
             assert_eq!(tasks.each_ref().map(|task| task.0.swap(false, Relaxed)), [false, true]);
             assert!(is_over(&mut timer, &tasks[1]).await);
-            timer.reset(Instant::now() + LATER);
+            timer.reset(0, Instant::now() + LATER);
             // Earlier than it was going to be over, and later.
             for end in [LATER / 2, LATER] {
                 assert!(!is_over(&mut timer, &tasks[1]).await);
-                timer.reset(Instant::now() + end);
+                timer.reset(0, Instant::now() + end);
             }
             assert!(!is_over(&mut timer, &tasks[1]).await);
         }
@@ -415,7 +444,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_has_done_enough_is_woken_by_the_timer_all_the_same() {
-        let mut timer = Timer::until(Instant::now() + LATER);
+        let mut timer = Timer::until(0, Instant::now() + LATER);
         let mut is_spent = false;
         let over = poll_fn(|cx| {
             while !is_spent && has_budget_remaining() {

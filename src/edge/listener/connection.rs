@@ -172,7 +172,7 @@ fn http2_within(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
     http2
 }
 
-async fn drive<C>(serving: C, mut watchdog: Watchdog<'_>, closing: &CancellationToken, close: impl Fn(Pin<&mut C>))
+async fn drive<C>(serving: C, mut watchdog: Watchdog, closing: &CancellationToken, close: impl Fn(Pin<&mut C>))
 where
     C: Future<Output = hyper::Result<()>>,
 {

@@ -38,7 +38,7 @@ where
     state: State<T, S>,
     /// Makes who answers, anew for each hyper.
     service: F,
-    watchdog: Watchdog<'a>,
+    watchdog: Watchdog,
     limits: &'a LimitsConfig,
     closing: Closing<'a, 'p>,
 }
@@ -63,7 +63,7 @@ where
     pub(super) fn new(
         stream: Watched<T>,
         service: F,
-        watchdog: Watchdog<'a>,
+        watchdog: Watchdog,
         limits: &'a LimitsConfig,
         closing: Pin<&'p mut WaitForCancellationFuture<'a>>,
     ) -> Self {
