@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem::{replace, take};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,65 +26,62 @@ const SMALL: usize = 2048;
 /// Streams that are held up at most: with so many a turn is over, for the first of them waits for the others.
 const MOST: usize = 32;
 
-/// The streams of one worker that have something to send.
-pub struct Outbox(Mutex<Waiting>);
-
+/// What the streams of one worker have to send, and what they send it by.
+///
+/// All of it is used on one thread, so no lock here is ever contended. But each costs a request that is short more than what it
+/// guards: so the streams of a worker lie under one together, which a small write takes once, and a turn's end once for all.
+/// Users are woken under it, for which a runtime only notes that their turn comes.
 #[derive(Default)]
-struct Waiting {
-    streams: Vec<Arc<dyn Deliver>>,
-    /// Room for them, and for what they hold, from the turns before.
-    former: Vec<Arc<dyn Deliver>>,
-    rooms: Vec<Vec<u8>>,
-    /// Who delivers at the end of the turn.
-    carrier: Option<Waker>,
+pub struct Outbox {
+    streams: Mutex<Streams>,
+    /// Streams that take more since the last turn, and whether there are any. Not under the lock of the streams: whoever
+    /// polls one has that, and it may wake then.
+    woken: Mutex<Vec<usize>>,
+    is_woken: AtomicBool,
+    /// Who delivers at the end of the turn. It is a task, which has one waker as long as it lives.
+    carrier: OnceLock<Waker>,
 }
 
-/// A stream that has something to send.
-trait Deliver: Send + Sync {
-    /// Sends it as far as the stream takes it now; what it takes later it is asked for again then. Gives back the room that
-    /// is free now.
-    fn deliver(&self) -> Vec<u8>;
+#[derive(Default)]
+struct Streams {
+    /// Each in its place, as long as it is used.
+    places: Vec<Option<Box<Held>>>,
+    free: Vec<usize>,
+    /// Where those are that have something to send. A stream may have gone since, and another have its place: to be
+    /// delivered once too often does nothing.
+    put: Vec<usize>,
+    /// Room for what they hold, from the turns before.
+    rooms: Vec<Vec<u8>>,
 }
 
 impl Outbox {
     /// An outbox whose turns are those of the runtime that this is called in, until it is dropped.
     #[must_use]
     pub fn start() -> Arc<Self> {
-        let outbox = Arc::new(Self(Mutex::default()));
+        let outbox = Arc::new(Self::default());
         tokio::spawn(carry(Arc::downgrade(&outbox)));
         outbox
     }
 
-    /// Has it delivered at the end of this turn. A stream is put in once, until it is delivered. Gives back room for what it
-    /// holds, if `has_room` is not set, and whether so many wait that the turn is over.
-    fn put(&self, stream: Arc<dyn Deliver>, has_room: bool) -> (Option<Vec<u8>>, bool) {
-        let mut waiting = lock(&self.0);
-        waiting.streams.push(stream);
-        if waiting.streams.len() == 1 {
-            waiting.carrier.iter().for_each(Waker::wake_by_ref);
+    /// Sends what is held as far as the streams take it now; what one takes later it is asked for again then.
+    fn deliver(&self, streams: &mut Streams) {
+        let Streams { places, put, rooms, .. } = streams;
+        if self.is_woken.load(Relaxed) {
+            self.is_woken.store(false, Relaxed);
+            put.append(&mut lock(&self.woken));
         }
-        let room = if has_room { None } else { waiting.rooms.pop() };
-        (room, waiting.streams.len() >= MOST)
-    }
-
-    fn deliver(&self) {
-        let mut waiting = lock(&self.0);
-        let (former, mut rooms) = (take(&mut waiting.former), take(&mut waiting.rooms));
-        let mut streams = replace(&mut waiting.streams, former);
-        drop(waiting);
-        for stream in streams.drain(..) {
-            let room = stream.deliver();
+        for place in put.drain(..) {
+            let Ok(held) = at(places, place) else { continue };
+            let room = held.deliver();
             if room.capacity() > 0 && rooms.len() < MOST {
                 rooms.push(room);
             }
         }
-        let mut waiting = lock(&self.0);
-        (waiting.former, waiting.rooms) = (streams, rooms);
     }
 
-    /// It is not delivered any more.
-    fn take_out(&self, stream: &Arc<dyn Deliver>) {
-        lock(&self.0).streams.retain(|waiting| !Arc::ptr_eq(waiting, stream));
+    fn wake_carrier(&self) {
+        // Before its first turn it has none, and delivers in any case.
+        self.carrier.get().into_iter().for_each(Waker::wake_by_ref);
     }
 }
 
@@ -92,14 +89,8 @@ impl Outbox {
 async fn carry(outbox: Weak<Outbox>) {
     poll_fn(|cx| {
         let Some(outbox) = outbox.upgrade() else { return Poll::Ready(()) };
-        outbox.deliver();
-        let mut waiting = lock(&outbox.0);
-        if !waiting.carrier.as_ref().is_some_and(|carrier| carrier.will_wake(cx.waker())) {
-            waiting.carrier = Some(cx.waker().clone());
-        }
-        if !waiting.streams.is_empty() {
-            cx.waker().wake_by_ref();
-        }
+        outbox.carrier.get_or_init(|| cx.waker().clone());
+        outbox.deliver(&mut lock(&outbox.streams));
         Poll::Pending
     })
     .await;
@@ -107,8 +98,7 @@ async fn carry(outbox: Weak<Outbox>) {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let waiting = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        waiting.carrier.iter().for_each(Waker::wake_by_ref);
+        self.wake_carrier();
     }
 }
 
@@ -117,31 +107,46 @@ impl Drop for Outbox {
 /// Where that fails, its user is woken and told with the next thing it asks for. A stream wakes who asked it last, and that may
 /// be the outbox: so it is asked for the outbox alone to take what is held, and the user is woken when it did.
 ///
-/// It is its user's to read: only what it is written to is shared with the outbox.
+/// It is its user's to read: only what it is written to lies in the outbox.
 pub(crate) struct Outgoing<S: Socket> {
     read: S::Read,
-    outlet: Arc<Outlet<S::Write>>,
+    outbox: Arc<Outbox>,
+    place: Arc<Place>,
 }
 
-struct Outlet<W> {
-    /// One task uses the stream, and the outbox between that task's turns, so the lock is never contended.
-    held: Mutex<Held<W>>,
-    /// None where nothing is held.
-    outbox: Option<Arc<Outbox>>,
-    /// Whether it lies in the outbox. Not under the lock, which whoever polls the stream has, and a stream may wake then.
-    is_put: AtomicBool,
-    /// Whether there is nothing to send, nor to tell: as [`Held::is_empty`] said last. Most streams that are flushed are so,
-    /// and to see it takes no lock.
-    is_empty: AtomicBool,
-    /// Has the rest sent when the stream takes more.
-    again: Waker,
+/// Where a stream is in the outbox. Has the rest sent when it takes more; weak, for a stream keeps who waits for it.
+struct Place {
+    outbox: Weak<Outbox>,
+    index: usize,
+    /// Whether a flush finds nothing to do: as [`Held::is_settled`] said last. Most do, and to see it takes no lock.
+    is_settled: AtomicBool,
 }
 
-struct Held<W> {
-    stream: W,
+impl Wake for Place {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Delivered by the carrier in any case: whoever wakes may hold what the streams need.
+        let Some(outbox) = self.outbox.upgrade() else { return };
+        lock(&outbox.woken).push(self.index);
+        outbox.is_woken.store(true, Relaxed);
+        outbox.wake_carrier();
+    }
+}
+
+/// A stream and what is held of it.
+#[expect(clippy::struct_excessive_bools, reason = "each may be so whatever the others are")]
+struct Held<W: ?Sized = dyn AsyncWrite + Send + Unpin> {
+    place: Arc<Place>,
+    /// Its place, to be woken. None where nothing waits for the end of a turn, and its user sends all.
+    again: Option<Waker>,
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
+    /// Whether it is delivered at the end of this turn.
+    is_put: bool,
     /// Whether the stream was written to since it was flushed.
     is_unflushed: bool,
     failed: Option<io::Error>,
@@ -152,38 +157,68 @@ struct Held<W> {
     /// Whether the stream did not take all of the last large piece. Then nothing is held either: it would wait for the stream
     /// here, where its user, who believes that it went, neither waits nor notices.
     is_full: bool,
+    stream: W,
 }
 
 impl<S: Socket> Outgoing<S> {
     /// What is written leaves by `outbox`, if there is one.
     pub(crate) fn new(socket: S, outbox: Option<&Arc<Outbox>>) -> Self {
         let (read, stream) = socket.halves();
-        let held = Held {
-            stream,
-            bytes: Vec::new(),
-            written: 0,
-            is_unflushed: false,
-            failed: None,
-            user: None,
-            waits: false,
-            is_full: false,
-        };
-        let (held, outbox) = (Mutex::new(held), outbox.cloned());
-        let (is_put, is_empty) = (AtomicBool::new(false), AtomicBool::new(true));
-        let outlet = Arc::new_cyclic(|outlet| {
-            let again = Waker::from(Arc::new(Again(Weak::clone(outlet))));
-            Outlet { held, outbox, is_put, is_empty, again }
+        let has_turns = outbox.is_some();
+        let outbox = outbox.map_or_else(Arc::default, Arc::clone);
+        let place = lock(&outbox.streams).keep(|index| {
+            let place = Arc::new(Place { outbox: Arc::downgrade(&outbox), index, is_settled: AtomicBool::new(true) });
+            Box::new(Held {
+                again: has_turns.then(|| Waker::from(Arc::clone(&place))),
+                place,
+                bytes: Vec::new(),
+                written: 0,
+                is_put: false,
+                is_unflushed: false,
+                failed: None,
+                user: None,
+                waits: false,
+                is_full: false,
+                stream,
+            })
         });
-        Self { read, outlet }
+        Self { read, outbox, place }
     }
 }
 
-impl<W: AsyncWrite + Unpin> Held<W> {
+impl Streams {
+    /// Gives the stream a place.
+    fn keep(&mut self, stream: impl FnOnce(usize) -> Box<Held>) -> Arc<Place> {
+        let index = self.free.pop().unwrap_or(self.places.len());
+        let held = stream(index);
+        let place = Arc::clone(&held.place);
+        match self.places.get_mut(index) {
+            Some(free) => *free = Some(held),
+            None => self.places.push(Some(held)),
+        }
+        place
+    }
+
+    /// It is not delivered any more.
+    fn take_out(&mut self, index: usize) -> Option<Box<Held>> {
+        let held = self.places.get_mut(index)?.take()?;
+        self.free.push(index);
+        Some(held)
+    }
+}
+
+/// The stream of that place, which is there until its user drops it.
+fn at(places: &mut [Option<Box<Held>>], index: usize) -> io::Result<&mut Held> {
+    places.get_mut(index).and_then(Option::as_deref_mut).ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
+impl Held {
     /// Sends what is held. Its memory goes too: idle connections keep none.
-    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+    fn send(&mut self, user: &Waker) -> Poll<io::Result<Vec<u8>>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
+        let cx = &mut Context::from_waker(self.again.as_ref().unwrap_or(user));
         while let Some(left @ [_, ..]) = self.bytes.get(self.written..) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, left))?;
             if written == 0 {
@@ -202,6 +237,38 @@ impl<W: AsyncWrite + Unpin> Held<W> {
         Poll::Ready(Ok(room))
     }
 
+    /// Sends what is held, for its user.
+    fn poll_out(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.send(cx.waker()).map_ok(drop);
+        self.told(cx, sent)
+    }
+
+    /// Sends what is held, at the end of a turn. Gives back the room that is free now.
+    fn deliver(&mut self) -> Vec<u8> {
+        self.is_put = false;
+        // Not by its user, who may wait for something else and would not come for what it was told is written.
+        let room = match self.send(Waker::noop()) {
+            Poll::Ready(Ok(room)) => {
+                if take(&mut self.waits) {
+                    self.user.take().into_iter().for_each(Waker::wake);
+                }
+                room
+            }
+            Poll::Ready(Err(error)) => {
+                self.failed = Some(error);
+                self.written = 0;
+                self.waits = false;
+                self.user.take().into_iter().for_each(Waker::wake);
+                let mut room = take(&mut self.bytes);
+                room.clear();
+                room
+            }
+            Poll::Pending => Vec::new(),
+        };
+        self.note();
+        room
+    }
+
     fn is_used_by(&mut self, user: &Waker) {
         if !self.user.as_ref().is_some_and(|known| known.will_wake(user)) {
             self.user = Some(user.clone());
@@ -214,88 +281,23 @@ impl<W: AsyncWrite + Unpin> Held<W> {
         if self.waits {
             self.is_used_by(cx.waker());
         }
+        self.note();
         told
     }
 
+    /// Whether there is nothing to send, nor to tell.
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.is_unflushed && self.failed.is_none()
     }
-}
 
-impl<W: AsyncWrite + Unpin + Send + 'static> Deliver for Outlet<W> {
-    fn deliver(&self) -> Vec<u8> {
-        let mut held = lock(&self.held);
-        self.is_put.store(false, Relaxed);
-        // Not by its user, who may wait for something else and would not come for what it was told is written.
-        let room = match held.poll_out(&mut Context::from_waker(&self.again)) {
-            Poll::Ready(Ok(room)) => {
-                if take(&mut held.waits) {
-                    held.user.take().into_iter().for_each(Waker::wake);
-                }
-                room
-            }
-            Poll::Ready(Err(error)) => {
-                held.failed = Some(error);
-                held.written = 0;
-                held.waits = false;
-                held.user.take().into_iter().for_each(Waker::wake);
-                let mut room = take(&mut held.bytes);
-                room.clear();
-                room
-            }
-            Poll::Pending => Vec::new(),
-        };
-        self.note(&held);
-        room
-    }
-}
-
-/// Told by a stream that it takes more. Weak, for the stream keeps who waits for it.
-struct Again<W>(Weak<Outlet<W>>);
-
-impl<W: AsyncWrite + Unpin + Send + 'static> Wake for Again<W> {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+    /// Whether nothing is left that the end of the turn does not do.
+    fn is_settled(&self) -> bool {
+        self.is_put || self.is_empty()
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Delivered by the carrier in any case: whoever wakes may hold what the streams need.
-        if let Some(outlet) = self.0.upgrade()
-            && let Some(outbox) = &outlet.outbox
-        {
-            let _ = outlet.put(outbox, true);
-        }
-    }
-}
-
-impl<W: AsyncWrite + Unpin + Send + 'static> Outlet<W> {
-    fn is_put(&self) -> bool {
-        self.is_put.load(Relaxed)
-    }
-
-    /// To be called whenever what is held may have changed, before the lock is free.
-    fn note(&self, held: &Held<W>) {
-        self.is_empty.store(held.is_empty(), Relaxed);
-    }
-
-    /// Has what it holds sent at the end of the turn. Gives back what the outbox does when it is put there.
-    fn put(self: &Arc<Self>, outbox: &Outbox, has_room: bool) -> (Option<Vec<u8>>, bool) {
-        if self.is_put.swap(true, Relaxed) {
-            return (None, false);
-        }
-        outbox.put(Arc::clone(self) as Arc<dyn Deliver>, has_room)
-    }
-
-    /// Sends what is held, for its user.
-    fn poll_out(&self, held: &mut Held<W>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = if self.outbox.is_none() {
-            held.poll_out(cx).map_ok(drop)
-        } else {
-            let sent = held.poll_out(&mut Context::from_waker(&self.again)).map_ok(drop);
-            held.told(cx, sent)
-        };
-        self.note(held);
-        sent
+    /// To be called whenever that may have changed.
+    fn note(&self) {
+        self.place.is_settled.store(self.is_settled(), Relaxed);
     }
 }
 
@@ -315,41 +317,41 @@ impl<S: Socket> AsyncWrite for Outgoing<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outlet = &self.outlet;
-        let mut held = lock(&outlet.held);
+        let outbox = &self.outbox;
+        let streams = &mut *lock(&outbox.streams);
+        let held = at(&mut streams.places, self.place.index)?;
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         // What could not be sent at the end of a turn is sent before more is taken.
-        if held.bytes.len() + length > SMALL || held.is_full || !(outlet.is_put() || held.is_empty()) {
-            ready!(outlet.poll_out(&mut held, cx))?;
+        if held.bytes.len() + length > SMALL || held.is_full || !held.is_settled() {
+            ready!(held.poll_out(cx))?;
         }
         if length > SMALL || held.is_full {
             held.is_unflushed = true;
             let written = Pin::new(&mut held.stream).poll_write_vectored(cx, slices);
             held.is_full = !matches!(written, Poll::Ready(Ok(written)) if written == length);
-            outlet.note(&held);
             return held.told(cx, written);
         }
-        let has_room = held.bytes.capacity() > 0;
-        let (room, is_over) = match &outlet.outbox {
-            Some(outbox) => outlet.put(outbox, has_room),
-            None => (None, false),
-        };
-        if !has_room {
-            let most = if outlet.outbox.is_some() { SMALL } else { length };
-            held.bytes = room.unwrap_or_else(|| Vec::with_capacity(most));
+        let has_turns = held.again.is_some();
+        if held.bytes.capacity() == 0 {
+            let most = if has_turns { SMALL } else { length };
+            held.bytes = streams.rooms.pop().unwrap_or_else(|| Vec::with_capacity(most));
         }
         for slice in slices {
             held.bytes.extend_from_slice(slice);
         }
-        outlet.is_empty.store(false, Relaxed);
-        let Some(outbox) = &outlet.outbox else {
-            let _ = outlet.poll_out(&mut held, cx)?;
+        if !has_turns {
+            let _ = held.poll_out(cx)?;
             return Poll::Ready(Ok(length));
-        };
+        }
         held.is_used_by(cx.waker());
-        drop(held);
-        if is_over {
-            outbox.deliver();
+        // It was settled, and is.
+        if !replace(&mut held.is_put, true) {
+            streams.put.push(self.place.index);
+            match streams.put.len() {
+                1 => outbox.wake_carrier(),
+                MOST.. => outbox.deliver(streams),
+                _ => {}
+            }
         }
         Poll::Ready(Ok(length))
     }
@@ -359,16 +361,16 @@ impl<S: Socket> AsyncWrite for Outgoing<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outlet = &self.outlet;
-        if outlet.is_put() || outlet.is_empty.load(Relaxed) {
+        if self.place.is_settled.load(Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        outlet.poll_out(&mut lock(&outlet.held), cx)
+        at(&mut lock(&self.outbox.streams).places, self.place.index)?.poll_out(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut held = lock(&self.outlet.held);
-        ready!(self.outlet.poll_out(&mut held, cx))?;
+        let streams = &mut *lock(&self.outbox.streams);
+        let held = at(&mut streams.places, self.place.index)?;
+        ready!(held.poll_out(cx))?;
         Pin::new(&mut held.stream).poll_shutdown(cx)
     }
 }
@@ -376,18 +378,14 @@ impl<S: Socket> AsyncWrite for Outgoing<S> {
 /// What was written is sent, as far as the stream takes it, and the stream closes now, not at the end of the turn.
 impl<S: Socket> Drop for Outgoing<S> {
     fn drop(&mut self) {
-        let outlet = &self.outlet;
-        let mut held = lock(&outlet.held);
-        if !held.is_empty() {
-            // Whatever its task has done in its turn: it cannot come again.
-            let mut sending = unconstrained(poll_fn(|cx| held.poll_out(cx)));
-            let _ = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
-        }
-        drop(held);
-        if outlet.is_put()
-            && let Some(outbox) = &outlet.outbox
+        let held = lock(&self.outbox.streams).take_out(self.place.index);
+        if let Some(mut held) = held
+            && !held.is_empty()
         {
-            outbox.take_out(&(Arc::clone(outlet) as Arc<dyn Deliver>));
+            held.again = None;
+            // Whatever its task has done in its turn: it cannot come again.
+            let mut sending = unconstrained(poll_fn(|cx| held.send(cx.waker())));
+            let _ = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

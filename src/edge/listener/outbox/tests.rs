@@ -1,4 +1,7 @@
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use tokio::io::{
     AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, Empty, ReadHalf, WriteHalf, duplex, empty, split,
 };
@@ -72,6 +75,11 @@ impl Socket for DuplexStream {
     }
 }
 
+/// Shows what is held of a stream that is in use.
+fn held<S: Socket, R>(stream: &Outgoing<S>, shown: impl FnOnce(&Held) -> R) -> R {
+    shown(at(&mut lock(&stream.outbox.streams).places, stream.place.index).unwrap())
+}
+
 fn pair(outbox: &Arc<Outbox>, room: usize) -> (Outgoing<DuplexStream>, DuplexStream) {
     let (near, far) = duplex(room);
     (Outgoing::new(near, Some(outbox)), far)
@@ -111,12 +119,13 @@ async fn what_streams_write_in_one_turn_leaves_at_its_end() {
             stream.flush().await.unwrap();
         }
         assert!(kernels.iter().all(|kernel| kernel.bytes() == b"head".repeat(round - 1)), "until then nothing");
+        assert_eq!(lock(&outbox.streams).put.len(), 3, "each is put in once");
         yield_now().await;
         assert!(kernels.iter().all(|kernel| kernel.bytes() == b"head".repeat(round)));
         assert!(kernels.iter().all(|kernel| lock(&kernel.written).0.len() == round), "in one write");
-        assert!(streams.iter().all(|stream| lock(&stream.outlet.held).bytes.capacity() == 0), "its room is free");
+        assert!(streams.iter().all(|stream| held(stream, |held| held.bytes.capacity() == 0)), "its room is free");
     }
-    assert_eq!(lock(&outbox.0).rooms.len(), 3);
+    assert_eq!(lock(&outbox.streams).rooms.len(), 3);
 }
 
 #[tokio::test]
@@ -145,6 +154,93 @@ async fn nothing_overtakes() {
     assert_eq!(kernel.bytes(), expected);
     yield_now().await;
     assert_eq!(kernel.bytes(), expected, "and nothing is sent twice");
+}
+
+#[tokio::test]
+async fn the_small_pieces_of_a_turn_join_on_either_side_of_a_large_one() {
+    let kernel = Kernel::default();
+    let mut stream = Outgoing::new(kernel.clone(), Some(&Outbox::start()));
+    for piece in [&b"he"[..], b"ad", &[b'l'; SMALL + 1], b"ta", b"il"] {
+        stream.write_all(piece).await.unwrap();
+    }
+    assert_eq!(lock(&kernel.written).0, [[4], [SMALL + 1]]);
+    yield_now().await;
+    assert_eq!(lock(&kernel.written).0, [[4], [SMALL + 1], [4]]);
+}
+
+#[tokio::test]
+async fn a_place_serves_one_stream_after_the_other() {
+    let outbox = Outbox::start();
+    let kernels: [Kernel; 3] = Default::default();
+    for kernel in &kernels {
+        let mut stream = Outgoing::new(kernel.clone(), Some(&outbox));
+        stream.write_all(b"own").await.unwrap();
+    }
+    assert!(kernels.iter().all(|kernel| kernel.bytes() == b"own"));
+    let mut last = Outgoing::new(kernels[0].clone(), Some(&outbox));
+    last.write_all(b"'s").await.unwrap();
+    yield_now().await;
+    assert_eq!(kernels[0].bytes(), b"own's");
+    assert_eq!(lock(&outbox.streams).places.len(), 1);
+}
+
+/// What is done with a stream.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize),
+    Flush,
+    /// The turn is over.
+    Turn,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..200_usize).prop_map(Step::Write),
+        2 => (SMALL - 100..SMALL + 100).prop_map(Step::Write),
+        1 => (3 * SMALL..5 * SMALL).prop_map(Step::Write),
+        2 => Just(Step::Flush),
+        2 => Just(Step::Turn),
+    ];
+    vec(step, 0..30)
+}
+
+proptest! {
+    /// Of two streams that share an outbox, whatever the far side takes at once and reads at a time.
+    #[test]
+    fn bytes_come_as_they_were_written(steps in [steps(), steps()], room in 1..3 * SMALL, reads in 1..SMALL) {
+        let turns = async {
+            let outbox = Outbox::start();
+            join_all(steps.map(|steps| {
+                let (mut near, mut far) = pair(&outbox, room);
+                let lengths = steps.iter().map(|step| if let Step::Write(length) = step { *length } else { 0 });
+                let bytes: Vec<u8> = (0..=250).cycle().take(lengths.sum()).collect();
+                let expected = bytes.clone();
+                let writing = async move {
+                    let mut left = &bytes[..];
+                    for step in steps {
+                        match step {
+                            Step::Write(length) => near.write_all(left.split_off(..length).unwrap()).await.unwrap(),
+                            Step::Flush => near.flush().await.unwrap(),
+                            Step::Turn => yield_now().await,
+                        }
+                    }
+                    near.shutdown().await.unwrap();
+                };
+                let reading = async move {
+                    let (mut all, mut piece) = (Vec::new(), vec![0; reads]);
+                    while let length @ 1.. = far.read(&mut piece).await.unwrap() {
+                        all.extend_from_slice(&piece[..length]);
+                    }
+                    assert!(all == expected, "{} bytes come of {}", all.len(), expected.len());
+                };
+                async { tokio::join!(tokio::spawn(writing), reading).0.unwrap() }
+            }))
+            .await;
+        };
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(10), turns).await.expect("nobody wakes it");
+        });
+    }
 }
 
 #[tokio::test]
@@ -263,7 +359,7 @@ async fn a_failure_is_told_to_who_wrote() {
         Poll::Pending
     });
     assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    assert!(lock(&stream.outlet.held).bytes.is_empty());
+    assert!(held(&stream, |held| held.bytes.is_empty()));
 }
 
 #[tokio::test]
@@ -271,11 +367,9 @@ async fn what_is_dropped_is_sent_and_closed_at_once() {
     let outbox = Outbox::start();
     let (mut near, mut far) = pair(&outbox, 64);
     near.write_all(b"the last words").await.unwrap();
-    let outlet = Arc::downgrade(&near.outlet);
     drop(near);
-    assert!(outlet.upgrade().is_none(), "closed before the turn is over");
     let mut read = String::new();
-    far.read_to_string(&mut read).await.unwrap();
+    far.read_to_string(&mut read).now_or_never().expect("closed before the turn is over").unwrap();
     assert_eq!(read, "the last words");
 }
 
@@ -314,15 +408,17 @@ async fn nothing_is_held_for_a_stream_that_is_full() {
 async fn a_stream_that_takes_no_more_closes_when_it_is_dropped() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (_far, _) = listener.accept().await.unwrap();
-    let mut near = Outgoing::new(near, Some(&Outbox::start()));
+    let (mut far, _) = listener.accept().await.unwrap();
+    let outbox = Outbox::start();
+    let mut near = Outgoing::new(near, Some(&outbox));
     while near.write_all(&[0; SMALL]).now_or_never().is_some() {
         yield_now().await;
     }
-    assert!(!near.outlet.is_put() && !lock(&near.outlet.held).is_empty(), "some of it is held");
-    let outlet = Arc::downgrade(&near.outlet);
+    assert!(held(&near, |held| !held.is_put && !held.is_empty()), "some of it is held");
     drop(near);
-    assert!(outlet.upgrade().is_none());
+    let mut rest = Vec::new();
+    let reading = tokio::time::timeout(std::time::Duration::from_secs(2), far.read_to_end(&mut rest));
+    reading.await.expect("it is closed").unwrap();
 }
 
 #[tokio::test]
