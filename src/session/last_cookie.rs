@@ -36,8 +36,8 @@ impl CookieToken {
 /// Remembers the last session cookie of a connection, so that two hashes are made once a connection and not once a request.
 ///
 /// Nothing else is remembered: whether a session lives is asked each time. It lasts no longer than what hyper keeps of the request, the
-/// cookie in it: over HTTP/1 until nothing was asked for a moment, over HTTP/2, which keeps fields to refer to them (RFC 7541 §2.3.2), until
-/// the connection ends ([`Handler::Kept`](crate::edge::Handler::Kept)).
+/// cookie in it: over HTTP/1 until nothing was asked for a moment, behind a request with a body until the next one or the end of the
+/// connection; over HTTP/2, which keeps fields to refer to them (RFC 7541 §2.3.2), until the connection ends ([`Handler::Kept`](crate::edge::Handler::Kept)).
 #[derive(Default)]
 pub struct LastCookie(Cell<Option<Arc<CookieToken>>>);
 

@@ -41,7 +41,10 @@ impl Default for Spread {
 
 impl Spread {
     pub(super) fn add(&self, count: u64) {
-        let own = CELL.get().unwrap_or_else(a_cell);
+        self.add_in(CELL.get().unwrap_or_else(a_cell), count);
+    }
+
+    fn add_in(&self, own: usize, count: u64) {
         match self.0.get(own) {
             Some(Line(cell)) if own != SHARED => cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed),
             Some(Line(shared)) => {
@@ -86,18 +89,22 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_however_many_threads_count() {
-        let counts: [Spread; 2] = Default::default();
+        let counts: [Spread; 3] = Default::default();
         std::thread::scope(|scope| {
-            for _ in 0..*THREADS * 2 {
-                scope.spawn(|| {
+            for thread in 0..*THREADS * 2 {
+                let counts = &counts;
+                scope.spawn(move || {
+                    let cell = if thread < *THREADS { thread + 1 } else { SHARED };
                     for count in 0..1000 {
                         counts[0].add(1);
                         counts[1].add(count);
+                        // Others that are tested here may have the cells.
+                        counts[2].add_in(cell, count);
                     }
                 });
             }
         });
         let threads = *THREADS as u64 * 2;
-        assert_eq!(counts.each_ref().map(Spread::sum), [threads * 1000, threads * 499_500]);
+        assert_eq!(counts.each_ref().map(Spread::sum), [threads * 1000, threads * 499_500, threads * 499_500]);
     }
 }

@@ -150,6 +150,11 @@ impl Activity {
         self.follows.store(ANYTHING, Relaxed);
     }
 
+    /// Whether the stream is no longer HTTP, which may be said while a body is still on its way.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.follows.load(Relaxed) == ANYTHING
+    }
+
     /// What hyper has said since it was asked last.
     pub(super) fn follows(&self) -> Follows {
         let follows = self.follows.load(Relaxed);
@@ -157,7 +162,6 @@ impl Activity {
         match follows {
             NOTHING => Follows::Nothing,
             CHUNKS => Follows::Chunks,
-            ANYTHING => Follows::Anything,
             octets => Follows::Octets(octets),
         }
     }

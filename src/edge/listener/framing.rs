@@ -17,8 +17,6 @@ pub(super) enum Follows {
     Octets(u64),
     /// Chunks (RFC 9112 §7.1).
     Chunks,
-    /// What is no longer HTTP.
-    Anything,
     /// Nothing: it refused the request.
     Nothing,
 }
@@ -105,7 +103,6 @@ impl Framing {
                 Follows::Octets(0) => Part::Between { cr: false },
                 Follows::Octets(count) => Part::Octets(count),
                 Follows::Chunks => Part::Chunks(Chunks::Starts),
-                Follows::Anything => Part::Anything,
                 Follows::Nothing => Part::Refused,
             };
         }
@@ -345,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_message_ends_where_hyper_says() {
-        use Follows::{Anything, Chunks, Nothing, Octets};
+        use Follows::{Chunks, Nothing, Octets};
         let chunks = "5\r\nhello\r\n00a;x=\"y\"\r\n\r\n\n0123456\r\n0 \t;\r\nX: a\r\nY:b\r\n\r\n";
         for (bodies, follows) in [
             ("", Octets(0)),
@@ -359,7 +356,6 @@ mod tests {
             assert_eq!(all_passed(&all, &[follows]), (format!("{HEAD}{bodies}{HEAD}"), false));
         }
         let rest = "\nX\r\r\n\n";
-        assert_eq!(all_passed(&format!("{HEAD}{rest}"), &[Anything]), (format!("{HEAD}{rest}"), false));
         assert_eq!(all_passed(&format!("{HEAD}{rest}"), &[Nothing]), (HEAD.to_owned(), true));
     }
 

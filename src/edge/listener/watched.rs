@@ -23,9 +23,11 @@ const AHEAD: usize = 256;
 const END: &[u8] = b"\r\n\r\n";
 
 /// A stream that notes when bytes come, go, or cannot go, and while its HTTP/1 request is being answered, whether its client is
-/// still there. Of what is sent over HTTP/1 one message at a time is read.
+/// still there.
 ///
 /// hyper would find that out by reading, for which it takes a new buffer each time, as the request shares the one that it has.
+///
+/// Of what is sent over HTTP/1 one message at a time is read ([`Framing`]).
 pub(super) struct Watched<T> {
     stream: T,
     framing: Framing,
@@ -73,6 +75,9 @@ impl<T: AsyncRead + Unpin> Watched<T> {
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.activity.is_upgraded() && !self.framing.is_refused() {
+            self.framing = Framing::of_anything();
+        }
         while buf.filled().len() == before && buf.remaining() > 0 {
             if !self.put_back.is_empty() {
                 self.read_again(buf);
@@ -109,7 +114,11 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         let verdict = self.framing.look(bytes, || self.activity.follows());
         self.put_back.advance(verdict.skip);
         buf.put_slice(&self.put_back.split_to(verdict.pass));
-        self.is_ahead &= !self.put_back.is_empty();
+        if self.put_back.is_empty() {
+            // Its memory goes too: it may have been empty lines alone.
+            self.put_back = Bytes::new();
+            self.is_ahead = false;
+        }
         self.spoil(verdict, buf);
     }
 
@@ -156,8 +165,11 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         match Pin::new(&mut self.stream).poll_read(cx, &mut read)? {
             Poll::Ready(()) if read.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(()) => {
-                self.put_back = Bytes::from([&self.put_back, read.filled()].concat());
-                self.is_ahead = true;
+                // Behind what is refused nothing is read any more.
+                if !self.framing.is_refused() {
+                    self.put_back = Bytes::from([&self.put_back, read.filled()].concat());
+                    self.is_ahead = true;
+                }
                 Ok(())
             }
             Poll::Pending => Ok(()),

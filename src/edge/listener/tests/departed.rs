@@ -222,6 +222,57 @@ async fn bytes_behind_an_upgrade_that_is_not_granted_yet_are_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_follows_an_upgrade_is_passed_on_as_it_is_whatever_was_asked() {
+    // No line of HTTP, nor empty ones before it.
+    let mut all = "\nls\r\r\n\r\n".repeat(200);
+    all.truncate(1000);
+    let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n";
+    for (length, body) in
+        [("", ""), ("Content-Length: 2\r\n", "{}"), ("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n")]
+    {
+        for early in [0, 1, 300] {
+            let mut it = served(4096);
+            it.asks_and_waits(&(head("POST", "/late-upgrade", &format!("{upgrade}{length}")) + body)).await;
+            // What comes with the body cannot be told from a request behind it.
+            let early = if body.is_empty() { early } else { 0 };
+            it.send(&all[..early]).await;
+            it.all_is_quiet().await;
+            it.paths.go_on.add_permits(1);
+            it.all_is_quiet().await;
+            it.send(&all[early..]).await;
+            it.client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            timeout(seconds(5), it.client.read_to_string(&mut answer)).await.expect("bytes are missing").unwrap();
+            assert!(
+                answer.starts_with("HTTP/1.1 101 ") && answer.ends_with(&format!("\r\n\r\n{all}")),
+                "{length:?}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_answered_whatever_pieces_it_comes_in() {
+    let good = head("GET", "/", "X-A: 1\r\n");
+    let twice = head("POST", "/", "Content-Length: 1\r\nContent-Length: 1\r\n");
+    for (bad, in_pieces) in
+        [(good.replacen("\r\nX", "\nX", 1), true), (good.replace("1\r\n", "1\n"), false), (twice, true)]
+    {
+        let cuts = if in_pieces { (1..bad.len()).collect() } else { vec![bad.find("\n\r").unwrap(), bad.len() - 3] };
+        for cut in cuts {
+            let mut it = served(4096);
+            it.send(&bad[..cut]).await;
+            it.all_is_quiet().await;
+            // It may be over.
+            let _ = it.client.write_all(bad[cut..].as_bytes()).await;
+            let mut answer = String::new();
+            timeout(seconds(5), it.client.read_to_string(&mut answer)).await.expect("no answer").unwrap();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{bad:?} cut at {cut}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_head_is_read_into_the_same_buffer() {
     let ((client, stream), paths) = (tokio::io::duplex(4096), Paths::new(0));
     let (stream, reads) = Noted::new(stream);

@@ -2,6 +2,7 @@
 
 mod connections;
 mod departed;
+mod framed;
 mod noted;
 mod parked;
 mod workers;
