@@ -35,4 +35,4 @@ pub use flow::UpstreamBody;
 pub use health::{Health, Observer, ServerNow};
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
-pub use send::{Ends, LimitedBody, UpstreamError, Upstreams};
+pub use send::{Ends, LimitedBody, NotBegun, UpstreamError, Upstreams};

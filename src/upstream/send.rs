@@ -92,6 +92,14 @@ pub struct LimitedBody {
     pub most_bytes: u64,
 }
 
+/// Why an exchange has not begun.
+pub struct NotBegun {
+    /// The reason.
+    pub error: UpstreamError,
+    /// The client's body, of which nothing was read.
+    pub unread: ClientBody,
+}
+
 /// One upstream, as one worker reaches it. Counted, for the few requests that wait for a connection.
 pub(super) struct Upstream {
     /// Its index in the configuration.
@@ -144,11 +152,11 @@ impl Upstreams {
     #[must_use]
     pub fn new(
         upstreams: &[UpstreamConfig],
-        tls: Arc<UpstreamTls>,
+        tls: &Arc<UpstreamTls>,
         health: &Health,
         limits: &LimitsConfig,
         former: Option<&Self>,
-        outbox: Option<Arc<Outbox>>,
+        outbox: Option<&Arc<Outbox>>,
     ) -> Self {
         let upstream = |(index, config): (usize, &UpstreamConfig)| {
             let same = |known: &&Arc<Upstream>| *known.name == *config.name;
@@ -161,8 +169,8 @@ impl Upstreams {
                 name: config.name.as_str().into(),
                 servers: Arc::new(Servers::new(config, health.of(index), former)),
                 timeout: config.timeout,
-                tls: Arc::clone(&tls),
-                outbox: outbox.clone(),
+                tls: Arc::clone(tls),
+                outbox: outbox.cloned(),
             })
         };
         Self { all: upstreams.iter().enumerate().map(upstream).collect(), body_idle: limits.timeouts.body_idle }
@@ -180,7 +188,8 @@ impl Upstreams {
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
     ) -> Result<Answered, UpstreamError> {
-        let mut exchange = self.begin(upstream, request, body, upgrade, ends)?;
+        let begun = self.begin(upstream, request, body, upgrade, ends);
+        let mut exchange = begun.map_err(|NotBegun { error, .. }| error)?;
         poll_fn(|cx| exchange.poll_answer(self, ends, cx)).await
     }
 
@@ -189,7 +198,7 @@ impl Upstreams {
     /// `upstream` is an index into `Config::upstreams`.
     ///
     /// # Errors
-    /// [`UpstreamError::BodyTooLarge`], [`UpstreamError::SessionEnded`]: nothing of it was sent.
+    /// [`NotBegun`]: nothing of it was sent.
     pub fn begin(
         &self,
         upstream: usize,
@@ -197,14 +206,13 @@ impl Upstreams {
         body: LimitedBody,
         upgrade: Option<OnUpgrade>,
         ends: Ends<'_>,
-    ) -> Result<Exchange, UpstreamError> {
+    ) -> Result<Exchange, NotBegun> {
         let index = upstream;
-        let upstream = self.get(index)?;
+        let upstream = match self.taking(index, &body, ends) {
+            Ok(upstream) => upstream,
+            Err(error) => return Err(NotBegun { error, unread: body.body }),
+        };
         let LimitedBody { body, most_bytes } = body;
-        if body.size_hint().lower() > most_bytes {
-            return Err(UpstreamError::BodyTooLarge);
-        }
-        unless_ended(ends.session)?;
         let upgrade = upgrade.filter(|_| request.upgrade);
         let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
         let request = compose(request, body, upgrade.is_some());
@@ -216,6 +224,16 @@ impl Upstreams {
             }
         };
         Ok(Exchange { upstream: index, sending, progress, upgrade })
+    }
+
+    /// The upstream, if it may be asked.
+    fn taking(&self, upstream: usize, body: &LimitedBody, ends: Ends<'_>) -> Result<&Arc<Upstream>, UpstreamError> {
+        let upstream = self.get(upstream)?;
+        if body.body.size_hint().lower() > body.most_bytes {
+            return Err(UpstreamError::BodyTooLarge);
+        }
+        unless_ended(ends.session)?;
+        Ok(upstream)
     }
 
     pub(super) fn get(&self, upstream: usize) -> Result<&Arc<Upstream>, UpstreamError> {
