@@ -113,7 +113,7 @@ impl Gateway {
         &self,
         answered: Answered,
         applicant: Option<Applicant>,
-        upstream: &UpstreamConfig,
+        upstream: &str,
         client: &Client,
         links: Option<LinkPlan>,
     ) -> Result<Response<Body>, (Withheld, Option<LinkPlan>)> {
@@ -124,7 +124,7 @@ impl Gateway {
         let sound = response.status().is_success() || response.status().is_redirection();
         let account = account_of(&claim).filter(|_| sound && applicant.is_some());
         if let (Some(account), Some(Applicant { handset: Asked::InTheClear(profile), .. })) = (&account, &applicant) {
-            let claimed = Claimed { account: account.clone(), upstream: upstream.name.clone() };
+            let claimed = Claimed { account: account.clone(), upstream: upstream.to_owned() };
             self.metrics.bound_by_console(BindOutcome::HandedOver);
             return Ok(self.to_bind_ticket(claimed, profile, &response, client));
         }
@@ -142,7 +142,7 @@ impl Gateway {
             Err(NotBound::Passes(outcome)) => (outcome, Ok(linked(response, links))),
             Err(NotBound::Withheld(outcome, withheld)) => (outcome, Err((withheld, links))),
         };
-        self.note_not_bound(outcome, &upstream.name, account.as_ref(), client);
+        self.note_not_bound(outcome, upstream, account.as_ref(), client);
         answer
     }
 

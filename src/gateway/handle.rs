@@ -1,7 +1,6 @@
 //! Where a request comes in: edge checks first, then our own pages or the route.
 
 use std::future::ready;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Cache};
@@ -16,6 +15,7 @@ use super::access_line::AccessLine;
 use super::arrival::Arrival;
 use super::forward::Passage;
 use super::limits::TooOften;
+use super::underway::{Apart, Underway};
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
@@ -137,22 +137,28 @@ impl Share {
         Ok(Arrived { arrival, body, upgrade })
     }
 
-    async fn handset(&self, arrived: Arrived, connection: &Connection) -> Response<Body> {
-        let gateway = &*self.gateway;
+    /// Goes on with an accepted request: takes the token out of a form first.
+    fn handset(self: &Arc<Self>, arrived: Arrived, connection: Connection) -> Underway {
         let Arrived { mut arrival, body, upgrade } = arrived;
-        let body = match arrival.form_encoding(&body) {
-            None => ClientBody::from(body),
-            // Boxed, as all that most requests do not do: each would carry the room for it.
-            Some(encoding) => {
+        match arrival.form_encoding(&body) {
+            None => self.direct(Passage { arrival, body: ClientBody::from(body), upgrade }, connection),
+            Some(encoding) => self.apart(move |share| async move {
+                let gateway = &*share.gateway;
                 let idle = gateway.config.limits.timeouts.body_idle;
-                match Box::pin(arrival.take_from_form(body, encoding, idle)).await {
-                    Ok(body) => body,
-                    Err(reason) => return gateway.refuse(&Visit::of(gateway, &arrival), reason),
+                match arrival.take_from_form(body, encoding, idle).await {
+                    Ok(body) => share.direct(Passage { arrival, body, upgrade }, connection),
+                    Err(reason) => Underway::answered(gateway.refuse(&Visit::of(gateway, &arrival), reason), upgrade),
                 }
-            }
-        };
+            }),
+        }
+    }
+
+    /// Finds where a request leads, and goes on with it there.
+    fn direct(self: &Arc<Self>, passage: Passage, connection: Connection) -> Underway {
+        let gateway = &*self.gateway;
+        let arrival = &passage.arrival;
         if arrival.is_contradictory() {
-            return gateway.refuse(&Visit::of(gateway, &arrival), Reason::MalformedRequest);
+            return self.end_here(passage, |visit| gateway.refuse(visit, Reason::MalformedRequest));
         }
         let destination = match gateway.routes.find(arrival.head.path()) {
             Ok(destination) => destination,
@@ -161,45 +167,55 @@ impl Share {
                     RouteRefusal::Ambiguous => Reason::PathAmbiguous,
                     RouteRefusal::NoRoute => Reason::NoRoute,
                 };
-                let refused = async { gateway.refuse_in_place(&Visit::of(gateway, &arrival), reason).await };
-                return Box::pin(refused).await;
+                return self.apart(move |share| async move {
+                    let gateway = &*share.gateway;
+                    let refused = gateway.refuse_in_place(&Visit::of(gateway, &passage.arrival), reason).await;
+                    Underway::answered(refused, passage)
+                });
             }
         };
         if gateway.hands_over(arrival.client.scheme) && !IN_THE_CLEAR.contains(&arrival.head.path()) {
-            return gateway.to_public_url(&Visit::of(gateway, &arrival));
+            return self.end_here(passage, |visit| gateway.to_public_url(visit));
         }
         match destination {
-            Destination::Gateway => {
-                let (request_id, trace) = (arrival.request_id, arrival.trace.clone());
-                // A task of its own: once begun, a sign-out or a removal is done to its end, though its person hangs up.
-                let gateway = Arc::clone(&self.gateway);
-                let page = tokio::spawn(async move {
-                    let visit = Visit::of(&gateway, &arrival);
-                    gateway.own_page(&visit, body).await
-                });
-                let answer = page.await.unwrap_or_else(|_| {
-                    let reader = Gateway::reader_of(&ReaderHints::default(), None, &UserAgent::parse(""));
-                    self.gateway.refuse_early(Reason::Internal, reader, connection, &request_id)
-                });
-                if answer.status() != StatusCode::NOT_FOUND {
-                    trace.own_page();
-                }
-                answer
-            }
+            Destination::Gateway => self.own_page(passage, connection),
             Destination::Route(route) => {
                 arrival.trace.route(&route.path);
-                self.forward(Passage { route, arrival, body, upgrade }).await
+                self.forward(route, passage)
             }
         }
     }
+
+    /// Answers with one of our own pages.
+    fn own_page(self: &Arc<Self>, passage: Passage, connection: Connection) -> Underway {
+        self.apart(move |share| async move {
+            let Passage { arrival, body, upgrade } = passage;
+            let (request_id, trace) = (arrival.request_id, arrival.trace.clone());
+            // A task of its own: once begun, a sign-out or a removal is done to its end, though its person hangs up.
+            let gateway = Arc::clone(&share.gateway);
+            let page = tokio::spawn(async move {
+                let visit = Visit::of(&gateway, &arrival);
+                gateway.own_page(&visit, body).await
+            });
+            let answer = page.await.unwrap_or_else(|_| {
+                let reader = Gateway::reader_of(&ReaderHints::default(), None, &UserAgent::parse(""));
+                share.gateway.refuse_early(Reason::Internal, reader, &connection, &request_id)
+            });
+            if answer.status() != StatusCode::NOT_FOUND {
+                trace.own_page();
+            }
+            Underway::answered(answer, upgrade)
+        })
+    }
 }
 
-/// What a request is, as far as nothing has to be waited for.
+/// A request that has begun, and what is waited for.
+#[expect(clippy::large_enum_variant, reason = "nearly all requests are handsets'")]
 enum Begun {
-    /// A handset's: its line, and what it is answered by; `None` once it is.
-    Handset(AccessLine, Option<Result<Arrived, Box<Response<Body>>>>),
-    /// Another listener's. Boxed: each handset's request would carry the room for it.
-    Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    /// A handset's, and its line; in this order, so that the line is written behind all that the request did, wherever it ends.
+    Handset(Underway, AccessLine),
+    /// Another listener's.
+    Other(Apart),
 }
 
 impl Worker {
@@ -231,8 +247,11 @@ impl Worker {
             }
             // Administrators do not come this way: their listener accepts by itself.
             Serves::Handset | Serves::Ops | Serves::Admin => {
-                let arrived = Share::arrive(&connection, last, request, &mut line);
-                Begun::Handset(line, Some(arrived))
+                let underway = match Share::arrive(&connection, last, request, &mut line) {
+                    Ok(arrived) => line.share.handset(arrived, connection),
+                    Err(refused) => Underway::answered(*refused, ()),
+                };
+                Begun::Handset(underway, line)
             }
         }
     }
@@ -247,17 +266,13 @@ impl Handler for Worker {
         last: &LastCookie,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        // Before there is a future, which would carry the room for the head.
+        // Before there is a future, which holds what has to be waited for, and no more.
         let mut begun = self.begin(self.share(), connection, last, request);
         async move {
             // In place: what is moved out of a future's captures has room in it twice.
             match &mut begun {
-                Begun::Handset(line, arrived) => {
-                    let answer = match arrived.take() {
-                        Some(Ok(arrived)) => line.share.handset(arrived, &connection).await,
-                        Some(Err(refused)) => *refused,
-                        None => unreachable!("a request is answered once"),
-                    };
+                Begun::Handset(underway, line) => {
+                    let answer = underway.answer(&line.share).await;
                     line.status = answer.status().as_u16();
                     answer
                 }
@@ -334,6 +349,6 @@ mod tests {
         // It is copied to the heap as a whole. What few requests wait for belongs into a box.
         let bytes =
             room(|worker, connection, request| Worker::handle(&worker, connection, &LastCookie::default(), request));
-        assert!(bytes <= 2048, "{bytes}");
+        assert!(bytes <= 320, "{bytes}");
     }
 }

@@ -67,7 +67,7 @@ pub(super) enum Presented {
 }
 
 /// What was found of it without asking the store.
-enum Found {
+pub(super) enum Found {
     /// All that there is to say.
     Presented(Presented),
     /// A live session of this device, whose cookie came back for the first time.
@@ -83,12 +83,20 @@ impl Gateway {
     /// is present must be the one that signed in; of a URL it must be present wherever it can be (`interface.md` §4). A
     /// mismatch ends the session.
     pub(super) async fn presented_session(&self, arrival: &Arrival) -> Presented {
-        // Boxed, what most requests need not wait for: each would carry the room for it.
         match self.looked_up(arrival) {
             Found::Presented(presented) => presented,
-            Found::Unsettled(session) => Box::pin(self.settled(session)).await,
+            // Boxed, what most requests need not wait for: each would carry the room for it.
+            found @ (Found::Unsettled(_) | Found::Mismatched(..)) => Box::pin(self.presented(found, arrival)).await,
+        }
+    }
+
+    /// What comes of what was found.
+    pub(super) async fn presented(&self, found: Found, arrival: &Arrival) -> Presented {
+        match found {
+            Found::Presented(presented) => presented,
+            Found::Unsettled(session) => self.settled(session).await,
             Found::Mismatched(session, hash) => {
-                Box::pin(self.end_mismatched(Arc::clone(&session), hash, arrival.now)).await;
+                self.end_mismatched(Arc::clone(&session), hash, arrival.now).await;
                 let SessionFacts { account, carrier, .. } = session.facts();
                 let event = SecurityEvent::DeviceMismatch { account, carrier };
                 telemetry::security(&event, Some(arrival.client.address), self.config.privacy.client_address);
@@ -97,7 +105,8 @@ impl Gateway {
         }
     }
 
-    fn looked_up(&self, arrival: &Arrival) -> Found {
+    /// The same, as far as the store need not be asked.
+    pub(super) fn looked_up(&self, arrival: &Arrival) -> Found {
         let Arrival { head, client, now, .. } = arrival;
         let (token, hash, transport) = match arrival.held() {
             Held::Nothing => return Found::Presented(Presented::Nothing),

@@ -312,14 +312,7 @@ impl Gateway {
     #[must_use]
     pub fn connections(&self, former: Option<&Upstreams>, outbox: &Arc<Outbox>) -> Upstreams {
         let Config { upstreams, limits, .. } = &*self.config;
-        Upstreams::new(
-            upstreams,
-            Arc::clone(&self.upstream_tls),
-            &self.health,
-            limits,
-            former,
-            Some(Arc::clone(outbox)),
-        )
+        Upstreams::new(upstreams, &self.upstream_tls, &self.health, limits, former, Some(outbox))
     }
 
     /// What the upstreams believe and are shown.
@@ -330,6 +323,11 @@ impl Gateway {
     /// What sessions know the upstream at this index of the configuration by.
     pub(super) fn upstream_id(&self, index: usize) -> Option<UpstreamId> {
         self.upstreams.get(index).map(|upstream| upstream.id)
+    }
+
+    /// The name of the upstream at this index of the configuration.
+    pub(super) fn upstream_name(&self, index: usize) -> &str {
+        self.config.upstreams.get(index).map_or("", |upstream| &upstream.name)
     }
 
     /// A request went to the upstream at this index of the configuration; `error` is why it got no answer.

@@ -10,6 +10,7 @@ mod beside;
 mod connect;
 mod cookies;
 mod ejection;
+mod exchange;
 mod fields;
 mod flow;
 mod health;
@@ -29,8 +30,9 @@ mod standing;
 mod tests;
 
 pub use answer::BindClaim;
+pub use exchange::{Answered, Exchange};
 pub use flow::UpstreamBody;
 pub use health::{Health, Observer, ServerNow};
 pub use route::{Destination, RESERVED_PREFIX, RouteRefusal, Routes};
 pub use sanitize::{Forwarded, StripError, StrippedHead, UpstreamRequest};
-pub use send::{Answered, Ends, LimitedBody, UpstreamError, Upstreams};
+pub use send::{Ends, LimitedBody, NotBegun, UpstreamError, Upstreams};

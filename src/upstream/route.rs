@@ -5,6 +5,8 @@
 //! order. Where the forms fall on different destinations nobody can say whose rules apply, so it is refused;
 //! otherwise it is forwarded as sent.
 
+use std::sync::Arc;
+
 use crate::config::RouteConfig;
 
 /// The gateway's own prefix; nothing below it reaches an upstream.
@@ -26,7 +28,7 @@ pub enum Destination<'r> {
     /// `/_sekisho` or below.
     Gateway,
     /// An upstream, and who gets through to it.
-    Route(&'r RouteConfig),
+    Route(&'r Arc<RouteConfig>),
 }
 
 /// Why a path leads nowhere.
@@ -43,7 +45,7 @@ pub enum RouteRefusal {
 struct Prefix {
     /// Without the final slash, so that `/` is empty.
     path: Box<[u8]>,
-    route: RouteConfig,
+    route: Arc<RouteConfig>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,10 @@ impl Routes {
     /// The routes of the configuration, in any order. A final slash of a prefix has no meaning.
     #[must_use]
     pub fn new(routes: Vec<RouteConfig>) -> Self {
-        let prefix = |route: RouteConfig| Prefix { path: route.path.trim_end_matches('/').as_bytes().into(), route };
+        let prefix = |route: RouteConfig| {
+            let path = route.path.trim_end_matches('/').as_bytes().into();
+            Prefix { path, route: Arc::new(route) }
+        };
         let mut routes: Vec<_> = routes.into_iter().map(prefix).collect();
         routes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
         Self { routes }

@@ -11,7 +11,7 @@ use sekisho::trace::SPAN_FIELDS;
 
 use crate::collector::{Collector, Seen};
 use crate::harness::{AU_CANARY, CANARY, Carrier, HOST, Harness, contains};
-use crate::wire::TestTls;
+use crate::wire::{PlayedUpstream, TestTls, Wire};
 
 /// 1.1.2000 in nanoseconds: before that there was no gateway.
 const YEAR_2000: u64 = 946_684_800_000_000_000;
@@ -151,5 +151,25 @@ async fn refusals_failures_and_strange_requests_have_spans_too() {
     for secret in ["ASKEDSECRET", "evil.example", "BREW", CANARY] {
         assert!(!contains(&received, secret.as_bytes()), "{secret} left for the collector");
     }
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_leaves_a_whole_tree() {
+    let (collector, upstream) = (Collector::start().await, PlayedUpstream::start().await);
+    let harness = Harness::with(|config| collector.configured(&upstream.routed(&config, "public", ""), "")).await;
+    let source = harness.handset(Carrier::PrivateApn, "a").source;
+    let mut client = Wire::connect(source, harness.address()).await;
+    client.send(format!("GET /played/left HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    drop(client);
+    let request = collector.request("/played/left").await;
+    assert!(!request.attributes.contains_key("http.response.status_code"), "{request:?}");
+    // What the request waited for ends before the request does, or nobody learnt what that was.
+    let calls: Vec<_> = collector.children(&request).into_values().collect();
+    assert!(calls.len() == 1 && calls[0].is("sekisho.upstream", "played"), "{calls:?}");
+    assert!(calls[0].is("error.type", "client-left"), "{calls:?}");
+    lies_within(&calls[0], &request);
     harness.finish().await;
 }

@@ -215,7 +215,7 @@ impl Stage {
                 body_bytes: 1024,
             }]),
             proxies: TrustedProxies::new(Vec::new()),
-            upstreams: Upstreams::new(std::slice::from_ref(&config), Arc::new(tls), &health, &limits(), None, None),
+            upstreams: Upstreams::new(std::slice::from_ref(&config), &Arc::new(tls), &health, &limits(), None, None),
             request_id: RequestId::parse(REQUEST_ID).ok_or("its request has no name")?,
             shutdown: CancellationToken::new(),
         })

@@ -110,11 +110,11 @@ impl Gateway {
         let tls = Arc::new(UpstreamTls::load(&[]).unwrap());
         let upstreams = Arc::new(Upstreams::new(
             std::slice::from_ref(&config),
-            tls,
+            &tls,
             &Health::new(std::slice::from_ref(&config), None, 1),
             &limits,
             None,
-            Some(Outbox::start()),
+            Some(&Outbox::start()),
         ));
         let end = Arc::new(SessionEnd::default());
         let stale = Arc::new(Mutex::new(stale));

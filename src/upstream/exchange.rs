@@ -1,0 +1,237 @@
+//! A request on its way to an upstream, and the answer as it goes on.
+//!
+//! Polled by hand: what an async function keeps over an await, or is given, has room in the future of every request.
+
+use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::answer::{self, BindClaim};
+use super::flow::{Progress, RequestBody, UpstreamBody};
+use super::pool::{Lease, Server};
+use super::send::{Ends, Upstream, UpstreamError, Upstreams, unless_ended};
+use super::splice::splice;
+use crate::body::{Body, BodyError};
+
+/// An upstream's answer.
+pub struct Answered {
+    /// Its head, hop-by-hop and gateway fields taken out, its body streaming.
+    pub response: Response<Body>,
+    /// What it said to the gateway of whom the handset should be bound to.
+    pub bind: Option<BindClaim>,
+}
+
+/// An exchange with an upstream that has begun: what the wait for its answer needs, and no more.
+///
+/// Dropped, it ends the exchange with the upstream.
+pub struct Exchange {
+    /// Its index. What is held of the upstream itself would be a borrow, which ends before the wait, or counted, in two locked
+    /// instructions a request.
+    pub(super) upstream: usize,
+    pub(super) sending: Sending,
+    pub(super) progress: Option<Arc<Progress>>,
+    pub(super) upgrade: Option<OnUpgrade>,
+}
+
+/// How far a request is.
+pub(super) enum Sending {
+    /// On its way, as nearly all are at once.
+    Asked(Asked),
+    /// It has to get a connection first.
+    Seeking(Seeking),
+}
+
+/// The way of a request that found no connection idle, from there to its answer. Boxed, as all that most requests do not do.
+pub(super) type Seeking = Pin<Box<dyn Future<Output = Result<(Lease, Response<Incoming>), UpstreamError>> + Send>>;
+
+impl Exchange {
+    /// The answer, once it is there; asked no more then. `upstreams` and `ends` are those that it was begun with.
+    ///
+    /// An upgrade (101) is spliced in a task of its own until both sides close or one of `ends` fires; bodies fail when their
+    /// session ends.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; once a head was given back, failures show in its body.
+    pub fn poll_answer(
+        &mut self,
+        upstreams: &Upstreams,
+        ends: Ends<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answered, UpstreamError>> {
+        let upstream = upstreams.get(self.upstream)?;
+        let (lease, response) = loop {
+            match &mut self.sending {
+                Sending::Asked(asked) => match ready!(upstream.poll_asked(asked, self.progress.as_deref(), cx)) {
+                    Ok(answer) => break answer,
+                    Err(Unanswered::Failed(error)) => return Poll::Ready(Err(error)),
+                    Err(Unanswered::Returned(request)) => {
+                        // Before another is looked for, which this one would count against.
+                        asked.lease = None;
+                        let found = upstream.servers.place(Instant::now());
+                        let (progress, end) = (self.progress.clone(), ends.session.cloned());
+                        let seeking = Arc::clone(upstream).seek(found, request, progress, end);
+                        self.sending = Sending::Seeking(Box::pin(seeking));
+                    }
+                },
+                Sending::Seeking(seeking) => break ready!(seeking.as_mut().poll(cx))?,
+            }
+        };
+        Poll::Ready(upstream.answered(lease, response, self.upgrade.take(), ends))
+    }
+}
+
+/// A request on its way over a connection.
+pub(super) struct Asked {
+    /// Until there is an answer.
+    pub(super) lease: Option<Lease>,
+    asking: Asking,
+}
+
+/// The codec's part of it: keeps room for the request, should it come back.
+type Asking = Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>>;
+
+impl Asked {
+    pub(super) fn ask(mut lease: Lease, request: Request<RequestBody>) -> Self {
+        let asking = Box::pin(lease.link.sender.try_send_request(request));
+        Self { lease: Some(lease), asking }
+    }
+
+    /// No answer came; `outright`: the request never reached the server.
+    pub(super) fn note_failure(&self, upstream: &Upstream, outright: bool) {
+        if let Some(lease) = &self.lease {
+            upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, outright);
+        }
+    }
+}
+
+/// Why there is no answer to what was asked.
+pub(super) enum Unanswered {
+    /// The connection was closed before the request was written, which is back.
+    Returned(Box<Request<RequestBody>>),
+    Failed(UpstreamError),
+}
+
+impl From<UpstreamError> for Unanswered {
+    fn from(error: UpstreamError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Upstream {
+    /// The answer to what was asked, and the connection that it comes by.
+    pub(super) fn poll_asked(
+        &self,
+        asked: &mut Asked,
+        progress: Option<&Progress>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Lease, Response<Incoming>), Unanswered>> {
+        let Asked { lease: held, asking } = asked;
+        let Some(lease) = held else { return Poll::Ready(Err(UpstreamError::Unreachable.into())) };
+        let link = &mut lease.link;
+        let error = match link.poll(cx, |cx| asking.as_mut().poll(cx)) {
+            Poll::Ready(Ok(response)) => {
+                // From here on it moves with the answer; a body that is still being sent must not wait for who reads that.
+                if progress.is_some_and(|progress| !progress.has_gone()) {
+                    link.drive_apart();
+                }
+                self.note_answer(lease);
+                return Poll::Ready(
+                    held.take().map(|lease| (lease, response)).ok_or(UpstreamError::Unreachable.into()),
+                );
+            }
+            Poll::Ready(Err(mut error)) => match error.take_message() {
+                Some(returned) => return Poll::Ready(Err(Unanswered::Returned(Box::new(returned)))),
+                None => blame(&error.into_error()),
+            },
+            Poll::Pending => {
+                // While the client's body flows, or is waited for, the upstream need not answer.
+                let asked_at = link.asked_at;
+                let since = progress.map_or(asked_at, |progress| progress.owes_since(Instant::now()).max(asked_at));
+                ready!(link.alarm.poll_at(since + self.timeout.first_byte, cx));
+                UpstreamError::Timeout
+            }
+        };
+        // To give up on a client that keeps it waiting is no fault of the server.
+        if matches!(error, UpstreamError::Unreachable | UpstreamError::Timeout)
+            && !progress.is_some_and(Progress::was_owed)
+        {
+            asked.note_failure(self, false);
+        }
+        Poll::Ready(Err(error.into()))
+    }
+
+    /// A sound answer came, whatever it says.
+    fn note_answer(&self, lease: &Lease) {
+        let server = lease.outstanding.server();
+        if server.standing.ejection.answered(lease.link.asked_at) {
+            tracing::info!(upstream = %self.name, server = %server.address, "the upstream's server answers again");
+        }
+    }
+
+    /// None came to what was asked at `asked_at`; `outright`: it never reached the server.
+    pub(super) fn note_failure(&self, server: &Server, asked_at: Instant, outright: bool) {
+        if let Some(length) = self.servers.failed(server, asked_at, outright) {
+            tracing::warn!(
+                upstream = %self.name, server = %server.address, seconds = length.as_secs(),
+                "the upstream's server leaves requests without an answer, and gets none for a while",
+            );
+        }
+    }
+
+    /// The answer as it goes on. An upgrade is spliced from here on.
+    fn answered(
+        &self,
+        lease: Lease,
+        mut response: Response<Incoming>,
+        upgrade: Option<OnUpgrade>,
+        ends: Ends<'_>,
+    ) -> Result<Answered, UpstreamError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked, so nobody would check what the client says next.
+            let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
+            let server = hyper::upgrade::on(&mut response);
+            let Lease { link, outstanding } = lease;
+            link.hand_over();
+            tokio::spawn(splice(client, server, ends.any(), outstanding));
+            let (response, bind) = switching(response);
+            return Ok(Answered { response, bind });
+        }
+        // It may have come to an end while the upstream thought, and not every answer has a body that would be cut.
+        unless_ended(ends.session)?;
+        let (mut head, body) = response.into_parts();
+        let bind = answer::strip(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let body = Body::Upstream(UpstreamBody::new(body, self.timeout.idle, ends.session, lease));
+        Ok(Answered { response: Response::from_parts(head, body), bind })
+    }
+}
+
+fn blame(error: &hyper::Error) -> UpstreamError {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(BodyError::TooLarge) => UpstreamError::BodyTooLarge,
+        Some(BodyError::Peer(_)) => UpstreamError::BodyMalformed,
+        Some(BodyError::Idle) => UpstreamError::BodyIdle,
+        Some(BodyError::Ended) => UpstreamError::SessionEnded,
+        None => UpstreamError::Unreachable,
+    }
+}
+
+fn switching(response: Response<Incoming>) -> (Response<Body>, Option<BindClaim>) {
+    let (mut head, _) = response.into_parts();
+    let protocol = head.headers.get(UPGRADE).cloned();
+    let bind = answer::strip(&mut head.headers);
+    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        head.headers.insert(UPGRADE, protocol);
+    }
+    head.version = Version::HTTP_11;
+    (Response::from_parts(head, Body::empty()), bind)
+}
