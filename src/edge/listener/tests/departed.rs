@@ -264,7 +264,7 @@ async fn what_is_refused_is_answered_whatever_pieces_it_comes_in() {
             it.send(&bad[..cut]).await;
             it.all_is_quiet().await;
             // It may be over.
-            let _ = it.client.write_all(bad[cut..].as_bytes()).await;
+            let _ = it.client.write_all(&bad.as_bytes()[cut..]).await;
             let mut answer = String::new();
             timeout(seconds(5), it.client.read_to_string(&mut answer)).await.expect("no answer").unwrap();
             assert!(answer.starts_with("HTTP/1.1 400 "), "{bad:?} cut at {cut}: {answer:?}");

@@ -81,8 +81,8 @@ fn recorded(pieces: &[Vec<u8>], alone: bool) -> Vec<(String, Bytes)> {
             () = send(client, pieces.to_vec()) => {}
             ((), ()) = async { tokio::join!(serving, std::future::pending()) } => {}
         }
-        let recorded = recorder.0.lock().unwrap().clone();
-        recorded
+        let requests = recorder.0.lock().unwrap();
+        requests.clone()
     })
 }
 
@@ -110,7 +110,7 @@ proptest! {
         let body: Vec<u8> = chunks.iter().flat_map(|(_, data)| data.clone()).collect();
         let head = b"POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         let mut bytes = head.to_vec();
-        chunks.iter().for_each(|(text, _)| bytes.extend_from_slice(text));
+        bytes.extend(chunks.iter().flat_map(|(text, _)| text));
         bytes.extend_from_slice(format!("{last}\r\n{trailers}\r\n").as_bytes());
         if let Some((at, byte, how)) = &change {
             let at = head.len() + at.index(bytes.len() - head.len());
