@@ -346,7 +346,7 @@ mod tests {
         fn room<F>(_: impl FnOnce(Arc<Worker>, Connection, Request<Incoming>) -> F) -> usize {
             size_of::<F>()
         }
-        // It is copied to the heap as a whole. What few requests wait for belongs into a box.
+        // Each connection has room for one, and it is copied there as a whole. What few requests wait for belongs into a box.
         let bytes =
             room(|worker, connection, request| Worker::handle(&worker, connection, &LastCookie::default(), request));
         assert!(bytes <= 320, "{bytes}");

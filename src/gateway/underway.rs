@@ -1,7 +1,7 @@
 //! A request that was brought as far as it comes without waiting, and the wait for its answer.
 //!
 //! The stages are plain functions, each of which ends in this or in the next one: what an async function holds over an await
-//! has room in every request's future, which is copied to the heap as a whole, and most requests wait for their upstream alone.
+//! has room in every request's future, which is copied as a whole to where its connection has it, and most requests wait for their upstream alone.
 
 use std::future::poll_fn;
 use std::pin::Pin;

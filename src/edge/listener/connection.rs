@@ -17,6 +17,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -132,10 +133,9 @@ impl<H: Handler> Server<H> {
                 }
                 activity.has_body(request.body().size_hint().exact());
                 let guard = Some(RequestGuard::new(&activity));
-                // Boxed: a connection keeps room for one, in all the time that it is idle. It is copied there as a whole, so
-                // nothing may hold it twice, as an async function holds what it is given and awaits.
-                let begin = || Box::pin(AssertUnwindSafe(handler.handle(connection, &kept, request)).catch_unwind());
-                Answering { future: catch_unwind(AssertUnwindSafe(begin)), guard }
+                // A panic is an answer too, before there is a future and in it.
+                let handling = catch_unwind(AssertUnwindSafe(|| handler.handle(connection, &kept, request)));
+                Answering { handling: handling.ok().map(|handling| AssertUnwindSafe(handling).catch_unwind()), guard }
             })
         };
         match protocol {
@@ -230,29 +230,32 @@ where
     }
 }
 
-/// A request that is being answered; a panic is an answer too.
-struct Answering<F> {
-    future: std::thread::Result<Pin<Box<F>>>,
-    guard: Option<RequestGuard>,
+pin_project! {
+    /// A request that is being answered, in the room that hyper has for it; none where a panic came before there was a future.
+    struct Answering<F> {
+        #[pin]
+        handling: Option<F>,
+        guard: Option<RequestGuard>,
+    }
 }
 
 impl<F: Future<Output = std::thread::Result<Response<Body>>>> Future for Answering<F> {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let handled = match &mut this.future {
-            Ok(future) => ready!(future.as_mut().poll(cx)),
-            // What was thrown is dropped with it.
-            Err(_) => Err(Box::new(()) as Box<dyn std::any::Any + Send>),
+        let this = self.project();
+        let handled = match this.handling.as_pin_mut() {
+            Some(handling) => ready!(handling.poll(cx)).ok(),
+            None => None,
         };
         let guard = this.guard.take().unwrap_or_else(|| unreachable!("it is polled to its end once"));
         Poll::Ready(Ok(answer(handled, guard)))
     }
 }
 
-fn answer(handled: std::thread::Result<Response<Body>>, guard: RequestGuard) -> Response<Answer> {
-    let response = handled.unwrap_or_else(|_| {
+/// The answer, or that to a request whose handler panicked.
+fn answer(handled: Option<Response<Body>>, guard: RequestGuard) -> Response<Answer> {
+    let response = handled.unwrap_or_else(|| {
         // What the panic says may quote the request.
         tracing::error!("a request handler panicked; answered 500");
         let mut response = Response::new(Body::empty());
