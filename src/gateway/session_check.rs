@@ -105,7 +105,7 @@ impl Gateway {
         }
     }
 
-    /// The same, as far as the store need not be asked.
+    /// Looks the request's session up, and holds it to its device as far as the store need not be asked.
     pub(super) fn looked_up(&self, arrival: &Arrival) -> Found {
         let Arrival { head, client, now, .. } = arrival;
         let (token, hash, transport) = match arrival.held() {

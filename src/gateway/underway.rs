@@ -26,8 +26,8 @@ pub(super) enum Underway {
 pub(super) type Apart = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 impl Underway {
-    /// Is answered with this. `unread` is what the gateway did not take of the request: its connection is to be closed for
-    /// that when the answer leaves, not before.
+    /// Is answered with this. `unread` is what the gateway did not take of a request that it had accepted: its connection is to be
+    /// closed for that when the answer leaves, not before.
     pub(super) fn answered(answer: Response<Body>, unread: impl Send + 'static) -> Self {
         Self::Apart(Box::pin(async move {
             drop(unread);

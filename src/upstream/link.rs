@@ -35,8 +35,8 @@ pub(super) struct Link {
 
 /// Who drives a connection.
 enum Driver {
-    /// Whoever uses it.
-    User(Connection, Bell),
+    /// Whoever uses it, in the runtime that it was opened in.
+    User(Connection, Bell, Option<Handle>),
     /// A task.
     Task(AbortHandle),
     /// Nobody: it has ended, or is somebody else's.
@@ -49,7 +49,7 @@ impl Link {
             sender,
             asked_at: Instant::now(),
             alarm: Alarm::default(),
-            driver: Driver::User(connection, Bell::new()),
+            driver: Driver::User(connection, Bell::new(), Handle::try_current().ok()),
         }
     }
 
@@ -62,7 +62,7 @@ impl Link {
         cx: &mut Context<'_>,
         mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let Driver::User(connection, bell) = &mut self.driver else { return outcome(cx) };
+        let Driver::User(connection, bell, _) = &mut self.driver else { return outcome(cx) };
         if let Poll::Ready(outcome) = bell.muffled(&mut outcome) {
             return Poll::Ready(outcome);
         }
@@ -99,14 +99,14 @@ impl Link {
 
     /// It is nobody's for now: nobody is woken for it.
     pub(super) fn rest(&self) {
-        if let Driver::User(_, bell) = &self.driver {
+        if let Driver::User(_, bell, _) = &self.driver {
             bell.state.user.take();
         }
     }
 
     /// Has a task drive it, since not all that moves on it is its user's to wait for.
     pub(super) fn drive_apart(&mut self) {
-        if let Driver::User(connection, _) = std::mem::replace(&mut self.driver, Driver::Nobody) {
+        if let Driver::User(connection, ..) = std::mem::replace(&mut self.driver, Driver::Nobody) {
             self.driver = Driver::Task(tokio::spawn(connection).abort_handle());
         }
     }
@@ -169,8 +169,9 @@ impl Drop for Link {
     fn drop(&mut self) {
         let is_idle = self.sender.is_ready();
         match std::mem::replace(&mut self.driver, Driver::Nobody) {
-            Driver::User(connection, _) => {
-                if let Ok(runtime) = Handle::try_current() {
+            // Another worker may drop it, to have its place.
+            Driver::User(connection, _, runtime) => {
+                if let Some(runtime) = runtime {
                     runtime.spawn(Ending { connection: Some(connection), in_order: is_idle });
                 }
             }

@@ -314,6 +314,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_another_worker_gives_up_is_ended_by_its_own() {
+        let [servers] = workers(&config(0..1));
+        let (server, _ends) = idle(&servers, 1).await;
+        let spare = server.standing.spare().unwrap();
+        let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        std::thread::spawn(move || other.block_on(async move { drop(spare) })).join().unwrap();
+        assert_eq!(server.standing.open(), 1, "not before its own worker gets to it");
+        settle().await;
+        assert_eq!(server.standing.open(), 0);
+    }
+
+    #[tokio::test]
     async fn idle_connections_are_bounded() {
         let [servers] = workers(&config(0..1));
         let (server, _open) = idle(&servers, MAX_IDLE + 3).await;

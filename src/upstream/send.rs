@@ -343,7 +343,7 @@ impl Upstream {
                 }
                 tracing::warn!(
                     upstream = %self.name, server = %server.address, %error,
-                    "cannot connect to the upstream's server; check that it runs and self.servers names it",
+                    "cannot connect to the upstream's server; check that it runs and upstream.servers names it",
                 );
                 self.note_failure(server, begun, blame == Blame::Outright);
                 Err(NotOpened::Unreachable)

@@ -44,7 +44,7 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Streams {
-    /// Each in its place, as long as it is used.
+    /// Each in its place, as long as it is used. Of the most that there were at once the places stay.
     places: Vec<Option<Box<Held>>>,
     free: Vec<usize>,
     /// Where those are that have something to send. A stream may have gone since, and another have its place: to be
@@ -64,7 +64,17 @@ impl Outbox {
     }
 
     /// Sends what is held as far as the streams take it now; what one takes later it is asked for again then.
+    ///
+    /// Whatever the task has done in its turn that does it: it is done for others.
     fn deliver(&self, streams: &mut Streams) {
+        let mut delivering = unconstrained(poll_fn(|_| {
+            self.deliver_all(streams);
+            Poll::Ready(())
+        }));
+        let _ = Pin::new(&mut delivering).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn deliver_all(&self, streams: &mut Streams) {
         let Streams { places, put, rooms, .. } = streams;
         if self.is_woken.load(Relaxed) {
             self.is_woken.store(false, Relaxed);
@@ -188,9 +198,9 @@ impl<S: Socket> Outgoing<S> {
 
 impl Streams {
     /// Gives the stream a place.
-    fn keep(&mut self, stream: impl FnOnce(usize) -> Box<Held>) -> Arc<Place> {
+    fn keep(&mut self, make: impl FnOnce(usize) -> Box<Held>) -> Arc<Place> {
         let index = self.free.pop().unwrap_or(self.places.len());
-        let held = stream(index);
+        let held = make(index);
         let place = Arc::clone(&held.place);
         match self.places.get_mut(index) {
             Some(free) => *free = Some(held),
