@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
+    CACHE_CONTROL, CONNECTION, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Method, Response, StatusCode};
@@ -66,7 +66,12 @@ impl Gateway {
     ) -> Response<Body> {
         self.metrics.refusal(reason, carrier);
         let page = Page::Refusal { reason, carrier: None, retry_after_seconds: None, request_id: request_id.as_str() };
-        self.respond(reason.status(), pages::render(&page, reader), scheme, false)
+        let mut answer = self.respond(reason.status(), pages::render(&page, reader), scheme, false);
+        // Others may see another end of such a request, so that what comes behind it is not believed.
+        if matches!(reason, Reason::MalformedRequest | Reason::HostNotAllowed) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 
     /// Counts a refusal, and tells the security team if it says something about an attempt.

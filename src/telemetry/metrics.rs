@@ -98,7 +98,7 @@ impl Metrics {
         let help = "Answers of upstreams with Sekisho-Bind, by what came of it";
         let console_bindings: Labelled<1> = register(&mut registry, "console_bindings", help);
         let pin_tries: Labelled<1> = register(&mut registry, "pin_tries", "PINs typed, by what came of it");
-        let help = "Connections that ended before their first request, by cause";
+        let help = "Connections that ended before their first request, or by one that cannot be read, by cause";
         let turned_away: Labelled<1> = register(&mut registry, "connections_turned_away", help);
         let help = "Connections of clients that are open";
         let connections_open = register(&mut registry, "connections_open", help);

@@ -168,6 +168,9 @@ async fn what_the_handset_listener_refuses_is_refused_with_its_reason() {
         (of("/").without("X-Forwarded-For"), refused(403, "unknown-source-address")),
         (of("/").set("X-Forwarded-For", "unknown"), refused(403, "unknown-source-address")),
         (of("/").set("X-Forwarded-Uri", &format!("/{}", "a".repeat(9000))), refused(403, "url-too-long")),
+        // Whatever a proxy takes itself: others than 401 and 403 it tells its client as a fault of its own.
+        ((0..120).fold(of("/"), |asked, n| asked.and(&format!("X-{n}"), "1")), refused(403, "request-head-too-large")),
+        (of("/").set("X-Large", &"a".repeat(40_000)), refused(403, "request-head-too-large")),
         (of("/?_sk=a&_sk=b"), refused(403, "malformed-request")),
         (
             of("/").and("Origin", "https://attacker.example").and("Sec-WebSocket-Key", "x"),

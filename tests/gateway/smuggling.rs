@@ -29,6 +29,11 @@ fn framings() -> Vec<(String, Option<(&'static str, bool)>)> {
     rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\nX: a\nY: b\r\n\r\n"), None));
     rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\nX: a\rb\r\n\r\n"), None));
     rows.push((format!("{chunked}\r\n5\r\nhello\r\n0\r\n\n"), None));
+    // Sound in their chunks and lengths, and refused all the same: then nothing behind them is believed either.
+    rows.push(("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n".into(), None));
+    rows.push(("Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n".into(), None));
+    rows.push((format!("{chunked}Connection: Transfer-Encoding\r\n\r\n{hello}"), None));
+    rows.push(("Content-Length: 5\r\nConnection: Content-Length\r\n\r\nhello".into(), None));
     // An empty line before a request is none of it (RFC 9112 §2.2); half of one is an error.
     rows.push(("Content-Length: 5\r\n\r\nhello\r\n\r\n".into(), Some(("hello", true))));
     rows.push((format!("{chunked}\r\n{hello}\r\n"), Some(("hello", true))));
@@ -140,6 +145,11 @@ async fn a_body_has_one_end() {
         }
     }
     assert!(problems.is_empty(), "{problems:#?}");
+    // Who watches the gateway sees that somebody tries.
+    let unreadable = "sekisho_connections_turned_away_total{cause=\"unreadable\"} ";
+    let metrics = harness.metrics().await;
+    let count = metrics.lines().find_map(|line| line.strip_prefix(unreadable)).unwrap_or_else(|| panic!("{metrics}"));
+    assert!(count.parse::<u32>().unwrap() >= 30, "{count}");
     watch.noticed_nothing().await;
     harness.finish().await;
 }

@@ -145,6 +145,11 @@ impl Activity {
         self.follows.store(length.map_or(CHUNKS, |length| length.min(ANYTHING - 1)), Relaxed);
     }
 
+    /// Whether the last request had a body.
+    pub(super) fn had_body(&self) -> bool {
+        self.had_body.load(Relaxed)
+    }
+
     /// Its upgrade is granted.
     pub(super) fn upgraded(&self) {
         self.follows.store(ANYTHING, Relaxed);
@@ -222,7 +227,7 @@ impl Activity {
     /// Behind a request with a body nobody can tell: hyper reads on for whoever wants it, and what it did not read of it would
     /// be the next request of a new hyper.
     fn may_be_parked(&self) -> bool {
-        !self.stays.load(Relaxed) && !self.had_body.load(Relaxed)
+        !self.stays.load(Relaxed) && !self.had_body()
     }
 
     /// What is due unless something happens, and at which moment.

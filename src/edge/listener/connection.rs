@@ -58,7 +58,7 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
 
-    /// A connection ended before its first request.
+    /// A connection ended before its first request, or by one that cannot be read.
     fn turned_away(&self, why: TurnedAway) {
         let _ = why;
     }
@@ -122,6 +122,7 @@ impl<H: Handler> Server<H> {
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let limits = &read_within(connection.serves, limits);
         let activity = Activity::new(protocol);
         let watchdog = Watchdog::new(Arc::clone(&activity), &limits.timeouts);
         let stream = Watched::new(stream, Arc::clone(&activity), place);
@@ -141,7 +142,10 @@ impl<H: Handler> Server<H> {
         match protocol {
             Protocol::Http1 => {
                 let closing = pin!(closing.cancelled());
-                Http1::new(stream, service, watchdog, limits, closing).await;
+                let ended = Http1::new(stream, service, watchdog, limits, closing).await;
+                if let Some(error) = ended.filter(hyper::Error::is_parse) {
+                    self.turn_away(TurnedAway::Unreadable, &error);
+                }
             }
             Protocol::Http2 => {
                 let (stream, cork) = corked(stream);
@@ -154,6 +158,17 @@ impl<H: Handler> Server<H> {
                 .await;
             }
         }
+    }
+}
+
+/// Within which heads are read. Where a proxy asks about another request, one that is too large is refused in a word that
+/// proxies take (403), not by who reads it (431), so that it is read first (`interface.md` §3).
+const fn read_within(serves: Serves, limits: &LimitsConfig) -> LimitsConfig {
+    match serves {
+        Serves::ForwardAuth => {
+            LimitsConfig { head_bytes: limits.head_bytes * 2, headers: limits.headers * 4, ..*limits }
+        }
+        Serves::Handset | Serves::Ops | Serves::Admin => *limits,
     }
 }
 

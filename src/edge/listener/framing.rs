@@ -156,6 +156,15 @@ impl Framing {
         Verdict { skip, pass, spoil: false }
     }
 
+    /// Whether what follows those that were passed belongs to a body; behind a head that is hyper's to say.
+    pub(super) const fn is_in_body(&self, behind_head: bool) -> bool {
+        match self.0 {
+            Part::Octets(_) | Part::Chunks(_) => true,
+            Part::Behind => behind_head,
+            Part::Between { .. } | Part::Head(_) | Part::Anything | Part::Refused => false,
+        }
+    }
+
     /// Whether nothing is passed any more.
     pub(super) const fn is_refused(&self) -> bool {
         matches!(self.0, Part::Refused)

@@ -83,7 +83,7 @@ where
     ///
     /// The last request had no body ([`Activity`](super::activity::Activity)), so all of it was read, and its answer was
     /// written. hyper is asked to end, and does at once, without reading; should it not, the connection ends.
-    fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_park(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Error>> {
         let State::Serving(serving) = &mut self.state else { return Poll::Pending };
         self.watchdog.parks(true);
         Pin::new(&mut **serving).graceful_shutdown();
@@ -94,7 +94,7 @@ where
             Poll::Ready(Err(error)) => return over(Err(error)),
             Poll::Ready(Ok(())) => {
                 let State::Serving(serving) = replace(&mut self.state, State::Gone) else { return Poll::Pending };
-                let Some(parts) = serving.into_parts() else { return Poll::Ready(()) };
+                let Some(parts) = serving.into_parts() else { return Poll::Ready(None) };
                 // It was given no byte of a next head, or this were no moment to park it.
                 if parts.read_buf.is_empty() {
                     self.state = State::Parked(parts.io.into_inner());
@@ -132,9 +132,10 @@ where
     F: Fn() -> S + Unpin,
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible> + Unpin,
 {
-    type Output = ();
+    /// What ended it, where that is a fault.
+    type Output = Option<hyper::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         // First, so that an answer that ends now already says that it is the last.
         if this.closing.poll(cx).is_ready() {
@@ -148,14 +149,14 @@ where
                     }
                     match ready!(this.watchdog.poll_due(cx)) {
                         Due::Park => {
-                            if this.poll_park(cx).is_ready() {
-                                return Poll::Ready(());
+                            if let Poll::Ready(ended) = this.poll_park(cx) {
+                                return Poll::Ready(ended);
                             }
                         }
                         Due::End => this.close(),
                         Due::Cut => {
                             tracing::debug!("connection cut: its client kept it waiting");
-                            return Poll::Ready(());
+                            return Poll::Ready(None);
                         }
                     }
                 }
@@ -170,18 +171,19 @@ where
                         this.close();
                     }
                 }
-                State::Gone => return Poll::Ready(()),
+                State::Gone => return Poll::Ready(None),
             }
         }
     }
 }
 
-fn over(ended: hyper::Result<()>) -> Poll<()> {
+fn over(ended: hyper::Result<()>) -> Poll<Option<hyper::Error>> {
+    let error = ended.err();
     // hyper's errors name a kind and never what was sent.
-    if let Err(error) = ended {
+    if let Some(error) = &error {
         tracing::debug!(%error, "connection ended");
     }
-    Poll::Ready(())
+    Poll::Ready(error)
 }
 
 fn within(limits: &LimitsConfig) -> Builder {

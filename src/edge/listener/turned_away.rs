@@ -1,4 +1,4 @@
-//! Connections that end before their first request: counted each, told of now and then. Anybody can open as many as the
+//! Connections that end before their first request, or by one that cannot be read: counted each, told of now and then. Anybody can open as many as the
 //! wire takes, and a log line for each would be a way to fill a disk.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// How often the log says so, for each cause and worker.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
-/// Why a connection ended before its first request.
+/// Why a connection ended without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnedAway {
     /// Its peer is none of the proxies whose PROXY header is believed.
@@ -23,12 +23,20 @@ pub enum TurnedAway {
     Connections,
     /// As many as one address may have were open from it.
     ConnectionsPerAddress,
+    /// What came over HTTP/1, first or behind other requests, is no head, or too long for one: refused by 400, 414 or 431.
+    Unreadable,
 }
 
 impl TurnedAway {
     /// All of them, in order.
-    pub const ALL: [Self; 5] =
-        [Self::UntrustedProxy, Self::ProxyHeader, Self::TlsHandshake, Self::Connections, Self::ConnectionsPerAddress];
+    pub const ALL: [Self; 6] = [
+        Self::UntrustedProxy,
+        Self::ProxyHeader,
+        Self::TlsHandshake,
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::Unreadable,
+    ];
 
     /// The word in metrics and logs.
     #[must_use]
@@ -39,6 +47,7 @@ impl TurnedAway {
             Self::TlsHandshake => "tls-handshake",
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections-per-address",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -64,7 +73,7 @@ impl Complaints {
     /// Says that a connection was turned away, and how many were since the last time, unless it was just said.
     pub(super) fn say(&self, why: TurnedAway, error: &dyn fmt::Display) {
         if let Some(count) = self.due(why) {
-            tracing::info!(why = why.as_str(), %error, count, "connections ended before their first request");
+            tracing::info!(why = why.as_str(), %error, count, "connections ended without a request that can be read");
         }
     }
 

@@ -154,10 +154,14 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     /// Fails if the client is gone while its request is being answered; has the task woken when it goes, or sends more.
     ///
     /// What it sends is read ahead once and not further: as long as that waits, so does its end. Who reads the stream meets its
-    /// end too: where hyper waits for bytes of a body, or has met the end there, what that means is its to say. A body that it
-    /// waits for and gives up is the one case in which a client may leave and nobody looks, until its answer cannot be written.
+    /// end too: where hyper waits for bytes, or has met the end there, what that means is its to say. A body is not looked into, which
+    /// would have it pass in pieces of what is read ahead: who gives up within one, and is not asked for more, may leave and nobody
+    /// looks, until its answer cannot be written.
     fn check_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.is_awaited || self.has_ended || self.is_ahead || !self.activity.is_answering() {
+            return Ok(());
+        }
+        if self.framing.is_in_body(self.activity.had_body()) {
             return Ok(());
         }
         let mut room = [MaybeUninit::uninit(); AHEAD];

@@ -187,6 +187,27 @@ async fn what_is_sent_during_an_answer_is_read_behind_it_and_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_is_read_in_large_pieces() {
+    const LENGTH: usize = 1_000_000;
+    let chunked = format!("{LENGTH:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(LENGTH));
+    for request in
+        [post("/echo", &"x".repeat(LENGTH)), head("POST", "/echo", "Transfer-Encoding: chunked\r\n") + &chunked]
+    {
+        let ((client, stream), paths) = (tokio::io::duplex(64 * 1024), Paths::new(0));
+        let (stream, reads) = Noted::new(stream);
+        tokio::spawn(serve(paths, stream));
+        let (mut read, mut write) = tokio::io::split(client);
+        tokio::spawn(async move { write.write_all(request.as_bytes()).await });
+        let mut answer = Vec::new();
+        while !answer.ends_with(&[b'x'; 1000]) || answer.len() < LENGTH {
+            assert_ne!(read.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        let asked = reads.asked.load(Relaxed);
+        assert!(asked < 400, "{asked} reads");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_is_read_late_is_whole() {
     let body: String = ('a'..='z').cycle().take(100_000).collect();
     let request = post("/late-echo", &body);
