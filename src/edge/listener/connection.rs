@@ -122,7 +122,6 @@ impl<H: Handler> Server<H> {
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let limits = &read_within(connection.serves, limits);
         let activity = Activity::new(protocol);
         let watchdog = Watchdog::new(Arc::clone(&activity), &limits.timeouts);
         let stream = Watched::new(stream, Arc::clone(&activity), place);
@@ -158,17 +157,6 @@ impl<H: Handler> Server<H> {
                 .await;
             }
         }
-    }
-}
-
-/// Within which heads are read. Where a proxy asks about another request, one that is too large is refused in a word that
-/// proxies take (403), not by who reads it (431), so that it is read first (`interface.md` §3).
-const fn read_within(serves: Serves, limits: &LimitsConfig) -> LimitsConfig {
-    match serves {
-        Serves::ForwardAuth => {
-            LimitsConfig { head_bytes: limits.head_bytes * 2, headers: limits.headers * 4, ..*limits }
-        }
-        Serves::Handset | Serves::Ops | Serves::Admin => *limits,
     }
 }
 

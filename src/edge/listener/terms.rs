@@ -23,7 +23,7 @@ pub struct Terms {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// Counts the connections, and says when they are too many.
     pub admission: Arc<Admission>,
-    /// Bounds of heads, and time-outs.
+    /// Bounds within which heads are read, and time-outs.
     pub limits: LimitsConfig,
 }
 
@@ -38,7 +38,8 @@ impl Terms {
         limits: &LimitsConfig,
     ) -> Self {
         let proxies = config.proxy_protocol.then(|| Arc::clone(proxies));
-        Self { serves: config.serves, tls, proxies, admission: Arc::clone(admission), limits: *limits }
+        let limits = read_within(config.serves, limits);
+        Self { serves: config.serves, tls, proxies, admission: Arc::clone(admission), limits }
     }
 
     pub(super) const fn scheme(&self) -> Scheme {
@@ -52,6 +53,17 @@ impl Terms {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         }
+    }
+}
+
+/// Within which heads are read. Where a proxy asks about another request, one that is too large is refused in a word that
+/// proxies take (403), not by who reads it (431), so that it is read first (`interface.md` §3).
+const fn read_within(serves: Serves, limits: &LimitsConfig) -> LimitsConfig {
+    match serves {
+        Serves::ForwardAuth => {
+            LimitsConfig { head_bytes: limits.head_bytes * 2, headers: limits.headers * 4, ..*limits }
+        }
+        Serves::Handset | Serves::Ops | Serves::Admin => *limits,
     }
 }
 
