@@ -4,7 +4,8 @@
 //! machine, a console or a load balancer, it falls asleep again before the next write comes, if a whole request lies
 //! between: to wake a core that sleeps costs a virtual machine more than the write itself. Held until the turn is over, one
 //! write follows the other, and so does the code of the kernel that they run (docs/performance.md). A large piece is not held,
-//! since to copy it costs more.
+//! since to copy it costs more. And in calm nothing is held: who reads had time to fall asleep anyhow, and what is first would
+//! wait for what comes by chance at the same moment.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -25,6 +26,9 @@ const SMALL: usize = 2048;
 
 /// Streams that are held up at most: with so many a turn is over, for the first of them waits for the others.
 const MOST: usize = 32;
+
+/// With fewer pieces a turn was calm, and so will be the next one.
+const CALM: usize = 8;
 
 /// What the streams of one worker have to send, and what they send it by.
 ///
@@ -52,13 +56,26 @@ struct Streams {
     put: Vec<usize>,
     /// Room for what they hold, from the turns before.
     rooms: Vec<Vec<u8>>,
+    /// Pieces of this turn.
+    pieces: usize,
+    /// With fewer a turn is calm.
+    calm: usize,
+    /// Whether the last turn was.
+    is_calm: bool,
 }
 
 impl Outbox {
     /// An outbox whose turns are those of the runtime that this is called in, until it is dropped.
     #[must_use]
     pub fn start() -> Arc<Self> {
-        let outbox = Arc::new(Self::default());
+        Self::start_with(CALM)
+    }
+
+    /// The same, of which turns with fewer pieces are calm.
+    fn start_with(calm: usize) -> Arc<Self> {
+        let streams = Mutex::new(Streams { calm, is_calm: calm > 0, ..Streams::default() });
+        let (woken, is_woken, carrier) = Default::default();
+        let outbox = Arc::new(Self { streams, woken, is_woken, carrier });
         tokio::spawn(carry(Arc::downgrade(&outbox)));
         outbox
     }
@@ -100,7 +117,9 @@ async fn carry(outbox: Weak<Outbox>) {
     poll_fn(|cx| {
         let Some(outbox) = outbox.upgrade() else { return Poll::Ready(()) };
         outbox.carrier.get_or_init(|| cx.waker().clone());
-        outbox.deliver(&mut lock(&outbox.streams));
+        let streams = &mut *lock(&outbox.streams);
+        outbox.deliver(streams);
+        streams.end_turn();
         Poll::Pending
     })
     .await;
@@ -197,6 +216,11 @@ impl<S: Socket> Outgoing<S> {
 }
 
 impl Streams {
+    fn end_turn(&mut self) {
+        self.is_calm = self.pieces < self.calm;
+        self.pieces = 0;
+    }
+
     /// Gives the stream a place.
     fn keep(&mut self, make: impl FnOnce(usize) -> Box<Held>) -> Arc<Place> {
         let index = self.free.pop().unwrap_or(self.places.len());
@@ -357,10 +381,12 @@ impl<S: Socket> AsyncWrite for Outgoing<S> {
         // It was settled, and is.
         if !replace(&mut held.is_put, true) {
             streams.put.push(self.place.index);
-            match streams.put.len() {
-                1 => outbox.wake_carrier(),
-                MOST.. => outbox.deliver(streams),
-                _ => {}
+            streams.pieces += 1;
+            if streams.pieces == 1 {
+                outbox.wake_carrier();
+            }
+            if streams.is_calm || streams.put.len() >= MOST {
+                outbox.deliver(streams);
             }
         }
         Poll::Ready(Ok(length))

@@ -75,6 +75,11 @@ impl Socket for DuplexStream {
     }
 }
 
+/// An outbox for which no turn is calm.
+fn holding() -> Arc<Outbox> {
+    Outbox::start_with(0)
+}
+
 /// Shows what is held of a stream that is in use.
 fn held<S: Socket, R>(stream: &Outgoing<S>, shown: impl FnOnce(&Held) -> R) -> R {
     shown(at(&mut lock(&stream.outbox.streams).places, stream.place.index).unwrap())
@@ -97,7 +102,7 @@ async fn what_is_small_is_one_write_and_what_is_large_is_not_copied() {
     ] {
         let parts: Vec<Vec<u8>> = lengths.iter().map(|length| (0..=250).cycle().take(*length).collect()).collect();
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        for outbox in [None, Some(Outbox::start())] {
+        for outbox in [None, Some(holding())] {
             let kernel = Kernel::default();
             let mut stream = Outgoing::new(kernel.clone(), outbox.as_ref());
             assert_eq!(stream.write_vectored(&slices).await.unwrap(), parts.concat().len());
@@ -109,7 +114,7 @@ async fn what_is_small_is_one_write_and_what_is_large_is_not_copied() {
 
 #[tokio::test]
 async fn what_streams_write_in_one_turn_leaves_at_its_end() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let kernels: [Kernel; 3] = Default::default();
     let mut streams = kernels.clone().map(|kernel| Outgoing::new(kernel, Some(&outbox)));
     for round in 1..3 {
@@ -130,7 +135,7 @@ async fn what_streams_write_in_one_turn_leaves_at_its_end() {
 
 #[tokio::test]
 async fn a_turn_ends_when_many_are_held_up() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let kernel = Kernel::default();
     let mut streams: Vec<_> = (0..=MOST).map(|_| Outgoing::new(kernel.clone(), Some(&outbox))).collect();
     for stream in &mut streams {
@@ -142,9 +147,30 @@ async fn a_turn_ends_when_many_are_held_up() {
 }
 
 #[tokio::test]
+async fn in_calm_nothing_is_held() {
+    let outbox = Outbox::start();
+    let kernel = Kernel::default();
+    let mut streams: Vec<_> = (0..CALM).map(|_| Outgoing::new(kernel.clone(), Some(&outbox))).collect();
+    let mut expected = 0;
+    // How many pieces each turn has, and how many of these left before its end: as the turn before has it.
+    for (pieces, left) in
+        [(1, 1), (CALM - 1, CALM - 1), (CALM, CALM), (1, 0), (CALM, CALM), (CALM, 0), (CALM - 1, 0), (CALM, CALM)]
+    {
+        for stream in streams.iter_mut().take(pieces) {
+            stream.write_all(b"x").await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        assert_eq!(kernel.bytes().len(), expected + left);
+        yield_now().await;
+        expected += pieces;
+        assert_eq!(kernel.bytes().len(), expected);
+    }
+}
+
+#[tokio::test]
 async fn nothing_overtakes() {
     let kernel = Kernel::default();
-    let mut stream = Outgoing::new(kernel.clone(), Some(&Outbox::start()));
+    let mut stream = Outgoing::new(kernel.clone(), Some(&holding()));
     let large = vec![b'l'; SMALL + 1];
     stream.write_all(b"first").await.unwrap();
     stream.write_all(&large).await.unwrap();
@@ -159,7 +185,7 @@ async fn nothing_overtakes() {
 #[tokio::test]
 async fn the_small_pieces_of_a_turn_join_on_either_side_of_a_large_one() {
     let kernel = Kernel::default();
-    let mut stream = Outgoing::new(kernel.clone(), Some(&Outbox::start()));
+    let mut stream = Outgoing::new(kernel.clone(), Some(&holding()));
     for piece in [&b"he"[..], b"ad", &[b'l'; SMALL + 1], b"ta", b"il"] {
         stream.write_all(piece).await.unwrap();
     }
@@ -170,7 +196,7 @@ async fn the_small_pieces_of_a_turn_join_on_either_side_of_a_large_one() {
 
 #[tokio::test]
 async fn a_place_serves_one_stream_after_the_other() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let kernels: [Kernel; 3] = Default::default();
     for kernel in &kernels {
         let mut stream = Outgoing::new(kernel.clone(), Some(&outbox));
@@ -209,7 +235,7 @@ proptest! {
     #[test]
     fn bytes_come_as_they_were_written(steps in [steps(), steps()], room in 1..3 * SMALL, reads in 1..SMALL) {
         let turns = async {
-            let outbox = Outbox::start();
+            let outbox = holding();
             join_all(steps.map(|steps| {
                 let (mut near, mut far) = pair(&outbox, room);
                 let lengths = steps.iter().map(|step| if let Step::Write(length) = step { *length } else { 0 });
@@ -245,7 +271,7 @@ proptest! {
 
 #[tokio::test]
 async fn what_does_not_fit_is_sent_later_and_nobody_has_to_ask() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let (mut near, mut far) = pair(&outbox, 8);
     near.write_all(b"more than eight bytes").await.unwrap();
     near.flush().await.unwrap();
@@ -264,7 +290,7 @@ async fn what_does_not_fit_is_sent_later_and_nobody_has_to_ask() {
 
 #[tokio::test]
 async fn more_is_taken_when_what_was_held_is_sent() {
-    let (mut near, mut far) = pair(&Outbox::start(), 8);
+    let (mut near, mut far) = pair(&holding(), 8);
     near.write_all(b"0123456789").await.unwrap();
     yield_now().await;
     let mut writing = Box::pin(async move { near.write_all(b"abc").await });
@@ -278,7 +304,7 @@ async fn more_is_taken_when_what_was_held_is_sent() {
 
 #[tokio::test]
 async fn who_waits_from_the_turn_on_in_which_it_wrote_is_woken() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let (mut near, mut far) = pair(&outbox, 8);
     let writing = async move {
         near.write_all(b"0123456789").await.unwrap();
@@ -334,7 +360,7 @@ impl Socket for Later {
 
 #[tokio::test]
 async fn streams_may_wake_while_they_are_written_to() {
-    let (outbox, kernel) = (Outbox::start(), Kernel::default());
+    let (outbox, kernel) = (holding(), Kernel::default());
     let mut streams: Vec<_> = (0..MOST).map(|_| Outgoing::new(Later(false, kernel.clone()), Some(&outbox))).collect();
     for stream in &mut streams {
         stream.write_all(b"x").await.unwrap();
@@ -346,7 +372,7 @@ async fn streams_may_wake_while_they_are_written_to() {
 
 #[tokio::test]
 async fn a_failure_is_told_to_who_wrote() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let kernel = Kernel::default();
     let mut stream = Outgoing::new(kernel.clone(), Some(&outbox));
     kernel.broken.store(true, Relaxed);
@@ -364,7 +390,7 @@ async fn a_failure_is_told_to_who_wrote() {
 
 #[tokio::test]
 async fn what_is_dropped_is_sent_and_closed_at_once() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let (mut near, mut far) = pair(&outbox, 64);
     near.write_all(b"the last words").await.unwrap();
     drop(near);
@@ -375,7 +401,7 @@ async fn what_is_dropped_is_sent_and_closed_at_once() {
 
 #[tokio::test]
 async fn what_is_dropped_is_sent_by_a_task_that_has_had_its_turn_too() {
-    let (mut near, mut far) = pair(&Outbox::start(), 64);
+    let (mut near, mut far) = pair(&holding(), 64);
     let dropping = poll_fn(|cx| {
         near.write_all(b"the last words").now_or_never().unwrap().unwrap();
         while let Poll::Ready(turn) = poll_proceed(cx) {
@@ -392,7 +418,7 @@ async fn what_is_dropped_is_sent_by_a_task_that_has_had_its_turn_too() {
 
 #[tokio::test]
 async fn nothing_is_held_for_a_stream_that_is_full() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     let (mut near, mut far) = pair(&outbox, SMALL);
     assert_eq!(near.write(&[b'l'; SMALL + 5]).await.unwrap(), SMALL);
     assert!(near.write(b"tail").now_or_never().is_none(), "who writes it waits");
@@ -409,7 +435,7 @@ async fn a_stream_that_takes_no_more_closes_when_it_is_dropped() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut far, _) = listener.accept().await.unwrap();
-    let outbox = Outbox::start();
+    let outbox = holding();
     let mut near = Outgoing::new(near, Some(&outbox));
     while near.write_all(&[0; SMALL]).now_or_never().is_some() {
         yield_now().await;
@@ -423,7 +449,7 @@ async fn a_stream_that_takes_no_more_closes_when_it_is_dropped() {
 
 #[tokio::test]
 async fn the_carrier_goes_with_its_outbox() {
-    let outbox = Outbox::start();
+    let outbox = holding();
     yield_now().await;
     let metrics = tokio::runtime::Handle::current().metrics();
     assert_eq!(metrics.num_alive_tasks(), 1);
