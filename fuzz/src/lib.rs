@@ -36,6 +36,7 @@ use sekisho::pages::{Reader, ReaderHints};
 use sekisho::receipt::verify;
 use sekisho::session::{CookiePresence, LastCookie, SessionCookie, SessionId};
 use sekisho::tls::certificate_name;
+use sekisho::upstream::fuzz::before_answer;
 use sekisho::upstream::{Destination, Routes, StrippedHead};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 4096, headers: 32, url_bytes: 1024 };
@@ -119,6 +120,16 @@ pub fn framing(data: &[u8]) {
         let says = |line: &&str| line.starts_with("content-length:") || line.starts_with("transfer-encoding:");
         assert!(lines.split("\r\n").filter(says).count() < 2, "{lines} and {last}");
     }
+}
+
+/// Of what a server sends nothing is lost but interim answers before its answer, whatever pieces it comes in.
+pub fn interim(data: &[u8]) {
+    let Some((size, bytes)) = data.split_first() else { return };
+    let (passed, told) = before_answer(bytes, usize::from(*size));
+    assert!(bytes.ends_with(&passed));
+    assert!(told.iter().all(|status| (102..200).contains(status)));
+    assert!(before_answer(&passed, usize::MAX).1.is_empty());
+    assert_eq!(before_answer(bytes, usize::MAX), (passed, told));
 }
 
 /// An identifier comes from a network of its carrier, and a session of that carrier would see the same one.

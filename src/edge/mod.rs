@@ -20,9 +20,9 @@ pub use host::HostAllowList;
 #[cfg(fuzzing)]
 pub use listener::fuzz;
 pub use listener::{
-    Admission, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited, InheritedError,
-    ListenerHandle, OpenConnection, Outbox, Proxied, ProxyHeaderError, Terms, TermsInForce, TurnedAway, Workers,
-    parse_proxy_header,
+    Admission, Answers, Before, BindError, BoundListener, Connection, ConnectionLimits, Entrance, Handler, Inherited,
+    InheritedError, Interim, ListenerHandle, OpenConnection, Outbox, Proxied, ProxyHeaderError, Terms, TermsInForce,
+    TurnedAway, Workers, parse_proxy_header,
 };
 pub(crate) use listener::{Outgoing, serve_stream};
 pub(crate) use present::{Present, is_gateways_own, is_hop_by_hop};

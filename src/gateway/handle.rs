@@ -1,7 +1,9 @@
 //! Where a request comes in: edge checks first, then our own pages or the route.
 
 use std::future::ready;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwap, Cache};
 use http::header::{ALLOW, HeaderValue};
@@ -15,13 +17,14 @@ use super::access_line::AccessLine;
 use super::arrival::Arrival;
 use super::forward::Passage;
 use super::limits::TooOften;
-use super::underway::{Apart, Underway};
+use super::underway::Underway;
 use super::visit::Visit;
 use crate::body::Body;
 use crate::carrier::{Profile, UserAgent};
 use crate::config::Serves;
 use crate::edge::{
-    Client, ClientBody, Connection, Handler, HeadError, Outbox, RawHead, Scheme, TurnedAway, UnknownSource,
+    Answers, Before, Client, ClientBody, Connection, Handler, HeadError, Outbox, RawHead, Scheme, TurnedAway,
+    UnknownSource,
 };
 use crate::pages::{Reader, ReaderHints};
 use crate::refusal::Reason;
@@ -215,7 +218,7 @@ enum Begun {
     /// A handset's, and its line; in this order, so that the line is written behind all that the request did, wherever it ends.
     Handset(Underway, AccessLine),
     /// Another listener's.
-    Other(Apart),
+    Other(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
 impl Worker {
@@ -257,6 +260,18 @@ impl Worker {
     }
 }
 
+impl Answers for Begun {
+    fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>, before: &Before<'_>) -> Poll<Response<Body>> {
+        match self.get_mut() {
+            Self::Handset(underway, line) => underway.poll_answer(&line.share, cx, before).map(|answer| {
+                line.status = answer.status().as_u16();
+                answer
+            }),
+            Self::Other(answering) => answering.as_mut().poll(cx),
+        }
+    }
+}
+
 impl Handler for Worker {
     type Kept = LastCookie;
 
@@ -265,20 +280,8 @@ impl Handler for Worker {
         connection: Connection,
         last: &LastCookie,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        // Before there is a future, which holds what has to be waited for, and no more.
-        let mut begun = self.begin(self.share(), connection, last, request);
-        async move {
-            // In place: what is moved out of a future's captures has room in it twice.
-            match &mut begun {
-                Begun::Handset(underway, line) => {
-                    let answer = underway.answer(&line.share).await;
-                    line.status = answer.status().as_u16();
-                    answer
-                }
-                Begun::Other(answering) => answering.await,
-            }
-        }
+    ) -> impl Answers + Send + use<> {
+        self.begin(self.share(), connection, last, request)
     }
 
     fn turned_away(&self, why: TurnedAway) {

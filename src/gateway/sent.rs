@@ -11,10 +11,10 @@ use super::console::{Applicant, Withheld};
 use super::handle::Share;
 use super::respond::retry_after_in;
 use super::session_check::Current;
-use super::underway::Apart;
+use super::underway::{Apart, Next, Underway};
 use super::url_session::linked;
 use crate::body::Body;
-use crate::edge::{Client, Scheme};
+use crate::edge::{Before, Client, Scheme};
 use crate::links::LinkPlan;
 use crate::pages::ReaderHints;
 use crate::refusal::Reason;
@@ -48,24 +48,23 @@ pub(super) struct Asker {
 
 impl Sent {
     /// What the client gets, once there is an answer; one that binds has still to be waited for.
-    pub(super) fn poll_answer(
-        &mut self,
-        share: &Arc<Share>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<Body>, Apart>> {
+    pub(super) fn poll_answer(&mut self, share: &Arc<Share>, cx: &mut Context<'_>, before: &Before<'_>) -> Poll<Next> {
         let gateway = &*share.gateway;
         let Self { exchange, call, behind } = self;
-        let answered = match ready!(exchange.poll_answer(&share.upstreams, behind.ends(gateway), cx)) {
+        // The links of what comes before an answer are not rewritten, and a browser without cookies follows no other.
+        let nobody = Before::nobody();
+        let before = if behind.links.is_none() { before } else { &nobody };
+        let answered = match ready!(exchange.poll_answer(&share.upstreams, behind.ends(gateway), cx, before)) {
             Ok(answered) => answered,
-            Err(error) => return Poll::Ready(Ok(behind.not_served(gateway, call, error))),
+            Err(error) => return Poll::Ready(Next::Answer(behind.not_served(gateway, call, error))),
         };
         gateway.count_upstream(behind.upstream, None);
         call.answered(answered.response.status().as_u16());
         if answered.bind.is_some() {
-            return Poll::Ready(Err(behind.bind(share, answered)));
+            return Poll::Ready(Next::Wait(Underway::Apart(behind.bind(share, answered))));
         }
         let answer = linked(answered.response, behind.links());
-        Poll::Ready(Ok(gateway.protected(answer, behind.current.is_some(), behind.asker.client.scheme)))
+        Poll::Ready(Next::Answer(gateway.protected(answer, behind.current.is_some(), behind.asker.client.scheme)))
     }
 }
 
@@ -101,7 +100,7 @@ impl Behind {
         Box::pin(async move {
             let gateway = &*share.gateway;
             let answer = gateway.answer_that_binds(answered, upstream, &asker, applicant, links).await;
-            gateway.protected(answer, is_signed_in, asker.client.scheme)
+            Next::Answer(gateway.protected(answer, is_signed_in, asker.client.scheme))
         })
     }
 

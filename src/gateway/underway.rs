@@ -3,7 +3,6 @@
 //! The stages are plain functions, each of which ends in this or in the next one: what an async function holds over an await
 //! has room in every request's future, which is copied as a whole to where its connection has it, and most requests wait for their upstream alone.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,6 +12,7 @@ use http::Response;
 use super::handle::Share;
 use super::sent::Sent;
 use crate::body::Body;
+use crate::edge::Before;
 
 /// What a request waits for.
 pub(super) enum Underway {
@@ -23,7 +23,15 @@ pub(super) enum Underway {
 }
 
 /// Boxed, as all that few requests wait for: each would carry the room for it.
-pub(super) type Apart = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+pub(super) type Apart = Pin<Box<dyn Future<Output = Next> + Send>>;
+
+/// What such a wait leads to.
+pub(super) enum Next {
+    /// The answer.
+    Answer(Response<Body>),
+    /// Another wait.
+    Wait(Underway),
+}
 
 impl Underway {
     /// Is answered with this. `unread` is what the gateway did not take of a request that it had accepted: its connection is to be
@@ -31,23 +39,25 @@ impl Underway {
     pub(super) fn answered(answer: Response<Body>, unread: impl Send + 'static) -> Self {
         Self::Apart(Box::pin(async move {
             drop(unread);
-            answer
+            Next::Answer(answer)
         }))
     }
 
-    /// Waits for the answer; asked once.
-    pub(super) async fn answer(&mut self, share: &Arc<Share>) -> Response<Body> {
-        poll_fn(|cx| self.poll_answer(share, cx)).await
-    }
-
-    fn poll_answer(&mut self, share: &Arc<Share>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+    /// The answer, once it is there; asked no more then.
+    pub(super) fn poll_answer(
+        &mut self,
+        share: &Arc<Share>,
+        cx: &mut Context<'_>,
+        before: &Before<'_>,
+    ) -> Poll<Response<Body>> {
         loop {
-            match self {
-                Self::Sent(sent) => match ready!(sent.poll_answer(share, cx)) {
-                    Ok(answer) => return Poll::Ready(answer),
-                    Err(binding) => *self = Self::Apart(binding),
-                },
-                Self::Apart(apart) => return apart.as_mut().poll(cx),
+            let next = match self {
+                Self::Sent(sent) => ready!(sent.poll_answer(share, cx, before)),
+                Self::Apart(apart) => ready!(apart.as_mut().poll(cx)),
+            };
+            match next {
+                Next::Answer(answer) => return Poll::Ready(answer),
+                Next::Wait(underway) => *self = underway,
             }
         }
     }
@@ -59,8 +69,7 @@ impl Share {
     where
         W: Future<Output = Underway> + Send + 'static,
     {
-        let share = Arc::clone(self);
         let waiting = wait(Arc::clone(self));
-        Underway::Apart(Box::pin(async move { waiting.await.answer(&share).await }))
+        Underway::Apart(Box::pin(async move { Next::Wait(waiting.await) }))
     }
 }

@@ -14,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::held::Held;
+use super::interim::{Heard, Hearing};
 use super::link::Connection;
 use super::standing::Slot;
 use crate::config::UpstreamServer;
@@ -75,6 +76,14 @@ impl ConnectError {
     }
 }
 
+/// A connection that was opened.
+pub(super) struct Opened<B> {
+    pub(super) sender: SendRequest<B>,
+    pub(super) connection: Connection,
+    /// What its server says before its answers.
+    pub(super) heard: Arc<Heard>,
+}
+
 /// Connects within `deadline`, TLS handshake included. `upstream` is the index that `tls` knows it by. `slot` is held for
 /// as long as the connection is open, and what is written leaves by the `outbox`.
 pub(super) async fn connect<B>(
@@ -83,7 +92,7 @@ pub(super) async fn connect<B>(
     server: &UpstreamServer,
     deadline: Duration,
     (slot, outbox): (Option<Slot>, Option<&Arc<Outbox>>),
-) -> Result<(SendRequest<B>, Connection), ConnectError>
+) -> Result<Opened<B>, ConnectError>
 where
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
@@ -136,13 +145,15 @@ async fn to_any(addresses: Vec<SocketAddr>, end: Instant) -> Result<TcpStream, C
     Err(failed.unwrap_or_else(|| ConnectError::Resolver(io::ErrorKind::NotFound.into())))
 }
 
-async fn speak<T, B>(io: T, slot: Option<Slot>) -> Result<(SendRequest<B>, Connection), ConnectError>
+async fn speak<T, B>(io: T, slot: Option<Slot>) -> Result<Opened<B>, ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(Held::new(io, slot))).await?;
-    Ok((sender, Box::pin(connection.with_upgrades().map(drop))))
+    let heard = Arc::default();
+    let held = Held::new(io, Hearing::new(Arc::clone(&heard)), slot);
+    let (sender, connection) = handshake(TokioIo::new(held)).await?;
+    Ok(Opened { sender, connection: Box::pin(connection.with_upgrades().map(drop)), heard })
 }
 
 #[cfg(test)]

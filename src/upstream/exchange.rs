@@ -20,6 +20,7 @@ use super::pool::{Lease, Server};
 use super::send::{Ends, Upstream, UpstreamError, Upstreams, unless_ended};
 use super::splice::splice;
 use crate::body::{Body, BodyError};
+use crate::edge::Before;
 
 /// An upstream's answer.
 pub struct Answered {
@@ -49,11 +50,12 @@ pub(super) enum Sending {
     Seeking(Seeking),
 }
 
-/// The way of a request that found no connection idle, from there to its answer. Boxed, as all that most requests do not do.
-pub(super) type Seeking = Pin<Box<dyn Future<Output = Result<(Lease, Response<Incoming>), UpstreamError>> + Send>>;
+/// The way of a request that found no connection idle, to where it has one. Boxed, as all that most requests do not do.
+pub(super) type Seeking = Pin<Box<dyn Future<Output = Result<Asked, UpstreamError>> + Send>>;
 
 impl Exchange {
-    /// The answer, once it is there; asked no more then. `upstreams` and `ends` are those that it was begun with.
+    /// The answer, once it is there; asked no more then. `upstreams` and `ends` are those that it was begun with. What the
+    /// server says before its answer is said `before` this one.
     ///
     /// An upgrade (101) is spliced in a task of its own until both sides close or one of `ends` fires; bodies fail when their
     /// session ends.
@@ -65,23 +67,26 @@ impl Exchange {
         upstreams: &Upstreams,
         ends: Ends<'_>,
         cx: &mut Context<'_>,
+        before: &Before<'_>,
     ) -> Poll<Result<Answered, UpstreamError>> {
         let upstream = upstreams.get(self.upstream)?;
         let (lease, response) = loop {
-            match &mut self.sending {
-                Sending::Asked(asked) => match ready!(upstream.poll_asked(asked, self.progress.as_deref(), cx)) {
-                    Ok(answer) => break answer,
-                    Err(Unanswered::Failed(error)) => return Poll::Ready(Err(error)),
-                    Err(Unanswered::Returned(request)) => {
-                        // Before another is looked for, which this one would count against.
-                        asked.lease = None;
-                        let found = upstream.servers.place(Instant::now());
-                        let (progress, end) = (self.progress.clone(), ends.session.cloned());
-                        let seeking = Arc::clone(upstream).seek(found, request, progress, end);
-                        self.sending = Sending::Seeking(Box::pin(seeking));
-                    }
-                },
-                Sending::Seeking(seeking) => break ready!(seeking.as_mut().poll(cx))?,
+            let asked = match &mut self.sending {
+                Sending::Asked(asked) => asked,
+                Sending::Seeking(seeking) => {
+                    self.sending = Sending::Asked(ready!(seeking.as_mut().poll(cx))?);
+                    continue;
+                }
+            };
+            match ready!(upstream.poll_asked(asked, self.progress.as_deref(), ends, cx, before)) {
+                Ok(answer) => break answer,
+                Err(Unanswered::Failed(error)) => return Poll::Ready(Err(error)),
+                Err(Unanswered::Returned(request)) => {
+                    let tries = asked.returned(upstream)?;
+                    let found = upstream.servers.place(Instant::now());
+                    let seeking = Arc::clone(upstream).seek(found, request, tries, ends.session.cloned());
+                    self.sending = Sending::Seeking(Box::pin(seeking));
+                }
             }
         };
         Poll::Ready(upstream.answered(lease, response, self.upgrade.take(), ends))
@@ -91,21 +96,39 @@ impl Exchange {
 /// A request on its way over a connection.
 pub(super) struct Asked {
     /// Until there is an answer.
-    pub(super) lease: Option<Lease>,
+    lease: Option<Lease>,
     asking: Asking,
+    /// Whether the connection is new: opened for it, or waited for.
+    is_new: bool,
+    /// How often a server may still fail it outright, until it is given up.
+    tries: usize,
 }
 
 /// The codec's part of it: keeps room for the request, should it come back.
 type Asking = Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>>;
 
 impl Asked {
-    pub(super) fn ask(mut lease: Lease, request: Request<RequestBody>) -> Self {
+    /// Sends the request over this connection, which `is_new` where it was opened for it, or waited for.
+    pub(super) fn ask(mut lease: Lease, request: Request<RequestBody>, is_new: bool, tries: usize) -> Self {
+        lease.link.heard.await_answer();
         let asking = Box::pin(lease.link.sender.try_send_request(request));
-        Self { lease: Some(lease), asking }
+        Self { lease: Some(lease), asking, is_new, tries }
+    }
+
+    /// The connection was closed before the request was written. Gives how often it may still be tried.
+    fn returned(&mut self, upstream: &Upstream) -> Result<usize, UpstreamError> {
+        // One that was idle may be closed at any time, and the next may not be.
+        if self.is_new {
+            self.note_failure(upstream, true);
+            self.tries -= 1;
+        }
+        // Before another is looked for, which this one would count against.
+        self.lease = None;
+        if self.tries == 0 { Err(UpstreamError::Unreachable) } else { Ok(self.tries) }
     }
 
     /// No answer came; `outright`: the request never reached the server.
-    pub(super) fn note_failure(&self, upstream: &Upstream, outright: bool) {
+    fn note_failure(&self, upstream: &Upstream, outright: bool) {
         if let Some(lease) = &self.lease {
             upstream.note_failure(lease.outstanding.server(), lease.link.asked_at, outright);
         }
@@ -127,16 +150,25 @@ impl From<UpstreamError> for Unanswered {
 
 impl Upstream {
     /// The answer to what was asked, and the connection that it comes by.
-    pub(super) fn poll_asked(
+    fn poll_asked(
         &self,
         asked: &mut Asked,
         progress: Option<&Progress>,
+        ends: Ends<'_>,
         cx: &mut Context<'_>,
+        before: &Before<'_>,
     ) -> Poll<Result<(Lease, Response<Incoming>), Unanswered>> {
-        let Asked { lease: held, asking } = asked;
+        let Asked { lease: held, asking, .. } = asked;
         let Some(lease) = held else { return Poll::Ready(Err(UpstreamError::Unreachable.into())) };
         let link = &mut lease.link;
-        let error = match link.poll(cx, |cx| asking.as_mut().poll(cx)) {
+        let polled = link.poll(cx, |cx| asking.as_mut().poll(cx));
+        if link.heard.is_any() {
+            let may_be_told = unless_ended(ends.session).is_ok();
+            for interim in link.heard.take().iter().filter(|_| may_be_told) {
+                before.say(interim);
+            }
+        }
+        let error = match polled {
             Poll::Ready(Ok(response)) => {
                 // From here on it moves with the answer; a body that is still being sent must not wait for who reads that.
                 if progress.is_some_and(|progress| !progress.has_gone()) {

@@ -1,6 +1,6 @@
 //! Bodies on their way in both directions: bounded in size and in silence, never collected.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -237,7 +238,8 @@ impl Alarm {
             timer.as_mut().reset(end);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
+            // Whatever the task has done in its turn: what comes without end would put this off without end.
+            ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
             if timer.deadline() >= end {
                 return Poll::Ready(());
             }

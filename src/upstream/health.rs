@@ -13,7 +13,7 @@ use http_body_util::Empty;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Blame, ConnectError, connect};
+use super::connect::{Blame, ConnectError, Opened, connect};
 use super::ejection::{ROUND, share_after};
 use super::line::Line;
 use super::standing::Standing;
@@ -257,7 +257,7 @@ impl Probe {
 
     /// On a connection of its own, so that a server that takes none any more is found out.
     async fn ask(&self, tls: &UpstreamTls) -> Result<(), ProbeError> {
-        let (mut sender, connection) =
+        let Opened { mut sender, connection, .. } =
             connect::<Empty<Bytes>>(tls, self.index, &self.address, self.deadline, (None, None)).await?;
         tokio::spawn(connection);
         let mut request = Request::new(Empty::new());

@@ -6,24 +6,27 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::interim::Hearing;
 use super::standing::Slot;
 
 /// The socket first: its place is free when it is closed, not before.
 pub(super) struct Held<T> {
     io: T,
+    hearing: Hearing,
     _slot: Option<Slot>,
 }
 
 impl<T> Held<T> {
     /// A probe has no slot: it is not counted.
-    pub(super) const fn new(io: T, slot: Option<Slot>) -> Self {
-        Self { io, _slot: slot }
+    pub(super) const fn new(io: T, hearing: Hearing, slot: Option<Slot>) -> Self {
+        Self { io, hearing, _slot: slot }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+        let this = self.get_mut();
+        this.hearing.poll_read(&mut this.io, cx, buf)
     }
 }
 

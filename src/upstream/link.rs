@@ -16,7 +16,9 @@ use tokio::task::AbortHandle;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
+use super::connect::Opened;
 use super::flow::{Alarm, RequestBody};
+use super::interim::Heard;
 
 pub(super) type Sender = SendRequest<RequestBody>;
 
@@ -30,6 +32,8 @@ pub(super) struct Link {
     pub(super) asked_at: Instant,
     /// For the first byte of an answer.
     pub(super) alarm: Alarm,
+    /// What its server says before its answers.
+    pub(super) heard: Arc<Heard>,
     driver: Driver,
 }
 
@@ -44,11 +48,13 @@ enum Driver {
 }
 
 impl Link {
-    pub(super) fn new(sender: Sender, connection: Connection) -> Self {
+    pub(super) fn new(opened: Opened<RequestBody>) -> Self {
+        let Opened { sender, connection, heard } = opened;
         Self {
             sender,
             asked_at: Instant::now(),
             alarm: Alarm::default(),
+            heard,
             driver: Driver::User(connection, Bell::new(), Handle::try_current().ok()),
         }
     }

@@ -13,8 +13,11 @@ mod ejection;
 mod exchange;
 mod fields;
 mod flow;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod health;
 mod held;
+mod interim;
 mod line;
 mod link;
 mod pool;

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{Blame, connect};
-use super::exchange::{Answered, Asked, Exchange, Sending, Unanswered};
-use super::flow::{Progress, RequestBody};
+use super::exchange::{Answered, Asked, Exchange, Sending};
+use super::flow::RequestBody;
 use super::health::Health;
 use super::line::Full;
 use super::link::Link;
@@ -26,7 +25,7 @@ use super::pool::{Lease, Place, Vacancy};
 use super::sanitize::UpstreamRequest;
 use super::servers::{NoPlace, Servers};
 use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
-use crate::edge::{ClientBody, Outbox};
+use crate::edge::{Before, ClientBody, Outbox};
 use crate::session::SessionEnd;
 use crate::tls::UpstreamTls;
 
@@ -190,7 +189,7 @@ impl Upstreams {
     ) -> Result<Answered, UpstreamError> {
         let begun = self.begin(upstream, request, body, upgrade, ends);
         let mut exchange = begun.map_err(|NotBegun { error, .. }| error)?;
-        poll_fn(|cx| exchange.poll_answer(self, ends, cx)).await
+        poll_fn(|cx| exchange.poll_answer(self, ends, cx, &Before::nobody())).await
     }
 
     /// Composes the request and, where a connection is idle, sends it.
@@ -217,10 +216,11 @@ impl Upstreams {
         let (body, progress) = RequestBody::new(body, most_bytes, self.body_idle, ends.session);
         let request = compose(request, body, upgrade.is_some());
         let sending = match upstream.servers.place(Instant::now()) {
-            Ok(Place::Idle(lease)) => Sending::Asked(Asked::ask(lease, request)),
+            Ok(Place::Idle(lease)) => Sending::Asked(Asked::ask(lease, request, false, upstream.servers.len())),
             found => {
                 let (upstream, end) = (Arc::clone(upstream), ends.session.cloned());
-                Sending::Seeking(Box::pin(upstream.seek(found, Box::new(request), progress.clone(), end)))
+                let tries = upstream.servers.len();
+                Sending::Seeking(Box::pin(upstream.seek(found, Box::new(request), tries, end)))
             }
         };
         Ok(Exchange { upstream: index, sending, progress, upgrade })
@@ -242,16 +242,15 @@ impl Upstreams {
 }
 
 impl Upstream {
-    /// Sends the request over the connection that was `found` for it, or over another one where that was closed. It has what
-    /// it needs of whom it was asked by, so that it can be waited for anywhere.
+    /// Sends the request over a connection to the place that was `found` for it, or to another one, as long as no more than so
+    /// many `tries` fail. It has what it needs of whom it was asked by, so that it can be waited for anywhere.
     pub(super) async fn seek(
         self: Arc<Self>,
         mut found: Result<Place, NoPlace>,
-        mut request: Box<Request<RequestBody>>,
-        progress: Option<Arc<Progress>>,
+        request: Box<Request<RequestBody>>,
+        mut tries: usize,
         end: Option<Arc<SessionEnd>>,
-    ) -> Result<(Lease, Response<Incoming>), UpstreamError> {
-        let mut tries = self.servers.len();
+    ) -> Result<Asked, UpstreamError> {
         loop {
             unless_ended(end.as_ref())?;
             let leased = match found {
@@ -259,22 +258,9 @@ impl Upstream {
                 found => self.lease(found, end.as_deref()).await?,
             };
             if let Some((lease, is_new)) = leased {
-                let mut asked = Asked::ask(lease, *request);
-                match poll_fn(|cx| self.poll_asked(&mut asked, progress.as_deref(), cx)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Unanswered::Failed(error)) => return Err(error),
-                    Err(Unanswered::Returned(returned)) => {
-                        if is_new {
-                            asked.note_failure(&self, true);
-                            tries -= 1;
-                        }
-                        // Else it was idle and is closed; the next one may not be.
-                        request = returned;
-                    }
-                }
-            } else {
-                tries -= 1;
+                return Ok(Asked::ask(lease, *request, is_new, tries));
             }
+            tries -= 1;
             if tries == 0 {
                 return Err(UpstreamError::Unreachable);
             }
@@ -329,7 +315,7 @@ impl Upstream {
         let (server, begun) = (outstanding.server(), Instant::now());
         let place = (Some(slot), self.outbox.as_ref());
         match connect(&self.tls, self.index, &server.address, self.timeout.connect, place).await {
-            Ok((sender, connection)) => Ok(Lease { link: Box::new(Link::new(sender, connection)), outstanding }),
+            Ok(opened) => Ok(Lease { link: Box::new(Link::new(opened)), outstanding }),
             Err(error) => {
                 let blame = error.blame();
                 if blame == Blame::Ours {

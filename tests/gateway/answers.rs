@@ -180,6 +180,7 @@ async fn interim_answers_do_not_confuse_and_an_unasked_switch_is_none() {
     server.head().await;
     server.send("HTTP/1.1 103 Early Hints\r\nSet-Cookie: sekisho=x\r\n\r\n").await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    assert_eq!(client.head().await, "HTTP/1.1 103 Early Hints\r\n\r\n");
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{answer:?}");
 

@@ -26,6 +26,7 @@ mod full_upstreams;
 mod hand_over;
 mod harness;
 mod import;
+mod interim;
 mod keys;
 mod killed_upstream;
 mod log_days;

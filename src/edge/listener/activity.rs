@@ -14,6 +14,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::Follows;
+use super::interim::Unsaid;
 use crate::config::ClientTimeouts;
 
 /// The version that a connection speaks, as far as waiting differs.
@@ -40,6 +41,8 @@ pub(super) struct Activity {
     had_body: AtomicBool,
     /// What follows the last head, until somebody asks: octets, or what stands for [`Follows`].
     follows: AtomicU64,
+    /// What its client is told before the next answer; over HTTP/1 alone.
+    pub(super) unsaid: Unsaid,
     // Moments; see `Activity::stamp`.
     quiet_since: AtomicU64,
     head_since: AtomicU64,
@@ -92,6 +95,7 @@ impl Activity {
             stays: AtomicBool::new(protocol == Protocol::Http2),
             had_body: AtomicBool::new(false),
             follows: AtomicU64::new(NOTHING),
+            unsaid: Unsaid::default(),
             quiet_since: AtomicU64::new(NONE),
             head_since: AtomicU64::new(NONE),
             blocked_since: AtomicU64::new(NONE),

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::{Activity, Due, Protocol, Watchdog};
 use super::cork::{Cork, corked};
 use super::http1::Http1;
+use super::interim::{Answers, Before};
 use super::outbox::Outbox;
 use super::terms::Place;
 use super::turned_away::{Complaints, TurnedAway};
@@ -49,14 +49,14 @@ pub trait Handler: Send + Sync + 'static {
     /// without.
     type Kept: Default + Send + Unpin + 'static;
 
-    /// Answers one request. A panic, before there is a future or in it, is answered with 500 and ends nothing else, so what requests share must
+    /// Answers one request. A panic, before there is something to poll or in it, is answered with 500 and ends nothing else, so what requests share must
     /// stand one that stops between any two awaits.
     fn handle(
         self: &Arc<Self>,
         connection: Connection,
         kept: &Self::Kept,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
+    ) -> impl Answers + Send + use<Self>;
 
     /// A connection ended before its first request, or by one that cannot be read.
     fn turned_away(&self, why: TurnedAway) {
@@ -132,10 +132,12 @@ impl<H: Handler> Server<H> {
                     activity.upgrade_asked();
                 }
                 activity.has_body(request.body().size_hint().exact());
+                // RFC 9110 §15.2: to HTTP/1.0 nothing is said but the answer.
+                let hears = activity.protocol() == Protocol::Http1 && request.version() == Version::HTTP_11;
                 let guard = Some(RequestGuard::new(&activity));
-                // A panic is an answer too, before there is a future and in it.
+                // A panic is an answer too, before there is something to poll and in it.
                 let handling = catch_unwind(AssertUnwindSafe(|| handler.handle(connection, &kept, request)));
-                Answering { handling: handling.ok().map(|handling| AssertUnwindSafe(handling).catch_unwind()), guard }
+                Answering { handling: handling.ok(), guard, hears, held_back: None }
             })
         };
         match protocol {
@@ -234,36 +236,60 @@ where
 }
 
 pin_project! {
-    /// A request that is being answered, in the room that hyper has for it; none where a panic came before there was a future.
-    struct Answering<F> {
+    /// A request that is being answered, in the room that hyper has for it; none where a panic came before there was something to poll.
+    struct Answering<A> {
         #[pin]
-        handling: Option<F>,
+        handling: Option<A>,
         guard: Option<RequestGuard>,
+        // Whether its client may be told something before its answer.
+        hears: bool,
+        // The answer, while something before it has still to go.
+        held_back: Option<Box<Response<Body>>>,
     }
 }
 
-impl<F: Future<Output = std::thread::Result<Response<Body>>>> Future for Answering<F> {
+impl<A: Answers> Future for Answering<A> {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let handled = match this.handling.as_pin_mut() {
-            Some(handling) => ready!(handling.poll(cx)).ok(),
-            None => None,
-        };
-        let guard = this.guard.take().unwrap_or_else(|| unreachable!("it is polled to its end once"));
-        Poll::Ready(Ok(answer(handled, guard)))
+        let Some(guard) = this.guard.as_ref() else { unreachable!("it is polled to its end once") };
+        let unsaid = &guard.activity().unsaid;
+        if this.held_back.is_none() {
+            let before = Before::new(this.hears.then(|| guard.activity()));
+            let response = ready!(poll_caught(this.handling.as_pin_mut(), cx, &before));
+            if !unsaid.is_any() {
+                return Poll::Ready(Ok(guarded(this.guard, response)));
+            }
+            *this.held_back = Some(Box::new(response));
+        }
+        // The stream wakes this task when it has gone.
+        match this.held_back.take_if(|_| !unsaid.is_any()) {
+            Some(response) => Poll::Ready(Ok(guarded(this.guard, *response))),
+            None => Poll::Pending,
+        }
     }
 }
 
-/// The answer, or that to a request whose handler panicked.
-fn answer(handled: Option<Response<Body>>, guard: RequestGuard) -> Response<Answer> {
-    let response = handled.unwrap_or_else(|| {
-        // What the panic says may quote the request.
-        tracing::error!("a request handler panicked; answered 500");
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    });
+/// The answer, or that to a request whose handler panicked, now or before there was something to poll.
+fn poll_caught<A: Answers>(
+    handling: Option<Pin<&mut A>>,
+    cx: &mut Context<'_>,
+    before: &Before<'_>,
+) -> Poll<Response<Body>> {
+    let polled = handling.map(|handling| catch_unwind(AssertUnwindSafe(|| handling.poll_answer(cx, before))));
+    if let Some(Ok(polled)) = polled {
+        return polled;
+    }
+    // What the panic says may quote the request.
+    tracing::error!("a request handler panicked; answered 500");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    Poll::Ready(response)
+}
+
+/// Its request lasts as long as this answer.
+fn guarded(guard: &mut Option<RequestGuard>, response: Response<Body>) -> Response<Answer> {
+    let Some(guard) = guard.take() else { unreachable!("it is answered once") };
     guard.answer(response)
 }

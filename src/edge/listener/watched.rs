@@ -199,9 +199,26 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
+    /// Writes what the client is to be told before its answer, which is held back for that; who waits for it is woken when it
+    /// has gone.
+    fn poll_unsaid(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let said = self.activity.unsaid.poll_write_to(&mut self.stream, cx);
+        let said = ready!(self.wrote(cx, said));
+        cx.waker().wake_by_ref();
+        Poll::Ready(said)
+    }
+
+    /// hyper has something to write: not within an interim answer.
+    fn poll_may_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.unsaid.is_begun() { self.poll_unsaid(cx) } else { Poll::Ready(Ok(())) }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_may_write(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.wrote(cx, written)
     }
@@ -212,6 +229,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_may_write(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.wrote(cx, written)
     }
@@ -224,6 +242,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     // that takes nothing, so this is where its client's end is noticed.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // hyper has nothing left of its own, so here one answer has gone and the next has not begun.
+        if this.activity.unsaid.is_any() {
+            ready!(this.poll_unsaid(cx))?;
+        }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.note(&flushed);
         this.check_client(cx)?;
@@ -248,6 +270,11 @@ impl RequestGuard {
     pub(super) fn new(activity: &Arc<Activity>) -> Self {
         activity.request_began();
         Self(Arc::clone(activity))
+    }
+
+    /// That of its connection.
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0
     }
 
     /// The request lasts as long as this answer.

@@ -28,7 +28,7 @@ use crate::config::{
     Access, Assurance, ClientTimeouts, LimitsConfig, RouteConfig, Serves, SubjectKind, UpstreamConfig, UpstreamQueue,
     UpstreamServer, UpstreamTimeouts,
 };
-use crate::edge::{Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
+use crate::edge::{Answers, Connection, Handler, HeadLimits, RawHead, Scheme, TrustedProxies};
 use crate::privacy::Canary;
 use crate::tls::UpstreamTls;
 use crate::trace::{RequestId, UpstreamCall};
@@ -254,7 +254,7 @@ impl Handler for Stage {
         connection: Connection,
         (): &(),
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+    ) -> impl Answers + Send + use<> {
         let stage = Arc::clone(self);
         async move {
             stage.pass(connection, request).await.unwrap_or_else(|| {

@@ -12,10 +12,12 @@ use tokio::time::Instant;
 
 use crate::config::{SubjectKind, UpstreamConfig, UpstreamQueue, UpstreamServer, UpstreamTimeouts};
 use crate::upstream::Health;
+use crate::upstream::connect::Opened;
 use crate::upstream::flow::RequestBody;
 use crate::upstream::held::Held;
+use crate::upstream::interim::Hearing;
 use crate::upstream::line::Full;
-use crate::upstream::link::Link;
+use crate::upstream::link::{Connection, Link};
 use crate::upstream::pool::{Lease, Place, Server};
 use crate::upstream::servers::{NoPlace, Servers};
 
@@ -69,9 +71,11 @@ pub(in crate::upstream) async fn open(servers: &Arc<Servers>) -> Option<Used> {
 pub(in crate::upstream) async fn opened(place: Place) -> Used {
     let Place::Vacant(vacancy) = place else { panic!("a connection is idle") };
     let (ours, other_end) = duplex(64);
-    let io = TokioIo::new(Held::new(ours, Some(vacancy.slot)));
+    let heard = Arc::default();
+    let io = TokioIo::new(Held::new(ours, Hearing::new(Arc::clone(&heard)), Some(vacancy.slot)));
     let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    let mut link = Box::new(Link::new(sender, Box::pin(connection.map(drop))));
+    let connection: Connection = Box::pin(connection.map(drop));
+    let mut link = Box::new(Link::new(Opened { sender, connection, heard }));
     assert!(link.is_open() && link.is_ready());
     (Lease { link, outstanding: vacancy.outstanding }, other_end)
 }

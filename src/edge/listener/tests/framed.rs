@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::edge::Scheme;
 use crate::edge::listener::activity::Protocol;
 use crate::edge::listener::connection::Server;
+use crate::edge::{Answers, Scheme};
 
 /// Notes the requests whose bodies came to an end.
 #[derive(Default)]
@@ -33,12 +33,7 @@ impl Recorder {
 impl Handler for Recorder {
     type Kept = ();
 
-    fn handle(
-        self: &Arc<Self>,
-        _: Connection,
-        (): &(),
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+    fn handle(self: &Arc<Self>, _: Connection, (): &(), request: Request<Incoming>) -> impl Answers + Send + use<> {
         let this = Arc::clone(self);
         async move { this.record(request).await }
     }

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::{Admission, Connection, ConnectionLimits, Handler, Terms};
+use super::{Admission, Answers, Connection, ConnectionLimits, Handler, Terms};
 use crate::body::Body;
 use crate::config::{ClientTimeouts, LimitsConfig, Rate, Serves};
 use crate::edge::TrustedProxies;
@@ -121,7 +121,7 @@ impl Handler for Paths {
         connection: Connection,
         came: &Cell<u32>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+    ) -> impl Answers + Send + use<> {
         came.set(came.get() + 1);
         Arc::clone(self).answer(connection, came.get(), request)
     }
