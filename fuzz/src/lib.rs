@@ -124,12 +124,12 @@ pub fn framing(data: &[u8]) {
 
 /// Of what a server sends nothing is lost but interim answers before its answer, whatever pieces it comes in.
 pub fn interim(data: &[u8]) {
-    let Some((size, bytes)) = data.split_first() else { return };
-    let (passed, told) = before_answer(bytes, usize::from(*size));
+    let Some(([size, room], bytes)) = data.split_first_chunk() else { return };
+    let (passed, told) = before_answer(bytes, usize::from(*size), usize::from(*room));
     assert!(bytes.ends_with(&passed));
     assert!(told.iter().all(|status| (102..200).contains(status)));
-    assert!(before_answer(&passed, usize::MAX).1.is_empty());
-    assert_eq!(before_answer(bytes, usize::MAX), (passed, told));
+    assert!(before_answer(&passed, 1 << 20, 1 << 20).1.is_empty());
+    assert_eq!(before_answer(bytes, 1 << 20, 1 << 20), (passed, told));
 }
 
 /// An identifier comes from a network of its carrier, and a session of that carrier would see the same one.

@@ -8,7 +8,6 @@ use http::Response;
 use hyper::upgrade::OnUpgrade;
 
 use super::arrival::Arrival;
-use super::console::Applicant;
 use super::handle::Share;
 use super::sent::{Asker, Behind, Sent};
 use super::session_check::{Current, Found, Presented};
@@ -118,11 +117,11 @@ impl Share {
         let (current, assertion) = signed_in.unzip();
         let links = current.as_ref().and_then(|current| gateway.links_of(&arrival, current)).map(Box::new);
         let applicant = gateway.applicant(route, upstream, &arrival).map(Box::new);
-        let asks_plainly = links.is_some() || applicant.as_deref().is_some_and(Applicant::may_need_links);
         let Arrival { head, client, request_id, trace, .. } = *arrival;
         let asker = Asker { client, request_id, hints: ReaderHints::of(&head) };
         // Boxed: it is moved some times, and the future carries the room for it.
         let mut behind = Box::new(Behind { upstream: route.upstream, current, asker, applicant, links });
+        let asks_plainly = behind.may_need_links();
         let stripped = match StrippedHead::of(head, gateway.config.carriers.reserved()) {
             Ok(stripped) if asks_plainly => stripped.adjusted(ask_plainly),
             Ok(stripped) => stripped,

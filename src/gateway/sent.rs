@@ -51,9 +51,8 @@ impl Sent {
     pub(super) fn poll_answer(&mut self, share: &Arc<Share>, cx: &mut Context<'_>, before: &Before<'_>) -> Poll<Next> {
         let gateway = &*share.gateway;
         let Self { exchange, call, behind } = self;
-        // The links of what comes before an answer are not rewritten, and a browser without cookies follows no other.
         let nobody = Before::nobody();
-        let before = if behind.links.is_none() { before } else { &nobody };
+        let before = if behind.may_need_links() { &nobody } else { before };
         let answered = match ready!(exchange.poll_answer(&share.upstreams, behind.ends(gateway), cx, before)) {
             Ok(answered) => answered,
             Err(error) => return Poll::Ready(Next::Answer(behind.not_served(gateway, call, error))),
@@ -107,6 +106,11 @@ impl Behind {
     /// The page of a failure, with the links of the session.
     pub(super) fn failure(&mut self, gateway: &Gateway, reason: Reason) -> Response<Body> {
         linked(self.asker.failure(gateway, reason), self.links())
+    }
+
+    /// Whether links of the answer may have to carry a session. Those of what comes before it are not rewritten.
+    pub(super) fn may_need_links(&self) -> bool {
+        self.links.is_some() || self.applicant.as_deref().is_some_and(Applicant::may_need_links)
     }
 
     fn links(&mut self) -> Option<LinkPlan> {

@@ -6,6 +6,7 @@ use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
@@ -18,7 +19,7 @@ use super::answer::{self, BindClaim};
 use super::flow::{Progress, RequestBody, UpstreamBody};
 use super::pool::{Lease, Server};
 use super::send::{Ends, Upstream, UpstreamError, Upstreams, unless_ended};
-use super::splice::splice;
+use super::splice::{Patience, splice};
 use crate::body::{Body, BodyError};
 use crate::edge::Before;
 
@@ -89,7 +90,8 @@ impl Exchange {
                 }
             }
         };
-        Poll::Ready(upstream.answered(lease, response, self.upgrade.take(), ends))
+        let upgrade = self.upgrade.take().map(|client| (client, upstreams.write_idle));
+        Poll::Ready(upstream.answered(lease, response, upgrade, ends))
     }
 }
 
@@ -98,7 +100,7 @@ pub(super) struct Asked {
     /// Until there is an answer.
     lease: Option<Lease>,
     asking: Asking,
-    /// Whether the connection is new: opened for it, or waited for.
+    /// Whether the connection was opened for it.
     is_new: bool,
     /// How often a server may still fail it outright, until it is given up.
     tries: usize,
@@ -108,9 +110,9 @@ pub(super) struct Asked {
 type Asking = Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>>;
 
 impl Asked {
-    /// Sends the request over this connection, which `is_new` where it was opened for it, or waited for.
+    /// Sends the request over this connection, which `is_new` where it was opened for it.
     pub(super) fn ask(mut lease: Lease, request: Request<RequestBody>, is_new: bool, tries: usize) -> Self {
-        lease.link.heard.await_answer();
+        lease.link.heard.ask();
         let asking = Box::pin(lease.link.sender.try_send_request(request));
         Self { lease: Some(lease), asking, is_new, tries }
     }
@@ -218,26 +220,27 @@ impl Upstream {
         }
     }
 
-    /// The answer as it goes on. An upgrade is spliced from here on.
+    /// The answer as it goes on. An `upgrade` is spliced from here on, with a client that may take nothing for so long.
     fn answered(
         &self,
         lease: Lease,
         mut response: Response<Incoming>,
-        upgrade: Option<OnUpgrade>,
+        upgrade: Option<(OnUpgrade, Duration)>,
         ends: Ends<'_>,
     ) -> Result<Answered, UpstreamError> {
+        // It may have come to an end while the upstream thought, and not every answer has a body that would be cut.
+        unless_ended(ends.session)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked, so nobody would check what the client says next.
-            let Some(client) = upgrade else { return Err(UpstreamError::Unreachable) };
+            let Some((client, write_idle)) = upgrade else { return Err(UpstreamError::Unreachable) };
             let server = hyper::upgrade::on(&mut response);
             let Lease { link, outstanding } = lease;
             link.hand_over();
-            tokio::spawn(splice(client, server, ends.any(), outstanding));
+            let patience = Patience { client: write_idle, upstream: self.timeout.idle };
+            tokio::spawn(splice(client, server, patience, ends.any(), outstanding));
             let (response, bind) = switching(response);
             return Ok(Answered { response, bind });
         }
-        // It may have come to an end while the upstream thought, and not every answer has a body that would be cut.
-        unless_ended(ends.session)?;
         let (mut head, body) = response.into_parts();
         let bind = answer::strip(&mut head.headers);
         head.version = Version::HTTP_11;

@@ -1,4 +1,5 @@
-//! A socket, and the place that it has among its server's connections: they go together, upgraded or not.
+//! A socket of a server: its place among that server's connections goes with it, upgraded or not, and what the server says before its
+//! answers is heard on the way.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -32,7 +33,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Held<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        this.hearing.writes();
+        Pin::new(&mut this.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -40,7 +43,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Held<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        this.hearing.writes();
+        Pin::new(&mut this.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

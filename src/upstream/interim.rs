@@ -1,14 +1,15 @@
 //! Interim answers (1xx) of a server, taken from what it sends before hyper has it, which drops them.
 //!
-//! hyper has a call for them, but that costs every request five allocations, and hardly any has one. So where an answer begins, its first
-//! bytes are looked at, and nothing more of nearly all.
+//! hyper has a callback for them, but that costs every request five allocations, and hardly any request meets one. So where an answer
+//! begins, its first bytes are looked at, and nothing more of nearly all.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use futures_util::task::AtomicWaker;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use httparse::EMPTY_HEADER;
@@ -20,22 +21,42 @@ use crate::edge::Interim;
 /// Bytes that the head of an interim answer may have, and fields. With more it is hyper's, which knows what to do with it.
 const LONGEST: usize = 16 * 1024;
 const MOST_FIELDS: usize = 64;
-/// Those that wait for their request at most; of more the first are kept.
+/// At most so many wait for their request; later ones are dropped.
 const MOST: usize = 16;
 
 /// What a connection's server says before its answers, between who reads it and whose request it is. Both are on one thread.
 #[derive(Default)]
 pub(super) struct Heard {
-    /// Whether the first bytes of an answer are to come.
-    is_awaited: AtomicBool,
+    stage: AtomicU8,
     is_any: AtomicBool,
     heads: Mutex<Vec<Interim>>,
+    /// Who has a request on a connection that somebody else drives.
+    user: AtomicWaker,
 }
 
+/// No answer is to come, or its first bytes have.
+const SETTLED: u8 = 0;
+/// A request was handed to the codec. What comes before it is written belongs to no request, and is the codec's, which refuses it.
+const ASKED: u8 = 1;
+/// A request is being written: what comes now is its answer, or comes before that.
+const AWAITED: u8 = 2;
+
 impl Heard {
-    /// A request goes to the server: what it sends next is an answer, or comes before one.
-    pub(super) fn await_answer(&self) {
-        self.is_awaited.store(true, Relaxed);
+    /// A request is handed to the codec.
+    pub(super) fn ask(&self) {
+        self.stage.store(ASKED, Relaxed);
+    }
+
+    /// Bytes are about to be written.
+    fn writes(&self) {
+        if self.stage.load(Relaxed) == ASKED {
+            self.stage.store(AWAITED, Relaxed);
+        }
+    }
+
+    /// Has this task woken when there is something to take.
+    pub(super) fn wakes(&self, user: &Waker) {
+        self.user.register(user);
     }
 
     /// Whether something came that was not taken yet.
@@ -54,6 +75,7 @@ impl Heard {
         if heads.len() < MOST {
             heads.push(interim);
             self.is_any.store(true, Relaxed);
+            self.user.wake();
         }
     }
 
@@ -63,7 +85,6 @@ impl Heard {
 }
 
 /// Hears interim answers among what is read of a stream.
-#[derive(Default)]
 pub(super) struct Hearing {
     heard: Arc<Heard>,
     /// What was read and not passed on: the beginning of a head, or what stands behind one.
@@ -75,6 +96,11 @@ impl Hearing {
         Self { heard, kept: Vec::new() }
     }
 
+    /// The stream is about to be written to.
+    pub(super) fn writes(&self) {
+        self.heard.writes();
+    }
+
     /// Reads what is no interim answer.
     pub(super) fn poll_read<T: AsyncRead + Unpin>(
         &mut self,
@@ -83,7 +109,7 @@ impl Hearing {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            let is_awaited = self.heard.is_awaited.load(Relaxed);
+            let is_awaited = self.heard.stage.load(Relaxed) == AWAITED;
             if !is_awaited && !self.kept.is_empty() {
                 let length = self.kept.len().min(buf.remaining());
                 buf.put_slice(self.kept.get(..length).unwrap_or_default());
@@ -98,7 +124,7 @@ impl Hearing {
             }
             // The stream ends where there is nothing; then what came before is hyper's to judge, and the end is there again.
             if read.is_empty() || (self.kept.is_empty() && matches!(judge(read), Judged::Other)) {
-                self.heard.is_awaited.store(false, Relaxed);
+                self.heard.stage.store(SETTLED, Relaxed);
                 if self.kept.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
@@ -124,7 +150,7 @@ impl Hearing {
                 }
                 Judged::Unknown => break,
                 Judged::Other => {
-                    self.heard.is_awaited.store(false, Relaxed);
+                    self.heard.stage.store(SETTLED, Relaxed);
                     break;
                 }
             }
@@ -187,9 +213,10 @@ fn interim(code: u16, parsed: &[httparse::Header<'_>]) -> Option<Interim> {
     Some(Interim { status, fields })
 }
 
-/// What is passed on of `bytes` that come in pieces of `size` where an answer is to come, and the status of what was heard.
+/// What is passed on of `bytes` that come in pieces of `size` where an answer is to come, into so much `room` at a time, and the
+/// status of what was heard.
 #[cfg(any(test, fuzzing))]
-pub(super) fn passed(mut bytes: &[u8], size: usize) -> (Vec<u8>, Vec<u16>) {
+pub(super) fn passed(mut bytes: &[u8], size: usize, room: usize) -> (Vec<u8>, Vec<u16>) {
     struct Pieces<'a, 'b>(&'b mut &'a [u8], usize);
     impl AsyncRead for Pieces<'_, '_> {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -201,13 +228,13 @@ pub(super) fn passed(mut bytes: &[u8], size: usize) -> (Vec<u8>, Vec<u16>) {
         }
     }
     let heard = Arc::new(Heard::default());
-    heard.await_answer();
+    heard.ask();
+    heard.writes();
     let mut hearing = Hearing::new(Arc::clone(&heard));
     let (mut all, mut told) = (Vec::new(), Vec::new());
-    let cx = &mut Context::from_waker(std::task::Waker::noop());
+    let cx = &mut Context::from_waker(Waker::noop());
     loop {
-        // Little room, so that what was kept is not given back at once.
-        let mut room = [0; 50];
+        let mut room = vec![0; room.max(1)];
         let mut buf = ReadBuf::new(&mut room);
         let _ = hearing.poll_read(&mut Pieces(&mut bytes, size.max(1)), cx, &mut buf);
         told.extend(heard.take().iter().map(|interim| interim.status.as_u16()));
@@ -232,19 +259,20 @@ mod tests {
             before in proptest::collection::vec((100_u16..200).prop_filter("an upgrade", |code| *code != 101), 0..10),
             fields in "([a-z]{1,9}: [ -~]{0,9}\r\n){0,3}",
             answer in prop_oneof![Just(ANSWER.to_owned()), Just(ANSWER.replace("200 OK", "101 x")), "\\PC{0,40}"],
-            size in 1..200_usize,
+            size in 1..2000_usize,
+            room in 1..2000_usize,
         ) {
             prop_assume!(!answer.starts_with("HTTP/1.") || answer.len() > 40);
             let heads: Vec<_> = before.iter().map(|code| format!("HTTP/1.1 {code} x\r\n{fields}\r\n")).collect();
             let heads = heads.concat();
-            let (passed_on, told) = passed(format!("{heads}{answer}").as_bytes(), size);
+            let (passed_on, told) = passed(format!("{heads}{answer}").as_bytes(), size, room);
             prop_assert_eq!(String::from_utf8_lossy(&passed_on), answer);
             prop_assert_eq!(told, before.into_iter().filter(|code| *code != 100).collect::<Vec<_>>());
         }
 
         #[test]
-        fn of_anything_else_nothing_is_lost(bytes: Vec<u8>, size in 1..200_usize) {
-            let (passed_on, told) = passed(&bytes, size);
+        fn of_anything_else_nothing_is_lost(bytes: Vec<u8>, size in 1..200_usize, room in 1..200_usize) {
+            let (passed_on, told) = passed(&bytes, size, room);
             prop_assert_eq!(passed_on, bytes);
             prop_assert_eq!(told, Vec::<u16>::new());
         }
@@ -254,8 +282,10 @@ mod tests {
     fn a_head_that_is_too_long_is_none_whatever_pieces_it_comes_in() {
         for end in ["", "\r\n\r\n"] {
             let long = format!("HTTP/1.1 103 x\r\nA: {}{end}", "b".repeat(LONGEST));
-            for size in [1, 1000, usize::MAX] {
-                assert_eq!(passed(long.as_bytes(), size), (long.clone().into_bytes(), Vec::new()));
+            for (size, room) in
+                [(1, 1), (1, LONGEST), (1000, 2 * LONGEST), (2 * LONGEST, 7), (2 * LONGEST, 2 * LONGEST)]
+            {
+                assert_eq!(passed(long.as_bytes(), size, room), (long.clone().into_bytes(), Vec::new()));
             }
         }
     }

@@ -59,7 +59,8 @@ impl Link {
         }
     }
 
-    /// Polls what comes of this connection, and the connection where that has to move for it.
+    /// Polls what comes of this connection, which is its outcome or something heard before that, and the connection where that has to
+    /// move for it.
     ///
     /// What comes of it is polled with a waker that wakes nobody: it comes by the connection alone, whose bell wakes this
     /// task, and to be woken by both would be once too often.
@@ -68,7 +69,10 @@ impl Link {
         cx: &mut Context<'_>,
         mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let Driver::User(connection, bell, _) = &mut self.driver else { return outcome(cx) };
+        let Driver::User(connection, bell, _) = &mut self.driver else {
+            self.heard.wakes(cx.waker());
+            return outcome(cx);
+        };
         if let Poll::Ready(outcome) = bell.muffled(&mut outcome) {
             return Poll::Ready(outcome);
         }

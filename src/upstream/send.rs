@@ -24,7 +24,7 @@ use super::link::Link;
 use super::pool::{Lease, Place, Vacancy};
 use super::sanitize::UpstreamRequest;
 use super::servers::{NoPlace, Servers};
-use crate::config::{LimitsConfig, UpstreamConfig, UpstreamTimeouts};
+use crate::config::{ClientTimeouts, LimitsConfig, UpstreamConfig, UpstreamTimeouts};
 use crate::edge::{Before, ClientBody, Outbox};
 use crate::session::SessionEnd;
 use crate::tls::UpstreamTls;
@@ -81,6 +81,8 @@ impl UpstreamError {
 pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
     body_idle: Duration,
+    /// For a client that takes nothing of an upgraded connection.
+    pub(super) write_idle: Duration,
 }
 
 /// A client's body, and how much of it there may be.
@@ -172,7 +174,8 @@ impl Upstreams {
                 outbox: outbox.cloned(),
             })
         };
-        Self { all: upstreams.iter().enumerate().map(upstream).collect(), body_idle: limits.timeouts.body_idle }
+        let ClientTimeouts { body_idle, write_idle, .. } = limits.timeouts;
+        Self { all: upstreams.iter().enumerate().map(upstream).collect(), body_idle, write_idle }
     }
 
     /// Sends the request and gives back the answer, as [`begin`](Self::begin) and [`Exchange::poll_answer`] do.
@@ -242,8 +245,8 @@ impl Upstreams {
 }
 
 impl Upstream {
-    /// Sends the request over a connection to the place that was `found` for it, or to another one, as long as no more than so
-    /// many `tries` fail. It has what it needs of whom it was asked by, so that it can be waited for anywhere.
+    /// Sends the request over a connection to the place that was `found` for it, or to another one, until so many `tries` have
+    /// failed. It has what it needs of whom it was asked by, so that it can be waited for anywhere.
     pub(super) async fn seek(
         self: Arc<Self>,
         mut found: Result<Place, NoPlace>,
@@ -268,7 +271,7 @@ impl Upstream {
         }
     }
 
-    /// A connection for a request that `found` none idle, and whether it is new: opened, or waited for. `None` if the server
+    /// A connection for a request that `found` none idle, and whether it is new: opened for it. `None` if the server
     /// cannot be reached.
     async fn lease(
         &self,

@@ -120,8 +120,63 @@ async fn a_hint_over_tls_comes_before_an_upload_has_gone() {
 }
 
 #[tokio::test]
+async fn a_hint_comes_at_once_over_a_connection_that_took_an_upload() {
+    let upstream = PlayedUpstream::start().await;
+    let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
+    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
+    client.send(format!("POST /played HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    // While it goes on: the answer comes first.
+    server.send(ANSWER).await;
+    assert_eq!(client.answer().await.status(), 200);
+    client.send("4\r\nmore\r\n0\r\n\r\n").await;
+    assert_eq!(server.exactly(14).await, b"4\r\nmore\r\n0\r\n\r\n");
+    client.get("/played", "").await;
+    assert!(server.head().await.starts_with("GET "), "over the same connection");
+    // Whoever hears one by chance, because of something else, does not hear so many in time.
+    let hinted = async {
+        for _ in 0..200 {
+            server.send(HINT).await;
+            assert_eq!(client.head().await, HINTED);
+        }
+    };
+    soon(hinted).await;
+    server.send(ANSWER).await;
+    assert_eq!(client.answer().await.status(), 200);
+    drop(server);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn what_comes_when_nobody_asked_is_told_to_nobody() {
+    let (bystander, upstream) = (Bystander::new().await, PlayedUpstream::start().await);
+    let harness = Harness::with(|config| bystander.beside(&upstream.routed(&config, "public", ""))).await;
+    let watch = bystander.watch(&harness).await;
+    let mut client = Wire::connect([127, 0, 4, 7].into(), harness.address()).await;
+    client.get("/played", "").await;
+    let mut server = upstream.accept().await;
+    let stolen = HINT.replace("Link: ", "Set-Cookie: its=another's; Link=");
+    for stray in [&stolen, &format!("{stolen}{ANSWER}"), "HTTP/1.1 1", "H", &stolen[..stolen.len() - 1]] {
+        server.head().await;
+        server.send(ANSWER).await;
+        assert_eq!(client.answer().await.status(), 200);
+        // In another segment than the answer, behind which it would be seen at once. It lies there when the next one asks.
+        server.send(stray).await;
+        client.get("/played", "").await;
+        server = upstream.accept().await;
+    }
+    server.head().await;
+    server.send(ANSWER).await;
+    assert_eq!(client.answer().await.status(), 200);
+    watch.noticed_nothing().await;
+    drop(server);
+    harness.finish_without(&["another's"]).await;
+}
+
+#[tokio::test]
 async fn a_pipelined_request_gets_its_hint_behind_the_answer_before() {
-    // More than sockets hold: the first answer stands half written for as long as the client does not read.
+    // More than sockets hold.
     const BYTES: usize = 16 * 1024 * 1024;
     let upstream = PlayedUpstream::start().await;
     let harness = Harness::with(|config| upstream.routed(&config, "public", "")).await;
@@ -150,7 +205,9 @@ async fn a_pipelined_request_gets_its_hint_behind_the_answer_before() {
 #[tokio::test]
 async fn a_client_that_knows_no_hints_gets_its_answer() {
     let (tls, upstream) = (TestTls::new(), PlayedUpstream::start().await);
-    let harness = Harness::with(|config| upstream.routed(&tls.listening(&config), "session", "")).await;
+    let bind = "[[route]]\npath = \"/bind\"\nupstream = \"played\"\naccess = \"login\"\n";
+    let routed = |config: String| upstream.routed(&tls.listening(&config), "session", "may_bind = true\n") + bind;
+    let harness = Harness::with(routed).await;
     let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
     let cookie = format!("sekisho={}", alice.cookies["sekisho"]);
     let hinted = async || {
@@ -175,17 +232,26 @@ async fn a_client_that_knows_no_hints_gets_its_answer() {
     hinted().await;
     assert_eq!(client.answer().await.status(), 200);
 
+    // Who may be signed in by what comes, and has links rewritten then.
+    let carol = Cookieless::new(&harness, Carrier::Docomo, "c").into_handset();
+    let mut client = Wire::connect(carol.source, harness.address()).await;
+    let identity = format!("{}: {}\r\n", carol.carrier.header(), carol.identifier.as_deref().unwrap());
+    let head = format!("POST /bind?guid=ON HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: {}\r\n{identity}", carol.user_agent);
+    client.send(format!("{head}Content-Length: 0\r\n\r\n")).await;
+    hinted().await;
+    assert_eq!(client.answer().await.status(), 200);
+
     // hyper has no way to send them over HTTP/2.
     let stream = tls_connect([127, 0, 4, 7].into(), harness.tls_address(), &tls.http2()).await;
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
-    let mut alice_tls = harness.handset(Carrier::PrivateApn, "c");
-    (alice_tls.gateway, alice_tls.tls) = (harness.tls_address(), Some(tls.http1()));
-    let code = harness.code("carol").await;
-    alice_tls.enrol("/", &code).await;
+    let mut dave = harness.handset(Carrier::PrivateApn, "d");
+    (dave.gateway, dave.tls) = (harness.tls_address(), Some(tls.http1()));
+    let code = harness.code("dave").await;
+    dave.enrol("/", &code).await;
     let request = Request::get(format!("https://{HOST}/played"))
-        .header("cookie", format!("__Host-sekisho={}", alice_tls.cookies["__Host-sekisho"]))
+        .header("cookie", format!("__Host-sekisho={}", dave.cookies["__Host-sekisho"]))
         .body(Full::new(Bytes::new()))
         .unwrap();
     let asking = tokio::spawn(async move { sender.send_request(request).await.unwrap() });

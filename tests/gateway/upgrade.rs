@@ -76,6 +76,44 @@ async fn either_side_may_end_it() {
 }
 
 #[tokio::test]
+async fn a_side_that_takes_nothing_is_cut_and_one_that_is_silent_is_not() {
+    let piece = vec![b'x'; 64 * 1024];
+    let upstream = PlayedUpstream::start().await;
+    let limits = "\n[limits.timeouts]\nwrite_idle = \"300ms\"\n";
+    let timeout = "timeout = { idle = \"300ms\" }\n";
+    let harness = Harness::with(|config| upstream.routed(&config, "session", timeout) + limits).await;
+    let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
+    let (mut silent, mut its_server) = open(&harness, &upstream, &alice).await;
+    for sends in ["server", "client"] {
+        let (mut client, mut server) = open(&harness, &upstream, &alice).await;
+        let sender = if sends == "server" { &mut server } else { &mut client };
+        soon(async { while sender.try_send(&piece).await {} }).await;
+    }
+    silent.send("still there").await;
+    assert_eq!(its_server.exactly(11).await, b"still there");
+    drop((silent, its_server));
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_switch_behind_the_end_of_a_session_is_not_told() {
+    let upstream = PlayedUpstream::start().await;
+    let harness = harness(&upstream).await;
+    let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
+    let mut client = Wire::connect(alice.source, harness.address()).await;
+    client.get("/played/ws?guid=ON", &format!("{HANDSHAKE}Origin: http://{HOST}\r\n{}", cookie(&alice))).await;
+    let mut server = upstream.accept().await;
+    server.head().await;
+    let ended: serde_json::Value = harness.admin().call(Method::DELETE, "/v1/accounts/alice/sessions").await.unwrap();
+    assert_eq!(ended["revoked"], 1, "{ended}");
+    server.send(SWITCH).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status(), 401, "{answer:?}");
+    assert!(server.rest().await.is_empty());
+    harness.finish_without(&["stolen"]).await;
+}
+
+#[tokio::test]
 async fn what_its_client_sends_before_it_is_granted_is_passed_on() {
     let upstream = PlayedUpstream::start().await;
     let harness = harness(&upstream).await;

@@ -252,15 +252,16 @@ impl<A: Answers> Future for Answering<A> {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let Some(guard) = this.guard.as_ref() else { unreachable!("it is polled to its end once") };
         let unsaid = &guard.activity().unsaid;
         if this.held_back.is_none() {
             let before = Before::new(this.hears.then(|| guard.activity()));
-            let response = ready!(poll_caught(this.handling.as_pin_mut(), cx, &before));
+            let response = ready!(poll_caught(this.handling.as_mut(), cx, &before));
             if !unsaid.is_any() {
                 return Poll::Ready(Ok(guarded(this.guard, response)));
             }
+            this.handling.set(None);
             *this.held_back = Some(Box::new(response));
         }
         // The stream wakes this task when it has gone.
@@ -273,12 +274,15 @@ impl<A: Answers> Future for Answering<A> {
 
 /// The answer, or that to a request whose handler panicked, now or before there was something to poll.
 fn poll_caught<A: Answers>(
-    handling: Option<Pin<&mut A>>,
+    mut handling: Pin<&mut Option<A>>,
     cx: &mut Context<'_>,
     before: &Before<'_>,
 ) -> Poll<Response<Body>> {
-    let polled = handling.map(|handling| catch_unwind(AssertUnwindSafe(|| handling.poll_answer(cx, before))));
-    if let Some(Ok(polled)) = polled {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut handling = Unwound(handling.as_mut());
+        handling.0.as_mut().as_pin_mut().map(|handling| handling.poll_answer(cx, before))
+    }));
+    if let Ok(Some(polled)) = polled {
         return polled;
     }
     // What the panic says may quote the request.
@@ -286,6 +290,17 @@ fn poll_caught<A: Answers>(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     Poll::Ready(response)
+}
+
+/// Goes with what panics while it is polled: what tells of its end then knows why.
+struct Unwound<'a, A>(Pin<&'a mut Option<A>>);
+
+impl<A> Drop for Unwound<'_, A> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(None);
+        }
+    }
 }
 
 /// Its request lasts as long as this answer.

@@ -114,22 +114,23 @@ impl Unsaid {
         self.is_any.store(!bytes.is_empty(), Relaxed);
     }
 
-    /// Writes them to their client's stream; ready when all have gone.
+    /// Writes some of them to their client's stream, until there are none.
     pub(super) fn poll_write_to<T: AsyncWrite + Unpin>(
         &self,
         stream: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let heads = &mut *self.heads();
-        while let Some(left @ [_, ..]) = heads.bytes.get(heads.written..) {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, left))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            heads.written += written;
+        let left = heads.bytes.get(heads.written..).unwrap_or_default();
+        let written = ready!(Pin::new(stream).poll_write(cx, left))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        *heads = Heads::default();
-        self.is_any.store(false, Relaxed);
+        heads.written += written;
+        if heads.written == heads.bytes.len() {
+            *heads = Heads::default();
+            self.is_any.store(false, Relaxed);
+        }
         Poll::Ready(Ok(()))
     }
 

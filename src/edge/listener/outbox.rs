@@ -217,8 +217,11 @@ impl<S: Socket> Outgoing<S> {
 
 impl Streams {
     fn end_turn(&mut self) {
-        self.is_calm = self.pieces < self.calm;
-        self.pieces = 0;
+        // A stream that takes more wakes the carrier within a turn, too.
+        if self.pieces > 0 {
+            self.is_calm = self.pieces < self.calm;
+            self.pieces = 0;
+        }
     }
 
     /// Gives the stream a place.

@@ -203,10 +203,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
     /// Writes what the client is to be told before its answer, which is held back for that; who waits for it is woken when it
     /// has gone.
     fn poll_unsaid(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let said = self.activity.unsaid.poll_write_to(&mut self.stream, cx);
-        let said = ready!(self.wrote(cx, said));
+        while self.activity.unsaid.is_any() {
+            let written = self.activity.unsaid.poll_write_to(&mut self.stream, cx);
+            ready!(self.wrote(cx, written))?;
+        }
         cx.waker().wake_by_ref();
-        Poll::Ready(said)
+        Poll::Ready(Ok(()))
     }
 
     /// hyper has something to write: not within an interim answer.

@@ -80,6 +80,11 @@ fn holding() -> Arc<Outbox> {
     Outbox::start_with(0)
 }
 
+/// That, and one whose first turns are calm.
+fn both() -> [Arc<Outbox>; 2] {
+    [holding(), Outbox::start()]
+}
+
 /// Shows what is held of a stream that is in use.
 fn held<S: Socket, R>(stream: &Outgoing<S>, shown: impl FnOnce(&Held) -> R) -> R {
     shown(at(&mut lock(&stream.outbox.streams).places, stream.place.index).unwrap())
@@ -233,9 +238,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     /// Of two streams that share an outbox, whatever the far side takes at once and reads at a time.
     #[test]
-    fn bytes_come_as_they_were_written(steps in [steps(), steps()], room in 1..3 * SMALL, reads in 1..SMALL) {
+    fn bytes_come_as_they_were_written(
+        steps in [steps(), steps()],
+        room in 1..3 * SMALL,
+        reads in 1..SMALL,
+        calm in prop::sample::select(vec![0, 2, CALM]),
+    ) {
         let turns = async {
-            let outbox = holding();
+            let outbox = Outbox::start_with(calm);
             join_all(steps.map(|steps| {
                 let (mut near, mut far) = pair(&outbox, room);
                 let lengths = steps.iter().map(|step| if let Step::Write(length) = step { *length } else { 0 });
@@ -271,35 +281,37 @@ proptest! {
 
 #[tokio::test]
 async fn what_does_not_fit_is_sent_later_and_nobody_has_to_ask() {
-    let outbox = holding();
-    let (mut near, mut far) = pair(&outbox, 8);
-    near.write_all(b"more than eight bytes").await.unwrap();
-    near.flush().await.unwrap();
-    yield_now().await;
-    let mut read = [0; 21];
-    far.read_exact(&mut read).await.unwrap();
-    assert_eq!(&read, b"more than eight bytes");
-    near.write_all(b"again more than eight").await.unwrap();
-    yield_now().await;
-    // Now its user waits for it.
-    let (flushed, came) = tokio::join!(near.flush(), far.read_exact(&mut read));
-    flushed.unwrap();
-    came.unwrap();
-    assert_eq!(&read, b"again more than eight");
+    for outbox in both() {
+        let (mut near, mut far) = pair(&outbox, 8);
+        near.write_all(b"more than eight bytes").await.unwrap();
+        yield_now().await;
+        let mut read = [0; 21];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"more than eight bytes");
+        near.write_all(b"again more than eight").await.unwrap();
+        yield_now().await;
+        // Now its user waits for it.
+        let (flushed, came) = tokio::join!(near.flush(), far.read_exact(&mut read));
+        flushed.unwrap();
+        came.unwrap();
+        assert_eq!(&read, b"again more than eight");
+    }
 }
 
 #[tokio::test]
 async fn more_is_taken_when_what_was_held_is_sent() {
-    let (mut near, mut far) = pair(&holding(), 8);
-    near.write_all(b"0123456789").await.unwrap();
-    yield_now().await;
-    let mut writing = Box::pin(async move { near.write_all(b"abc").await });
-    assert!(writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it is blocked");
-    let mut read = [0; 13];
-    let (written, came) = tokio::join!(writing, far.read_exact(&mut read));
-    written.unwrap();
-    came.unwrap();
-    assert_eq!(&read, b"0123456789abc");
+    for outbox in both() {
+        let (mut near, mut far) = pair(&outbox, 8);
+        near.write_all(b"0123456789").await.unwrap();
+        yield_now().await;
+        let mut writing = Box::pin(async move { near.write_all(b"abc").await });
+        assert!(writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it is blocked");
+        let mut read = [0; 13];
+        let (written, came) = tokio::join!(writing, far.read_exact(&mut read));
+        written.unwrap();
+        came.unwrap();
+        assert_eq!(&read, b"0123456789abc");
+    }
 }
 
 #[tokio::test]
@@ -360,32 +372,35 @@ impl Socket for Later {
 
 #[tokio::test]
 async fn streams_may_wake_while_they_are_written_to() {
-    let (outbox, kernel) = (holding(), Kernel::default());
-    let mut streams: Vec<_> = (0..MOST).map(|_| Outgoing::new(Later(false, kernel.clone()), Some(&outbox))).collect();
-    for stream in &mut streams {
-        stream.write_all(b"x").await.unwrap();
+    for outbox in both() {
+        let kernel = Kernel::default();
+        let later = || Later(false, kernel.clone());
+        let mut streams: Vec<_> = (0..MOST).map(|_| Outgoing::new(later(), Some(&outbox))).collect();
+        for stream in &mut streams {
+            stream.write_all(b"x").await.unwrap();
+        }
+        yield_now().await;
+        assert_eq!(kernel.bytes().len(), MOST);
     }
-    assert_eq!(kernel.bytes().len(), 0);
-    yield_now().await;
-    assert_eq!(kernel.bytes().len(), MOST);
 }
 
 #[tokio::test]
 async fn a_failure_is_told_to_who_wrote() {
-    let outbox = holding();
-    let kernel = Kernel::default();
-    let mut stream = Outgoing::new(kernel.clone(), Some(&outbox));
-    kernel.broken.store(true, Relaxed);
-    let mut is_woken = false;
-    let told = poll_fn(|cx| {
-        if replace(&mut is_woken, true) {
-            return Pin::new(&mut stream).poll_flush(cx);
-        }
-        assert!(Pin::new(&mut stream).poll_write(cx, b"lost").is_ready());
-        Poll::Pending
-    });
-    assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    assert!(held(&stream, |held| held.bytes.is_empty()));
+    for outbox in both() {
+        let kernel = Kernel::default();
+        let mut stream = Outgoing::new(kernel.clone(), Some(&outbox));
+        kernel.broken.store(true, Relaxed);
+        let mut is_woken = false;
+        let told = poll_fn(|cx| {
+            if replace(&mut is_woken, true) {
+                return Pin::new(&mut stream).poll_flush(cx);
+            }
+            assert!(Pin::new(&mut stream).poll_write(cx, b"lost").is_ready());
+            Poll::Pending
+        });
+        assert_eq!(told.await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert!(held(&stream, |held| held.bytes.is_empty()));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod connections;
 mod departed;
 mod framed;
+mod interim;
 mod noted;
 mod parked;
 mod workers;
