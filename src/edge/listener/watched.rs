@@ -1,7 +1,7 @@
 //! A connection's bytes and answers, each of which notes its [`Activity`].
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,6 +28,7 @@ const END: &[u8] = b"\r\n\r\n";
 /// hyper would find that out by reading, for which it takes a new buffer each time, as the request shares the one that it has.
 ///
 /// Of what is sent over HTTP/1 one message at a time is read ([`Framing`]).
+#[expect(clippy::struct_excessive_bools, reason = "each may be so whatever the others are")]
 pub(super) struct Watched<T> {
     stream: T,
     framing: Framing,
@@ -39,6 +40,8 @@ pub(super) struct Watched<T> {
     is_awaited: bool,
     /// Whether who reads has met its end.
     has_ended: bool,
+    /// Whether something could not be written since it was flushed last.
+    is_held_up: bool,
     activity: Arc<Activity>,
     /// Here, because an upgraded stream outlives everything else of its connection.
     _place: Option<Place>,
@@ -50,8 +53,17 @@ impl<T> Watched<T> {
             Protocol::Http1 => Framing::of_http1(),
             Protocol::Http2 => Framing::of_anything(),
         };
-        let (put_back, is_ahead, is_awaited, has_ended) = (Bytes::new(), false, false, false);
-        Self { stream, framing, put_back, is_ahead, is_awaited, has_ended, activity, _place: place }
+        Self {
+            stream,
+            framing,
+            put_back: Bytes::new(),
+            is_ahead: false,
+            is_awaited: false,
+            has_ended: false,
+            is_held_up: false,
+            activity,
+            _place: place,
+        }
     }
 
     /// Has these bytes read again, which are all that was read and not passed on.
@@ -184,6 +196,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     fn wrote<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         self.note(&written);
         if written.is_pending() {
+            self.is_held_up = true;
             self.check_client(cx)?;
         }
         written
@@ -251,6 +264,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.note(&flushed);
         this.check_client(cx)?;
+        // hyper puts off a request that came meanwhile, and does not come back to it by itself when the answer before has gone.
+        if flushed.is_ready() && take(&mut this.is_held_up) {
+            cx.waker().wake_by_ref();
+        }
         flushed
     }
 
@@ -355,7 +372,7 @@ impl HttpBody for Answer {
 
 impl Answer {
     fn moves(&mut self) {
-        if std::mem::take(&mut self.held_up) {
+        if take(&mut self.held_up) {
             self.request.0.answer_moves();
         }
     }

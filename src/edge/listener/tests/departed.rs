@@ -350,3 +350,17 @@ async fn who_stops_within_a_body_and_listens_on_is_answered() {
     served.all_is_quiet().await;
     served.goes_on_with(&["broken off"]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_came_while_the_answer_before_was_blocked_is_answered() {
+    let began = Instant::now();
+    // The answer does not fit.
+    let mut it = served(64);
+    it.send(&(head("POST", "/early", "Content-Length: 10\r\n") + "12345")).await;
+    it.all_is_quiet().await;
+    it.asks_and_waits("67890").await;
+    it.send(&head("GET", "/how-many", "")).await;
+    it.all_is_quiet().await;
+    it.goes_on_with(&["early", "2"]).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+}
