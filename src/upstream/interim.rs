@@ -36,9 +36,10 @@ pub(super) struct Heard {
 
 /// No answer is to come, or its first bytes have.
 const SETTLED: u8 = 0;
-/// A request was handed to the codec. What comes before it is written belongs to no request, and is the codec's, which refuses it.
+/// A request was handed to the codec. What is read before that writes it belongs to no request, and is the codec's, which refuses it.
 const ASKED: u8 = 1;
-/// A request is being written: what comes now is its answer, or comes before that.
+/// It is written, to the socket or what goes there at the end of the turn: what is read now is its answer, or comes before that. (So
+/// is what came in that turn and was not seen, as a whole answer would be.)
 const AWAITED: u8 = 2;
 
 impl Heard {

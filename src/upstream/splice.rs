@@ -32,7 +32,9 @@ pub(super) async fn splice(
         // A side that never upgrades has closed its connection; the other is closed with it.
         if let Ok((client, upstream)) = tokio::try_join!(client, upstream) {
             let (mut client, mut upstream) = (taking(client, patience.client), taking(upstream, patience.upstream));
-            let _ = copy_bidirectional(&mut client, &mut upstream).await;
+            if let Err(error) = copy_bidirectional(&mut client, &mut upstream).await {
+                tracing::debug!(%error, "an upgraded connection ended");
+            }
         }
     };
     tokio::select! {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::bystander::Bystander;
 use crate::harness::{Carrier, HOST, Handset, Harness};
@@ -78,21 +79,27 @@ async fn either_side_may_end_it() {
 #[tokio::test]
 async fn a_side_that_takes_nothing_is_cut_and_one_that_is_silent_is_not() {
     let piece = vec![b'x'; 64 * 1024];
-    let upstream = PlayedUpstream::start().await;
-    let limits = "\n[limits.timeouts]\nwrite_idle = \"300ms\"\n";
-    let timeout = "timeout = { idle = \"300ms\" }\n";
-    let harness = Harness::with(|config| upstream.routed(&config, "session", timeout) + limits).await;
-    let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
-    let (mut silent, mut its_server) = open(&harness, &upstream, &alice).await;
-    for sends in ["server", "client"] {
+    for (sends, write_idle, idle) in [("server", "300ms", "1h"), ("client", "1h", "300ms")] {
+        let upstream = PlayedUpstream::start().await;
+        let limits = format!("\n[limits.timeouts]\nwrite_idle = \"{write_idle}\"\n");
+        let timeout = format!("timeout = {{ idle = \"{idle}\" }}\n");
+        let harness = Harness::with(|config| upstream.routed(&config, "session", &timeout) + &limits).await;
+        let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
+        let (mut silent, mut its_server) = open(&harness, &upstream, &alice).await;
+        // One has said all that it has to say, and still hears the other one.
+        let (mut half, mut its_other) = open(&harness, &upstream, &alice).await;
+        half.stream.shutdown().await.unwrap();
+        assert!(its_other.rest().await.is_empty());
         let (mut client, mut server) = open(&harness, &upstream, &alice).await;
         let sender = if sends == "server" { &mut server } else { &mut client };
         soon(async { while sender.try_send(&piece).await {} }).await;
+        silent.send("still there").await;
+        assert_eq!(its_server.exactly(11).await, b"still there");
+        its_other.send("so am I").await;
+        assert_eq!(half.exactly(7).await, b"so am I");
+        drop((silent, its_server, half, its_other));
+        harness.finish().await;
     }
-    silent.send("still there").await;
-    assert_eq!(its_server.exactly(11).await, b"still there");
-    drop((silent, its_server));
-    harness.finish().await;
 }
 
 #[tokio::test]
