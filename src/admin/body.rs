@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -36,8 +37,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Asked<T> {
     }
 }
 
-/// The bytes of a body.
+/// The bytes of a body. One that is announced too large is not waited for.
 pub(super) async fn read(body: Body) -> Result<Bytes, Refused> {
+    if body.size_hint().lower() > MOST_BYTES as u64 {
+        return Err(Refused::BodyTooLarge);
+    }
     let whole = timeout(PATIENCE, Limited::new(body, MOST_BYTES).collect()).await.map_err(|_| Refused::BodyTooSlow)?;
     whole.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.is::<LengthLimitError>() {

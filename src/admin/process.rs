@@ -15,7 +15,7 @@ use super::body::{Asked, NoFields};
 use super::operations::Operations;
 use super::refused::Refused;
 use super::status::Status;
-use crate::config::Finding;
+use crate::config::{Finding, Severity};
 use crate::privacy::Promise;
 use crate::store::StoreError;
 use crate::telemetry::Actor;
@@ -82,7 +82,9 @@ pub struct Reloaded {
 impl From<ReloadError> for Refused {
     fn from(error: ReloadError) -> Self {
         match error {
-            ReloadError::Findings(findings) => {
+            ReloadError::Findings(mut findings) => {
+                // What keeps it from being used stands together and last, as `check` has it.
+                findings.sort_by_key(|finding| finding.severity == Severity::Error);
                 Self::ConfigurationUnsound(findings.iter().map(ToString::to_string).collect())
             }
             ReloadError::Stopping => Self::Stopping,

@@ -4,7 +4,7 @@
 //! here it is put together again and judged as if it had come to a handset listener. The answer is 200, 401 or 403 and
 //! nothing else: `auth_request` turns others into 500 (`interface.md` §3).
 
-use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -120,8 +120,7 @@ impl Gateway {
             Presented::Ended if route.access == Access::Session => return Err(refused(Reason::SessionExpired)),
             Presented::Nothing | Presented::Ended => None,
         };
-        let handshake = arrival.head.all(&SEC_WEBSOCKET_KEY).next().is_some();
-        if handshake && self.has_foreign_origin(&arrival.head) {
+        if self.is_foreign_handshake(&arrival.head) {
             return Err(refused(Reason::ForeignOrigin));
         }
         if current.as_ref().is_some_and(|current| self.lacks_pin(route, current, arrival.now)) {

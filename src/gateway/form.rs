@@ -105,8 +105,7 @@ impl Gateway {
         self.has_foreign_origin(head) || is_cross_site(head)
     }
 
-    /// Whether a browser says that another site's page asks; it does so with every WebSocket handshake too (RFC 6455
-    /// §10.2).
+    /// Whether a browser says that another site's page asks.
     pub(super) fn has_foreign_origin(&self, head: &RawHead) -> bool {
         head.all(&ORIGIN).any(|origin| !self.is_own_origin(origin.as_bytes()))
     }

@@ -63,8 +63,8 @@ impl Share {
             }
             Presented::Nothing | Presented::Ended => None,
         };
-        let Passage { arrival, upgrade, .. } = &passage;
-        if upgrade.is_some() && gateway.has_foreign_origin(&arrival.head) {
+        let arrival = &passage.arrival;
+        if gateway.is_foreign_handshake(&arrival.head) {
             return self.end_here(passage, |visit| gateway.refuse(visit, Reason::ForeignOrigin));
         }
         match current {

@@ -20,6 +20,7 @@ mod forward;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod handle;
+mod handshake;
 mod last_minute;
 mod limits;
 mod listeners;

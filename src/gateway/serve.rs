@@ -225,9 +225,12 @@ fn run(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// What keeps the gateway from starting comes last.
 fn print(findings: &[Finding]) {
-    for finding in findings {
-        print_line(&finding.to_string());
+    for severity in [Severity::Warning, Severity::Error] {
+        for finding in findings.iter().filter(|finding| finding.severity == severity) {
+            print_line(&finding.to_string());
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::days::{aside, folder, real};
 use super::record::{Behind, HASH_BYTES, MOST_LINE_BYTES, Record};
 use super::seal::{Seal, Segment};
+use super::whole::{End, Lost};
 use crate::clock::{Day, Timestamp};
 
 /// Bytes at the beginning of a file that tell what it is.
@@ -55,6 +56,8 @@ pub struct DayFile {
     /// What stands in the file is of the other kind, sealed or not, and nothing is to be mixed.
     foreign: bool,
     segment: Option<Segment>,
+    /// What the last line in clear left; `None` until the first is written.
+    end: Option<End>,
     state: Arc<FileState>,
 }
 
@@ -72,7 +75,7 @@ impl DayFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "sealed lines need a regular file"));
         }
         let state = Arc::new(FileState { day: AtomicI32::new(i32::MAX), fault: AtomicBool::new(false) });
-        let mut opened = Self { path, seal, file, regular, day: None, foreign: false, segment: None, state };
+        let mut opened = Self { path, seal, file, regular, day: None, foreign: false, segment: None, end: None, state };
         opened.look()?;
         Ok(opened)
     }
@@ -108,17 +111,22 @@ impl DayFile {
     /// set further back has the file put aside like one that went on.
     ///
     /// # Errors
-    /// What the system says, or [`io::ErrorKind::NotFound`] where no key seals that day. The lines are lost then, and never
-    /// written in clear.
-    pub fn append(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
+    /// What the system says, or [`io::ErrorKind::NotFound`] where no key seals that day. The lines that it counts are lost
+    /// then, and never written in clear where they should be sealed. Half a line is not left behind.
+    pub fn append(&mut self, day: Day, lines: &[u8]) -> Result<(), Lost> {
         let aside = self.put_aside_for(day, lines);
-        let done = if self.foreign && aside.is_err() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
-        let done = done.and_then(|()| self.append_to(day, lines, aside.is_ok()));
+        let done = if self.foreign && aside.is_err() {
+            Err(Lost::all(lines, io::ErrorKind::InvalidData.into()))
+        } else {
+            self.append_to(day, lines, aside.is_ok())
+        };
         let fault = aside.is_err() || done.is_err();
         if self.state.fault.swap(fault, Ordering::AcqRel) != fault {
             let file = &self.path;
             match (&aside, &done) {
-                (_, Err(error)) => tracing::error!(file = %file.display(), %error, %day, "lines of a log are lost"),
+                (_, Err(Lost { error, .. })) => {
+                    tracing::error!(file = %file.display(), %error, %day, "lines of a log are lost");
+                }
                 (Err(error), Ok(())) => {
                     tracing::error!(file = %file.display(), %error, "a day of a log could not be put aside");
                 }
@@ -136,19 +144,39 @@ impl DayFile {
 
     /// `begun` says whether the file is of the day that it should be of. If not, what is written to it goes with its first day,
     /// once it can be put aside; sealed lines are under the key of their own day all the same.
-    fn append_to(&mut self, day: Day, lines: &[u8], begun: bool) -> io::Result<()> {
+    fn append_to(&mut self, day: Day, lines: &[u8], begun: bool) -> Result<(), Lost> {
         if lines.is_empty() {
             return Ok(());
         }
         let day = self.day.filter(|_| begun).unwrap_or(day);
         match self.seal.clone() {
-            None => self.file.write_all(lines)?,
-            Some(seal) => self.append_sealed(&seal, day, lines)?,
+            None => self.append_clear(lines)?,
+            Some(seal) => self.append_sealed(&seal, day, lines).map_err(|error| Lost::all(lines, error))?,
         }
         if self.regular && begun {
             self.note(Some(day));
         }
         Ok(())
+    }
+
+    fn append_clear(&mut self, lines: &[u8]) -> Result<(), Lost> {
+        let mut end = match self.end.take() {
+            Some(end) => end,
+            // A run that was killed, or found no room, may have left half a line.
+            None if self.regular && self.ends_within_a_line().unwrap_or(false) => End::WITHIN,
+            None => End::NOTHING,
+        };
+        let done = if self.regular { end.append(&mut self.file, lines) } else { end.write(&mut self.file, lines) };
+        self.end = Some(end);
+        done
+    }
+
+    fn ends_within_a_line(&self) -> io::Result<bool> {
+        let file = File::open(&self.path)?;
+        let length = file.metadata()?.len();
+        let mut last = [b'\n'];
+        file.read_at(&mut last, length.saturating_sub(1))?;
+        Ok(last != [b'\n'])
     }
 
     fn append_sealed(&mut self, seal: &Seal, day: Day, lines: &[u8]) -> io::Result<()> {
@@ -192,6 +220,7 @@ impl DayFile {
         self.file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
         self.note(None);
         self.foreign = false;
+        self.end = None;
         self.look()
     }
 
@@ -338,6 +367,21 @@ mod tests {
         file.append(NEXT, b"again\n").unwrap();
         file.append(NEXT.minus_days(9), b"").unwrap();
         assert_eq!(text(&folder.path().join("access.log.2026-11-27.1")), "again\n");
+    }
+
+    #[test]
+    fn half_a_line_that_a_run_left_is_ended_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let left = "{\"time\":\"2026-11-26T00:00:00Z\"}\n{\"time\":\"20";
+        fs::write(&path, left).unwrap();
+        let mut file = DayFile::open(&path, None).unwrap();
+        assert_eq!(text(&path), left, "as it was until lines come");
+        file.append(DAY, b"one\n").unwrap();
+        file.append(DAY, b"two\n").unwrap();
+        drop(file);
+        DayFile::open(&path, None).unwrap().append(DAY, b"three\n").unwrap();
+        assert_eq!(text(&path), format!("{left}\none\ntwo\nthree\n"));
     }
 
     #[test]

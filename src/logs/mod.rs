@@ -12,9 +12,11 @@ pub mod fuzz;
 mod reader;
 mod record;
 mod seal;
+mod whole;
 
 pub use day_file::{DayFile, FileState};
 pub use days::{days_put_aside, erase_days};
 pub use reader::{Finding, FindingKind, Found, KeyOfDay, SealedLine, SealedReader};
 pub use record::MOST_LINE_BYTES;
 pub use seal::{Seal, days_ahead};
+pub use whole::{End, Lost};

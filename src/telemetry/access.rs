@@ -12,6 +12,7 @@ use super::common_log::{self, Told};
 use super::json::{beginning, number, string};
 use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull, Writer};
+use super::stdout::Stdout;
 use crate::carrier::CarrierName;
 use crate::clock::{Day, Timestamp};
 use crate::config::{AccessFormat, AccessLog, ClientAddressDetail, LogConfig, PrivacyConfig};
@@ -177,7 +178,7 @@ impl AccessLogger {
 fn open(log: &LogConfig, seal: &Arc<Seal>) -> io::Result<(Option<Writer>, Option<Arc<FileState>>)> {
     Ok(match &log.access {
         AccessLog::Off => (None, None),
-        AccessLog::Stdout => (Some(Box::new(io::stdout())), None),
+        AccessLog::Stdout => (Some(Box::new(Stdout)), None),
         AccessLog::File(path) => {
             let file = DayFile::open(path, log.sealed.then(|| Arc::clone(seal)))?;
             let state = file.state();

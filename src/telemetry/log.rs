@@ -21,6 +21,7 @@ use super::metrics::Metrics;
 use super::queue::{LineQueue, WhenFull};
 use super::security::TARGET as SECURITY;
 use super::security_file;
+use super::stdout::Stdout;
 use crate::clock::{Clock, Day, Timestamp};
 use crate::config::LogLevel;
 
@@ -60,7 +61,7 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`]; once a process only.
 pub fn init(clock: Arc<dyn Clock>, metrics: &Metrics, level: LogLevel) -> Result<LogGuard, LogError> {
-    let queue = Arc::new(LineQueue::start(Box::new(io::stdout()), Duration::ZERO, metrics.lines_lost("log"))?);
+    let queue = Arc::new(LineQueue::start(Box::new(Stdout), Duration::ZERO, metrics.lines_lost("log"))?);
     // The subscriber lives as long as the process; the guard alone must keep the queue, so that dropping it flushes.
     let out = Arc::downgrade(&queue);
     let out = move |stream: &str, day: Day, line: &[u8]| {

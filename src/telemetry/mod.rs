@@ -20,6 +20,7 @@ mod rotation_figures;
 mod security;
 mod security_file;
 mod spread;
+mod stdout;
 mod upstreams;
 
 pub use access::{ACCESS_FIELDS, Access, AccessLogger, Redirection};

@@ -3,7 +3,7 @@
 //! Own code rather than tracing-appender, which costs an allocation, a wake-up and a write for every line and keeps
 //! silent about lines that the writer refused; here a line is a copy under a short lock, and every lost line counts.
 
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::clock::Day;
-use crate::logs::DayFile;
+use crate::logs::{DayFile, Lost};
 
 /// Bytes that may wait for the writer.
 const CAPACITY: usize = 4 << 20;
@@ -61,18 +61,11 @@ struct Buffer {
 /// Takes whole lines, some at a time.
 pub(super) trait Sink: Send {
     /// Writes `lines`, which are of `day`. None says that the day has come.
-    fn write(&mut self, day: Day, lines: &[u8]) -> io::Result<()>;
-}
-
-impl<W: Write + Send> Sink for W {
-    fn write(&mut self, _: Day, lines: &[u8]) -> io::Result<()> {
-        self.write_all(lines)?;
-        self.flush()
-    }
+    fn write(&mut self, day: Day, lines: &[u8]) -> Result<(), Lost>;
 }
 
 impl Sink for DayFile {
-    fn write(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, day: Day, lines: &[u8]) -> Result<(), Lost> {
         self.append(day, lines)
     }
 }
@@ -191,8 +184,8 @@ impl Shared {
             for (day, bytes) in days.drain(..) {
                 let (lines, more) = rest.split_at_checked(bytes).unwrap_or((rest, &[]));
                 rest = more;
-                if writer.write(day, lines).is_err() {
-                    self.lost.inc_by(lines.split(|b| *b == b'\n').skip(1).count() as u64);
+                if let Err(Lost { lines, .. }) = writer.write(day, lines) {
+                    self.lost.inc_by(lines);
                 }
             }
             taken.clear();
@@ -216,14 +209,10 @@ mod tests {
         written: Arc<Mutex<Vec<u8>>>,
     }
 
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.open.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.written.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
+    impl Sink for Gate {
+        fn write(&mut self, _: Day, lines: &[u8]) -> Result<(), Lost> {
+            self.open.recv().map_err(|_| Lost::all(lines, io::ErrorKind::BrokenPipe.into()))?;
+            self.written.lock().unwrap().extend_from_slice(lines);
             Ok(())
         }
     }
@@ -272,7 +261,7 @@ mod tests {
         type Written = Vec<(Day, Vec<u8>)>;
         struct Days(Arc<Mutex<Written>>);
         impl Sink for Days {
-            fn write(&mut self, day: Day, lines: &[u8]) -> io::Result<()> {
+            fn write(&mut self, day: Day, lines: &[u8]) -> Result<(), Lost> {
                 self.0.lock().unwrap().push((day, lines.to_vec()));
                 Ok(())
             }

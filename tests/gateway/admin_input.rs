@@ -8,8 +8,10 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Carrier, Harness, files};
+use crate::wire::soon;
 
 /// One call with fields and a body: its status, and the document of the answer.
 pub(crate) async fn call(
@@ -211,6 +213,25 @@ async fn a_verb_that_takes_no_fields_takes_none_or_the_empty_object() {
     }
     let verb = Verb { method: "DELETE".to_owned(), path: format!("/v1/bindings/{}", known.binding) };
     assert_eq!(call(&harness, &verb, json, "{}").await, (200, json!({"revoked": 1})));
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused_before_any_of_it_comes() {
+    let harness = Harness::start().await;
+    for key in ["", "Idempotency-Key: k\r\n"] {
+        let mut stream = tokio::net::UnixStream::connect(harness.folder.path().join("admin.sock")).await.unwrap();
+        let head = format!(
+            "POST /v1/accounts/alice/suspend HTTP/1.1\r\nHost: sekisho\r\nContent-Type: application/json\r\n\
+             {key}Content-Length: 99999999\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Nothing more is sent, and the answer does not wait for it.
+        let mut answer = Vec::new();
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body-too-large"), "{key}{answer}");
+    }
     harness.finish().await;
 }
 

@@ -176,6 +176,14 @@ async fn what_the_handset_listener_refuses_is_refused_with_its_reason() {
             of("/").and("Origin", "https://attacker.example").and("Sec-WebSocket-Key", "x"),
             refused(403, "foreign-origin"),
         ),
+        // A console may switch without a key, and a proxy may say in its own words what it keeps from the question.
+        (
+            of("/").and("Connection", "Upgrade").and("Upgrade", "websocket").and("Origin", "http://evil.example"),
+            refused(403, "foreign-origin"),
+        ),
+        (of("/").and("Upgrade", "x").and("Origin", "null"), refused(403, "foreign-origin")),
+        (of("/").set("X-Forwarded-Proto", "ws").and("Origin", "null"), refused(403, "foreign-origin")),
+        (Question::of(&alice, "/public").and("Upgrade", "x").and("Origin", "null"), refused(403, "foreign-origin")),
         (Question { target: "/".to_owned(), ..of("/") }, refused(403, "no-route")),
         (Question { target: "/_sekisho/notice".to_owned(), ..of("/") }, refused(403, "no-route")),
         // Not the proxy: what it says counts for nothing, whatever it says.
@@ -185,7 +193,16 @@ async fn what_the_handset_listener_refuses_is_refused_with_its_reason() {
         let about = format!("{} {:?}", question.target, question.fields.last());
         assert_eq!(question.refusal(&harness).await, expected, "{about}");
     }
-    assert_eq!(of("/").ask(&harness).await.status, StatusCode::OK, "nothing of that ended the session");
+    for passes in [
+        of("/"),
+        of("/").and("Upgrade", "websocket").and("Sec-WebSocket-Key", "x").and("Origin", &format!("http://{HOST}")),
+        of("/").and("Upgrade", "websocket"),
+        // What a page elsewhere may read of an answer is between its browser and the console.
+        of("/").and("Origin", "http://evil.example"),
+    ] {
+        let about = format!("{:?}", passes.fields.last());
+        assert_eq!(passes.ask(&harness).await.status, StatusCode::OK, "nothing of that ended the session: {about}");
+    }
     harness.finish().await;
 }
 

@@ -235,6 +235,14 @@ async fn a_stranger_or_a_foreign_page_gets_no_socket() {
         let answer = client.answer().await;
         assert_eq!((answer.status(), answer.reason().as_str()), (status, reason), "{fields}");
     }
+    // By whatever it is known, as in a question of forward-auth.
+    for fields in ["Connection: Upgrade\r\nUpgrade: x\r\n", "Upgrade: x\r\n", "Sec-WebSocket-Key: x\r\n"] {
+        let mut client = Wire::connect(alice.source, harness.address()).await;
+        let foreign = format!("Accept: application/json\r\n{cookie}Origin: http://evil.example\r\n");
+        client.get("/played/ws", &format!("{fields}{foreign}")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (403, "foreign-origin"), "{fields}");
+    }
     // A client that is no browser says no origin.
     let mut client = Wire::connect(alice.source, harness.address()).await;
     client.get("/played/ws", &format!("{HANDSHAKE}{cookie}")).await;

@@ -187,6 +187,13 @@ async fn sockets_for_another_process_are_not_taken() {
         let refused = ended(Passed::new(&[&socket]).told(variables).to(&folder.command("serve"))).await;
         assert!(refused.stderr.contains("in use"), "{variables}: {refused:?}");
     }
+    // Meant for this one, and no number of sockets: neither none nor some.
+    for count in ["abc", "-1", "99999999999", "1048577", "''", "1x", "' 1'", "+1", "$'\\xff'"] {
+        let passed = Passed::new(&[&socket]).told(&format!("LISTEN_PID=$$ LISTEN_FDS={count}"));
+        let refused = ended(passed.to(&folder.command("serve"))).await;
+        assert_eq!((refused.code, refused.finding_keys()), (2, vec!["listener"]), "{count}: {refused:?}");
+        assert!(refused.stderr.contains("LISTEN_FDS is no number of descriptors"), "{count}: {refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,25 @@ async fn a_good_configuration_passes_with_its_warnings_and_nothing_is_made() {
 }
 
 #[tokio::test]
+async fn what_keeps_a_gateway_from_starting_is_told_last() {
+    let folder = Folder::alone();
+    folder.append("[log]\naccess = { to = \"stdout\" }\n");
+    let gateway = folder.serve().await;
+    folder.edit("audience = \"https://console.internal\"", "audience = \"\"");
+    let told = async |verb: &str| {
+        let said = folder.run(verb).await;
+        let lines = said.stderr.lines().filter(|line| line.contains("gateway.toml:"));
+        lines.map(|line| line.contains(": warning: ")).collect::<Vec<_>>()
+    };
+    for verb in ["check", "serve", "reload"] {
+        let warnings = told(verb).await;
+        assert!(warnings.len() > 1 && warnings.is_sorted_by(|one, next| one >= next), "{verb}: {warnings:?}");
+        assert_eq!((warnings.first(), warnings.last()), (Some(&true), Some(&false)), "{verb}: {warnings:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn everything_wrong_is_told_at_once() {
     let folder = with_store().await;
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();

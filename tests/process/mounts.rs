@@ -196,3 +196,56 @@ async fn a_file_system_that_fills_up_amid_a_wrap_holds_it_up_and_loses_nobody() 
     assert_eq!(folder.document("audit verify").await["ok"], true);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_log_whose_disk_fills_up_loses_lines_and_keeps_no_half_of_one() {
+    for sealed in [true, false] {
+        let folder = Folder::alone();
+        folder.edit("data/store.db", "kept/store.db");
+        folder.append(&format!("[log]\naccess = {{ file = \"data/access.log\", sealed = {sealed} }}\n"));
+        let mount = r#"mount -t tmpfs -o size=128k,mode=700 tmpfs "$1""#;
+        let Some(disk) = Disk::mounted(&folder, mount).await else { return };
+        let inside = disk.entrance();
+        let gateway = folder.serve_as(inside(folder.command("serve"))).await;
+        let mut handset = gateway.handset(Carrier::PrivateApn, "1");
+        let lines = async || {
+            if !sealed {
+                return disk.sh(r#"cat "$1/access.log""#).await;
+            }
+            ended(inside(folder.command("logs read"))).await
+        };
+        for round in 0..3 {
+            let written = async {
+                let path = format!("/before-{round}");
+                handset.get(&path).await;
+                while !lines().await.stdout.contains(&path) {}
+            };
+            timeout(PATIENCE, written).await.expect("a line that has room");
+            let filled = disk.sh(r#"cat /dev/zero >"$1/ballast""#).await;
+            assert!(filled.code != 0 && filled.stderr.contains("No space left"), "{filled:?}");
+            // The last page of the log itself has room yet, and ends within a line.
+            let lost = async || lost_lines(&gateway.ops("/metrics").await.text());
+            let before = lost().await;
+            let no_more = async {
+                while lost().await == before {
+                    handset.get("/full").await;
+                }
+            };
+            timeout(PATIENCE, no_more).await.expect("no room for ever");
+            disk.done(r#"rm "$1/ballast""#).await;
+        }
+        let all = lines().await;
+        assert_eq!(all.code, 0, "sealed: {sealed}, {all:?}");
+        assert!(all.stdout.lines().count() > 3 && all.stdout.ends_with('\n'), "{all:?}");
+        for line in all.stdout.lines() {
+            let read: Result<serde_json::Value, _> = serde_json::from_str(line);
+            assert!(read.is_ok(), "sealed: {sealed}, {line}");
+        }
+        gateway.stop().await;
+    }
+}
+
+fn lost_lines(metrics: &str) -> u64 {
+    let of_access = |line: &str| line.strip_prefix("sekisho_log_lines_lost_total{stream=\"access\"} ")?.parse().ok();
+    metrics.lines().find_map(of_access).unwrap_or_else(|| panic!("{metrics}"))
+}

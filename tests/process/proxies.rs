@@ -181,6 +181,15 @@ async fn the_whole_way(name: &str) {
         assert!(head.contains("theirs=kept"), "{head}");
     }
     let before = site.console.received().len();
+    // A page elsewhere gets no socket, with a key or without, and the page that says so asks no console either.
+    let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let (upgrade, websocket) = (("Connection", "Upgrade"), ("Upgrade", "websocket"));
+    for fields in [&[upgrade, websocket, key][..], &[upgrade, websocket], &[key]] {
+        let foreign = [&[("Origin", "http://evil.example"), ("Accept", "application/json")], fields].concat();
+        let answer = alice.send(Method::GET, "/ws", &foreign, Bytes::new()).await;
+        assert_eq!((answer.status, answer.reason().as_str()), (StatusCode::FORBIDDEN, "foreign-origin"), "{fields:?}");
+    }
+    assert_eq!(site.console.received().len(), before);
     // Another handset with her cookie.
     let mut thief = site.handset("b");
     thief.cookies = alice.cookies.clone();

@@ -16,9 +16,17 @@ use thiserror::Error;
 
 use crate::config::{ListenerConfig, Serves};
 
+/// Descriptors that a process can have, where the kernel is not told otherwise (`fs.nr_open`).
+const MOST_DESCRIPTORS: usize = 1 << 20;
+
 /// A descriptor that was passed is of no use.
 #[derive(Debug, Error)]
 pub enum InheritedError {
+    /// How many there are is not said.
+    #[error(
+        "LISTEN_FDS is no number of descriptors, though LISTEN_PID names this process; have it say how many were passed, or unset both"
+    )]
+    NoCount,
     /// It is no TCP socket.
     #[error(
         "descriptor {index} of LISTEN_FDS cannot be used ({source}); a socket unit for the gateway has ListenStream= with ports alone"
@@ -57,6 +65,9 @@ impl Inherited {
     /// # Errors
     /// [`InheritedError`].
     pub fn from_env() -> Result<Self, InheritedError> {
+        if !is_count_sound() {
+            return Err(InheritedError::NoCount);
+        }
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut descriptors = ListenFd::from_env();
@@ -131,6 +142,19 @@ impl Inherited {
     fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Passed> {
         self.sockets.iter().filter(move |passed| same(passed.address, address))
     }
+}
+
+/// Whether `LISTEN_FDS` is a number, if it is there and meant for this process: who set it expects its sockets to be served.
+fn is_count_sound() -> bool {
+    let number = |name| std::env::var_os(name).map(|value| value.to_str().and_then(digits));
+    let is_ours = number("LISTEN_PID").flatten() == usize::try_from(std::process::id()).ok();
+    let count = number("LISTEN_FDS");
+    !is_ours || count.is_none_or(|count| count.is_some_and(|count| count <= MOST_DESCRIPTORS))
+}
+
+/// Digits alone: a sign is none.
+fn digits(text: &str) -> Option<usize> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// Scopes and flow labels of IPv6 are not written in a configuration.
