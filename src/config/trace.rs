@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::document::join;
 use super::origin::Origin;
 use super::secret_source::SecretSource;
 
@@ -15,12 +16,20 @@ pub struct TraceConfig {
     pub ratio: f64,
     /// Who decides which.
     pub sampling: TraceSampling,
-    /// Header fields for the collector, names in lower case.
+    /// Header fields for the collector, names as they are written.
     pub headers: Vec<(String, SecretSource)>,
     /// PEM file of the authorities that vouch for an https collector. Default: the system's.
     pub ca: Option<PathBuf>,
     /// What the gateway calls itself there. Default `sekisho`.
     pub service: String,
+}
+
+impl TraceConfig {
+    /// The key of the header field that is written so.
+    #[must_use]
+    pub fn header_key(written: &str) -> String {
+        join("trace.headers", written)
+    }
 }
 
 /// Where a collector is: an origin, and what stands before its own path.

@@ -15,7 +15,7 @@ use super::last_minute::LastMinute;
 use super::listeners::{Change, Listeners, Listening};
 use super::log_days;
 use super::notice;
-use super::startup::at_log_file;
+use super::startup::{LAST_SPANS, at_log_file};
 use super::state::{Gateway, Setting};
 use crate::admin::{Process, ReloadError, Reloaded, Status};
 use crate::audit::{Action, Effect, Event};
@@ -27,7 +27,6 @@ use crate::privacy::Promise;
 use crate::session::SessionPolicy;
 use crate::store::StoreError;
 use crate::telemetry::{Actor, Redirection, ReloadOutcome, SecurityRedirection, configure_log, open_security_log};
-use crate::trace::Tracer;
 use crate::upstream::Health;
 
 /// What a reload replaces, and what it needs for that.
@@ -203,8 +202,8 @@ impl Live {
         }
         let security = open_security_log(&config.log, &former.metrics);
         let security = security.map_err(|e| findings.push(config.finding("log.security", at_log_file(&e)))).ok();
-        let tracer = Tracer::start(config.trace.as_ref(), &former.metrics, &former.clock, &former.entropy);
-        let tracer = tracer.map_err(|error| findings.push(config.finding(error.key(), error.to_string()))).ok();
+        let tracer = former.tracer.next(config.trace.as_ref(), &former.metrics, &former.clock, &former.entropy);
+        let tracer = tracer.map_err(|error| findings.push(config.finding(&error.key(), error.to_string()))).ok();
         let (Some(listeners), Some((access, redirection)), Some(security), Some(tracer), true) =
             (listeners, access, security, tracer, findings.is_empty())
         else {
@@ -244,7 +243,8 @@ impl Live {
         self.admissions.replace(&config, connections);
         *lock(&self.lists) = lists;
         configure_log(config.log.level);
-        self.gateway.store(Arc::clone(&gateway));
+        let former = self.gateway.swap(Arc::clone(&gateway));
+        former.tracer.give_way(&gateway.tracer, LAST_SPANS);
         self.config.replace(config);
         let (listeners, bound) = listeners.make();
         {

@@ -40,8 +40,9 @@ use crate::telemetry::{AccessLogger, Actor, Metrics, probe_security_log};
 use crate::trace::Tracer;
 use crate::upstream::Health;
 
-/// How long the last spans may take at a stop, once the last requests were answered.
-const LAST_SPANS: Duration = Duration::from_secs(3);
+/// How long the last spans of a configuration may take: at a stop, once the last requests were answered, or at a reload that
+/// has spans sent another way.
+pub(super) const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// A gateway that serves. Dropping it without [`Running::stop`] leaves its threads running.
 pub struct Running {
@@ -275,7 +276,7 @@ pub async fn inspect(config: &Config, now: Timestamp, entropy: &dyn Entropy) -> 
     findings.extend(descriptors::connections(config, descriptors::allowed_at_most(), cores).1);
     behind::inspect_ledger(config, &mut findings);
     if let Err(error) = Tracer::inspect(config.trace.as_ref()) {
-        findings.push(config.finding(error.key(), error.to_string()));
+        findings.push(config.finding(&error.key(), error.to_string()));
     }
     let keks = opening::inspect_keks(config, entropy, &mut findings).await;
     match EmbeddedStore::inspect(&config.store.path) {
@@ -390,8 +391,9 @@ async fn records(
         .map_err(|error| config.finding("log.access", at_log_file(&error)))?;
     // Where the access log is sealed, its days need their keys.
     log_days::keep_ahead(&access, lifecycle, clock.now()).await.map_err(|error| log_days::finding(config, &error))?;
-    let tracer = Tracer::start(config.trace.as_ref(), metrics, clock, entropy)
-        .map_err(|error| config.finding(error.key(), error.to_string()))?;
+    let tracer = Tracer::off()
+        .next(config.trace.as_ref(), metrics, clock, entropy)
+        .map_err(|error| config.finding(&error.key(), error.to_string()))?;
     Ok((access, tracer))
 }
 

@@ -54,7 +54,7 @@ pub enum SpanOutcome {
     Sent,
     /// More waited than may.
     QueueFull,
-    /// The collector was away, slow, or refused it.
+    /// The collector was away, slow, refused it, or was replaced before it took it.
     NotTaken,
 }
 

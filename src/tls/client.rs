@@ -10,12 +10,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::TlsError;
+use super::material::Material;
 use super::upstream::{ClientStream, client, roots_of, system_roots};
 use crate::config::ClientCertificate;
 
 /// A client that verifies whom it talks to, with a certificate of its own where one was given. HTTP/1.1 only.
 pub struct VerifyingClient {
     config: Arc<ClientConfig>,
+    material: Material,
 }
 
 impl VerifyingClient {
@@ -25,7 +27,14 @@ impl VerifyingClient {
     /// [`TlsError`], which names the file at fault.
     pub fn load(shown: Option<&ClientCertificate>, ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = ca.map_or_else(system_roots, roots_of)?;
-        Ok(Self { config: client(roots, shown)?.config })
+        let client = client(roots, shown)?;
+        Ok(Self { config: client.config, material: client.material })
+    }
+
+    /// What it believes and shows.
+    #[must_use]
+    pub const fn material(&self) -> Material {
+        self.material
     }
 
     /// Shakes hands with `host`, a DNS name or an address (IPv6 with or without brackets), and verifies that it is

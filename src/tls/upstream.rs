@@ -41,7 +41,7 @@ pub struct UpstreamTls {
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) config: Arc<ClientConfig>,
-    material: Material,
+    pub(super) material: Material,
 }
 
 impl UpstreamTls {

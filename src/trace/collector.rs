@@ -1,9 +1,10 @@
 //! The collector: one connection of HTTP/1.1 that is kept, one POST after the other (OTLP/HTTP, binary protobuf).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::RETRY_AFTER;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -13,10 +14,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::tracer::TraceError;
+use super::destination::Destination;
 use super::wire;
-use crate::config::{CollectorUrl, TraceConfig};
-use crate::tls::VerifyingClient;
 
 /// What is added to the endpoint (OTLP/HTTP request, "Request paths").
 const TRACES: &str = "/v1/traces";
@@ -25,13 +24,11 @@ const MOST_ANSWER: usize = 64 << 10;
 /// The longest pause that a collector may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Where spans go.
+/// A connection to where the last message went.
+#[derive(Default)]
 pub(super) struct Collector {
-    url: CollectorUrl,
-    tls: Option<VerifyingClient>,
-    fields: HeaderMap,
-    /// The connection of before, if it still stands.
-    kept: Option<SendRequest<Full<Bytes>>>,
+    /// If it still stands.
+    kept: Option<(Arc<Destination>, SendRequest<Full<Bytes>>)>,
 }
 
 /// Why a message was not taken.
@@ -70,56 +67,36 @@ impl Refusal {
 }
 
 impl Collector {
-    /// Reads the secrets and the authorities that `config` names.
-    ///
-    /// # Errors
-    /// [`TraceError`].
-    pub(super) fn new(config: &TraceConfig) -> Result<Self, TraceError> {
-        let mut fields = HeaderMap::new();
-        for (name, secret) in &config.headers {
-            let secret = secret.read().map_err(TraceError::Secret)?;
-            // A copy that is not wiped when it goes: it is sent with every message, so it is in memory all the time.
-            let mut value = HeaderValue::from_bytes(secret.expose()).map_err(|_| TraceError::NoFieldValue)?;
-            value.set_sensitive(true);
-            let name = HeaderName::try_from(name.as_str()).map_err(|_| TraceError::NoFieldValue)?;
-            fields.insert(name, value);
-        }
-        let authority = config.endpoint.authority();
-        fields.insert(HOST, HeaderValue::try_from(authority).map_err(|_| TraceError::NoFieldValue)?);
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-        fields.insert(USER_AGENT, HeaderValue::from_static(name));
-        let https = config.endpoint.origin.https;
-        let tls = https.then(|| VerifyingClient::load(None, config.ca.as_deref())).transpose();
-        Ok(Self { url: config.endpoint.clone(), tls: tls.map_err(TraceError::Tls)?, fields, kept: None })
-    }
-
-    /// Where it is, for people.
-    pub(super) const fn url(&self) -> &CollectorUrl {
-        &self.url
-    }
-
     /// Sends one message. Gives back how many of its spans were refused though the message was taken.
     ///
     /// # Errors
     /// [`Refusal`]; whether a message whose answer did not come was taken is unknown.
-    pub(super) async fn post(&mut self, message: Bytes, patience: Duration) -> Result<u64, Refusal> {
+    pub(super) async fn post(
+        &mut self,
+        to: &Arc<Destination>,
+        message: Bytes,
+        patience: Duration,
+    ) -> Result<u64, Refusal> {
         // Taken out: what is broken off leaves a connection behind that nobody may use again.
-        let kept = self.kept.take();
-        match tokio::time::timeout(patience, self.post_on(kept, message)).await {
+        let kept = self.kept.take().and_then(|(of, sender)| Arc::ptr_eq(&of, to).then_some(sender));
+        match tokio::time::timeout(patience, self.post_on(kept, to, message)).await {
             Ok(answered) => answered,
             Err(_) => Err(Refusal::Silent),
         }
     }
 
-    async fn post_on(&mut self, kept: Option<SendRequest<Full<Bytes>>>, message: Bytes) -> Result<u64, Refusal> {
-        let request = self.request(message);
-        let mut unsent = request;
+    async fn post_on(
+        &mut self,
+        kept: Option<SendRequest<Full<Bytes>>>,
+        to: &Arc<Destination>,
+        message: Bytes,
+    ) -> Result<u64, Refusal> {
+        let mut unsent = request(to, message);
         if let Some(mut sender) = kept
             && sender.ready().await.is_ok()
         {
             match sender.try_send_request(unsent).await {
-                Ok(response) => return self.answered(sender, response).await,
+                Ok(response) => return self.answered(to, sender, response).await,
                 Err(mut error) => match error.take_message() {
                     // It had been closed meanwhile, and nothing was sent.
                     Some(request) => unsent = request,
@@ -127,20 +104,21 @@ impl Collector {
                 },
             }
         }
-        let mut sender = self.connect().await?;
+        let mut sender = connect(to).await?;
         let response = sender.send_request(unsent).await.map_err(Refusal::Broken)?;
-        self.answered(sender, response).await
+        self.answered(to, sender, response).await
     }
 
     async fn answered(
         &mut self,
+        to: &Arc<Destination>,
         sender: SendRequest<Full<Bytes>>,
         response: Response<Incoming>,
     ) -> Result<u64, Refusal> {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MOST_ANSWER).collect().await;
         if body.is_ok() {
-            self.kept = Some(sender);
+            self.kept = Some((Arc::clone(to), sender));
         }
         if head.status.is_success() {
             return Ok(body.map_or(0, |body| wire::rejected(&body.to_bytes())));
@@ -149,22 +127,22 @@ impl Collector {
         let after = after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE));
         Err(Refusal::Status { status: head.status, after })
     }
+}
 
-    fn request(&self, message: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(message));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = format!("{}{TRACES}", self.url.path).parse().unwrap_or_default();
-        *request.headers_mut() = self.fields.clone();
-        request
-    }
+fn request(to: &Destination, message: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(message));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = format!("{}{TRACES}", to.url.path).parse().unwrap_or_default();
+    *request.headers_mut() = to.fields.clone();
+    request
+}
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Refusal> {
-        let host = self.url.origin.bare_host();
-        let tcp = TcpStream::connect((host, self.url.origin.effective_port())).await.map_err(Refusal::Unreachable)?;
-        match &self.tls {
-            Some(tls) => drive(tls.connect(host, tcp).await.map_err(Refusal::Unreachable)?).await,
-            None => drive(tcp).await,
-        }
+async fn connect(to: &Destination) -> Result<SendRequest<Full<Bytes>>, Refusal> {
+    let host = to.url.origin.bare_host();
+    let tcp = TcpStream::connect((host, to.url.origin.effective_port())).await.map_err(Refusal::Unreachable)?;
+    match &to.tls {
+        Some(tls) => drive(tls.connect(host, tcp).await.map_err(Refusal::Unreachable)?).await,
+        None => drive(tcp).await,
     }
 }
 

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::collector::{Collector, Refusal};
+use super::destination::Destination;
+use super::losses::Losses;
 use super::recording::Finished;
 use super::wire;
-use crate::telemetry::{Metrics, SpanOutcome};
+use crate::telemetry::Metrics;
 
 /// Requests that may wait. A request is below a kilobyte, and twice that with the longest path.
 const CAPACITY: usize = 8192;
@@ -27,25 +30,31 @@ const GATHER: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pauses before a message that was not taken is sent again. Then it is given up: what it holds gets old.
 const AGAIN: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
-/// How often it is told that messages are not taken.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
+/// How long the thread may take to count what it could not send.
+const COUNTING: Duration = Duration::from_secs(1);
+/// Why spans that came too late were not sent.
+const OVER: &str = "its time was over: another one is in force, or the gateway stops";
 
-/// Where requests wait. When it goes, its thread sends what waits, and ends.
+/// Where requests wait, whatever configurations they began under. When it goes, its thread sends what waits, and ends.
 pub(super) struct Queue {
-    waiting: Sender<Finished>,
-    metrics: Arc<Metrics>,
+    waiting: Sender<Waiting>,
+    losses: Arc<Losses>,
     closing: CancellationToken,
     /// Fires when the thread has ended.
     ended: CancellationToken,
 }
 
+/// A request that was answered, and where its spans go.
+struct Waiting {
+    finished: Finished,
+    to: Arc<Destination>,
+}
+
 /// The thread's side.
 struct Exporter {
     collector: Collector,
-    service: String,
-    metrics: Arc<Metrics>,
+    losses: Arc<Losses>,
     closing: CancellationToken,
-    said: Option<Instant>,
 }
 
 impl Queue {
@@ -53,17 +62,9 @@ impl Queue {
     ///
     /// # Errors
     /// What the system says when it gives no thread or no runtime.
-    pub(super) fn start(collector: Collector, service: &str, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let (waiting, receiver) = mpsc::channel(CAPACITY);
-        let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
-        let exporter = Exporter {
-            collector,
-            service: service.to_owned(),
-            metrics: Arc::clone(&metrics),
-            closing: closing.clone(),
-            said: None,
-        };
-        let (has_ended, (told, begun)) = (ended.clone().drop_guard(), std::sync::mpsc::sync_channel(1));
+    pub(super) fn start(metrics: Arc<Metrics>) -> io::Result<Self> {
+        let (queue, exporter, receiver) = Self::new(metrics);
+        let (has_ended, (told, begun)) = (queue.ended.clone().drop_guard(), std::sync::mpsc::sync_channel(1));
         // Not on a thread that serves: a message is encoded in one go. The runtime is made where it ends.
         std::thread::Builder::new().name("trace".to_owned()).spawn(move || {
             let _has_ended = has_ended;
@@ -73,31 +74,58 @@ impl Queue {
                 && let Some(runtime) = runtime
             {
                 runtime.block_on(exporter.run(receiver));
+                // A name that is still looked up is waited for by nobody.
+                runtime.shutdown_background();
             }
         })?;
         begun.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { waiting, metrics, closing, ended })
+        Ok(queue)
+    }
+
+    /// Its own side, and what the thread is to run.
+    fn new(metrics: Arc<Metrics>) -> (Self, Exporter, Receiver<Waiting>) {
+        let (waiting, receiver) = mpsc::channel(CAPACITY);
+        let (losses, closing) = (Arc::new(Losses::new(metrics)), CancellationToken::new());
+        let exporter =
+            Exporter { collector: Collector::default(), losses: Arc::clone(&losses), closing: closing.clone() };
+        (Self { waiting, losses, closing, ended: CancellationToken::new() }, exporter, receiver)
     }
 
     /// Hands a request over, or counts it as lost.
-    pub(super) fn push(&self, finished: Finished) {
+    pub(super) fn push(&self, finished: Finished, to: &Arc<Destination>) {
         let spans = finished.spans();
-        if self.waiting.try_send(finished).is_err() {
-            self.metrics.spans(SpanOutcome::QueueFull, spans);
+        match self.waiting.try_send(Waiting { finished, to: Arc::clone(to) }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.losses.queue_full(&to.url, spans),
+            Err(TrySendError::Closed(_)) => {
+                self.losses.not_taken(&to.url, spans, &OVER);
+                // The thread that would tell it may have ended.
+                self.losses.tell(false);
+            }
         }
     }
 
-    /// Has what waits sent, for at most `patience`.
+    /// Takes nothing more, and waits until what waits was sent or its time is over: `patience`, of which each destination
+    /// was told.
     pub(super) async fn close(&self, patience: Duration) {
         self.closing.cancel();
-        if timeout(patience, self.ended.cancelled()).await.is_err() {
-            tracing::warn!("the last spans were not sent: the collector is slow or away");
+        if timeout(patience + COUNTING, self.ended.cancelled()).await.is_err() {
+            tracing::warn!("the last spans were neither sent nor counted in time");
         }
     }
 }
 
 impl Exporter {
-    async fn run(mut self, mut waiting: Receiver<Finished>) {
+    async fn run(mut self, waiting: Receiver<Waiting>) {
+        let losses = Arc::clone(&self.losses);
+        tokio::select! {
+            () = self.send_all(waiting) => {}
+            () = losses.keep_telling() => {}
+        }
+        losses.tell(true);
+    }
+
+    async fn send_all(&mut self, mut waiting: Receiver<Waiting>) {
         let closing = self.closing.clone();
         let (mut batch, mut stopping) = (Vec::new(), false);
         loop {
@@ -122,55 +150,70 @@ impl Exporter {
                 {
                     batch.push(next);
                 }
-                if batch.is_empty() {
-                    break;
-                }
-                self.deliver(&batch).await;
-                batch.clear();
+                let Some(to) = batch.first().map(|first| Arc::clone(&first.to)) else { break };
+                // Around a reload two configurations' requests come mixed.
+                let (same, others) = batch.into_iter().partition(|waiting| Arc::ptr_eq(&waiting.to, &to));
+                self.deliver(&to, same).await;
+                batch = others;
             }
         }
     }
 
-    /// Sends one message, and again where it may be taken later; while the gateway stops, once.
-    async fn deliver(&mut self, batch: &[Finished]) {
-        let spans: u64 = batch.iter().map(Finished::spans).sum();
-        let message = Bytes::from(wire::encode(&self.service, batch));
-        let mut pauses = AGAIN.into_iter();
-        loop {
-            let refusal = match self.collector.post(message.clone(), PATIENCE).await {
+    /// Sends one message, or counts what it would have held.
+    async fn deliver(&mut self, to: &Arc<Destination>, batch: Vec<Waiting>) {
+        let losses = Arc::clone(&self.losses);
+        let spans: u64 = batch.iter().map(|waiting| waiting.finished.spans()).sum();
+        if to.is_over() {
+            losses.not_taken(&to.url, spans, &OVER);
+            return;
+        }
+        let message = Bytes::from(wire::encode(&to.service, batch.iter().map(|waiting| &waiting.finished)));
+        drop(batch);
+        tokio::select! {
+            biased;
+            sent = self.send(to, message) => match sent {
                 Ok(rejected) => {
                     let rejected = rejected.min(spans);
-                    self.metrics.spans(SpanOutcome::Sent, spans - rejected);
-                    self.metrics.spans(SpanOutcome::NotTaken, rejected);
-                    return;
+                    losses.sent(spans - rejected);
+                    if rejected > 0 {
+                        losses.not_taken(&to.url, rejected, &"it took a message, and refused spans of it");
+                    }
                 }
-                Err(refusal) => refusal,
-            };
-            self.say(&refusal);
-            let pause = pauses.next().filter(|_| refusal.may_pass() && !self.closing.is_cancelled());
-            let Some(pause) = pause else {
-                self.metrics.spans(SpanOutcome::NotTaken, spans);
-                return;
-            };
-            tokio::select! {
-                () = self.closing.cancelled() => {}
-                () = sleep(refusal.pause().unwrap_or(pause)) => {}
-            }
+                Err(refusal) => losses.not_taken(&to.url, spans, &refusal),
+            },
+            () = to.over() => losses.not_taken(&to.url, spans, &OVER),
         }
     }
 
-    fn say(&mut self, refusal: &Refusal) {
-        if self.said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            self.said = Some(Instant::now());
-            let collector = self.collector.url();
-            tracing::warn!(%collector, problem = %refusal, "the collector does not take spans; requests are served all the same");
+    /// Once, and again where it may be taken later, unless its time ends.
+    async fn send(&mut self, to: &Arc<Destination>, message: Bytes) -> Result<u64, Refusal> {
+        let mut pauses = AGAIN.into_iter();
+        loop {
+            let refusal = match self.collector.post(to, message.clone(), PATIENCE).await {
+                Ok(rejected) => return Ok(rejected),
+                Err(refusal) => refusal,
+            };
+            let pause = pauses.next().filter(|_| refusal.may_pass() && !to.is_ending());
+            let Some(pause) = pause else { return Err(refusal) };
+            self.losses.problem(&to.url, &refusal);
+            tokio::select! {
+                () = to.ending() => {}
+                () = sleep(refusal.pause().unwrap_or(pause)) => {}
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+
     use http::{Method, Version};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
     use super::*;
     use crate::clock::Timestamp;
@@ -184,10 +227,8 @@ mod tests {
         recording.finish(Outcome::Answered(200)).unwrap()
     }
 
-    #[test]
-    fn a_collector_that_says_nothing_costs_spans_and_no_time() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let origin = Origin::parse(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    fn destination(at: SocketAddr) -> Arc<Destination> {
+        let origin = Origin::parse(&format!("http://{at}")).unwrap();
         let config = TraceConfig {
             endpoint: CollectorUrl { origin, path: String::new() },
             ratio: 1.0,
@@ -196,16 +237,109 @@ mod tests {
             ca: None,
             service: "sekisho".to_owned(),
         };
-        let metrics = Arc::new(Metrics::new());
-        let collector = Collector::new(&config).unwrap_or_else(|error| panic!("{error}"));
-        let queue = Queue::start(collector, "sekisho", Arc::clone(&metrics)).unwrap();
-        let most = CAPACITY + BATCH;
-        for _ in 0..most + 3 {
-            queue.push(finished());
+        Arc::new(Destination::new(&config).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn count(metrics: &Metrics, outcome: &str) -> usize {
+        let name = format!("sekisho_trace_spans_total{{outcome=\"{outcome}\"}} ");
+        metrics.render().lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap()
+    }
+
+    /// Keeps what is told of spans.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<(String, u64)>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Told {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            event.record(&mut self.clone());
         }
-        let lost = metrics.render().lines().find_map(|line| {
-            line.strip_prefix("sekisho_trace_spans_total{outcome=\"queue-full\"} ")?.parse::<usize>().ok()
+    }
+
+    impl Visit for Told {
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            self.0.lock().unwrap().push((field.name().to_owned(), value));
+        }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+    }
+
+    #[test]
+    fn a_collector_that_says_nothing_costs_spans_and_no_time() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (metrics, to) = (Arc::new(Metrics::new()), destination(silent.local_addr().unwrap()));
+        let queue = Queue::start(Arc::clone(&metrics)).unwrap();
+        for _ in 0..CAPACITY + BATCH + 3 {
+            queue.push(finished(), &to);
+        }
+        assert!(count(&metrics, "queue-full") >= 3);
+    }
+
+    #[test]
+    fn every_lost_span_is_counted_and_told_before_the_end() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (metrics, to, told) =
+            (Arc::new(Metrics::new()), destination(silent.local_addr().unwrap()), Told::default());
+        let (queue, exporter, receiver) = Queue::new(Arc::clone(&metrics));
+        for _ in 0..CAPACITY + 3 {
+            queue.push(finished(), &to);
+        }
+        to.end_within(Duration::from_millis(1));
+        queue.closing.cancel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(told.clone()), || {
+            runtime.block_on(exporter.run(receiver));
+            queue.push(finished(), &to);
+            queue.losses.tell(true);
         });
-        assert!(lost.unwrap() >= 3, "{lost:?}");
+        assert_eq!((count(&metrics, "queue-full"), count(&metrics, "not-taken")), (3, CAPACITY + 1));
+        let told = told.0.lock().unwrap();
+        let sum = |name: &str| told.iter().filter(|(of, _)| of == name).map(|(_, value)| value).sum::<u64>();
+        assert_eq!((sum("queue_full"), sum("not_taken")), (3, CAPACITY as u64 + 1));
+    }
+
+    fn is_whole(message: &[u8]) -> bool {
+        let Some(end) = message.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+        let head = String::from_utf8_lossy(&message[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        message.len() == end + 4 + length.parse::<usize>().unwrap()
+    }
+
+    /// A collector that takes every message once it is `released`.
+    async fn slow_collector(released: CancellationToken) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let released = released.clone();
+                tokio::spawn(async move {
+                    let mut read = Vec::new();
+                    while connection.read_buf(&mut read).await.is_ok_and(|more| more > 0) {
+                        if is_whole(&read) {
+                            read.clear();
+                            released.cancelled().await;
+                            connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_the_collectors_of_former_configurations_too() {
+        let (released, metrics) = (CancellationToken::new(), Arc::new(Metrics::new()));
+        let (former, newest) =
+            (destination(slow_collector(released.clone()).await), destination(slow_collector(released.clone()).await));
+        let queue = Queue::start(Arc::clone(&metrics)).unwrap();
+        // They come mixed: a request ends under the configuration that it began under.
+        for to in [&former, &newest, &former, &newest] {
+            queue.push(finished(), to);
+        }
+        let patience = Duration::from_secs(30);
+        former.end_within(patience);
+        newest.end_within(patience);
+        tokio::join!(queue.close(patience), async { released.cancel() });
+        assert_eq!((count(&metrics, "sent"), count(&metrics, "not-taken")), (4, 0));
     }
 }

@@ -12,11 +12,17 @@
 mod collector;
 mod context;
 #[cfg(feature = "otel")]
+mod destination;
+#[cfg(feature = "otel")]
 mod export;
+#[cfg(feature = "otel")]
+mod losses;
 mod recording;
 mod request;
 mod request_id;
 mod tracer;
+#[cfg(not(feature = "otel"))]
+mod unbuilt;
 #[cfg(feature = "otel")]
 mod wire;
 

@@ -17,23 +17,11 @@ use crate::telemetry::Metrics;
 use crate::tls::TlsError;
 
 #[cfg(feature = "otel")]
+use super::destination::Destination;
+#[cfg(feature = "otel")]
 use super::export::Queue;
-
-/// Spans cannot be sent by this build, so there is no queue.
 #[cfg(not(feature = "otel"))]
-enum Queue {}
-
-#[cfg(not(feature = "otel"))]
-impl Queue {
-    fn push(&self, _: super::recording::Finished) {
-        match *self {}
-    }
-
-    #[expect(clippy::unused_async, reason = "a queue that is there is waited for")]
-    async fn close(&self, _: Duration) {
-        match *self {}
-    }
-}
+use super::unbuilt::{Destination, Queue};
 
 /// Why spans cannot be sent.
 #[derive(Debug, Error)]
@@ -42,11 +30,11 @@ pub enum TraceError {
     #[error("needs a build with the feature: `cargo build --release --features otel`; or take [trace] out")]
     NotBuilt,
     /// The value of a header that the collector wants.
-    #[error(transparent)]
-    Secret(SecretError),
-    /// It is there and is no value of a header.
+    #[error("{1}")]
+    Secret(String, SecretError),
+    /// It is there and is no value of this header.
     #[error("holds what no header field may hold: it must be one line of visible ASCII")]
-    NoFieldValue,
+    NoFieldValue(String),
     /// Nobody vouches for the collector.
     #[error(transparent)]
     Tls(TlsError),
@@ -58,18 +46,22 @@ pub enum TraceError {
 impl TraceError {
     /// The key at fault.
     #[must_use]
-    pub const fn key(&self) -> &'static str {
+    pub fn key(&self) -> String {
         match self {
-            Self::NotBuilt | Self::Thread(_) => "trace",
-            Self::Secret(_) | Self::NoFieldValue => "trace.headers",
-            Self::Tls(_) => "trace.ca",
+            Self::NotBuilt | Self::Thread(_) => "trace".to_owned(),
+            Self::Secret(name, _) | Self::NoFieldValue(name) => TraceConfig::header_key(name),
+            Self::Tls(_) => "trace.ca".to_owned(),
         }
     }
 }
 
-/// Samples requests, and has their spans sent. Copies share one queue; the last of them that goes has what waits sent.
+/// Samples requests, and has their spans sent.
 #[derive(Clone, Default)]
-pub struct Tracer(Option<Arc<Active>>);
+pub struct Tracer {
+    active: Option<Arc<Active>>,
+    /// Of this tracer and of those before it: one thread, however often the configuration changes.
+    queue: Option<Arc<Queue>>,
+}
 
 struct Active {
     sampling: TraceSampling,
@@ -79,7 +71,8 @@ struct Active {
     salt: u64,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    queue: Queue,
+    queue: Arc<Queue>,
+    to: Arc<Destination>,
 }
 
 /// A request as it is asked, for its sampling.
@@ -102,20 +95,22 @@ impl Tracer {
     /// Samples nothing.
     #[must_use]
     pub const fn off() -> Self {
-        Self(None)
+        Self { active: None, queue: None }
     }
 
-    /// Reads what the collector wants to be shown, and starts the thread that sends; off without a configuration.
+    /// The tracer of another configuration, beside this one: where spans go the same way as before, what waits for this one
+    /// is not parted with. Reads what the collector wants to be shown, and starts the thread that sends if there is none.
     ///
     /// # Errors
     /// [`TraceError`]; nothing was started.
-    pub fn start(
+    pub fn next(
+        &self,
         config: Option<&TraceConfig>,
         metrics: &Arc<Metrics>,
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<Self, TraceError> {
-        let Some(config) = config else { return Ok(Self::off()) };
+        let Some(config) = config else { return Ok(Self { active: None, queue: self.queue.clone() }) };
         #[cfg(not(feature = "otel"))]
         {
             let _ = (config, metrics, clock, entropy, Self::of_ratio(config.ratio));
@@ -123,20 +118,38 @@ impl Tracer {
         }
         #[cfg(feature = "otel")]
         {
-            let collector = super::collector::Collector::new(config)?;
-            let queue = Queue::start(collector, &config.service, Arc::clone(metrics)).map_err(TraceError::Thread)?;
-            Ok(Self(Some(Arc::new(Active {
+            let (found, former) = (Destination::new(config)?, self.active.as_deref());
+            let to = match former {
+                Some(former) if former.to.is_same(&found) => Arc::clone(&former.to),
+                Some(_) | None => Arc::new(found),
+            };
+            let queue = match &self.queue {
+                Some(queue) => Arc::clone(queue),
+                None => Arc::new(Queue::start(Arc::clone(metrics)).map_err(TraceError::Thread)?),
+            };
+            let active = Active {
                 sampling: config.sampling,
                 of_all: Self::of_ratio(config.ratio),
-                salt: u64::from_be_bytes(random(&**entropy)),
+                salt: former.map_or_else(|| u64::from_be_bytes(random(&**entropy)), |former| former.salt),
                 clock: Arc::clone(clock),
                 entropy: Arc::clone(entropy),
-                queue,
-            }))))
+                queue: Arc::clone(&queue),
+                to,
+            };
+            Ok(Self { active: Some(Arc::new(active)), queue: Some(queue) })
         }
     }
 
-    /// Finds what [`Tracer::start`] would say, and starts nothing.
+    /// `next` took its place: what goes another way than that has so long to get there.
+    pub fn give_way(&self, next: &Self, patience: Duration) {
+        if let Some(former) = &self.active
+            && !next.active.as_ref().is_some_and(|next| Arc::ptr_eq(&next.to, &former.to))
+        {
+            former.to.end_within(patience);
+        }
+    }
+
+    /// Finds what [`Tracer::next`] would say, and starts nothing.
     ///
     /// # Errors
     /// [`TraceError`].
@@ -148,7 +161,7 @@ impl Tracer {
             Err(TraceError::NotBuilt)
         }
         #[cfg(feature = "otel")]
-        super::collector::Collector::new(config).map(drop)
+        Destination::new(config).map(drop)
     }
 
     /// Decides whether a request is recorded, and begins with it.
@@ -157,14 +170,16 @@ impl Tracer {
     /// can write a `traceparent`. The trace itself is continued whoever began it.
     #[must_use]
     pub fn begin<'a, B>(&self, request: &Request<B>, asked: impl FnOnce() -> Asked<'a>) -> RequestTrace {
-        let Some(active) = &self.0 else { return RequestTrace::default() };
+        let Some(active) = &self.active else { return RequestTrace::default() };
         active.begin(request, &asked())
     }
 
-    /// Has what waits sent, for at most `patience`; what comes later is dropped, and counted.
+    /// Has what waits sent, for this tracer and for those before it, for at most `patience`; what comes later is dropped,
+    /// and counted.
     pub async fn close(&self, patience: Duration) {
-        if let Some(active) = &self.0 {
-            active.queue.close(patience).await;
+        self.give_way(&Self::off(), patience);
+        if let Some(queue) = &self.queue {
+            queue.close(patience).await;
         }
     }
 
@@ -232,7 +247,7 @@ impl Traced {
 
     pub(super) fn finish(&self, outcome: Outcome) {
         if let Some(finished) = self.recording.finish(outcome) {
-            self.tracer.queue.push(finished);
+            self.tracer.queue.push(finished, &self.tracer.to);
         }
     }
 }
@@ -274,5 +289,60 @@ mod tests {
         // Names that count up are spread evenly.
         let drawn = (0..10_000_u64).filter(|n| mix(mix(7) ^ n) < quarter).count();
         assert!((2300..2700).contains(&drawn), "{drawn}");
+    }
+
+    #[cfg(feature = "otel")]
+    #[test]
+    fn another_configuration_takes_over_what_stays_the_same() {
+        use crate::config::{CollectorUrl, Origin, SecretSource};
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "one").unwrap();
+        let mut config = TraceConfig {
+            endpoint: CollectorUrl { origin: Origin::parse("http://127.0.0.1:1").unwrap(), path: String::new() },
+            ratio: 1.0,
+            sampling: TraceSampling::Ratio,
+            headers: vec![("X-Token".to_owned(), SecretSource::File(file.clone()))],
+            ca: None,
+            service: "sekisho".to_owned(),
+        };
+        let (metrics, clock) =
+            (Arc::new(Metrics::new()), Arc::new(crate::clock::SystemClock::default()) as Arc<dyn Clock>);
+        let entropy = Arc::new(crate::entropy::SeededEntropy::new(1)) as Arc<dyn Entropy>;
+        let next = |former: &Tracer, config: Option<&TraceConfig>| {
+            let next = former.next(config, &metrics, &clock, &entropy).unwrap_or_else(|error| panic!("{error}"));
+            former.give_way(&next, Duration::from_secs(3));
+            next
+        };
+        let same_queue =
+            |one: &Tracer, two: &Tracer| Arc::ptr_eq(one.queue.as_ref().unwrap(), two.queue.as_ref().unwrap());
+        let to = |tracer: &Tracer| Arc::clone(&tracer.active.as_ref().unwrap().to);
+        let first = next(&Tracer::off(), Some(&config));
+        config.ratio = 0.5;
+        let second = next(&first, Some(&config));
+        assert!(same_queue(&first, &second) && Arc::ptr_eq(&to(&first), &to(&second)) && !to(&first).is_ending());
+        // The same file, and another secret in it.
+        std::fs::write(&file, "two").unwrap();
+        let third = next(&second, Some(&config));
+        assert!(same_queue(&second, &third) && to(&second).is_ending() && !to(&third).is_ending());
+        assert_eq!(to(&third).fields["x-token"], "two");
+        let off = next(&third, None);
+        assert!(off.active.is_none() && to(&third).is_ending());
+        // One thread, however often that happens.
+        assert!(same_queue(&first, &next(&off, Some(&config))));
+
+        // What no collector could read as it is meant is refused, by the key as it is written.
+        for bad in [&b"a\tb"[..], b"caf\xc3\xa9", b"a\nb", b"a\x7f"] {
+            std::fs::write(&file, bad).unwrap();
+            let error = Tracer::inspect(Some(&config)).err().map(|error| (error.key(), error.to_string()));
+            let (key, problem) = error.unwrap();
+            assert!(key == "trace.headers.X-Token" && problem.contains("visible ASCII"), "{key}: {problem}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(
+            Tracer::inspect(Some(&config)).err().map(|error| error.key()).as_deref(),
+            Some("trace.headers.X-Token")
+        );
     }
 }

@@ -18,8 +18,8 @@ const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
 /// The message for these requests, of a gateway that calls itself `service`.
-pub(super) fn encode(service: &str, requests: &[Finished]) -> Vec<u8> {
-    let spans = requests.iter().flat_map(spans).collect();
+pub(super) fn encode<'f>(service: &str, requests: impl Iterator<Item = &'f Finished>) -> Vec<u8> {
+    let spans = requests.flat_map(spans).collect();
     let scope = InstrumentationScope {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,5 +1,6 @@
 //! How spans get to the collector: no request waits for it, nothing is lost silently.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,24 @@ async fn count(harness: &Harness, outcome: &str) -> u64 {
     text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse().unwrap()
 }
 
+/// What was told of this collector, a line each.
+fn told(collector: SocketAddr) -> Vec<String> {
+    let of = format!("collector=http://{collector} ");
+    crate::logs::captured().lines().filter(|line| line.contains(&of)).map(str::to_owned).collect()
+}
+
+/// How many spans of this collector's were told to be lost.
+fn told_lost(collector: SocketAddr) -> u64 {
+    let number =
+        |line: &String| line.split_once("not_taken=").unwrap().1.split(' ').next().unwrap().parse::<u64>().unwrap();
+    told(collector).iter().map(number).sum()
+}
+
 #[tokio::test]
 async fn nobody_waits_for_a_collector_that_is_silent_or_away() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let to = |address: std::net::SocketAddr| {
+    let to = |address: SocketAddr| {
         move |config: String| {
             format!("{}\n[trace]\nendpoint = \"http://{address}\"\n", config.split("\n[trace]").next().unwrap())
         }
@@ -77,6 +91,55 @@ async fn what_may_be_taken_later_is_sent_again_and_the_rest_is_counted() {
     visit(&harness, "/public/last").await;
     harness.finish().await;
     assert!(collector.spans().iter().any(|span| span.is("url.path", "/public/last")));
+    // The first problem at once, and what it cost by then in the end.
+    let told = told(collector.address);
+    assert!(told.len() == 2 && told[0].contains("503") && told[1].contains("400"), "{told:?}");
+    assert_eq!(told_lost(collector.address), 3);
+}
+
+#[tokio::test]
+async fn spans_that_are_refused_of_a_message_that_is_taken_are_told() {
+    let collector = Collector::start().await;
+    collector.answer(&[(StatusCode::OK, 1)]);
+    let harness = Harness::with(|config| collector.configured(&config, "")).await;
+    visit(&harness, "/public/1").await;
+    soon(async {
+        while told(collector.address).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let told = told(collector.address);
+    assert!(told[0].contains("refused spans of it") && told[0].contains("not_taken=1"), "{told:?}");
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_reload_parts_with_no_collector_that_stays_the_same() {
+    let collector = Collector::start().await;
+    let mut harness = Harness::with(|config| collector.configured(&config, "service = \"gate\"")).await;
+    visit(&harness, "/public/before").await;
+    collector.request("/public/before").await;
+    harness.reload(|config| config.replace("Example KK", "Another KK")).await.unwrap();
+    visit(&harness, "/public/after").await;
+    collector.request("/public/after").await;
+    assert_eq!(collector.connections(), 1);
+
+    // One that changes leaves the former three seconds, at a stop too, and counts and tells what they were too short for.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (from, to) = (collector.address, silent.local_addr().unwrap());
+    harness.reload(|config| config.replace(&from.to_string(), &to.to_string())).await.unwrap();
+    visit(&harness, "/public/silent").await;
+    let held = soon(silent.accept()).await.unwrap();
+    visit(&harness, "/public/waits").await;
+    harness.reload(|config| config.replace(&to.to_string(), &from.to_string())).await.unwrap();
+    visit(&harness, "/public/newest").await;
+    let began = Instant::now();
+    harness.finish().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "the end waited for the former collector");
+    drop(held);
+    assert!(collector.spans().iter().any(|span| span.is("url.path", "/public/newest")), "nothing was in its way");
+    assert_eq!(told_lost(to), 4, "{:?}", told(to));
 }
 
 #[tokio::test]
@@ -96,7 +159,7 @@ async fn another_collector_comes_with_a_reload() {
     assert_eq!(second.messages()[0].headers["authorization"], "Bearer COLLECTORSECRET");
 
     // What cannot be used changes nothing, and does not repeat the secret.
-    for (written, told) in [("Bearer \u{1}x", "trace.headers"), ("", "trace.headers")] {
+    for (written, told) in [("Bearer \u{1}x", "trace.headers.Authorization: "), ("", "trace.headers.Authorization: ")] {
         std::fs::write(&secret, written).unwrap();
         let findings = harness.reload(|config| config.replace("Example KK", "Another KK")).await.unwrap_err();
         assert!(findings.iter().any(|finding| finding.contains(told) && !finding.contains("Bearer")), "{findings:?}");

@@ -81,6 +81,9 @@ fn alert_rules_are_rules_and_name_metrics_that_there_are() {
         let metric = name.trim_end_matches("_bucket");
         assert!(known.contains(&format!("| `{metric}` |")), "{name}");
     }
+    for lost in ["sekisho_log_lines_lost_total", "sekisho_trace_spans_total{outcome!=\"sent\"}"] {
+        assert!(text.contains(lost), "nobody is told of {lost}");
+    }
     // Reasons are spelt as refusals are.
     for reason in ["store-unavailable", "not-ready", "malformed-identifier", "code-invalid", "session-device-mismatch"]
     {

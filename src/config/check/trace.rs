@@ -1,9 +1,9 @@
 //! `[trace]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderName;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT};
 
 use super::values::Context;
 use crate::config::origin::Origin;
@@ -13,7 +13,8 @@ use crate::config::trace::{CollectorUrl, TraceConfig, TraceSampling};
 
 const LONGEST_NAME: usize = 64;
 /// What every message to a collector has a field of, or needs one for.
-const OURS: [HeaderName; 6] = [CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING];
+const OURS: [HeaderName; 7] =
+    [CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT];
 
 /// `None` where there is no section, or no place to send to.
 pub(super) fn check(raw: Option<Table<raw::Trace>>, cx: &mut Context) -> Option<TraceConfig> {
@@ -65,16 +66,21 @@ fn collector_url(text: &str) -> Result<CollectorUrl, String> {
 }
 
 fn headers(written: BTreeMap<String, Secret>, cx: &mut Context) -> Vec<(String, SecretSource)> {
-    let mut headers = Vec::new();
-    for (name, secret) in written {
-        let key = format!("trace.headers.{name}");
-        match HeaderName::try_from(name.as_str()) {
-            Ok(name) if !OURS.contains(&name) => {
-                headers.extend(cx.secret(&key, secret).map(|secret| (name.as_str().to_owned(), secret)));
-            }
-            Ok(_) => cx.report.error(&key, "is a field that the gateway writes itself"),
-            Err(_) => cx.report.error("trace.headers", "names what can be no header field"),
+    let (mut headers, mut seen) = (Vec::new(), HashMap::new());
+    for (written, secret) in written {
+        let key = TraceConfig::header_key(&written);
+        let Ok(name) = HeaderName::try_from(written.as_str()) else {
+            cx.report.error(&key, "can be no header field");
+            continue;
+        };
+        if OURS.contains(&name) {
+            cx.report.error(&key, "is a field that the gateway writes itself");
+            continue;
         }
+        if let Some(other) = seen.insert(name, written.clone()) {
+            cx.report.error(&key, format_args!("is the same field as {other}: upper and lower case are one"));
+        }
+        headers.extend(cx.secret(&key, secret).map(|secret| (written, secret)));
     }
     headers
 }
