@@ -19,11 +19,11 @@ impl Gateway {
 }
 
 /// Whether a request asks for a socket, as far as anybody tells. `Upgrade` is what a server switches by, to whatever
-/// protocol; nginx keeps it from a question unless told otherwise, but passes the key on, and Traefik says `wss` where it
+/// protocol; nginx keeps it from a question unless told otherwise, but passes the key on, and Traefik may say `wss` where it
 /// passes neither.
 fn is_handshake(head: &RawHead) -> bool {
     let is_there = |name: &HeaderName| head.all(name).next().is_some();
-    is_there(&UPGRADE)
+    head.all(&UPGRADE).any(|protocols| !protocols.as_bytes().trim_ascii().is_empty())
         || is_there(&SEC_WEBSOCKET_KEY)
         || head.all(&FORWARDED_PROTO).any(|schemes| is_socket(schemes.as_bytes()))
 }
@@ -48,7 +48,7 @@ mod tests {
         for (name, value, expected) in [
             ("Upgrade", "websocket", true),
             ("Upgrade", "h2c", true),
-            ("Upgrade", "", true),
+            ("Upgrade", " ", false),
             ("Sec-WebSocket-Key", "x", true),
             ("X-Forwarded-Proto", "wss", true),
             ("X-Forwarded-Proto", "WS, https", true),

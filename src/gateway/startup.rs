@@ -238,7 +238,8 @@ impl Running {
         if tokio::time::timeout(deadline, self.background.wait()).await.is_err() {
             tracing::warn!("an operator's call was still at work at the deadline");
         }
-        gateway.tracer.close(LAST_SPANS).await;
+        // A reload that was at work may have put another one in force.
+        self.live.gateway.load_full().tracer.close(LAST_SPANS).await;
         if let Err(error) = gateway.sessions.sweep(gateway.clock.now(), true).await {
             tracing::warn!(%error, "the last uses of sessions were not written");
         }

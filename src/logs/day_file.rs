@@ -112,7 +112,7 @@ impl DayFile {
     ///
     /// # Errors
     /// What the system says, or [`io::ErrorKind::NotFound`] where no key seals that day. The lines that it counts are lost
-    /// then, and never written in clear where they should be sealed. Half a line is not left behind.
+    /// then, and never written in clear where they should be sealed. Half a line is taken back where that can be done.
     pub fn append(&mut self, day: Day, lines: &[u8]) -> Result<(), Lost> {
         let aside = self.put_aside_for(day, lines);
         let done = if self.foreign && aside.is_err() {
@@ -149,14 +149,15 @@ impl DayFile {
             return Ok(());
         }
         let day = self.day.filter(|_| begun).unwrap_or(day);
-        match self.seal.clone() {
-            None => self.append_clear(lines)?,
-            Some(seal) => self.append_sealed(&seal, day, lines).map_err(|error| Lost::all(lines, error))?,
-        }
+        let done = match self.seal.clone() {
+            None => self.append_clear(lines),
+            Some(seal) => self.append_sealed(&seal, day, lines).map_err(|error| Lost::all(lines, error)),
+        };
+        // Where some are lost the others are of that day.
         if self.regular && begun {
             self.note(Some(day));
         }
-        Ok(())
+        done
     }
 
     fn append_clear(&mut self, lines: &[u8]) -> Result<(), Lost> {

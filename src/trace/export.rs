@@ -100,7 +100,7 @@ impl Queue {
             Err(TrySendError::Closed(_)) => {
                 self.losses.not_taken(&to.url, spans, &OVER);
                 // The thread that would tell it may have ended.
-                self.losses.tell(false);
+                self.losses.tell(true);
             }
         }
     }
@@ -289,7 +289,6 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(told.clone()), || {
             runtime.block_on(exporter.run(receiver));
             queue.push(finished(), &to);
-            queue.losses.tell(true);
         });
         assert_eq!((count(&metrics, "queue-full"), count(&metrics, "not-taken")), (3, CAPACITY + 1));
         let told = told.0.lock().unwrap();

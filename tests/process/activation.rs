@@ -183,7 +183,14 @@ async fn sockets_for_another_process_are_not_taken() {
     assert_eq!((refused.code, refused.finding_keys()), (2, vec!["listener[0].address"]), "{refused:?}");
     assert!(refused.stderr.contains("in use"), "{refused:?}");
     // None at all is none.
-    for variables in ["LISTEN_PID=$$ LISTEN_FDS=0", "LISTEN_PID=$$", "LISTEN_FDS=x"] {
+    for variables in [
+        "LISTEN_PID=$$ LISTEN_FDS=0",
+        "LISTEN_PID=$$",
+        "LISTEN_FDS=x",
+        "LISTEN_FDS=1",
+        "LISTEN_PID= LISTEN_FDS=1",
+        "LISTEN_FDS=2147483647",
+    ] {
         let refused = ended(Passed::new(&[&socket]).told(variables).to(&folder.command("serve"))).await;
         assert!(refused.stderr.contains("in use"), "{variables}: {refused:?}");
     }

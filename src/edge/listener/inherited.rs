@@ -59,13 +59,18 @@ struct Passed {
 }
 
 impl Inherited {
-    /// What the environment says was passed to this process; nothing if it says nothing, or means another one. Must be
+    /// What the environment says was passed to this process; nothing if it says nothing, or does not name
+    /// this one (`sd_listen_fds(3)`). Must be
     /// called before the first thread is started, as it takes the variables away.
     ///
     /// # Errors
     /// [`InheritedError`].
     pub fn from_env() -> Result<Self, InheritedError> {
-        if !is_count_sound() {
+        let number = |variable| std::env::var_os(variable).map(|value| value.to_str().and_then(digits));
+        if number("LISTEN_PID").flatten() != usize::try_from(std::process::id()).ok() {
+            return Ok(Self::default());
+        }
+        if number("LISTEN_FDS").is_some_and(|count| count.is_none_or(|count| count > MOST_DESCRIPTORS)) {
             return Err(InheritedError::NoCount);
         }
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -142,14 +147,6 @@ impl Inherited {
     fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Passed> {
         self.sockets.iter().filter(move |passed| same(passed.address, address))
     }
-}
-
-/// Whether `LISTEN_FDS` is a number, if it is there and meant for this process: who set it expects its sockets to be served.
-fn is_count_sound() -> bool {
-    let number = |name| std::env::var_os(name).map(|value| value.to_str().and_then(digits));
-    let is_ours = number("LISTEN_PID").flatten() == usize::try_from(std::process::id()).ok();
-    let count = number("LISTEN_FDS");
-    !is_ours || count.is_none_or(|count| count.is_some_and(|count| count <= MOST_DESCRIPTORS))
 }
 
 /// Digits alone: a sign is none.
