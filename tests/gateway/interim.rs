@@ -312,8 +312,7 @@ async fn nothing_is_told_behind_the_end_of_a_session() {
     let upstream = PlayedUpstream::start().await;
     let harness = Harness::with(|config| upstream.routed(&config, "session", "")).await;
     let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
-    let mut client = Wire::connect(alice.source, harness.address()).await;
-    client.get("/played", &format!("Cookie: sekisho={}\r\n", alice.cookies["sekisho"])).await;
+    let mut client = Wire::asked_by(&alice, "/played").await;
     let mut server = upstream.accept().await;
     server.head().await;
     let ended: serde_json::Value = harness.admin().call(Method::DELETE, "/v1/accounts/alice/sessions").await.unwrap();

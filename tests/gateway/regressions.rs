@@ -60,8 +60,7 @@ async fn a_streamed_answer_ends_with_its_session() {
     let upstream = PlayedUpstream::start().await;
     let harness = Harness::with(|config| upstream.routed(&config, "session", "")).await;
     let alice = harness.signed_in(Carrier::SoftBank, "a", "alice").await;
-    let mut client = Wire::connect(alice.source, harness.address()).await;
-    client.get("/played", &format!("Cookie: sekisho={}\r\n", alice.cookies["sekisho"])).await;
+    let mut client = Wire::asked_by(&alice, "/played").await;
     let mut server = upstream.accept().await;
     server.head().await;
     server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Answer, HOST};
+use crate::harness::{Answer, HOST, Handset};
 
 /// What should happen at once fails its test after this, instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -80,6 +80,13 @@ impl Wire {
 
     pub(crate) async fn connect(source: IpAddr, to: SocketAddr) -> Self {
         Self::new(connect(source, to).await)
+    }
+
+    /// A connection of this handset, on which it asks for `target` in its session.
+    pub(crate) async fn asked_by(handset: &Handset, target: &str) -> Self {
+        let mut wire = Self::connect(handset.source, handset.gateway).await;
+        wire.get(target, &format!("Cookie: sekisho={}\r\n", handset.cookies["sekisho"])).await;
+        wire
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
